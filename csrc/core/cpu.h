@@ -1,0 +1,43 @@
+// What an instruction set's object file offers to the binding: plain function pointers, so that nothing compiled for
+// AVX2 or AVX-512 runs before the binding has looked at the processor.
+#pragma once
+
+#include <stddef.h>
+
+#include "../routing/unit_hydrograph.h"
+#include "params.h"
+
+namespace hs {
+
+template <class T> struct ModelKernels {
+  size_t (*workspace)(const Run<T>&);  // bytes of 64-byte-aligned memory that each thread of the adjoint needs
+  int64_t (*forward_blocks)(const Run<T>&), (*adjoint_blocks)(const Run<T>&);
+  int (*forward)(const Run<T>&, int64_t block);  // a sum of Faults
+  void (*adjoint)(const Run<T>&, int64_t block, void* workspace);
+};
+
+template <class T> struct ConvolutionKernels {
+  int span;  // series a block takes
+  void (*forward)(const Convolution<T>&, int64_t block);
+  void (*adjoint)(const Convolution<T>&, int64_t block);
+};
+
+struct Model {
+  const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
+  ModelKernels<float> f32;
+  ModelKernels<double> f64;
+};
+
+struct Kernels {
+  const char* isa;
+  const Model* models;
+  int n_models;
+  ConvolutionKernels<float> convolve_f32;
+  ConvolutionKernels<double> convolve_f64;
+};
+
+namespace baseline { const Kernels& kernels(); }
+namespace avx2 { const Kernels& kernels(); }
+namespace avx512 { const Kernels& kernels(); }
+
+}  // namespace hs

@@ -1,0 +1,350 @@
+// The time loop over any model, and its adjoint: lanes of a pack are basins, the components of a basin follow one
+// another.
+//
+// A column is one basin, or one basin's group of components where a basin has more than the kernel sums in one go; a
+// pack holds one column a lane. A unit is one component of every column of a pack; a block, a few packs with all their
+// units, is what one thread takes at a time: its parameters, stores and parameter adjoints stay in the first-level
+// cache from the first step to the last. With basins as lanes the forcing is loaded once for all components, and the
+// mean over components is a plain running sum, in the order of the components whatever the blocks and threads are.
+//
+// Nothing here rounds differently with the number of threads, the block that a basin falls in or the checkpoint
+// interval: the order of every sum is fixed by C alone (components) or by the steps, last to first (static gradients).
+#pragma once
+
+#include "math.h"
+#include "params.h"
+
+namespace hs {
+namespace HS_ISA {
+
+// How one unit's lanes lie in a tensor: a plain vector load where they are neighbours, one value where they share it.
+enum Lie { NEIGHBOURS, SHARED, SCATTERED };
+
+template <class V> struct Lanes {
+  static constexpr int L = sizeof(V) / sizeof(typename Lane<V>::scalar);
+  Lie lie;
+  int64_t offset[L];
+  bool used[L];  // lanes past the last column, or past the last component of a ragged group, repeat another and are idle
+  bool full;     // all lanes are used
+
+  void settle() {
+    bool neighbours = true, shared = true;
+    full = true;
+    for (int l = 0; l < L; ++l) {
+      full &= used[l];
+      neighbours &= used[l] && offset[l] == offset[0] + l;
+      shared &= offset[l] == offset[0];
+    }
+    lie = neighbours ? NEIGHBOURS : shared ? SHARED : SCATTERED;
+  }
+};
+
+template <class V> HS_FN V load(const typename Lane<V>::scalar* base, const Lanes<V>& at) {
+  if (at.lie == NEIGHBOURS) return load<V>(base + at.offset[0]);
+  if (at.lie == SHARED) return splat<V>(base[at.offset[0]]);
+  V v;
+  for (int l = 0; l < Lanes<V>::L; ++l) lane(v, l) = base[at.offset[l]];
+  return v;
+}
+
+template <class V> HS_FN void store(typename Lane<V>::scalar* base, const Lanes<V>& at, V v) {
+  if (at.lie == NEIGHBOURS) return store(base + at.offset[0], v);
+  for (int l = 0; l < Lanes<V>::L; ++l)
+    if (at.used[l]) base[at.offset[l]] = lane(v, l);
+}
+
+// A value outside its bounds, in any lane. Comparisons are written so that a NaN is outside.
+template <class V> HS_FN typename Lane<V>::bits outside(V x, Bounds bounds) {
+  using T = typename Lane<V>::scalar;
+  return ~((x >= splat<V>(T(bounds.lower))) & (x <= splat<V>(T(bounds.upper))));
+}
+
+template <class Model, class V> struct Block {
+  using T = typename Lane<V>::scalar;
+  static constexpr int L = Lanes<V>::L, F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  static constexpr int MAX_UNITS = 32;
+  static constexpr int64_t AHEAD = 8;  // steps
+
+  const Run<T>& run;
+  int64_t first_column, n_columns;  // of this block; n_columns in all is n_basins * n_groups
+  int n_packs, n_units;             // units: packs x components of a group
+
+  Lanes<V> columns[MAX_UNITS];                        // [pack]: the column itself, for [.., B, G] arrays
+  Lanes<V> forcing_lanes[MAX_UNITS][F];               // [pack]
+  Lanes<V> basin_lanes[MAX_UNITS];                    // [pack]: for [.., B] arrays
+  Lanes<V> cells[MAX_UNITS];                          // [unit]: for [.., B, C] arrays
+  int n_moving, moving[P];                            // the per-step parameters
+  Lanes<V> moving_lanes[P][MAX_UNITS];                // [.., unit]
+
+  using Kept = typename Model::template Kept<V>;
+  struct Taped {  // what the reversal of one step of one unit starts from
+    V before[S];
+    Kept kept;
+  };
+
+  V p[MAX_UNITS][P], s[MAX_UNITS][S], weight[MAX_UNITS];
+  V d_p[MAX_UNITS][P], d_s[MAX_UNITS][S], d_weight[MAX_UNITS];
+  typename Lane<V>::bits forcing_fault, parameter_fault;
+
+  static constexpr int packs_per_block(int64_t group_size) { return group_size >= 4 ? 1 : 4 / int(group_size); }
+
+  static int64_t count(const Run<T>& run) {
+    const int64_t span = packs_per_block(run.group_size) * int64_t(L);
+    return (run.n_basins * run.n_groups + span - 1) / span;
+  }
+  static size_t tape_bytes(const Run<T>& run) {
+    return sizeof(Taped) * run.interval * packs_per_block(run.group_size) * run.group_size;
+  }
+
+  explicit Block(const Run<T>& run_) : run(run_) {}
+
+  // The lanes of unit (pack, g) in a tensor with the given strides over basins and components.
+  void lie(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
+    const int64_t total = run.n_basins * run.n_groups;
+    for (int l = 0; l < L; ++l) {
+      int64_t column = first_column + pack * L + l;
+      at.used[l] = column < total;
+      if (column >= total) column = total - 1;
+      const int64_t b = column / run.n_groups;
+      int64_t c = column % run.n_groups * run.group_size + g;
+      at.used[l] &= c < run.n_components;
+      if (c >= run.n_components) c = run.n_components - 1;
+      at.offset[l] = b * b_stride + c * c_stride;
+    }
+    at.settle();
+  }
+
+  int enter(int64_t block) {
+    const int64_t total = run.n_basins * run.n_groups, span = packs_per_block(run.group_size) * int64_t(L);
+    const int G = int(run.group_size);
+    first_column = block * span;
+    n_columns = span < total - first_column ? span : total - first_column;
+    n_packs = int((n_columns + L - 1) / L);
+    n_units = n_packs * G;
+    n_moving = 0;
+    for (int i = 0; i < P; ++i)
+      if (run.per_step[i]) moving[n_moving++] = i;
+    typename Lane<V>::bits parameter_out{}, state_out{}, weights_out{};
+    for (int k = 0; k < n_packs; ++k) {
+      for (int l = 0; l < L; ++l) {
+        const int64_t column = first_column + k * L + l;
+        columns[k].used[l] = column < total;
+        columns[k].offset[l] = column < total ? column : total - 1;
+      }
+      columns[k].settle();
+      lie(basin_lanes[k], k, 0, 1, 0);
+      for (int i = 0; i < F; ++i) lie(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
+      for (int g = 0; g < G; ++g) {
+        const int u = k * G + g;
+        lie(cells[u], k, g, run.n_components, 1);
+        Lanes<V> at;
+        for (int i = 0; i < P; ++i) {
+          lie(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
+          p[u][i] = load<V>(run.parameter[i].data, at);
+          if (!run.per_step[i]) parameter_out |= outside(p[u][i], run.parameter_bounds[i]);
+        }
+        for (int m = 0; m < n_moving; ++m)
+          lie(moving_lanes[m][u], k, g, run.parameter[moving[m]].b_stride, run.parameter[moving[m]].c_stride);
+        weight[u] = splat<V>(T(1) / T(run.n_components));
+        if (run.weights.data) {
+          lie(at, k, g, run.weights.b_stride, run.weights.c_stride);
+          weight[u] = load<V>(run.weights.data, at);
+          weights_out |= outside(weight[u], {-1e30, 1e30});
+        }
+        for (int l = 0; l < L; ++l)
+          if (!cells[u].used[l]) lane(weight[u], l) = 0;
+        read_state(u, run.initial_state);
+        for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], {0, 1e30});
+      }
+    }
+    forcing_fault = parameter_fault = typename Lane<V>::bits{};
+    return (any(parameter_out) ? FAULT_PARAMETER : 0) | (any(state_out) ? FAULT_STATE : 0) |
+           (any(weights_out) ? FAULT_WEIGHTS : 0);
+  }
+
+  int64_t cells_in_all() const { return run.n_basins * run.n_components; }
+  void read_state(int u, const T* from) {
+    for (int i = 0; i < S; ++i) s[u][i] = load<V>(from + i * cells_in_all(), cells[u]);
+  }
+  void write_state(int u, T* to) const {
+    for (int i = 0; i < S; ++i) store(to + i * cells_in_all(), cells[u], s[u][i]);
+  }
+  const T* checkpoint(int64_t t) const { return run.checkpoints + t / run.interval * S * cells_in_all(); }
+
+  // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which
+  // way the loop goes.
+  HS_FN void read_forcing(int64_t t, int k, int64_t ahead, V* f) const {
+    for (int i = 0; i < F; ++i) {
+      const T* row = run.forcing[i].data + t * run.forcing[i].t_stride;
+      f[i] = load<V>(row, forcing_lanes[k][i]);
+      const T* next = row + ahead * run.forcing[i].t_stride + forcing_lanes[k][i].offset[0];
+      for (unsigned byte = 0; byte < sizeof(V); byte += 64) __builtin_prefetch(next + byte / sizeof(T));
+    }
+  }
+  HS_FN void read_moving(int64_t t) {
+    for (int m = 0; m < n_moving; ++m) {
+      const View<T>& view = run.parameter[moving[m]];
+      for (int u = 0; u < n_units; ++u) p[u][moving[m]] = load<V>(view.data + t * view.t_stride, moving_lanes[m][u]);
+    }
+  }
+
+  template <bool STREAMFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {
+    const int n = STREAMFLOW_ONLY ? 1 : run.n_outputs;
+    const int64_t total = run.n_basins * run.n_groups;
+    for (int o = 0; o < n; ++o) store(run.fluxes + (o * run.n_steps + t) * total, columns[k], sums[o]);
+  }
+
+  // STREAMFLOW_ONLY: the weighted streamflow is the one output, which is what most runs ask for, and the code for all
+  // the others falls away.
+  template <bool STREAMFLOW_ONLY> int forward(int64_t block) {
+    int fault = enter(block);
+    if (fault) return fault;
+    const int G = int(run.group_size);
+    for (int64_t t = 0; t < run.n_steps; ++t) {
+      if (run.interval && t % run.interval == 0)
+        for (int u = 0; u < n_units; ++u) write_state(u, const_cast<T*>(checkpoint(t)));
+      read_moving(t);
+      for (int m = 0; m < n_moving; ++m)
+        for (int u = 0; u < n_units; ++u)
+          parameter_fault |= outside(p[u][moving[m]], run.parameter_bounds[moving[m]]);
+      for (int k = 0; k < n_packs; ++k) {
+        V f[F], sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
+        read_forcing(t, k, AHEAD, f);
+        for (int i = 0; i < F; ++i) forcing_fault |= outside(f[i], run.forcing_bounds[i]);
+        for (int o = 0; o < (STREAMFLOW_ONLY ? 1 : run.n_outputs); ++o) sums[o] = V{};
+        for (int u = k * G; u < (k + 1) * G; ++u) {
+          V q[Q + S];
+          Kept kept;
+          Model::step(f, p[u], s[u], q, kept);
+          if constexpr (STREAMFLOW_ONLY) {
+            sums[0] = fma(weight[u], q[0], sums[0]);
+          } else {
+            for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
+            for (int o = 0; o < run.n_outputs; ++o) {
+              const V value = q[run.output[o]];
+              if (run.each)
+                store(run.fluxes + (o * run.n_steps + t) * cells_in_all(), cells[u], value);
+              else
+                sums[o] = fma(weight[u], value, sums[o]);
+            }
+          }
+        }
+        if (STREAMFLOW_ONLY || !run.each) put<STREAMFLOW_ONLY>(t, k, sums);
+      }
+    }
+    for (int u = 0; u < n_units; ++u) write_state(u, run.final_state);
+    return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0);
+  }
+
+  // The adjoint, segment by segment from the last: the state before every step of a segment is made again from its
+  // checkpoint and laid on the tape, then the steps are reversed.
+  template <bool STREAMFLOW_ONLY, bool FORCING> void adjoint(int64_t block, Taped* tape) {
+    enter(block);
+    const int G = int(run.group_size);
+    for (int u = 0; u < n_units; ++u) {
+      d_weight[u] = V{};
+      for (int i = 0; i < P; ++i) d_p[u][i] = V{};
+      for (int i = 0; i < S; ++i) d_s[u][i] = load<V>(run.d_final_state + i * cells_in_all(), cells[u]);
+    }
+    for (int64_t start = (run.n_steps - 1) / run.interval * run.interval; start >= 0; start -= run.interval) {
+      const int64_t end = start + run.interval < run.n_steps ? start + run.interval : run.n_steps;
+      for (int u = 0; u < n_units; ++u) read_state(u, checkpoint(start));
+      for (int64_t t = start; t < end; ++t) {
+        Taped* taped = tape + (t - start) * n_units;
+        read_moving(t);
+        for (int k = 0; k < n_packs; ++k) {
+          V f[F], q[Q];
+          read_forcing(t, k, AHEAD, f);
+          for (int u = k * G; u < (k + 1) * G; ++u) {
+            for (int i = 0; i < S; ++i) taped[u].before[i] = s[u][i];
+            Model::step(f, p[u], s[u], q, taped[u].kept);
+          }
+        }
+      }
+      for (int64_t t = end - 1; t >= start; --t) reverse<STREAMFLOW_ONLY, FORCING>(t, tape + (t - start) * n_units);
+    }
+    const int64_t n = cells_in_all();
+    for (int u = 0; u < n_units; ++u) {
+      for (int i = 0; i < P; ++i)
+        if (run.d_parameter[i] && !run.per_step[i]) store(run.d_parameter[i], cells[u], d_p[u][i]);
+      for (int i = 0; i < S; ++i) store(run.d_initial_state + i * n, cells[u], d_s[u][i]);
+      if (run.d_weights) store(run.d_weights, cells[u], d_weight[u]);
+    }
+  }
+
+  template <bool STREAMFLOW_ONLY, bool FORCING>
+  HS_FN void reverse(int64_t t, const Taped* taped) {
+    const int G = int(run.group_size);
+    const int64_t total = run.n_basins * run.n_groups;
+    const int n = STREAMFLOW_ONLY ? 1 : run.n_outputs;
+    read_moving(t);
+    for (int k = 0; k < n_packs; ++k) {
+      V f[F], d_f[F], d_sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
+      read_forcing(t, k, -AHEAD, f);
+      for (int i = 0; i < F; ++i) d_f[i] = V{};
+      if (STREAMFLOW_ONLY || !run.each)
+        for (int o = 0; o < n; ++o)
+          d_sums[o] = load<V>(run.d_fluxes + (o * run.n_steps + t) * run.n_basins, basin_lanes[k]);
+      for (int u = k * G; u < (k + 1) * G; ++u) {
+        V d_q[Q];
+        for (int i = 0; i < Q; ++i) d_q[i] = V{};
+        if constexpr (STREAMFLOW_ONLY) {
+          d_q[0] = weight[u] * d_sums[0];
+        } else {
+          V q[Q + S];
+          if (run.d_weights) {
+            Kept kept;
+            for (int i = 0; i < S; ++i) q[Q + i] = taped[u].before[i];
+            Model::step(f, p[u], q + Q, q, kept);
+          }
+          for (int o = 0; o < n; ++o) {
+            const int index = run.output[o];
+            V d_value;
+            if (run.each) {
+              d_value = load<V>(run.d_fluxes + (o * run.n_steps + t) * cells_in_all(), cells[u]);
+            } else {
+              d_value = weight[u] * d_sums[o];
+              if (run.d_weights) d_weight[u] = fma(d_sums[o], q[index], d_weight[u]);
+            }
+            if (index < Q) d_q[index] += d_value;
+            else d_s[u][index - Q] += d_value;
+          }
+        }
+        V d_f_unit[F];
+        for (int i = 0; i < F; ++i) d_f_unit[i] = V{};
+        Model::step_adj(f, p[u], taped[u].before, taped[u].kept, d_q, d_s[u], d_f_unit, d_p[u]);
+        if constexpr (FORCING)  // an idle lane's cell is a repetition, whose part must not count
+          for (int i = 0; i < F; ++i) d_f[i] += only_used(cells[u], d_f_unit[i]);
+      }
+      if constexpr (FORCING)
+        for (int i = 0; i < F; ++i)
+          if (run.d_forcing[i]) store(run.d_forcing[i] + t * total, columns[k], d_f[i]);
+    }
+    for (int m = 0; m < n_moving; ++m) put_moving(t, moving[m]);
+  }
+
+  static HS_FN V only_used(const Lanes<V>& at, V v) {
+    if (at.full) return v;
+    for (int l = 0; l < L; ++l)
+      if (!at.used[l]) lane(v, l) = 0;
+    return v;
+  }
+
+  // A per-step parameter's gradient of step t, then a clean start for the step before it.
+  HS_FN void put_moving(int64_t t, int i) {
+    const int G = int(run.group_size);
+    T* to = run.d_parameter[i];
+    if (to && !run.by_group[i])
+      for (int u = 0; u < n_units; ++u) store(to + t * cells_in_all(), cells[u], d_p[u][i]);
+    else if (to)
+      for (int k = 0; k < n_packs; ++k) {
+        V sum = V{};
+        for (int u = k * G; u < (k + 1) * G; ++u) sum += only_used(cells[u], d_p[u][i]);
+        store(to + t * run.n_basins * run.n_groups, columns[k], sum);
+      }
+    for (int u = 0; u < n_units; ++u) d_p[u][i] = V{};
+  }
+};
+
+}  // namespace HS_ISA
+}  // namespace hs

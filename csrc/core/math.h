@@ -1,0 +1,134 @@
+// The elementary functions of the models, each beside its adjoint twin. V is a pack of lanes or a scalar.
+//
+// An adjoint twin adj_f takes f's arguments, the cotangent d_r of the result, and adds (+=) to the cotangents of the
+// arguments. The rules at kinks, decided here for all backends:
+//   min, max    the gradient goes to the operand that the forward picked, the first one at a tie;
+//   relu        [x]+ = max(x, 0) passes the gradient at x = 0;
+//   pow01       clip(x^y, 0, 1) passes the gradient where x^y = 1.
+// A NaN in any operand of any function is a NaN in its result.
+#pragma once
+
+#include "pair.h"
+
+namespace hs {
+namespace HS_ISA {
+
+template <class V> HS_FN V min(V a, V b) { return select(a != a, a, below(a, b)); }
+template <class V> HS_FN void adj_min(V a, V b, V d_r, V& d_a, V& d_b) {
+  d_a += select(a <= b, d_r, V{});
+  d_b += select(a <= b, V{}, d_r);
+}
+
+// Against a constant only x can be NaN, and below/above return their second operand then.
+template <class V> HS_FN V at_least(V x, typename Lane<V>::scalar floor) { return above(splat<V>(floor), x); }
+template <class V> HS_FN V at_most(V x, typename Lane<V>::scalar ceiling) { return below(splat<V>(ceiling), x); }
+template <class V> HS_FN V relu(V x) { return at_least(x, 0); }
+template <class V> HS_FN V adj_relu(V x, V d_r) { return select(x >= V{}, d_r, V{}); }
+
+template <class V> HS_FN typename Lane<V>::bits as_bits(V x) {
+  typename Lane<V>::bits b;
+  __builtin_memcpy(&b, &x, sizeof b);
+  return b;
+}
+template <class V> HS_FN V from_bits(typename Lane<V>::bits b) {
+  V x;
+  __builtin_memcpy(&x, &b, sizeof x);
+  return x;
+}
+
+// c[0] + c[1] x + ... by Horner's rule.
+template <class V, int N> HS_FN V horner(V x, const typename Lane<V>::scalar (&c)[N]) {
+  V r = splat<V>(c[N - 1]);
+  for (int i = N - 2; i >= 0; --i) r = fma(r, x, splat<V>(c[i]));
+  return r;
+}
+
+// The polynomials below interpolate at Chebyshev nodes of the reduced range, in relative error:
+// log2 3.0e-8 (float), 1.2e-18 (double); 2^x 2.6e-9 (float), 4.3e-18 (double).
+template <class T> struct Format;
+template <> struct Format<float> {
+  static constexpr int mantissa = 23;
+  static constexpr int32_t sqrt_half = 0x3f3504f3, mantissa_mask = 0x007fffff;
+  static constexpr float magic = 12582912.0f;     // 1.5 * 2^23: adding it rounds to an integer held in the low bits
+  static constexpr float tiny = 8.673617379884035e-19f;  // 2^-60, see pow01
+  static constexpr float lowest_exponent = -120.0f;
+};
+template <> struct Format<double> {
+  static constexpr int mantissa = 52;
+  static constexpr int64_t sqrt_half = 0x3fe6a09e667f3bcdLL, mantissa_mask = 0x000fffffffffffffLL;
+  static constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double tiny = 3.054936363499605e-151;  // 2^-500
+  static constexpr double lowest_exponent = -1000.0;
+};
+
+// log2 of a positive normal x = m 2^e with m in [sqrt(1/2), sqrt(2)).
+template <class V> HS_FN V log2(V x) {
+  using T = typename Lane<V>::scalar;
+  using F = Format<T>;
+  const auto shifted = as_bits(x) - F::sqrt_half;
+  const V m = from_bits<V>((shifted & F::mantissa_mask) + F::sqrt_half);
+  const V e = from_bits<V>((shifted >> F::mantissa) + as_bits(T(F::magic))) - F::magic;
+  const V t = m - T(1);
+  if constexpr (sizeof(T) == 4) {
+    constexpr T c[] = {1.442695004f,  -0.7213474682f, 0.4809107535f,  -0.3606932681f, 0.2879032609f,
+                       -0.2391698814f, 0.2160782255f, -0.2058618805f, 0.1231096847f};
+    return fma(t, horner(t, c), e);
+  } else {  // log2 m = 2 atanh(s) / ln 2 with s = (m - 1) / (m + 1)
+    constexpr T c[] = {2.8853900817779268115,  0.96179669392598972877, 0.5770780163455202295,  0.41219858584090053448,
+                       0.32059853491395986095, 0.26233435250418301904, 0.22091308423117679618, 0.21365895694319269427};
+    const V s = t / (m + T(1));
+    return fma(s, horner(s * s, c), e);
+  }
+}
+
+// 2^z for z in [lowest_exponent, 1].
+template <class V> HS_FN V exp2(V z) {
+  using T = typename Lane<V>::scalar;
+  using F = Format<T>;
+  const V shifted = z + F::magic;
+  const V f = z - (shifted - F::magic);
+  V r;
+  if constexpr (sizeof(T) == 4) {
+    constexpr T c[] = {1.0f, 0.6931472067f, 0.2402265092f, 0.05550327227f, 0.009618056679f, 0.001340042818f,
+                       0.000154614447f};
+    r = horner(f, c);
+  } else {
+    constexpr T c[] = {1.0,
+                       0.69314718055994530925,
+                       0.24022650695910159567,
+                       0.055504108664821627039,
+                       0.0096181291075872566681,
+                       0.0013333558146406470697,
+                       0.00015403530463724354209,
+                       0.000015252733841556772589,
+                       1.3215432535912376166e-6,
+                       1.0178057087733941105e-7,
+                       7.0741942972885210056e-9,
+                       4.455817908336064493e-10};
+    r = horner(f, c);
+  }
+  return from_bits<V>(as_bits(r) + (as_bits(shifted) << F::mantissa));
+}
+
+// pow01(x, y) = clip(x^y, 0, 1) for x >= 0, y > 0, as 2^min(y log2 x, 0). Its relative error is about that of the
+// product, |y log2 x| ln 2 times half an ulp: 1e-6 in float and 2e-15 in double at x^y = 1e-7.
+// An empty store is taken as x = 2^-60 (float) or 2^-500 (double): the result and the gradient stay finite there,
+// the result is far below rounding, and the gradient has x^y's limits (1 at y = 1, 0 at y of 1.1 and more).
+template <class V> struct Pow01 {
+  V log2_x, value;  // all that the adjoint needs, and worth keeping for it
+};
+template <class V> HS_FN Pow01<V> pow01(V x, V y) {
+  using F = Format<typename Lane<V>::scalar>;
+  const V log2_x = log2(at_least(x, F::tiny));
+  return {log2_x, exp2(at_least(at_most(y * log2_x, 0), F::lowest_exponent))};
+}
+// Adds to the cotangent of y; returns the cotangent of ln x, from which the caller makes those of x's factors.
+template <class V> HS_FN V adj_pow01(const Pow01<V>& r, V y, V d_r, V& d_y) {
+  using T = typename Lane<V>::scalar;
+  const V d_exponent = select(y * r.log2_x <= V{}, d_r * r.value, V{});
+  d_y = fma(d_exponent * T(0.69314718055994530942), r.log2_x, d_y);
+  return d_exponent * y;
+}
+
+}  // namespace HS_ISA
+}  // namespace hs

@@ -1,0 +1,17 @@
+// What differs between the compilers that read the model headers: a host C++ compiler (once per instruction set) and,
+// for the GPU, nvcc. A model header uses these names and nothing of either compiler.
+#pragma once
+
+#include <stdint.h>  // not <cstdint>: no std names in files that are compiled for several instruction sets
+
+#if defined(__CUDACC__)
+#define HS_FN __host__ __device__ __forceinline__
+#else
+#define HS_FN inline __attribute__((always_inline))
+#endif
+
+// Every instruction set's code lives in a namespace of its own. Shared names would be merged by the linker, which keeps
+// one copy, and that copy might use instructions that the processor at hand lacks.
+#ifndef HS_ISA
+#define HS_ISA baseline
+#endif

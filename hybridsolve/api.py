@@ -1,0 +1,192 @@
+"""simulate(): check names, shapes, types and devices; choose the backend; call the operator; name the outputs.
+
+The way of a run: `simulate` here -> `ops.run` (autograd) -> `backends.forward` (allocates) -> csrc/core/drive.h (the time
+loop) -> csrc/models/<model>.h (one step); and back: `ops._RunAdjoint` -> `backends.adjoint` -> the same two files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import backends, models, ops, reference
+from .spec import INITIAL_STATE, ModelSpec
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulation gives.
+
+    Attributes
+    ----------
+    fluxes : dict of str to Tensor
+        ``[T, B]`` each, or ``[T, B, C]`` with ``components="each"``; units as in the model's table.
+    final_state : dict of str to Tensor ``[B, C]``
+        Every store in mm after the last step: the `initial_state` of a run that continues this one.
+    """
+
+    fluxes: dict[str, Tensor]
+    final_state: dict[str, Tensor]
+
+
+def simulate(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    *,
+    initial_state: Mapping[str, Tensor] | None = None,
+    fluxes: Sequence[str] = ("streamflow",),
+    components: str = "mean",
+    weights: Tensor | None = None,
+    checkpoint_interval: int | None = None,
+    backend: str = "auto",
+) -> Run:
+    """Run a model over all steps, basins and components in one fused kernel; gradients come back through another.
+
+    Parameters
+    ----------
+    model : ModelSpec or str
+        From `hybridsolve.models`.
+    forcing : mapping of str to Tensor ``[T, B]``
+        The model's `forcing_names`, units as in its table (mm/d, degC). An axis of size 1 is shared.
+    parameters : mapping of str to Tensor ``[B, C]`` or ``[T, B, C]``
+        The model's `parameter_names`; any of them may vary by step. An axis of size 1 is shared, and its gradient has
+        size 1.
+    initial_state : mapping of str to Tensor ``[B, C]``, optional
+        Stores in mm before the first step; any that is left out starts at 0.001 mm.
+    fluxes : sequence of str
+        Which series to return, from the model's `flux_names`, or its `state_names` for stores at the end of each step.
+    components : {"mean", "each"}
+        Average the series over the components, or return them apart.
+    weights : Tensor ``[B, C]``, optional
+        Instead of the mean, return the sum of w q over the components. Used as given, not normalised.
+    checkpoint_interval : int, optional
+        Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
+    backend : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        If a name, shape, dtype, device or value does not fit; one sentence says which, where and what to do.
+    RuntimeError
+        If the backend asked for is not built.
+    NotImplementedError
+        If a second derivative is asked for.
+
+    Notes
+    -----
+    The same input gives the same bits for any number of threads (torch's), checkpoint interval, split into basins or
+    chain of windows.
+    """
+    if isinstance(model, str):
+        model = models.get(model)
+    outputs = _output_names(model, fluxes)
+    if components not in ("mean", "each"):
+        raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
+    each = components == "each"
+    if each and weights is not None:
+        raise ValueError("weights apply to the sum over components; with components='each' leave them out.")
+
+    forcing = {name: _named(forcing, name, "forcing") for name in model.forcing_names}
+    rows = model.present_parameters(parameters)
+    _refuse_unknown(parameters, [v.name for v in rows], "parameters", model)
+    parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
+    given_state = dict(initial_state or {})
+    _refuse_unknown(given_state, model.state_names, "initial_state", model)
+
+    sizes = _sizes(model, forcing, parameters, given_state, weights)
+    like = next(iter(forcing.values()))
+    state = torch.stack([
+        given_state[name].expand(sizes[1:]) if name in given_state else like.new_full(sizes[1:], INITIAL_STATE)
+        for name in model.state_names
+    ])
+    interval = _interval(checkpoint_interval, sizes[0])
+
+    if backends.choose(backend, like.device) == "reference":
+        series, final = reference.run(model, forcing, parameters, state, weights, sizes, outputs, each)
+    else:
+        if not torch.is_grad_enabled():
+            interval = 0  # no gradient can be asked for: keep no checkpoints
+        series, final = ops.run(model.kernel_name(parameters), list(forcing.values()), list(parameters.values()), state,
+                                weights, sizes, outputs, each, interval)
+    # One series is a view whose gradient needs no copy; unbind's gradient stacks.
+    series = (series.squeeze(0),) if len(outputs) == 1 else series.unbind(0)
+    return Run(dict(zip(outputs, series, strict=True)), dict(zip(model.state_names, final.unbind(0), strict=True)))
+
+
+def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
+    names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
+    if not names:
+        raise ValueError(f"fluxes is empty; expected at least one of {', '.join(model.output_names)}.")
+    for name in names:
+        if name not in model.output_names:
+            raise ValueError(f"model {model.name} has no flux '{name}'; expected any of {', '.join(model.output_names)}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"fluxes names a series twice: {', '.join(names)}; name each once.")
+    return names
+
+
+def _named(mapping, name: str, what: str) -> Tensor:
+    if name not in mapping:
+        raise ValueError(f"{what} lacks '{name}'; expected it beside {', '.join(mapping) or 'nothing'}: add it.")
+    x = mapping[name]
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{what} '{name}' must be a torch tensor; found {type(x).__name__}: "
+                         "convert it with torch.as_tensor().")
+    return x
+
+
+def _refuse_unknown(mapping, known, what: str, model: ModelSpec) -> None:
+    for name in mapping:
+        if name not in known:
+            raise ValueError(f"{what} has '{name}', which {model.name} does not take; expected {', '.join(known)}: "
+                             "remove or rename it.")
+
+
+def _sizes(model, forcing, parameters, state, weights) -> list[int]:
+    """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
+    every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
+    every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
+    every += [(f"initial_state '{n}'", _named(state, n, "initial_state"), "bc") for n in state]
+    every += [("weights", weights, "bc")] if weights is not None else []
+    letters = {"t": "T", "b": "B", "c": "C"}
+    sizes: dict[str, int] = {}
+    origin: dict[str, str] = {}
+    first_name, first, _ = every[0]
+    if first.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{first_name} must be float32 or float64; found {first.dtype}: convert it with .to().")
+    for name, x, axes in every:
+        if x.dim() != len(axes):
+            shape = " or ".join(["[B, C]", "[T, B, C]"] if name.startswith("parameter") else
+                                [f"[{', '.join(letters[a] for a in axes)}]"])
+            raise ValueError(f"{name} must be {shape}; found shape {list(x.shape)}: reshape it.")
+        if x.dtype != first.dtype:
+            raise ValueError(f"{name} must be {first.dtype} as {first_name} is; found {x.dtype}: convert it with .to().")
+        if x.device != first.device:
+            raise ValueError(f"{name} must be on {first.device} as {first_name} is; found {x.device}: move it with .to().")
+        for axis, size in zip(axes, x.shape, strict=True):
+            if size == 0:
+                raise ValueError(f"{name} is empty: axis {letters[axis]} has size 0 in {list(x.shape)}; expected at least "
+                                 "one step, basin and component.")
+            if size == 1:
+                continue
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(f"{name} has {letters[axis]} = {size}, but {origin[axis]} has {sizes[axis]}; "
+                                 "expected the same, or 1.")
+            origin.setdefault(axis, name)
+    return [sizes.get(axis, 1) for axis in "tbc"]
+
+
+def _interval(interval: int | None, n_steps: int) -> int:
+    if interval is None:
+        return backends.check_interval(n_steps)
+    if not isinstance(interval, int) or interval < 1:
+        raise ValueError(f"checkpoint_interval must be a whole number of steps, 1 or more; found {interval!r}.")
+    return min(interval, n_steps)

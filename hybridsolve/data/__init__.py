@@ -1,0 +1,30 @@
+"""Readers and writers of basin data: one convention for CAMELS, Caravan, the Fulda example and our own files.
+
+Every reader gives an `xarray.Dataset` with dims ``(time, basin)``, as described in
+`hybridsolve.data.dataset`.
+"""
+
+from .camels import CAMELS_DISCHARGE_SIGNATURES, data_dir, read_camels
+from .caravan import read_caravan
+from .dataset import VARIABLES, assemble, check_dataset, open_dataset, parse_period, select_period
+from .fulda import read_fulda
+from .netcdf import write_netcdf, write_text_atomic
+from .pet import PET_METHODS, potential_evapotranspiration
+
+__all__ = [
+    "CAMELS_DISCHARGE_SIGNATURES",
+    "PET_METHODS",
+    "VARIABLES",
+    "assemble",
+    "check_dataset",
+    "data_dir",
+    "open_dataset",
+    "parse_period",
+    "potential_evapotranspiration",
+    "read_camels",
+    "read_caravan",
+    "read_fulda",
+    "select_period",
+    "write_netcdf",
+    "write_text_atomic",
+]

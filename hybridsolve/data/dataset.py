@@ -1,0 +1,580 @@
+"""The one convention for basin data, the checks that hold it, and the door that opens a file of any kind.
+
+The convention (every reader of `hybridsolve.data` gives it): an `xarray.Dataset` with
+
+* dims ``time``, ``basin`` in that order (time-major, basin contiguous, as the kernels read it);
+* coords ``basin`` (gauge id, str), ``time`` (datetime64[ns], the START of the day), ``time_bnds`` (time,
+bnds), and
+  ``lat``, ``lon`` (degrees) where known;
+* variables ``prcp`` [mm d-1], ``tmean`` [degC], ``pet`` [mm d-1], ``qobs`` [mm d-1, NaN = missing], ``tmin``,
+  ``tmax`` [degC] where known, static attributes over ``basin``, ``area_km2``;
+* dataset attributes ``Conventions``, ``title``, ``source``, ``references``, ``citation``, ``day_boundary``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
+
+# CF attributes. `pet` and `qobs` have no standard_name: the standard table knows potential evaporation and
+# runoff only as mass fluxes (kg m-2 s-1), which are not convertible to mm d-1.
+VARIABLES: dict[str, dict[str, str]] = {
+    "prcp": {
+        "units": "mm d-1",
+        "long_name": "precipitation",
+        "standard_name": "lwe_precipitation_rate",
+        "cell_methods": "area: mean time: mean",
+    },
+    "tmean": {
+        "units": "degC",
+        "long_name": "daily mean air temperature",
+        "standard_name": "air_temperature",
+        "cell_methods": "area: mean time: mean",
+    },
+    "tmin": {
+        "units": "degC",
+        "long_name": "daily minimum air temperature",
+        "standard_name": "air_temperature",
+        "cell_methods": "area: mean time: minimum",
+    },
+    "tmax": {
+        "units": "degC",
+        "long_name": "daily maximum air temperature",
+        "standard_name": "air_temperature",
+        "cell_methods": "area: mean time: maximum",
+    },
+    "pet": {
+        "units": "mm d-1",
+        "long_name": "potential evapotranspiration",
+        "cell_methods": "area: mean time: mean",
+    },
+    "qobs": {
+        "units": "mm d-1",
+        "long_name": "observed discharge per catchment area",
+        "cell_methods": "time: mean",
+    },
+}
+
+_SPELLINGS = {
+    "mm d-1": {"mm/d", "mm d-1", "mm/day", "mm day-1", "mm d^-1", "mm day^-1", "mm.d-1"},
+    "degC": {"degC", "Celsius", "celsius", "°C", "deg_C", "degrees_Celsius", "degree_Celsius", "C"},
+}
+_REMEDIES = {
+    ("degC", "K"): "subtract 273.15 and set units to 'degC'",
+    ("degC", "kelvin"): "subtract 273.15 and set units to 'degC'",
+    ("degC", "Kelvin"): "subtract 273.15 and set units to 'degC'",
+    ("degC", "degF"): "convert with (x - 32) / 1.8 and set units to 'degC'",
+    ("mm d-1", "m s-1"): "multiply by 86400000 and set units to 'mm d-1'",
+    ("mm d-1", "m/s"): "multiply by 86400000 and set units to 'mm d-1'",
+    ("mm d-1", "mm s-1"): "multiply by 86400 and set units to 'mm d-1'",
+    ("mm d-1", "kg m-2 s-1"): "multiply by 86400 (1 kg m-2 of water is 1 mm) and set units to 'mm d-1'",
+    ("mm d-1", "mm h-1"): "multiply by 24 and set units to 'mm d-1'",
+    ("mm d-1", "m d-1"): "multiply by 1000 and set units to 'mm d-1'",
+    ("mm d-1", "m/d"): "multiply by 1000 and set units to 'mm d-1'",
+    ("mm d-1", "mm"): "check that these are sums over one day and set units to 'mm d-1'",
+    ("mm d-1", "m3 s-1"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
+    ("mm d-1", "m3/s"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
+}
+_DAY = np.timedelta64(1, "D")
+
+
+# ----------------------------------------------------------------------------------------------------
+# building
+
+
+def assemble(
+    series: Mapping[str, np.ndarray],
+    *,
+    basin: Sequence[str],
+    time,
+    lat=None,
+    lon=None,
+    static: Mapping[str, tuple[np.ndarray, Mapping]] | None = None,
+    attrs: Mapping[str, str] | None = None,
+    dtype="float32",
+    pet_attrs: Mapping[str, str] | None = None,
+) -> xr.Dataset:
+    """Build a dataset of the convention from plain arrays.
+
+    Parameters
+    ----------
+    series : mapping of name to array, shape (T, B)
+        Names of `VARIABLES`, in their units; cast to `dtype` here, at the very end.
+    basin : sequence of str, length B
+    time : array_like of datetime64, length T
+        Start of each day.
+    lat, lon : array_like, shape (B,), optional
+        Degrees north and east.
+    static : mapping of name to (values, attributes), optional
+        One value for each basin; kept in their own dtype.
+    attrs : mapping, optional
+        Dataset attributes.
+    dtype : {"float32", "float64"}
+    pet_attrs : mapping, optional
+        Further attributes of `pet` (`method`, `references`).
+
+    Returns
+    -------
+    xarray.Dataset
+    """
+    dtype = _float_dtype(dtype)
+    coords = {
+        "time": ("time", np.asarray(time, dtype="datetime64[ns]")),
+        "basin": (
+            "basin",
+            np.asarray(basin, dtype=str),
+            {"long_name": "gauge id", "cf_role": "timeseries_id"},
+        ),
+    }
+    if lat is not None:
+        attributes = {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"}
+        coords["lat"] = ("basin", np.asarray(lat, dtype=np.float64), attributes)
+    if lon is not None:
+        attributes = {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"}
+        coords["lon"] = ("basin", np.asarray(lon, dtype=np.float64), attributes)
+    ds = xr.Dataset(
+        {
+            name: (("time", "basin"), np.ascontiguousarray(values, dtype=dtype), dict(VARIABLES[name]))
+            for name, values in series.items()
+        },
+        coords=coords,
+        attrs={"Conventions": "CF-1.11", **(attrs or {})},
+    )
+    if "pet" in ds:
+        ds["pet"].attrs.update(pet_attrs or {})
+    for name, (values, attributes) in (static or {}).items():
+        ds[name] = ("basin", np.asarray(values), dict(attributes))
+    return add_time_bounds(ds)
+
+
+def add_time_bounds(ds: xr.Dataset) -> xr.Dataset:
+    """Add CF bounds to a daily `time` axis: each value is the start of its day."""
+    start = ds["time"].values.astype("datetime64[ns]")
+    bounds = np.stack([start, start + _DAY.astype("timedelta64[ns]")], axis=1)
+    ds = ds.assign_coords(time_bnds=(("time", "bnds"), bounds))
+    ds["time"].attrs.update(standard_name="time", long_name="start of the day", bounds="time_bnds", axis="T")
+    if len(start):  # one unit for time and bounds, for those who write with plain xarray
+        ds.variables["time"].encoding["units"] = f"days since {str(start[0])[:10]}"
+    return ds
+
+
+def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
+    """Indices into `available` of the basins asked for, in the order asked.
+
+    `basins` is None (all), a list of ids, or the path of a text file with one id a line (# begins a comment).
+    """
+    available = [str(a) for a in available]
+    if basins is None:
+        return np.arange(len(available))
+    if isinstance(basins, (str, Path)):
+        path = Path(basins)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"basins must be a list of ids or a text file with one id a line, found no file {path}; pass "
+                f"['{basins}'] for a single basin."
+            )
+        lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+        wanted = [line for line in lines if line]
+    else:
+        wanted = [str(b) for b in basins]
+    if not wanted:
+        raise ValueError(
+            f"basins must name at least one basin, found none; pass ids of {where} or None for all."
+        )
+    position = {name: i for i, name in enumerate(available)}
+    missing = [name for name in wanted if name not in position]
+    if missing:
+        padded = missing[0].zfill(8)
+        hint = f"write it with its leading zero, '{padded}'" if padded in position else "check the ids"
+        raise ValueError(
+            f"basins must be among the {len(available)} of {where} (such as {available[0]!r}), found "
+            f"{missing[0]!r}{f' and {len(missing) - 1} more that are not' if len(missing) > 1 else ''}; "
+            f"{hint}."
+        )
+    seen: set[str] = set()
+    for name in wanted:
+        if name in seen:
+            raise ValueError(f"basins must be unique, found {name!r} twice; remove the repetition.")
+        seen.add(name)
+    return np.array([position[name] for name in wanted])
+
+
+def _float_dtype(dtype) -> np.dtype:
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if result not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"dtype must be 'float32' or 'float64', found {dtype!r}; choose one of them.")
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------- periods
+
+
+def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """First and last day, both included, of ``"1999-10-01:2008-09-30"``.
+
+    Parameters
+    ----------
+    period : str or pair of dates
+        ``"first:last"`` with dates as YYYY-MM-DD, or two things that `pandas.Timestamp` understands.
+
+    Returns
+    -------
+    (pandas.Timestamp, pandas.Timestamp)
+
+    Raises
+    ------
+    ValueError
+        Malformed, not a date of the calendar, or the end before the start.
+    """
+    form = "expected 'YYYY-MM-DD:YYYY-MM-DD', found {!r}; write for example 1999-10-01:2008-09-30."
+    if isinstance(period, str):
+        match = re.fullmatch(r"\s*(\d{4}-\d{2}-\d{2})\s*:\s*(\d{4}-\d{2}-\d{2})\s*", period)
+        if match is None:
+            raise ValueError("period is malformed, " + form.format(period))
+        parts: Sequence = match.groups()
+    elif isinstance(period, Iterable) and len(tuple(period)) == 2:
+        parts = tuple(period)
+    else:
+        raise ValueError("period is malformed, " + form.format(period))
+    days = []
+    for part in parts:
+        try:
+            day = pd.Timestamp(part)
+        except (ValueError, TypeError):
+            day = pd.NaT
+        if day is pd.NaT:
+            raise ValueError(
+                f"period holds {part!r}, which is no date of the calendar, " + form.format(period)
+            )
+        days.append(day)
+    if days[1] < days[0]:
+        raise ValueError(
+            f"period must end after it starts, found {days[0]:%Y-%m-%d} to {days[1]:%Y-%m-%d}; swap the two "
+            "dates."
+        )
+    return days[0], days[1]
+
+
+def select_period(ds: xr.Dataset, period) -> xr.Dataset:
+    """Cut a dataset to a period, both days included; None gives the dataset back.
+
+    Raises
+    ------
+    ValueError
+        The period is malformed or asks for days that the data do not cover.
+    """
+    if period is None:
+        return ds
+    return ds.isel(time=period_slice(ds["time"].values, period))
+
+
+def period_slice(time: np.ndarray, period) -> slice:
+    """Slice of a sorted time axis that a period selects."""
+    first, last = parse_period(period)
+    _check_datetime(time)
+    index = pd.DatetimeIndex(time)
+    if len(index) == 0:
+        raise ValueError(
+            f"period {first:%Y-%m-%d}:{last:%Y-%m-%d} selects from data with no time steps; check the file."
+        )
+    if not index.is_monotonic_increasing:
+        raise ValueError(
+            "time must be sorted to select a period, found it unsorted; call ds.sortby('time') first."
+        )
+    if first.normalize() < index[0].normalize() or last.normalize() > index[-1].normalize():
+        raise ValueError(
+            f"period {first:%Y-%m-%d}:{last:%Y-%m-%d} asks for days outside the data, which cover "
+            f"{index[0]:%Y-%m-%d}:{index[-1]:%Y-%m-%d}; choose a period within."
+        )
+    # by calendar day, so that the last day is whole whatever the hour of the stamps
+    start = index.searchsorted(first.normalize(), side="left")
+    stop = index.searchsorted(last.normalize() + pd.Timedelta(days=1), side="left")
+    return slice(int(start), int(stop))
+
+
+# ----------------------------------------------------------------------------------------------------
+# checking
+
+
+def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bool = False) -> None:
+    """Refuse a dataset that would give wrong results, with one sentence that says what to do.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    forcing_names : iterable of str
+        Variables that drive the model; of known ones (`VARIABLES`) the unit is checked too, and that
+        precipitation and potential evapotranspiration are not negative.
+    need_qobs : bool
+        Also ask for `qobs`: at least one observation, no negative value (a missing one is NaN).
+
+    Raises
+    ------
+    ValueError
+        Missing variable; wrong or missing units; wrong dims; no basin or no time step; duplicate basin; time
+        not datetime64, unsorted, duplicated, with gaps or not daily; NaN or infinity in a forcing; negative
+        precipitation, evapotranspiration or discharge.
+    """
+    names = list(forcing_names) + (["qobs"] if need_qobs else [])
+    for name in names:
+        if name not in ds.data_vars:
+            raise ValueError(
+                f"variable {name!r} is missing, expected {', '.join(names)}, found "
+                f"{', '.join(map(str, ds.data_vars)) or 'no variables'}; add or rename it."
+            )
+    for name in names:
+        if ds[name].dims != ("time", "basin"):
+            same = set(ds[name].dims) == {"time", "basin"}
+            remedy = "call ds.transpose('time', 'basin', ...)" if same else "rename or drop dimensions"
+            raise ValueError(f"{name} must have dims ('time', 'basin'), found {ds[name].dims}; {remedy}.")
+    for dim in ("time", "basin"):
+        if names and ds.sizes[dim] == 0:
+            raise ValueError(f"{dim} must have at least one entry, found none; widen the selection of {dim}.")
+        if names and dim not in ds.coords:
+            raise ValueError(
+                f"coordinate {dim!r} is missing, expected one value an entry; assign it to the dataset."
+            )
+    for name in names:
+        _check_units(name, ds[name])
+    if not names:
+        return
+    _check_basins(ds["basin"].values)
+    _check_time(ds["time"].values)
+    for name in names:
+        _check_values(ds, name)
+
+
+def _check_units(name: str, array: xr.DataArray) -> None:
+    found = array.attrs.get("units")
+    expected = VARIABLES.get(name, {}).get("units")
+    if found is None or not str(found).strip():
+        wanted = f"'{expected}'" if expected else "its unit"
+        raise ValueError(
+            f"{name} has no units attribute, expected {wanted}; set ds['{name}'].attrs['units'] once you "
+            "know it is so."
+        )
+    found = " ".join(str(found).split())
+    if expected is None or found in _SPELLINGS[expected]:
+        return
+    remedy = _REMEDIES.get((expected, found), f"convert it and set units to '{expected}'")
+    raise ValueError(f"{name} must be in {expected}, found units {found!r}; {remedy}.")
+
+
+def _check_basins(ids: np.ndarray) -> None:
+    index = pd.Index(ids)
+    if index.has_duplicates:
+        twice = index[index.duplicated()][0]
+        raise ValueError(
+            f"basin ids must be unique, found {str(twice)!r} {int((index == twice).sum())} times; drop the "
+            "repetition."
+        )
+
+
+def _check_datetime(time: np.ndarray) -> None:
+    if not np.issubdtype(time.dtype, np.datetime64):
+        raise ValueError(
+            f"time must be datetime64, found dtype {time.dtype}; decode it with xarray.decode_cf and a "
+            "standard calendar."
+        )
+
+
+def _check_time(time: np.ndarray) -> None:
+    _check_datetime(time)
+    if np.isnat(time).any():
+        at = int(np.flatnonzero(np.isnat(time))[0])
+        raise ValueError(
+            f"time must hold a date at every step, found none (NaT) at step {at}; drop that step."
+        )
+    step = np.diff(time)
+    if len(step) == 0:
+        return
+    for wrong, what, remedy in (
+        (step < np.timedelta64(0), "sorted", "call ds.sortby('time')"),
+        (step == np.timedelta64(0), "free of duplicates", "call ds.drop_duplicates('time')"),
+    ):
+        if wrong.any():
+            at = int(np.flatnonzero(wrong)[0])
+            raise ValueError(
+                f"time must be {what}, found {str(time[at + 1])[:10]} after {str(time[at])[:10]}; {remedy}."
+            )
+    # finer than a day somewhere, or regular and coarser: another step; otherwise longer jumps are gaps
+    shortest = step.min()
+    if shortest < _DAY or (shortest > _DAY and (step == shortest).all()):
+        hours = shortest / np.timedelta64(1, "h")
+        raise ValueError(
+            f"time must be daily, found a step of {hours:g} h at {time[0]}; aggregate it to days first."
+        )
+    gap = step != _DAY
+    if gap.any():
+        at = int(np.flatnonzero(gap)[0])
+        raise ValueError(
+            f"time must have no gaps, expected {str(time[at] + _DAY)[:10]} after {str(time[at])[:10]}, found "
+            f"{str(time[at + 1])[:10]} ({int(gap.sum())} gaps in all); fill the missing days or choose a "
+            "period without them."
+        )
+
+
+def _check_values(ds: xr.Dataset, name: str) -> None:
+    values = ds[name].values
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must hold numbers, found dtype {values.dtype}; convert it to float32.")
+    finite = np.isfinite(values)
+
+    def place(mask):
+        t, b = np.unravel_index(int(np.argmax(mask)), mask.shape)
+        return values[t, b], f"in basin {ds['basin'].values[b]} on {str(ds['time'].values[t])[:10]}"
+
+    if name == "qobs":
+        if not finite.any():
+            raise ValueError(
+                "qobs must hold at least one observation, found none; choose other basins or another period."
+            )
+        if np.isinf(values).any():
+            value, where = place(np.isinf(values))
+            raise ValueError(f"qobs must be a number or NaN, found {value} {where}; replace it with NaN.")
+    elif not finite.all():
+        value, where = place(~finite)
+        raise ValueError(
+            f"{name} must be finite everywhere, found {value} {where} ({int((~finite).sum())} such values in "
+            f"{int((~finite).any(axis=0).sum())} basins); fill them, or drop those basins or days."
+        )
+    if name in ("prcp", "pet", "qobs"):
+        with np.errstate(invalid="ignore"):
+            negative = values < 0
+        if negative.any():
+            value, where = place(negative)
+            remedy = (
+                "replace missing-value codes with NaN" if name == "qobs" else "correct the data or clip at 0"
+            )
+            raise ValueError(
+                f"{name} must not be negative, found {value:g} {where} ({int(negative.sum())} such values); "
+                f"{remedy}."
+            )
+
+
+# ---------------------------------------------------------------------------------------------------- opening
+
+
+def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="float32") -> xr.Dataset:
+    """Open basin data of any kind we know, as a dataset of the convention, in memory.
+
+    Parameters
+    ----------
+    path_or_dir : path_like or "fulda"
+        A NetCDF file in our own convention (`prcp`, `tmean`, and `pet` or `tmin`, `tmax`, `lat`; either dim
+        order), the CAMELS pack (dim `gauge_id`), a Caravan folder (with ``timeseries/netcdf``), or the word
+        ``fulda``.
+    basins : None, list of str, or path_like
+        Ids to take, or a text file with one id a line.
+    period : str or pair, optional
+        ``"first:last"``, both days included.
+    pet : str, optional
+        Method; the reader's own default where None. A `pet` already in a file is kept where None, and
+        computed anew where a method is named.
+    dtype : {"float32", "float64"}
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file or folder.
+    ValueError
+        Not one of these kinds, or one of the errors of the reader.
+    """
+    from .camels import read_camels
+    from .caravan import read_caravan
+    from .fulda import read_fulda
+
+    chosen = {} if pet is None else {"pet": pet}
+    if str(path_or_dir) == "fulda":
+        ds = read_fulda(dtype=dtype, **chosen)
+        ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, "the Fulda example"))
+        return select_period(ds, period)
+    path = Path(path_or_dir)
+    kinds = "a NetCDF file of our convention, the CAMELS pack, a Caravan folder or the word 'fulda'"
+    if path.is_dir():
+        if not (path / "timeseries" / "netcdf").is_dir():
+            raise ValueError(
+                f"{path} must be a Caravan folder with timeseries/netcdf inside, found none; expected "
+                f"{kinds}."
+            )
+        return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, expected {kinds}; check the path.")
+    try:
+        source = xr.open_dataset(path, engine="netcdf4")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} could not be read as NetCDF ({error}), expected {kinds}; check the file."
+        ) from error
+    with source:
+        if "gauge_id" not in source.dims:
+            return _own_file(source, path, basins, period, pet, _float_dtype(dtype))
+    return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
+
+
+def _own_file(source, path, basins, period, pet, dtype) -> xr.Dataset:
+    for dim in ("time", "basin"):
+        if dim not in source.dims or dim not in source.coords:
+            raise ValueError(
+                f"{path} must have dimensions and coordinates time and basin, found dims "
+                f"{', '.join(map(str, source.dims))}; rename them as the convention says."
+            )
+    for name in ("prcp", "tmean"):
+        if name not in source:
+            raise ValueError(
+                f"{path} must hold the variable {name!r}, found {', '.join(map(str, source.data_vars))}; add "
+                "or rename it."
+            )
+    ds = source.isel(basin=resolve_basins(basins, source["basin"].values, path.name))
+    ds = select_period(ds, period).load()
+    # a string type of the file (vlen or characters) becomes plain numpy text
+    ds = ds.assign_coords(basin=ds["basin"].copy(data=ds["basin"].values.astype(str)))
+    ds = ds.transpose("time", "basin", ...)
+    if pet is not None or "pet" not in ds:
+        method = "hargreaves" if pet is None else pet
+        if method not in PET_METHODS:
+            raise ValueError(
+                f"pet must be one of {', '.join(sorted(PET_METHODS))} for {path}, found {method!r}; choose "
+                "one."
+            )
+        if "lat" not in ds.variables:
+            raise ValueError(
+                f"{path} must hold lat to compute pet by {method}, found none; add lat over basin, or a "
+                "variable pet."
+            )
+        values = {}
+        for name in ("tmean", "tmin", "tmax"):
+            if name in ds:
+                _check_units(name, ds[name])  # before a Kelvin goes into a formula for Celsius
+                values[name] = ds[name].astype("float64")
+        result = potential_evapotranspiration(
+            method,
+            **values,
+            lat_degrees=ds["lat"].values,
+            elevation=ds["elev_mean"].values if "elev_mean" in ds else None,
+        )
+        ds["pet"] = result.astype(dtype).assign_attrs({**VARIABLES["pet"], **pet_attributes(method)})
+    for name in VARIABLES:
+        if name in ds:
+            ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
+    if "time_bnds" in ds.variables:
+        ds = ds.set_coords("time_bnds")
+        ds["time"].attrs.setdefault("bounds", "time_bnds")
+    elif np.issubdtype(ds["time"].dtype, np.datetime64) and (np.diff(ds["time"].values) == _DAY).all():
+        ds = add_time_bounds(ds)  # only for days: of another step the length is not ours to say
+    ds.attrs.setdefault("day_boundary", "as in source")
+    return ds

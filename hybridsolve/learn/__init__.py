@@ -1,0 +1,1 @@
+"""Learning: metrics, losses, calibration and training."""

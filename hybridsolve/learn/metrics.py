@@ -1,0 +1,477 @@
+"""Scores of simulated against observed flow, per basin, on numpy arrays.
+
+Everything is computed in float64 whatever comes in. ``sim`` and ``obs`` are ``[T, B]`` in mm/d; NaN in
+``obs`` is a missing day and is left out. Three rules hold for every score:
+
+* A simulation that is not finite on a day with an observation makes that basin's scores NaN. It is never
+  masked: a model that failed for a day has not been scored on the others.
+* A score whose denominator does not exist (no observation, no variance in them, no flow) is NaN.
+* The log and root variants, and FLV, add ``mean(obs) / 100`` of the scored days to both series first, since
+  some 3 % of the observed days are zero (Pushpalatha et al. 2012). A flow below ``-mean(obs) / 100`` makes
+  them NaN.
+
+Sources: Nash and Sutcliffe 1970 (J. Hydrol. 10:282); Gupta et al. 2009 (J. Hydrol. 377:80); Kling et al. 2012
+(J. Hydrol. 424:264); Knoben et al. 2019 (HESS 23:4323); Yilmaz et al. 2008 (Water Resour. Res. 44:W09417);
+Pushpalatha et al. 2012 (J. Hydrol. 420:171).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Scores for which higher is better, so that a missing score can be ranked: below every number.
+EFFICIENCIES = ("nse", "kge", "kge_2012", "nse_sqrt", "nse_log")
+
+#: All scores, in the order in which `score` returns them.
+NAMES = (
+    "nse",
+    "kge",
+    "kge_r",
+    "kge_alpha",
+    "kge_beta",
+    "kge_2012",
+    "pbias",
+    "fhv",
+    "flv",
+    "nse_sqrt",
+    "nse_log",
+    "n_valid",
+)
+
+
+class _Pair:
+    """The two series of all basins, checked once and laid out for reductions over time.
+
+    Arrays are ``[B, T]``: time contiguous, since sums and above all sorts run along it.
+    """
+
+    def __init__(self, sim, obs):
+        sim, obs = np.asarray(sim), np.asarray(obs)
+        for name, a in (("sim", sim), ("obs", obs)):
+            if a.dtype.kind not in "fiu":
+                raise TypeError(
+                    f"{name} must hold real numbers, found dtype {a.dtype}: convert it to float64."
+                )
+            if a.ndim != 2:
+                raise ValueError(
+                    f"{name} must be [T, B] (days x basins), found shape {a.shape}: give one basin as [T, 1]."
+                )
+        if sim.shape != obs.shape:
+            raise ValueError(
+                f"sim and obs must have the same shape [T, B], found {sim.shape} and {obs.shape}: cut both "
+                "to the scored period and order both by the same basins."
+            )
+        if obs.shape[0] == 0:
+            raise ValueError(
+                "obs must hold at least one day, found T = 0: check the bounds of the scored period."
+            )
+        obs = np.ascontiguousarray(obs.T, dtype=np.float64)
+        sim = np.ascontiguousarray(sim.T, dtype=np.float64)
+        if np.isinf(obs).any():
+            b, t = np.argwhere(np.isinf(obs))[0]
+            raise ValueError(
+                f"obs must be finite or NaN (missing), found {obs[b, t]} in basin {b} on step {t}: mark "
+                "missing days with NaN."
+            )
+        self.mask = ~np.isnan(obs)
+        self.n = self.mask.sum(axis=1)
+        # A basin whose simulation failed on a scored day; its scores become NaN at the end, whatever came
+        # out.
+        self.failed = (self.mask & ~np.isfinite(sim)).any(axis=1)
+        self.obs = np.where(self.mask, obs, 0.0)
+        self.sim = np.where(self.mask & ~self.failed[:, None], sim, 0.0)
+        self._cache = {}
+
+    def once(self, key, make):
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def mean(self, x):
+        # Masked here and not by the caller: a transformed zero of a missing day is no zero.
+        return np.where(self.mask, x, 0.0).sum(axis=1) / self.n
+
+    def centred(self, x):
+        return np.where(self.mask, x - self.mean(x)[:, None], 0.0)
+
+    @property
+    def offset(self):
+        """``mean(obs) / 100`` per basin ``[B, 1]``, mm/d."""
+        return self.mean(self.obs)[:, None] / 100.0
+
+    def constant(self, x):
+        """Whether a series is constant. By its extremes: rounding leaves a constant a variance of 1e-34."""
+        low = np.where(self.mask, x, np.inf).min(axis=1)
+        return ~(np.where(self.mask, x, -np.inf).max(axis=1) > low)
+
+    def done(self, x):
+        return np.where(self.failed, np.nan, x)
+
+    def descending(self):
+        """Sorted flows ``[B, T]``, each series for itself, largest first, missing days (NaN) last."""
+
+        def make():
+            # Of the negated series, since numpy sorts ascending and puts NaN last.
+            return tuple(-np.sort(np.where(self.mask, -x, np.nan), axis=1) for x in (self.sim, self.obs))
+
+        return self.once("descending", make)
+
+    def moments(self):
+        """mean_s, mean_o, sd_s, sd_o, r: what every KGE is made of (population standard deviations)."""
+
+        def make():
+            ds, do = self.centred(self.sim), self.centred(self.obs)
+            sd_s, sd_o = np.sqrt(self.mean(ds * ds)), np.sqrt(self.mean(do * do))
+            sd_s = np.where(self.constant(self.sim), 0.0, sd_s)
+            sd_o = np.where(self.constant(self.obs), np.nan, sd_o)
+            # A constant simulation explains nothing: r = 0, as in the mean-flow benchmark of Knoben et al.
+            # 2019.
+            r = np.where(sd_s == 0.0, 0.0 * sd_o, self.mean(ds * do) / (sd_s * sd_o))
+            return self.mean(self.sim), self.mean(self.obs), sd_s, sd_o, r
+
+        return self.once("moments", make)
+
+
+def _quiet(function):
+    """Division by zero is an answer here (NaN, by the rules above), not an accident worth a warning."""
+
+    def wrapped(pair):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return pair.done(function(pair))
+
+    return wrapped
+
+
+def _efficiency(pair, sim, obs):
+    do = pair.centred(obs)
+    error = np.where(pair.mask, sim - obs, 0.0)
+    total = np.where(pair.constant(obs), np.nan, (do * do).sum(axis=1))
+    return 1.0 - (error * error).sum(axis=1) / total
+
+
+@_quiet
+def _nse(pair):
+    return _efficiency(pair, pair.sim, pair.obs)
+
+
+@_quiet
+def _nse_sqrt(pair):
+    return _efficiency(pair, np.sqrt(pair.sim + pair.offset), np.sqrt(pair.obs + pair.offset))
+
+
+@_quiet
+def _nse_log(pair):
+    return _efficiency(pair, _log(pair.sim + pair.offset), _log(pair.obs + pair.offset))
+
+
+def _log(x):
+    # log(0) would be -inf and give -inf scores where the definition has none.
+    return np.log(np.where(x > 0.0, x, np.nan))
+
+
+@_quiet
+def _kge_r(pair):
+    return pair.moments()[4]
+
+
+@_quiet
+def _kge_alpha(pair):
+    _, _, sd_s, sd_o, _ = pair.moments()
+    return sd_s / sd_o
+
+
+@_quiet
+def _kge_beta(pair):
+    mean_s, mean_o, *_ = pair.moments()
+    return mean_s / np.where(mean_o == 0.0, np.nan, mean_o)
+
+
+@_quiet
+def _kge(pair):
+    r, alpha, beta = _kge_r(pair), _kge_alpha(pair), _kge_beta(pair)
+    return 1.0 - np.sqrt((r - 1.0) ** 2 + (alpha - 1.0) ** 2 + (beta - 1.0) ** 2)
+
+
+@_quiet
+def _kge_2012(pair):
+    mean_s, mean_o, sd_s, sd_o, r = pair.moments()
+    # A simulation of zeros has no coefficient of variation; one of any other constant has 0, so zeros get 0
+    # too.
+    gamma = np.where(sd_s == 0.0, 0.0 * sd_o, (sd_s / mean_s) / (sd_o / mean_o))
+    return 1.0 - np.sqrt((r - 1.0) ** 2 + (gamma - 1.0) ** 2 + (_kge_beta(pair) - 1.0) ** 2)
+
+
+@_quiet
+def _pbias(pair):
+    total = pair.obs.sum(axis=1)
+    return 100.0 * (pair.sim - pair.obs).sum(axis=1) / np.where(total == 0.0, np.nan, total)
+
+
+def _count(n, share):
+    """Days in a share of ``n``: rounded half up, at least one."""
+    return np.maximum(1, np.floor(share * n + 0.5).astype(np.int64))
+
+
+def _fhv(pair, top=0.02):
+    sim, obs = pair.descending()
+    inside = np.arange(obs.shape[1]) < np.minimum(_count(pair.n, top), pair.n)[:, None]
+    total = np.where(inside, obs, 0.0).sum(axis=1)
+    return 100.0 * np.where(inside, sim - obs, 0.0).sum(axis=1) / np.where(total == 0.0, np.nan, total)
+
+
+def _flv(pair, bottom=0.3):
+    sim, obs = pair.descending()
+    rank = np.arange(obs.shape[1])
+    inside = (rank < pair.n[:, None]) & (rank >= (pair.n - _count(pair.n, bottom))[:, None])
+    last = np.maximum(pair.n - 1, 0)[:, None]
+
+    def depth(x):
+        logs = _log(x + pair.offset)
+        return np.where(inside, logs - np.take_along_axis(logs, last, axis=1), 0.0).sum(axis=1)
+
+    low_s, low_o = depth(sim), depth(obs)
+    return -100.0 * (low_s - low_o) / np.where(low_o == 0.0, np.nan, low_o)
+
+
+def nse(sim, obs):
+    """Nash-Sutcliffe efficiency, ``1 - sum (sim - obs)^2 / sum (obs - mean(obs))^2``, over the valid days.
+
+    The mean is that of the observations of the scored days themselves.
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        Simulated and observed flow, mm/d; NaN in `obs` is a missing day.
+
+    Returns
+    -------
+    numpy.ndarray, [B], float64
+        At most 1; NaN where the observations have no variance or the simulation failed on a scored day.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a shape, dtype or value is not as stated (every score of this module raises the same).
+
+    Notes
+    -----
+    Nash and Sutcliffe 1970, J. Hydrol. 10:282.
+    """
+    return _nse(_Pair(sim, obs))
+
+
+def nse_sqrt(sim, obs):
+    """NSE of ``sqrt(flow + mean(obs)/100)``, [B]; otherwise as `nse`."""
+    return _nse_sqrt(_Pair(sim, obs))
+
+
+def nse_log(sim, obs):
+    """NSE of ``ln(flow + mean(obs)/100)``, [B]; otherwise as `nse` (Pushpalatha et al. 2012)."""
+    return _nse_log(_Pair(sim, obs))
+
+
+def kge(sim, obs):
+    """Kling-Gupta efficiency of 2009, ``1 - sqrt((r-1)^2 + (alpha-1)^2 + (beta-1)^2)``.
+
+    ``r`` is Pearson's correlation, ``alpha`` the ratio of standard deviations, ``beta`` that of means (sim /
+    obs). A constant simulation has ``r = 0`` and ``alpha = 0``, so that the observed mean scores ``1 -
+    sqrt(2)`` (Knoben et al. 2019).
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        Simulated and observed flow, mm/d; NaN in `obs` is a missing day.
+
+    Returns
+    -------
+    numpy.ndarray, [B], float64
+        At most 1; NaN where the observations have no variance or zero mean, or the simulation failed.
+
+    Notes
+    -----
+    Gupta et al. 2009, J. Hydrol. 377:80.
+    """
+    return _kge(_Pair(sim, obs))
+
+
+def kge_r(sim, obs):
+    """Pearson's correlation, [B]; 0 for a constant simulation, NaN for constant observations."""
+    return _kge_r(_Pair(sim, obs))
+
+
+def kge_alpha(sim, obs):
+    """Ratio of standard deviations sim / obs, [B]; NaN for constant observations."""
+    return _kge_alpha(_Pair(sim, obs))
+
+
+def kge_beta(sim, obs):
+    """Ratio of means sim / obs, [B]; NaN where the mean of the observations is zero."""
+    return _kge_beta(_Pair(sim, obs))
+
+
+def kge_2012(sim, obs):
+    """Kling-Gupta efficiency of 2012: as `kge` with the ratio of coefficients of variation in place of alpha.
+
+    A simulation of zeros, which has no coefficient of variation, is given the ratio 0 of any other constant.
+    Kling et al. 2012, J. Hydrol. 424:264.
+    """
+    return _kge_2012(_Pair(sim, obs))
+
+
+def pbias(sim, obs):
+    """Bias of volume, ``100 sum(sim - obs) / sum(obs)``, percent, [B]; positive if too much is simulated."""
+    return _pbias(_Pair(sim, obs))
+
+
+def fhv(sim, obs, top=0.02):
+    """Bias of the high-flow segment of the flow duration curve, percent, [B].
+
+    ``100 sum_h (QS_h - QO_h) / sum_h QO_h`` over ``h = 1..H``, with both series sorted, each for itself,
+    largest first, and ``H`` the number of valid days times `top` (rounded, at least one). Yilmaz et al. 2008,
+    Water Resour. Res. 44:W09417 (there %BiasFHV, exceedance probability below 0.02).
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        mm/d.
+    top : float
+        Share of the days, in (0, 1].
+
+    Returns
+    -------
+    numpy.ndarray, [B], float64
+        NaN where the observed sum is zero or the simulation failed.
+    """
+    _share("top", top)
+    return _quiet(lambda pair: _fhv(pair, top))(_Pair(sim, obs))
+
+
+def flv(sim, obs, bottom=0.3):
+    """Bias of the low-flow segment of the flow duration curve in log space, percent, [B].
+
+    ``-100 (sum_l [ln QS_l - ln QS_L] - sum_l [ln QO_l - ln QO_L]) / sum_l [ln QO_l - ln QO_L]`` over the
+    lowest `bottom` of the valid days (rounded, at least one), both series sorted, each for itself, ``L`` the
+    index of the lowest flow. Yilmaz et al. 2008, Water Resour. Res. 44:W09417 (there %BiasFLV, exceedance 0.7
+    to 1).
+
+    Zeros: ``mean(obs) / 100`` is added to both series before the logarithm, as in `nse_log`; no day is
+    dropped. With zeros in the record the value depends on that choice, so compare it only with scores made
+    the same way.
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        mm/d.
+    bottom : float
+        Share of the days, in (0, 1].
+
+    Returns
+    -------
+    numpy.ndarray, [B], float64
+        Positive where the simulated low flows vary less than the observed ones. NaN where the observed low
+        flows are all equal (a river dry for 30 % of the time) or the simulation failed.
+    """
+    _share("bottom", bottom)
+    return _quiet(lambda pair: _flv(pair, bottom))(_Pair(sim, obs))
+
+
+def n_valid(sim, obs):
+    """Number of scored days, [B], int64."""
+    return _Pair(sim, obs).n.astype(np.int64)
+
+
+def _share(name, value):
+    if not 0.0 < value <= 1.0:
+        raise ValueError(
+            f"{name} must be a share of the days in (0, 1], found {value}: two percent are 0.02."
+        )
+
+
+def score(sim, obs):
+    """All scores of every basin.
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        Simulated and observed flow over the scored period (without warm-up), mm/d; NaN in `obs` is a missing
+        day.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        For each of `NAMES` an array [B]: float64, `n_valid` int64. See the functions of the same names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If shapes differ or are not [T, B], a dtype is not real, or `obs` holds an infinite value.
+    """
+    pair = _Pair(sim, obs)
+    functions = {
+        "nse": _nse,
+        "kge": _kge,
+        "kge_r": _kge_r,
+        "kge_alpha": _kge_alpha,
+        "kge_beta": _kge_beta,
+        "kge_2012": _kge_2012,
+        "pbias": _pbias,
+        "fhv": _quiet(_fhv),
+        "flv": _quiet(_flv),
+        "nse_sqrt": _nse_sqrt,
+        "nse_log": _nse_log,
+    }
+    out = {name: function(pair) for name, function in functions.items()}
+    out["n_valid"] = pair.n.astype(np.int64)
+    return out
+
+
+def summary(scores):
+    """Medians over ALL basins of a table of scores, with the number of basins that have none.
+
+    Parameters
+    ----------
+    scores : dict of str to array_like, [B]
+        As `score` returns them. In `n_valid` a zero (a basin without observations) counts as having none.
+
+    Returns
+    -------
+    dict of str to dict
+        For each score: ``median``, ``median_defined``, ``n`` (basins asked for) and ``n_nan`` (basins without
+        the score). For the efficiencies (`EFFICIENCIES`) ``median`` ranks a basin without score below every
+        number, so that failures cannot raise it, and is NaN if half of the basins or more have none; biases
+        and ratios have no worst end, there it equals ``median_defined``. ``median_defined`` is over the
+        basins that have the score: it is never to be quoted without ``n_nan``.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not one-dimensional, are empty or differ in length.
+    """
+    out, length = {}, None
+    for name, values in scores.items():
+        values = np.asarray(values, dtype=np.float64)
+        if values.ndim != 1 or values.size == 0:
+            raise ValueError(
+                f"scores[{name!r}] must be [B] with B >= 1, found shape {values.shape}: one per basin."
+            )
+        if length is not None and values.size != length:
+            raise ValueError(
+                f"scores[{name!r}] must hold {length} basins like the scores before it, found "
+                f"{values.size}: keep the basins that failed, as NaN."
+            )
+        length = values.size
+        if name == "n_valid":
+            values = np.where(values == 0, np.nan, values)
+        missing = np.isnan(values)
+        defined = float(np.median(values[~missing])) if not missing.all() else float("nan")
+        median = defined
+        if name in EFFICIENCIES and missing.any():
+            median = float(np.median(np.where(missing, -np.inf, values)))
+            median = median if np.isfinite(median) else float("nan")
+        out[name] = {
+            "median": median,
+            "median_defined": defined,
+            "n": int(length),
+            "n_nan": int(missing.sum()),
+        }
+    return out

@@ -1,0 +1,177 @@
+"""HBV 1.0 and 1.1p: the table of variables, and one step in plain torch, which judges the kernels.
+
+The equations, their order and their sources stand in csrc/models/hbv.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ..spec import ModelSpec, Variable
+
+EPS = 1e-5  # mm, the floor of a store that evaporation or capillary rise could empty
+
+FENG = "Feng et al. 2022, doi 10.1029/2022WR032404"
+
+FORCINGS = (
+    Variable("prcp", "mm d-1", "precipitation, rain and snow together", 0.0, 1e5),
+    Variable("tmean", "degC", "mean air temperature", -150.0, 150.0),
+    Variable("pet", "mm d-1", "potential evapotranspiration", -1e3, 1e3),
+)
+PARAMETERS = (
+    Variable("beta", "1", "shape of the soil's response: share of the water that recharges", 1.0, 6.0, FENG),
+    Variable("fc", "mm", "maximum soil moisture storage", 50.0, 1000.0, FENG),
+    Variable("k0", "d-1", "recession of the upper zone above uzl", 0.05, 0.9, FENG),
+    Variable("k1", "d-1", "recession of the upper zone", 0.01, 0.5, FENG),
+    Variable("k2", "d-1", "recession of the lower zone", 0.001, 0.2, FENG),
+    Variable("lp", "1", "share of fc above which evaporation is potential", 0.2, 1.0, FENG),
+    Variable("perc", "mm d-1", "maximum percolation to the lower zone", 0.0, 10.0, FENG),
+    Variable("uzl", "mm", "upper zone storage above which q0 runs", 0.0, 100.0, FENG),
+    Variable("tt", "degC", "threshold temperature of snowfall and melt", -2.5, 2.5, FENG),
+    Variable("cfmax", "mm degC-1 d-1", "degree-day factor of melt", 0.5, 10.0, FENG),
+    Variable("cfr", "1", "refreezing, as a share of cfmax", 0.0, 0.1, FENG),
+    Variable("cwh", "1", "liquid water that the snowpack holds, as a share of it", 0.0, 0.2, FENG),
+)
+BETAET = Variable("betaet", "1", "shape of evaporation against soil moisture; 1 where absent", 0.3, 5.0, FENG)
+C = Variable("c", "d-1", "capillary rise from the lower zone", 0.0, 1.0, "Song et al. 2024, HESS 28:3051")
+ROUTING = (
+    Variable("route_a", "1", "shape of the gamma unit hydrograph, before max(a, 0) + 0.1", 0.0, 2.9, FENG),
+    Variable("route_b", "d", "scale of the gamma unit hydrograph, before max(b, 0) + 0.5", 0.0, 6.5, FENG),
+)
+STATES = (
+    Variable("snowpack", "mm", "frozen water of the snowpack", 0.0),
+    Variable("meltwater", "mm", "liquid water held by the snowpack", 0.0),
+    Variable("sm", "mm", "soil moisture", 0.0),
+    Variable("suz", "mm", "upper zone storage", 0.0),
+    Variable("slz", "mm", "lower zone storage", 0.0),
+)
+CAPILLARY = Variable("capillary", "mm d-1", "capillary rise from the lower zone into the soil")
+FLUXES = (
+    Variable("streamflow", "mm d-1", "q0 + q1 + q2, before routing"),
+    Variable("q0", "mm d-1", "fast flow, upper zone above uzl"),
+    Variable("q1", "mm d-1", "interflow, upper zone"),
+    Variable("q2", "mm d-1", "baseflow, lower zone"),
+    Variable("aet", "mm d-1", "actual evapotranspiration"),
+    Variable("swe", "mm", "snow water equivalent: the frozen part at the end of the step"),
+    Variable("recharge", "mm d-1", "water that passes the soil, by its wetness"),
+    Variable("excess", "mm d-1", "water above field capacity"),
+    Variable("infiltration", "mm d-1", "liquid water that leaves the snowpack for the soil"),
+    Variable("percolation", "mm d-1", "flow from the upper to the lower zone"),
+    CAPILLARY,
+    Variable("evapfactor", "1", "actual over potential evapotranspiration that the soil allows"),
+    Variable("rain", "mm d-1", "precipitation at or above tt"),
+    Variable("snowfall", "mm d-1", "precipitation below tt"),
+    Variable("melt", "mm d-1", "snowpack that melts"),
+    Variable("refreezing", "mm d-1", "meltwater that freezes again"),
+)
+
+
+# The primitives of csrc/core/math.h, with the same rules at kinks. Never torch.minimum, relu or clamp: their gradients
+# at a tie differ, and differ between torch versions.
+def _min(a, b):
+    return torch.where(a <= b, a, b)
+
+
+def _max(a, b):
+    return torch.where(a >= b, a, b)
+
+
+def _relu(x):
+    return torch.where(x >= 0, x, torch.zeros_like(x))
+
+
+def _clip01(x):
+    return torch.where(x < 0, torch.zeros_like(x), torch.where(x > 1, torch.ones_like(x), x))
+
+
+def _pow(x, y):
+    # An empty store is taken as a tiny one, with the gradient passing: x^y has no finite gradient at 0 for y < 1.
+    tiny = 2.0**-60 if x.dtype == torch.float32 else 2.0**-500
+    return (x + torch.where(x < tiny, tiny - x, torch.zeros_like(x)).detach()) ** y
+
+
+def reference_step(f, p, s):
+    """One day of HBV: with ``c`` among the parameters that of 1.1p, else of 1.0; without ``betaet`` that is 1.
+
+    Parameters
+    ----------
+    f, p, s : mapping of str to Tensor
+        Forcing, parameters and state of the step, broadcastable to ``[B, C]``; units as in the tables above.
+
+    Returns
+    -------
+    state, fluxes : dict of str to Tensor
+    """
+    prcp, tmean, pet = f["prcp"], f["tmean"], f["pet"]
+
+    rain = torch.where(tmean >= p["tt"], prcp, torch.zeros_like(prcp))
+    snowfall = prcp - rain
+    snowpack = s["snowpack"] + snowfall
+    melt = _min(_relu(p["cfmax"] * (tmean - p["tt"])), snowpack)
+    meltwater, snowpack = s["meltwater"] + melt, snowpack - melt
+    refreezing = _min(_relu(p["cfr"] * p["cfmax"] * (p["tt"] - tmean)), meltwater)
+    snowpack, meltwater = snowpack + refreezing, meltwater - refreezing
+    infiltration = _relu(meltwater - p["cwh"] * snowpack)
+    meltwater = meltwater - infiltration
+
+    recharge = (rain + infiltration) * _clip01(_pow(s["sm"] / p["fc"], p["beta"]))
+    sm = s["sm"] + rain + infiltration - recharge
+    excess = _relu(sm - p["fc"])
+    sm = sm - excess
+    dryness = sm / (p["lp"] * p["fc"])
+    if "betaet" in p:
+        dryness = _pow(dryness, p["betaet"])
+    evapfactor = _clip01(dryness)
+    aet = _min(sm, pet * evapfactor)
+    eps = torch.full_like(sm, EPS)
+    sm = _max(sm - aet, eps)
+
+    slz = s["slz"]
+    fluxes = {}
+    if "c" in p:
+        fill = sm / p["fc"]
+        capillary = _min(slz, p["c"] * slz * (1 - _min(fill, torch.ones_like(fill))))
+        sm, slz = _max(sm + capillary, eps), _max(slz - capillary, eps)
+        fluxes["capillary"] = capillary
+
+    suz = s["suz"] + recharge + excess
+    percolation = _min(suz, p["perc"])
+    suz = suz - percolation
+    q0 = p["k0"] * _relu(suz - p["uzl"])
+    suz = suz - q0
+    q1 = p["k1"] * suz
+    suz = suz - q1
+    slz = slz + percolation
+    q2 = p["k2"] * slz
+    slz = slz - q2
+
+    state = dict(snowpack=snowpack, meltwater=meltwater, sm=sm, suz=suz, slz=slz)
+    fluxes.update(streamflow=q0 + q1 + q2, q0=q0, q1=q1, q2=q2, aet=aet, swe=snowpack, recharge=recharge,
+                  excess=excess, infiltration=infiltration, percolation=percolation, evapfactor=evapfactor,
+                  rain=rain, snowfall=snowfall, melt=melt, refreezing=refreezing)
+    return state, fluxes
+
+
+hbv10 = ModelSpec(
+    name="hbv10",
+    title="HBV 1.0",
+    source=FENG,
+    forcings=FORCINGS,
+    parameters=PARAMETERS,
+    optional_parameters=(BETAET,),
+    routing_parameters=ROUTING,
+    states=STATES,
+    fluxes=tuple(v for v in FLUXES if v is not CAPILLARY),
+    reference_step=reference_step,
+)
+hbv11p = replace(
+    hbv10,
+    name="hbv11p",
+    title="HBV 1.1p: with capillary rise",
+    source="Song et al. 2024, doi 10.5194/hess-28-3051-2024",
+    parameters=PARAMETERS + (BETAET, C),
+    optional_parameters=(),
+    fluxes=FLUXES,
+)

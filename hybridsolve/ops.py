@@ -1,0 +1,239 @@
+"""The registered operators, and the autograd Functions around them, written once for all models.
+
+Each kernel pair is two operators, `hybridsolve::run` and `hybridsolve::run_adjoint` (and `convolve` likewise). Both have
+a fake for torch.compile, a rule for torch.vmap and an autograd formula; the adjoint's formula raises, since second
+derivatives are not implemented. An outer autograd.Function calls them, because torch.func transforms see Functions and
+do not see an operator's own formula, while torch.compile sees operators. All these doors lead to the same two kernels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import backends
+
+_library = torch.library.Library("hybridsolve", "DEF")
+_SECOND = ("second derivatives of hybridsolve are not implemented: the adjoint has no adjoint; "
+           "differentiate once, or use backend='reference', which torch can differentiate again.")
+
+
+def _refuse(*_):
+    raise NotImplementedError(_SECOND)
+
+
+def _define(schema: str, real, fake) -> str:
+    """Define an operator with its CPU kernel and its fake; return its qualified name."""
+    name = "hybridsolve::" + schema[:schema.index("(")]
+    _library.define(schema)
+    torch.library.impl(name, "CPU", real, lib=_library)
+    torch.library.register_fake(name, fake, lib=_library)
+
+    def over_batch(info, in_dims, *args):
+        # A batch of runs is a loop of runs: each already fills the machine, and nothing is copied to join them.
+        pieces = [_call(name)(*_take(args, in_dims, i)) for i in range(info.batch_size)]
+        if isinstance(pieces[0], Tensor):
+            return torch.stack(pieces), 0
+        joined = [torch.stack(parts) for parts in zip(*pieces, strict=True)]
+        kind = type(pieces[0])
+        return kind(joined), kind([0] * len(joined))
+
+    torch.library.register_vmap(name, over_batch, lib=_library)
+    return name
+
+
+def _call(name: str):
+    return getattr(torch.ops.hybridsolve, name.split("::")[1])
+
+
+def _take(args, in_dims, i):
+    """The i-th of a batch of argument lists."""
+    if isinstance(in_dims, list | tuple):
+        return [_take(a, d, i) for a, d in zip(args, in_dims, strict=True)]
+    return args if in_dims is None else args.select(in_dims, i)
+
+
+# --- The time loop -----------------------------------------------------------------------------------------------
+
+_RUN = _define(
+    "run(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, SymInt[] sizes, str[] outputs, "
+    "bool each, SymInt interval) -> (Tensor, Tensor, Tensor)",
+    backends.forward,
+    lambda kernel, forcing, parameters, state, weights, sizes, outputs, each, interval: (
+        state.new_empty((len(outputs), *(sizes if each else sizes[:2]))),
+        state.new_empty(state.shape),
+        state.new_empty((-(-sizes[0] // interval) if interval else 0, *state.shape)),
+    ),
+)
+
+
+def _adjoint_fake(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each,
+                  interval, needs):
+    new = checkpoints.new_empty
+    inputs = [*(x.shape for x in forcing), *(x.shape for x in parameters), checkpoints.shape[1:],
+              (0,) if weights is None else weights.shape]
+    return [new(shape if need else (0,)) for shape, need in zip(inputs, needs, strict=True)]
+
+
+_RUN_ADJOINT = _define(
+    "run_adjoint(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor checkpoints, Tensor? weights, "
+    "Tensor d_fluxes, Tensor d_final_state, SymInt[] sizes, str[] outputs, bool each, SymInt interval, bool[] needs) "
+    "-> Tensor[]",
+    backends.adjoint,
+    _adjoint_fake,
+)
+
+
+def _run_setup(ctx, inputs, output):
+    kernel, forcing, parameters, state, weights, sizes, outputs, each, interval = inputs
+    checkpoints = output[2]
+    ctx.save_for_backward(*forcing, *parameters, *(() if weights is None else (weights,)), checkpoints)
+    ctx.n_forcing, ctx.n_parameters = len(forcing), len(parameters)
+    ctx.arguments = kernel, sizes, outputs, each, interval
+    ctx.set_materialize_grads(True)
+
+
+def _run_backward(ctx, needs, d_fluxes, d_final_state):
+    *inputs, checkpoints = ctx.saved_tensors
+    kernel, sizes, outputs, each, interval = ctx.arguments
+    n = ctx.n_forcing + ctx.n_parameters
+    weights = inputs[n] if len(inputs) > n else None
+    gradients = _RunAdjoint.apply(kernel, sizes, outputs, each, interval, needs, ctx.n_forcing, d_fluxes, d_final_state,
+                                  checkpoints, weights, *inputs[:n])
+    return [g if need else None for g, need in zip(gradients, needs, strict=True)]
+
+
+class _Run(torch.autograd.Function):
+    """run() as autograd and torch.func see it; tensors are flat arguments, since Functions look no deeper."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(kernel, sizes, outputs, each, interval, n_forcing, state, weights, *inputs):
+        return _call(_RUN)(kernel, list(inputs[:n_forcing]), list(inputs[n_forcing:]), state, weights, sizes, outputs,
+                           each, interval)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        kernel, sizes, outputs, each, interval, n_forcing, state, weights, *tensors = inputs
+        ctx.mark_non_differentiable(output[2])
+        _run_setup(ctx, (kernel, tensors[:n_forcing], tensors[n_forcing:], state, weights, sizes, outputs, each, interval),
+                   output)
+
+    @staticmethod
+    def backward(ctx, d_fluxes, d_final_state, _):
+        need_state, need_weights, *need_inputs = ctx.needs_input_grad[6:]
+        *d_inputs, d_state, d_weights = _run_backward(ctx, [*need_inputs, need_state, need_weights], d_fluxes,
+                                                      d_final_state)
+        return None, None, None, None, None, None, d_state, d_weights, *d_inputs
+
+
+class _RunAdjoint(torch.autograd.Function):
+    """run_adjoint() as autograd and torch.func see it: once more is refused."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(kernel, sizes, outputs, each, interval, needs, n_forcing, d_fluxes, d_final_state, checkpoints, weights,
+                *inputs):
+        return tuple(_call(_RUN_ADJOINT)(kernel, list(inputs[:n_forcing]), list(inputs[n_forcing:]), checkpoints, weights,
+                                         d_fluxes, d_final_state, sizes, outputs, each, interval, needs))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(_refuse)
+
+
+def _op_backward(ctx, d_fluxes, d_final_state, _):
+    need_forcing, need_parameters, need_state, need_weights = ctx.needs_input_grad[1:5]
+    needs = [*need_forcing, *need_parameters, need_state, need_weights]
+    gradients = _run_backward(ctx, needs, d_fluxes, d_final_state)
+    n = ctx.n_forcing
+    return None, gradients[:n], gradients[n:-2], gradients[-2], gradients[-1], None, None, None, None
+
+
+torch.library.register_autograd(_RUN, _op_backward, setup_context=_run_setup, lib=_library)
+torch.library.register_autograd(_RUN_ADJOINT, _refuse, lib=_library)
+
+
+def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval):
+    """Run a compiled model over all steps, differentiably.
+
+    Parameters
+    ----------
+    kernel : str
+        A name of csrc/models.def.
+    forcing, parameters : list of Tensor
+        In the kernel's order; ``[T, B]``, and ``[B, C]`` or ``[T, B, C]``, any axis of size 1.
+    state : Tensor ``[S, B, C]``
+    weights : Tensor ``[B, C]`` or None
+        None: the mean over components.
+    sizes : (T, B, C)
+    outputs : list of str
+    each : bool
+    interval : int
+        Steps between checkpoints; 0 keeps none, and then there is no gradient.
+
+    Returns
+    -------
+    fluxes : Tensor ``[n_outputs, T, B]``, or with `each` ``[n_outputs, T, B, C]``
+    final_state : Tensor ``[S, B, C]``
+    """
+    fluxes, final_state, _ = _Run.apply(kernel, sizes, outputs, each, interval, len(forcing), state, weights, *forcing,
+                                        *parameters)
+    return fluxes, final_state
+
+
+# --- Convolution with a unit hydrograph --------------------------------------------------------------------------
+
+_CONVOLVE = _define(
+    "convolve(Tensor inflow, Tensor ordinates, Tensor memory) -> Tensor",
+    backends.convolve,
+    lambda inflow, ordinates, memory: inflow.new_empty(inflow.shape),
+)
+_CONVOLVE_ADJOINT = _define(
+    "convolve_adjoint(Tensor inflow, Tensor ordinates, Tensor memory, Tensor d_outflow) -> Tensor[]",
+    backends.convolve,
+    lambda inflow, ordinates, memory, d_outflow: [x.new_empty(x.shape) for x in (inflow, ordinates, memory)],
+)
+
+
+class _Convolve(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(inflow, ordinates, memory):
+        return _call(_CONVOLVE)(inflow, ordinates, memory)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, d_outflow):
+        return _ConvolveAdjoint.apply(*ctx.saved_tensors, d_outflow)
+
+
+class _ConvolveAdjoint(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(inflow, ordinates, memory, d_outflow):
+        return tuple(_call(_CONVOLVE_ADJOINT)(inflow, ordinates, memory, d_outflow))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(_refuse)
+
+
+torch.library.register_autograd(_CONVOLVE, _Convolve.backward, setup_context=_Convolve.setup_context, lib=_library)
+torch.library.register_autograd(_CONVOLVE_ADJOINT, _refuse, lib=_library)
+
+
+def convolve(inflow: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
+    """Convolve ``[T, N]`` series with ``[L, N]`` ordinates after a memory ``[L-1, N]``, differentiably in all three."""
+    return _Convolve.apply(inflow, ordinates, memory)

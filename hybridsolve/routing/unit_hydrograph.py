@@ -1,0 +1,83 @@
+"""The gamma unit hydrograph: runoff of a catchment, delayed and spread on its way to the gauge.
+
+Source: Nash (1957) for the gamma form; Feng et al. (2022, doi 10.1029/2022WR032404) for the 15 ordinates and the bounds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import ops
+
+LENGTH = 15  # ordinates
+
+
+def ordinates(a: Tensor, b: Tensor) -> Tensor:
+    """The unit hydrograph's ordinates, which sum to 1.
+
+    ``w_k = t_k^(a' - 1) exp(-t_k / th)``, normalised, at ``t_k = k + 0.5``, with ``a' = max(a, 0) + 0.1`` and
+    ``th = max(b, 0) + 0.5``. The gamma density's own factor falls away with the sum.
+
+    Parameters
+    ----------
+    a, b : Tensor ``[B]``
+        Shape (1) and scale (steps) as published, before the floors.
+
+    Returns
+    -------
+    Tensor ``[15, B]``
+    """
+    zero = torch.zeros_like(a)
+    shape = torch.where(a >= 0, a, zero) + 0.1
+    scale = torch.where(b >= 0, b, zero) + 0.5
+    t = torch.arange(LENGTH, dtype=a.dtype, device=a.device)[:, None] + 0.5
+    return torch.softmax((shape - 1) * t.log() - t / scale, dim=0)
+
+
+def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False):
+    """Route runoff by a gamma unit hydrograph of 15 steps.
+
+    Parameters
+    ----------
+    q : Tensor ``[T, B]``
+        Runoff, mm/d or any unit; the result has the same.
+    a, b : Tensor ``[B]``
+        The hydrograph's shape (1) and scale (steps), as published: before ``max(a, 0) + 0.1``, ``max(b, 0) + 0.5``.
+    memory : Tensor ``[14, B]``, optional
+        The runoff of the 14 steps before the first, oldest first; zero if left out.
+    return_memory : bool
+        Also return the memory after the last step, from which the next window continues: a run cut into windows
+        gives the same bits as the whole.
+
+    Returns
+    -------
+    Tensor ``[T, B]``, or that and the memory ``[14, B]``
+        Differentiable in q, a, b and the memory.
+
+    Raises
+    ------
+    ValueError
+        If a shape or dtype does not fit.
+    """
+    if q.dim() != 2 or q.shape[0] == 0 or q.shape[1] == 0:
+        raise ValueError(f"q must be [T, B] with at least one step and one basin; found {list(q.shape)}: "
+                         "reshape it, time first.")
+    n_basins = q.shape[1]
+    expected = {"a": (a, (n_basins,)), "b": (b, (n_basins,))}
+    if memory is not None:
+        expected["memory"] = (memory, (LENGTH - 1, n_basins))
+    for name, (x, shape) in expected.items():
+        if tuple(x.shape) != shape:
+            raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}; found {list(x.shape)}: reshape it.")
+        if x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(f"{name} must be {q.dtype} on {q.device} as q is; found {x.dtype} on {x.device}: "
+                             "convert it with .to().")
+    if q.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
+    if memory is None:
+        memory = q.new_zeros(LENGTH - 1, n_basins)
+    routed = ops.convolve(q, ordinates(a, b), memory)
+    if not return_memory:
+        return routed
+    return routed, torch.cat([memory, q[-(LENGTH - 1):]])[-(LENGTH - 1):]

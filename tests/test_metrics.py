@@ -1,0 +1,188 @@
+"""Metrics against numbers worked out by hand and against the definitions written out basin by basin."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from hybridsolve.learn import metrics
+
+NAN = float("nan")
+
+
+def column(*values):
+    return np.array(values, dtype=np.float64)[:, None]
+
+
+def flows(days=400, basins=5, missing=0.05, seed=0):
+    rng = np.random.default_rng(seed)
+    obs = rng.gamma(0.7, 2.0, (days, basins))
+    obs[rng.random(obs.shape) < 0.03] = 0.0
+    sim = obs * rng.lognormal(0.0, 0.4, obs.shape) + 0.05
+    obs[rng.random(obs.shape) < missing] = NAN
+    return sim, obs
+
+
+def test_nse_by_hand():
+    # mean(obs) = 2.5, total 5, squared errors 1 + 0 + 1 + 0.
+    assert metrics.nse(column(2, 2, 4, 4), column(1, 2, 3, 4))[0] == pytest.approx(1 - 2 / 5)
+
+
+def test_nse_takes_mean_of_valid_days_only():
+    # The valid observations are 1 and 3 (mean 2, total 2); the simulation of the missing day does not count.
+    assert metrics.nse(column(1, 99, 2), column(1, NAN, 3))[0] == pytest.approx(1 - 1 / 2)
+
+
+def test_kge_by_hand():
+    obs = column(1, 2, 3, 4)
+    # Twice the observations: r = 1, alpha = 2, beta = 2; the ratio of coefficients of variation is 1.
+    assert metrics.kge(2 * obs, obs)[0] == pytest.approx(1 - math.sqrt(2))
+    assert metrics.kge_2012(2 * obs, obs)[0] == pytest.approx(0.0)
+    # Reversed: r = -1, the rest perfect.
+    assert metrics.kge(obs[::-1], obs)[0] == pytest.approx(-1.0)
+    # Shifted by 2.5: r = alpha = 1, beta = 2, ratio of coefficients of variation 1/2.
+    assert metrics.kge(obs + 2.5, obs)[0] == pytest.approx(0.0)
+    assert metrics.kge_2012(obs + 2.5, obs)[0] == pytest.approx(1 - math.sqrt(0.25 + 1.0))
+
+
+def test_constant_simulation_is_the_mean_flow_benchmark():
+    obs = column(1, 2, 3, 4)
+    mean = np.full_like(obs, 2.5)
+    assert metrics.kge(mean, obs)[0] == pytest.approx(1 - math.sqrt(2))
+    assert metrics.kge_r(mean, obs)[0] == 0.0
+    assert metrics.nse(mean, obs)[0] == pytest.approx(0.0)
+    assert metrics.kge_2012(0 * obs, obs)[0] == pytest.approx(1 - math.sqrt(3))
+
+
+def test_pbias_by_hand():
+    assert metrics.pbias(column(1, 50, 5), column(2, NAN, 3))[0] == pytest.approx(20.0)
+
+
+def test_fhv_by_hand():
+    obs, sim = np.arange(1.0, 101.0)[:, None], np.arange(1.0, 101.0)[::-1, None].copy()
+    sim[sim == 100] = 130.0
+    # Two of a hundred days: 130 + 99 against 100 + 99, wherever in time they stand.
+    assert metrics.fhv(sim, obs)[0] == pytest.approx(100 * 30 / 199)
+    # With 25 valid days half a day is one: the largest.
+    assert metrics.fhv(obs[:25] * 1.5, obs[:25])[0] == pytest.approx(50.0)
+
+
+def test_flv_by_hand():
+    obs = column(*np.arange(1.0, 11.0))
+    sim = obs**2
+    # The lowest three of ten days are 1, 2, 3 and 1, 4, 9; both get mean(obs)/100 = 0.055 added.
+    low_o = sum(math.log((q + 0.055) / 1.055) for q in (1, 2, 3))
+    low_s = sum(math.log((q + 0.055) / 1.055) for q in (1, 4, 9))
+    assert metrics.flv(sim, obs)[0] == pytest.approx(-100 * (low_s - low_o) / low_o)
+    assert metrics.flv(np.full_like(obs, 3.0), obs)[0] == pytest.approx(100.0)
+
+
+def test_flv_with_zeros_is_defined_and_a_dry_river_has_none():
+    assert np.isfinite(metrics.flv(column(*range(10)), column(*range(10)))[0])
+    dry = column(*([0.0] * 5 + [1.0] * 5))
+    assert np.isnan(metrics.flv(dry, dry)[0])
+
+
+def test_log_and_root_variants_by_hand():
+    sim, obs = column(0, 2, 3), column(0, 1, 2)
+    for function, f in ((metrics.nse_log, np.log), (metrics.nse_sqrt, np.sqrt)):
+        s, o = f(sim + 0.01), f(obs + 0.01)
+        assert function(sim, obs)[0] == pytest.approx(1 - ((s - o) ** 2).sum() / ((o - o.mean()) ** 2).sum())
+        gap = function(np.insert(sim, 1, 9, axis=0), np.insert(obs, 1, NAN, axis=0))
+        assert gap[0] == pytest.approx(function(sim, obs)[0], rel=1e-12)
+    assert np.isnan(metrics.nse_log(column(-0.01, 2, 3), obs)[0])
+
+
+def test_score_equals_each_basin_alone_and_each_function():
+    sim, obs = flows()
+    scores = metrics.score(sim, obs)
+    assert tuple(scores) == metrics.NAMES
+    for name, values in scores.items():
+        assert values.shape == (5,)
+        np.testing.assert_array_equal(values, getattr(metrics, name)(sim, obs))
+        for b in range(5):
+            keep = ~np.isnan(obs[:, b])
+            alone = metrics.score(sim[keep, b : b + 1], obs[keep, b : b + 1])[name][0]
+            np.testing.assert_allclose(values[b], alone, rtol=1e-11)
+
+
+def test_correlation_equals_numpy():
+    sim, obs = flows()
+    for b in range(5):
+        keep = ~np.isnan(obs[:, b])
+        r = np.corrcoef(sim[keep, b], obs[keep, b])[0, 1]
+        assert metrics.kge_r(sim, obs)[b] == pytest.approx(r, rel=1e-12)
+
+
+def test_float32_is_scored_in_float64():
+    sim, obs = flows()
+    sim, obs = sim.astype(np.float32) + 1000, obs.astype(np.float32) + 1000
+    np.testing.assert_array_equal(
+        metrics.nse(sim, obs), metrics.nse(sim.astype(np.float64), obs.astype(np.float64))
+    )
+
+
+@pytest.mark.parametrize("value", [NAN, np.inf])
+def test_a_failed_simulation_is_never_masked(value):
+    sim, obs = flows()
+    day = np.flatnonzero(~np.isnan(obs[:, 2]))[7]
+    sim[day, 2] = value
+    for name, values in metrics.score(sim, obs).items():
+        if name != "n_valid":
+            assert np.isnan(values[2]) and np.isfinite(np.delete(values, 2)).all(), name
+
+
+def test_nan_on_a_missing_day_does_not_matter():
+    sim, obs = flows()
+    want = metrics.score(sim, obs)
+    sim[np.isnan(obs)] = NAN
+    for name, values in metrics.score(sim, obs).items():
+        np.testing.assert_array_equal(values, want[name])
+
+
+def test_no_variance_and_no_observations_give_nan():
+    # A mean of 0.1 over 7 days is not 0.1 in binary: the variance comes out as 1e-34, not as zero.
+    constant, empty = np.full((7, 1), 0.1), np.full((7, 1), NAN)
+    sim = np.random.default_rng(0).random((7, 2))
+    with np.errstate(all="raise"):
+        scores = metrics.score(sim, np.hstack([constant, empty]))
+    for name in ("nse", "kge", "kge_r", "kge_alpha", "kge_2012", "nse_sqrt", "nse_log", "flv"):
+        assert np.isnan(scores[name]).all(), name
+    assert np.isfinite(scores["pbias"][0]) and np.isnan(scores["pbias"][1])
+    assert scores["n_valid"].tolist() == [7, 0]
+
+
+def test_summary_counts_what_is_missing():
+    table = metrics.summary(
+        {"nse": [0.5, NAN, 0.7, 0.9], "pbias": [1.0, NAN, 3.0, 8.0], "n_valid": [5, 0, 6, 7]}
+    )
+    # With the failed basin ranked last the four are -, 0.5, 0.7, 0.9.
+    assert table["nse"] == {"median": pytest.approx(0.6), "median_defined": 0.7, "n": 4, "n_nan": 1}
+    assert table["pbias"] == {"median": 3.0, "median_defined": 3.0, "n": 4, "n_nan": 1}
+    assert table["n_valid"]["n_nan"] == 1
+    half = metrics.summary({"nse": [NAN, 0.5]})["nse"]
+    assert math.isnan(half["median"]) and half["median_defined"] == 0.5
+    with pytest.raises(ValueError, match="must hold 2 basins"):
+        metrics.summary({"nse": [1, 2], "kge": [1]})
+
+
+@pytest.mark.parametrize(
+    ("sim", "obs", "words"),
+    [
+        (np.ones((3, 2)), np.ones((3, 1)), "same shape"),
+        (np.ones(3), np.ones(3), r"sim must be \[T, B\]"),
+        (np.ones((0, 2)), np.ones((0, 2)), "at least one day"),
+        (np.ones((2, 2)), np.array([[1, 1], [1, np.inf]]), "basin 1 on step 1"),
+    ],
+)
+def test_errors_name_the_thing(sim, obs, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.score(sim, obs)
+
+
+def test_speed_of_all_camels_basins():
+    sim, obs = flows(3653, 671)
+    start = time.perf_counter()
+    metrics.score(sim, obs)
+    assert time.perf_counter() - start < 3.0

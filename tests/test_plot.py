@@ -1,0 +1,134 @@
+"""Figures are built without pyplot, say what they leave out, and are saved whole or not at all."""
+
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from hybridsolve import plot
+
+NAN = float("nan")
+RNG = np.random.default_rng(0)
+
+
+def texts(figure):
+    """Everything written in the axes of a figure."""
+    out = []
+    for axes in figure.axes:
+        out += [axes.get_title(loc) for loc in ("left", "center", "right")]
+        out += [axes.get_xlabel(), axes.get_ylabel()] + [t.get_text() for t in axes.texts]
+        legend = axes.get_legend()
+        out += [t.get_text() for t in legend.get_texts()] if legend else []
+    return "\n".join(out)
+
+
+def build():
+    days = np.datetime64("1990-10-01") + np.arange(50)
+    flow = RNG.random(50)
+    starts = RNG.random((8, 4))
+    values = RNG.random((6, 3))
+    return {
+        "cdf": plot.score_distribution({"a": RNG.random(9)}, reference={"b, other forcing": RNG.random(5)}),
+        "map": plot.score_map(RNG.random(9), RNG.random(9), RNG.random(9)),
+        "flow": plot.hydrograph(days, flow, flow, prcp=flow, title="x", spread=(flow, flow + 1)),
+        "starts": plot.start_spread(starts, starts.argmax(1)),
+        "bounds": plot.parameter_bounds(values, np.zeros(3), np.ones(3), list("abc"), values > 0.5),
+    }
+
+
+def test_all_are_figures_and_save(tmp_path):
+    before = "matplotlib.pyplot" in sys.modules
+    for name, figure in build().items():
+        assert isinstance(figure, Figure)
+        path = plot.save(figure, tmp_path / f"{name}.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 5
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_distribution_is_over_all_basins():
+    scores = [NAN, -3.0, 0.2, 0.4, 0.6]
+    figure = plot.score_distribution({"run": scores}, "KGE", reference={"ref (NLDAS)": [0.5, 0.7]})
+    text = texts(figure)
+    assert "run\nmedian 0.200, n = 5, 20 % below −0.5, 1 without score" in text
+    assert "ref (NLDAS)\nmedian 0.600, n = 2" in text
+    assert "KGE" in figure.axes[0].get_xlabel()
+    solid = [line for line in figure.axes[0].lines if line.get_label().startswith("run")][0]
+    x, y = solid.get_data()
+    # Two of five lie below the axis; at 0.4 four do not exceed it.
+    assert y[0] == pytest.approx(0.4) and y[list(x).index(0.4)] == pytest.approx(0.8) and y[-1] == 1.0
+    dashed = [line for line in figure.axes[0].lines if line.get_label().startswith("ref")][0]
+    assert dashed.is_dashed()
+
+
+def test_distribution_with_nothing_on_the_axis():
+    text = texts(plot.score_distribution({"bad": [NAN, NAN, -9.0]}))
+    assert "no median, n = 3, 33 % below −0.5, 2 without score" in text
+
+
+def test_map_counts_basins_without_score():
+    assert "2 without score" in texts(plot.score_map([1, 2, 3], [4, 5, 6], [0.5, NAN, NAN]))
+    assert "no median" in texts(plot.score_map([1, 2], [4, 5], [NAN, NAN], "PBIAS"))
+
+
+def test_hydrograph_labels():
+    figure = plot.hydrograph(
+        np.arange(3), [1, NAN, 3], [1, 2, 3], prcp=[0, 5, 0], spread=([0, 1, 2], [2, 3, 4])
+    )
+    text = texts(figure)
+    assert "spread of the starts" in text and "uncertainty" not in text and "flow (mm/d)" in text
+    low, high = figure.axes[0].get_ylim()
+    assert low > high == 0
+
+
+def test_start_spread_counts_failures():
+    scores = np.array([[0.8, 0.795, NAN], [0.5, 0.2, 0.45]])
+    text = texts(plot.start_spread(scores, [0, 0]))
+    assert "1 of 6 starts failed" in text
+    # Shortfalls of the four others: 0.005, failed, 0.3, 0.05.
+    assert "25 % within 0.01" in text and "50 % within 0.1" in text
+    x, y = plot.start_spread(scores, [0, 0]).axes[1].lines[0].get_data()
+    # The failed start keeps the curve from 1.
+    assert np.isfinite(x).all() and y[-1] == 0.75
+    assert "one start only" in texts(plot.start_spread(scores[:, :1], [0, 0]))
+    with pytest.raises(TypeError, match="index of the start kept"):
+        plot.start_spread(scores, scores[:, 0])
+    with pytest.raises(ValueError, match=r"0\.\.2"):
+        plot.start_spread(scores, [0, 3])
+
+
+def test_parameter_bounds_flags_the_share():
+    values = np.array([[0.0, 5.0], [0.0, 6.0], [1.0, 7.0], [0.4, 8.0]])
+    at_bound = np.array([[1, 0], [1, 0], [1, 0], [0, 0]], dtype=bool)
+    figure = plot.parameter_bounds(values, [0, 0], [1, 10], ["K", "FC"], at_bound)
+    shares = {t.get_text(): t.get_weight() for t in figure.axes[0].texts if t.get_text().endswith("%")}
+    assert shares == {"75 %": "bold", "0 %": "normal"}
+    with pytest.raises(ValueError, match="does not hold for FC"):
+        plot.parameter_bounds(values, [0, 10], [1, 10], ["K", "FC"], at_bound)
+
+
+def test_shape_errors_name_the_argument():
+    with pytest.raises(ValueError, match="sim must have shape"):
+        plot.hydrograph(np.arange(3), np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match=r"scores\['a'\]"):
+        plot.score_distribution({"a": np.ones((2, 2))})
+    with pytest.raises(ValueError, match="at least one run"):
+        plot.score_distribution({})
+
+
+def test_save_is_atomic(tmp_path):
+    class Broken:
+        def savefig(self, file, **kwargs):
+            file.write(b"half a picture")
+            raise RuntimeError("disk full")
+
+    target = tmp_path / "a.png"
+    target.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="disk full"):
+        plot.save(Broken(), target)
+    assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(ValueError, match="must end in .png"):
+        plot.save(Figure(), tmp_path / "a.pdf")
+    with pytest.raises(FileNotFoundError, match="existing folder"):
+        plot.save(Figure(), tmp_path / "none" / "a.png")
