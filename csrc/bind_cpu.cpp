@@ -153,12 +153,17 @@ template <class T> int forward(const ModelKernels<T>& k, Run<T> run, Address flu
 }
 
 template <class T>
-void adjoint(const ModelKernels<T>& k, Run<T> run, Address d_fluxes, Address d_final_state,
+void adjoint(const ModelKernels<T>& k, Run<T> run, const std::vector<int64_t>& d_fluxes, Address d_final_state,
              const std::vector<Address>& d_forcing, const std::vector<Address>& d_parameters, Address d_initial_state,
              Address d_weights, int n_threads) {
-  run.d_fluxes = at<T>(d_fluxes), run.d_final_state = at<T>(d_final_state);
-  for (size_t i = 0; i < d_forcing.size(); ++i) run.d_forcing[i] = to<T>(d_forcing[i]);
-  for (size_t i = 0; i < d_parameters.size(); ++i) run.d_parameter[i] = to<T>(d_parameters[i]);
+  run.d_fluxes = {at<T>(Address(d_fluxes[0])), d_fluxes[2], d_fluxes[3], d_fluxes[4]};
+  run.d_fluxes_stride = d_fluxes[1], run.d_final_state = at<T>(d_final_state);
+  const int64_t columns = run.n_basins * ((run.n_components + run.group_size - 1) / run.group_size);
+  for (size_t i = 0; i < d_forcing.size(); ++i) run.d_forcing[i] = fresh<T>(d_forcing[i], run.n_steps * columns);
+  for (size_t i = 0; i < d_parameters.size(); ++i) {
+    const int64_t n = run.by_group[i] ? columns : run.n_basins * run.n_components;
+    run.d_parameter[i] = run.per_step[i] ? fresh<T>(d_parameters[i], run.n_steps * n) : to<T>(d_parameters[i]);
+  }
   run.d_initial_state = to<T>(d_initial_state), run.d_weights = to<T>(d_weights);
   const size_t bytes = (k.workspace(run) + 63) / 64 * 64;
   std::vector<char> memory(bytes * n_threads + 64);
@@ -173,8 +178,9 @@ void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, in
 }
 
 template <class T> Convolution<T> convolution(const std::vector<Address>& a, int64_t n_steps, int64_t n_series, int length) {
-  return {n_steps, n_series, length, at<T>(a[0]), at<T>(a[1]), at<T>(a[2]), to<T>(a[3]), at<T>(a[4]), to<T>(a[5]),
-          to<T>(a[6]), to<T>(a[7])};
+  const int64_t n = n_steps * n_series;
+  return {n_steps,     n_series,    length, at<T>(a[0]), at<T>(a[1]), at<T>(a[2]), fresh<T>(a[3], n), at<T>(a[4]),
+          fresh<T>(a[5], n), to<T>(a[6]), to<T>(a[7])};
 }
 
 // The sums of x [rows, n, columns] over its middle axis, in order: what an axis of size 1 in the input asks of its
@@ -219,7 +225,7 @@ PYBIND11_MODULE(_cpu, m) {
       py::arg("final_state"), py::arg("n_threads"));
   m.def(
       "adjoint",
-      [](const Arguments& a, Address d_fluxes, Address d_final_state, std::vector<Address> d_forcing,
+      [](const Arguments& a, std::vector<int64_t> d_fluxes, Address d_final_state, std::vector<Address> d_forcing,
          std::vector<Address> d_parameters, Address d_initial_state, Address d_weights, int n_threads) {
         const Model& model = find(a.model);
         if (a.is_double)

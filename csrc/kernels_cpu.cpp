@@ -19,7 +19,7 @@ template <class M, class V> struct Entry {
   static int64_t n_blocks(const Run<T>& run) { return B2::count(run); }
   static int64_t n_blocks2(const Run<T>& run) { return B2::count(run); }
   static bool streamflow_only(const Run<T>& run) {
-    return run.n_outputs == 1 && run.output[0] == 0 && !run.each && !run.d_weights;
+    return run.n_outputs == 1 && run.output[0] == 0 && !run.d_weights;
   }
   static int forward(const Run<T>& run, int64_t block) {
     B2 b(run);

@@ -73,7 +73,7 @@ def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
     Where components are summed (`reduced`) this fixes the order of the sum, so it may depend on their number alone:
     a basin's result must not change with the basins beside it. Else a few basins of many components spread out.
     """
-    if not reduced and n_basins < 64:
+    if not reduced and n_basins < 16:
         return 1
     return -(-n_components // -(-n_components // 16))
 
@@ -188,7 +188,7 @@ def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, i
     n_checkpoints = -(-n_steps // interval) if interval else 0
     checkpoints = state.new_empty(n_checkpoints, *state.shape)
     final_state = torch.empty_like(state)
-    fluxes = state.new_empty(len(outputs), n_steps, n_basins, n_components if each else n_groups)
+    fluxes = state.new_empty(len(outputs), n_steps, *((n_components, n_basins) if each else (n_basins, n_groups)))
     call = _Call(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, checkpoints, group)
     fault = _cpu().forward(
         arguments=call.arguments,
@@ -198,8 +198,8 @@ def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, i
     )
     if fault:
         raise ValueError(_explain(fault, call, forcing, parameters, state, weights))
-    if not each:
-        fluxes = _sum_to(fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
+    # Basins are contiguous in memory in either case, as in the forcing.
+    fluxes = fluxes.transpose(2, 3) if each else _sum_to(fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
     return fluxes, final_state, checkpoints
 
 
@@ -210,7 +210,7 @@ def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final
     `needs` says for each input whether its gradient is wanted; where it is not, an empty tensor is returned.
     """
     n_steps, n_basins, n_components = sizes
-    d_fluxes, d_final_state = d_fluxes.contiguous(), d_final_state.contiguous()
+    d_final_state = d_final_state.contiguous()
     n_forcing, n_parameters = len(forcing), len(parameters)
     need_forcing, need_parameters = needs[:n_forcing], needs[n_forcing:n_forcing + n_parameters]
     by_group = [_is_per_step(p) and p.shape[-1] == 1 for p in parameters]
@@ -232,7 +232,7 @@ def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final
     call = _Call(kernel, forcing, parameters, checkpoints[0], weights, sizes, outputs, each, interval, checkpoints, group)
     _cpu().adjoint(
         arguments=call.arguments,
-        d_fluxes=d_fluxes.data_ptr(),
+        d_fluxes=[d_fluxes.data_ptr(), *d_fluxes.stride(), *(() if each else (0,))],  # over outputs, T, B and C
         d_final_state=d_final_state.data_ptr(),
         d_forcing=[address(d) for d in d_forcing],
         d_parameters=[address(d) for d in d_parameters],

@@ -55,15 +55,19 @@ def _take(args, in_dims, i):
 
 # --- The time loop -----------------------------------------------------------------------------------------------
 
+def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval):
+    n_steps, n_basins, n_components = sizes
+    series = (state.new_empty((len(outputs), n_steps, n_components, n_basins)).transpose(2, 3) if each
+              else state.new_empty((len(outputs), n_steps, n_basins)))
+    n_checkpoints = -(-n_steps // interval) if interval else 0
+    return series, state.new_empty(state.shape), state.new_empty((n_checkpoints, *state.shape))
+
+
 _RUN = _define(
     "run(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, SymInt[] sizes, str[] outputs, "
     "bool each, SymInt interval) -> (Tensor, Tensor, Tensor)",
     backends.forward,
-    lambda kernel, forcing, parameters, state, weights, sizes, outputs, each, interval: (
-        state.new_empty((len(outputs), *(sizes if each else sizes[:2]))),
-        state.new_empty(state.shape),
-        state.new_empty((-(-sizes[0] // interval) if interval else 0, *state.shape)),
-    ),
+    _run_fake,
 )
 
 

@@ -71,7 +71,8 @@ template <class Model, class V> struct Block {
 
   Lanes<V> columns[MAX_UNITS];                        // [pack]: the column itself, for [.., B, G] arrays
   Lanes<V> forcing_lanes[MAX_UNITS][F];               // [pack]
-  Lanes<V> basin_lanes[MAX_UNITS];                    // [pack]: for [.., B] arrays
+  Lanes<V> series[MAX_UNITS], d_series[MAX_UNITS];    // [unit]: for fluxes kept apart, and for their cotangents; the
+                                                      // cotangent of a sum is that of its pack's first unit
   Lanes<V> cells[MAX_UNITS];                          // [unit]: for [.., B, C] arrays
   int n_moving, moving[P];                            // the per-step parameters
   Lanes<V> moving_lanes[P][MAX_UNITS];                // [.., unit]
@@ -132,11 +133,12 @@ template <class Model, class V> struct Block {
         columns[k].offset[l] = column < total ? column : total - 1;
       }
       columns[k].settle();
-      lie(basin_lanes[k], k, 0, 1, 0);
       for (int i = 0; i < F; ++i) lie(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
       for (int g = 0; g < G; ++g) {
         const int u = k * G + g;
         lie(cells[u], k, g, run.n_components, 1);
+        lie(series[u], k, g, 1, run.n_basins);
+        lie(d_series[u], k, g, run.d_fluxes.b_stride, run.d_fluxes.c_stride);
         Lanes<V> at;
         for (int i = 0; i < P; ++i) {
           lie(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
@@ -194,7 +196,7 @@ template <class Model, class V> struct Block {
     for (int o = 0; o < n; ++o) store(run.fluxes + (o * run.n_steps + t) * total, columns[k], sums[o]);
   }
 
-  // STREAMFLOW_ONLY: the weighted streamflow is the one output, which is what most runs ask for, and the code for all
+  // STREAMFLOW_ONLY: streamflow is the one output, which is what most runs ask for, and the code for all
   // the others falls away.
   template <bool STREAMFLOW_ONLY> int forward(int64_t block) {
     int fault = enter(block);
@@ -217,19 +219,20 @@ template <class Model, class V> struct Block {
           Kept kept;
           Model::step(f, p[u], s[u], q, kept);
           if constexpr (STREAMFLOW_ONLY) {
-            sums[0] = fma(weight[u], q[0], sums[0]);
+            if (run.each) store(run.fluxes + t * cells_in_all(), series[u], q[0]);
+            else sums[0] = fma(weight[u], q[0], sums[0]);
           } else {
             for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
             for (int o = 0; o < run.n_outputs; ++o) {
               const V value = q[run.output[o]];
               if (run.each)
-                store(run.fluxes + (o * run.n_steps + t) * cells_in_all(), cells[u], value);
+                store(run.fluxes + (o * run.n_steps + t) * cells_in_all(), series[u], value);
               else
                 sums[o] = fma(weight[u], value, sums[o]);
             }
           }
         }
-        if (STREAMFLOW_ONLY || !run.each) put<STREAMFLOW_ONLY>(t, k, sums);
+        if (!run.each) put<STREAMFLOW_ONLY>(t, k, sums);
       }
     }
     for (int u = 0; u < n_units; ++u) write_state(u, run.final_state);
@@ -282,14 +285,14 @@ template <class Model, class V> struct Block {
       V f[F], d_f[F], d_sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
       read_forcing(t, k, -AHEAD, f);
       for (int i = 0; i < F; ++i) d_f[i] = V{};
-      if (STREAMFLOW_ONLY || !run.each)
-        for (int o = 0; o < n; ++o)
-          d_sums[o] = load<V>(run.d_fluxes + (o * run.n_steps + t) * run.n_basins, basin_lanes[k]);
+      const T* d_row = run.d_fluxes.data + t * run.d_fluxes.t_stride;
+      if (!run.each)
+        for (int o = 0; o < n; ++o) d_sums[o] = load<V>(d_row + o * run.d_fluxes_stride, d_series[k * G]);
       for (int u = k * G; u < (k + 1) * G; ++u) {
         V d_q[Q];
         for (int i = 0; i < Q; ++i) d_q[i] = V{};
         if constexpr (STREAMFLOW_ONLY) {
-          d_q[0] = weight[u] * d_sums[0];
+          d_q[0] = run.each ? load<V>(d_row, d_series[u]) : weight[u] * d_sums[0];
         } else {
           V q[Q + S];
           if (run.d_weights) {
@@ -301,7 +304,7 @@ template <class Model, class V> struct Block {
             const int index = run.output[o];
             V d_value;
             if (run.each) {
-              d_value = load<V>(run.d_fluxes + (o * run.n_steps + t) * cells_in_all(), cells[u]);
+              d_value = load<V>(d_row + o * run.d_fluxes_stride, d_series[u]);
             } else {
               d_value = weight[u] * d_sums[o];
               if (run.d_weights) d_weight[u] = fma(d_sums[o], q[index], d_weight[u]);

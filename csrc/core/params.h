@@ -31,7 +31,7 @@ template <class T> struct Run {
 
   int n_outputs;
   int output[MAX_OUTPUTS];  // index of a flux, or n_fluxes + index of a state (its value at the end of the step)
-  bool each;                // outputs [n_outputs, T, B, C]; else their weighted sums by group [n_outputs, T, B, G]
+  bool each;                // outputs [n_outputs, T, C, B]; else their weighted sums by group [n_outputs, T, B, G]
   T* fluxes;
   T* final_state;           // [S, B, C]
 
@@ -41,7 +41,8 @@ template <class T> struct Run {
   // The adjoint's own. Every d_ array has the layout of what it is the cotangent or gradient of, save the two kinds
   // that are summed over components: a forcing's gradient and that of a per-step parameter of one component are
   // [T, B, G], one partial sum per group. A null pointer: not wanted.
-  const T* d_fluxes;        // [n_outputs, T, B] or [n_outputs, T, B, C]
+  View<T> d_fluxes;         // [n_outputs, T, B] or [n_outputs, T, B, C], any strides
+  int64_t d_fluxes_stride;  // over the outputs
   const T* d_final_state;   // [S, B, C]
   T* d_forcing[MAX_FORCINGS];      // [T, B, G]
   T* d_parameter[MAX_PARAMETERS];  // static [B, C]; per-step [T, B, C], or [T, B, G] if by_group

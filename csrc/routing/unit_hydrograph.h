@@ -23,9 +23,7 @@ template <class T> struct Convolution {
 
 namespace HS_ISA {
 
-constexpr int CONVOLUTION_PACKS = 4;
-
-// One pack of lanes, of which the last `n` are real: loads and stores past the end go lane by lane.
+// One pack of lanes, of which the last ones may lie past the end of a row: those go lane by lane.
 template <class V> HS_FN V load_some(const typename Lane<V>::scalar* from, int64_t n) {
   if (n >= int64_t(sizeof(V) / sizeof(*from))) return load<V>(from);
   V v{};
@@ -39,54 +37,63 @@ template <class V> HS_FN void store_some(typename Lane<V>::scalar* to, V v, int6
 
 template <class V> struct Convolve {
   using T = typename Lane<V>::scalar;
-  static constexpr int L = sizeof(V) / sizeof(T), SPAN = L * CONVOLUTION_PACKS;
+  static constexpr int L = sizeof(V) / sizeof(T), SPAN = 16 * L;  // series a block takes: a few lines of each row
+  static constexpr int STEPS = 8;  // computed together: one ordinate's load serves them all, their sums stay in registers
 
-  // q(t) of the series from `first` on, out of the memory where t < 0.
-  static HS_FN V inflow(const Convolution<T>& c, int64_t t, int64_t first) {
-    const T* row = t < 0 ? c.memory + (t + c.length - 1) * c.n_series : c.inflow + t * c.n_series;
-    return load_some<V>(row + first, c.n_series - first);
+  const Convolution<T>& c;
+  int64_t first, n_lanes;  // of the pack at hand
+  V w[MAX_UNIT_HYDROGRAPH], d_w[MAX_UNIT_HYDROGRAPH];
+
+  HS_FN V row(const T* base, int64_t t) const { return load_some<V>(base + t * c.n_series + first, n_lanes); }
+  HS_FN V inflow(int64_t t) const { return t < 0 ? row(c.memory, t + c.length - 1) : row(c.inflow, t); }
+
+  // Each output's sum runs over k in order, in whatever number of steps it is computed.
+  template <int N> HS_FN void forward_steps(int64_t t) {
+    V sum[N];
+    for (int i = 0; i < N; ++i) sum[i] = V{};
+    for (int k = 0; k < c.length; ++k)
+      for (int i = 0; i < N; ++i) sum[i] = fma(w[k], N > 1 ? row(c.inflow, t + i - k) : inflow(t + i - k), sum[i]);
+    for (int i = 0; i < N; ++i) store_some(c.outflow + (t + i) * c.n_series + first, sum[i], n_lanes);
   }
 
-  static void forward(const Convolution<T>& c, int64_t block) {
-    const int64_t begin = block * SPAN, end = begin + SPAN < c.n_series ? begin + SPAN : c.n_series;
-    V w[CONVOLUTION_PACKS][MAX_UNIT_HYDROGRAPH];
-    for (int64_t first = begin; first < end; first += L)
-      for (int k = 0; k < c.length; ++k)
-        w[(first - begin) / L][k] = load_some<V>(c.ordinates + k * c.n_series + first, c.n_series - first);
-    for (int64_t t = 0; t < c.n_steps; ++t)
-      for (int64_t first = begin; first < end; first += L) {
-        V sum = V{};
-        for (int k = 0; k < c.length; ++k) sum = fma(w[(first - begin) / L][k], inflow(c, t - k, first), sum);
-        store_some(c.outflow + t * c.n_series + first, sum, c.n_series - first);
+  // From the inflows of N steps, all with outflows before the end: their cotangents, and their parts of the ordinates'.
+  template <int N> HS_FN void adjoint_steps(int64_t t) {
+    V q[N], sum[N];
+    for (int i = 0; i < N; ++i) q[i] = N > 1 ? row(c.inflow, t + i) : inflow(t + i), sum[i] = V{};
+    for (int k = 0; k < c.length; ++k)
+      for (int i = 0; i < N; ++i) {
+        if (N == 1 && (t + k < 0 || t + k >= c.n_steps)) continue;
+        const V d_outflow = row(c.d_outflow, t + i + k);
+        sum[i] = fma(w[k], d_outflow, sum[i]);
+        d_w[k] = fma(q[i], d_outflow, d_w[k]);
       }
+    for (int i = 0; i < N; ++i) {
+      T* to = t + i < 0 ? c.d_memory + (t + i + c.length - 1) * c.n_series : c.d_inflow + (t + i) * c.n_series;
+      store_some(to + first, sum[i], n_lanes);
+    }
   }
 
-  static void adjoint(const Convolution<T>& c, int64_t block) {
-    const int64_t begin = block * SPAN, end = begin + SPAN < c.n_series ? begin + SPAN : c.n_series;
-    V w[CONVOLUTION_PACKS][MAX_UNIT_HYDROGRAPH], d_w[CONVOLUTION_PACKS][MAX_UNIT_HYDROGRAPH];
-    for (int64_t first = begin; first < end; first += L)
-      for (int k = 0; k < c.length; ++k) {
-        w[(first - begin) / L][k] = load_some<V>(c.ordinates + k * c.n_series + first, c.n_series - first);
-        d_w[(first - begin) / L][k] = V{};
+  template <bool ADJOINT> static void run(const Convolution<T>& c, int64_t block) {
+    const int64_t end = (block + 1) * SPAN < c.n_series ? (block + 1) * SPAN : c.n_series;
+    for (int64_t first = block * SPAN; first < end; first += L) {
+      Convolve self{c, first, end - first, {}, {}};
+      for (int k = 0; k < c.length; ++k) self.w[k] = self.row(c.ordinates, k);
+      if constexpr (ADJOINT) {
+        int64_t t = -(c.length - 1);
+        for (; t < 0; ++t) self.template adjoint_steps<1>(t);
+        for (; t + STEPS + c.length - 1 <= c.n_steps; t += STEPS) self.template adjoint_steps<STEPS>(t);
+        for (; t < c.n_steps; ++t) self.template adjoint_steps<1>(t);
+        for (int k = 0; k < c.length; ++k) store_some(c.d_ordinates + k * c.n_series + first, self.d_w[k], end - first);
+      } else {
+        int64_t t = 0;
+        for (; t < c.length - 1 && t < c.n_steps; ++t) self.template forward_steps<1>(t);
+        for (; t + STEPS <= c.n_steps; t += STEPS) self.template forward_steps<STEPS>(t);
+        for (; t < c.n_steps; ++t) self.template forward_steps<1>(t);
       }
-    for (int64_t t = -(c.length - 1); t < c.n_steps; ++t)
-      for (int64_t first = begin; first < end; first += L) {
-        const int64_t pack = (first - begin) / L, n = c.n_series - first;
-        const V q = inflow(c, t, first);
-        V sum = V{};
-        for (int k = 0; k < c.length; ++k) {
-          if (t + k < 0 || t + k >= c.n_steps) continue;
-          const V d_outflow = load_some<V>(c.d_outflow + (t + k) * c.n_series + first, n);
-          sum = fma(w[pack][k], d_outflow, sum);
-          d_w[pack][k] = fma(q, d_outflow, d_w[pack][k]);
-        }
-        T* row = t < 0 ? c.d_memory + (t + c.length - 1) * c.n_series : c.d_inflow + t * c.n_series;
-        store_some(row + first, sum, n);
-      }
-    for (int64_t first = begin; first < end; first += L)
-      for (int k = 0; k < c.length; ++k)
-        store_some(c.d_ordinates + k * c.n_series + first, d_w[(first - begin) / L][k], c.n_series - first);
+    }
   }
+  static void forward(const Convolution<T>& c, int64_t block) { run<false>(c, block); }
+  static void adjoint(const Convolution<T>& c, int64_t block) { run<true>(c, block); }
 };
 
 }  // namespace HS_ISA

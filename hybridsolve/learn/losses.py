@@ -162,7 +162,6 @@ class _SeriesLoss(_Loss):
             high == low, "of some variance in the window (an efficiency is undefined without)",
             "leave the basin out or widen the window",
         )  # fmt: skip
-        self._missing = (~self.mask).reshape(-1).nonzero()[:, 0]
         self._slices = {}
         self._prepare()
         del self._obs64
@@ -191,32 +190,29 @@ class _SeriesLoss(_Loss):
         return self._evaluate(sim, False)[0]
 
     def _walk(self, columns):
-        """Slices of time as (start, stop, missing rows of the flattened slice)."""
+        """Slices of time as (start, stop, missing days [n, 1, B] or None)."""
         steps, basins = self.mask.shape
         length = max(1, _SLICE // (basins * columns)) if self.device.type == "cpu" else steps
         if length not in self._slices:
-            edges = list(range(0, steps, length)) + [steps]
-            cuts = torch.searchsorted(
-                self._missing, torch.tensor(edges, device=self.device) * basins
-            ).tolist()
+            missing = [(~self.mask[i : i + length]).unsqueeze(1) for i in range(0, steps, length)]
             self._slices[length] = [
-                (edges[i], edges[i + 1], self._missing[cuts[i] : cuts[i + 1]] - edges[i] * basins)
-                for i in range(len(edges) - 1)
+                (i * length, min(steps, (i + 1) * length), m if bool(m.any()) else None)
+                for i, m in enumerate(missing)
             ]
         return self._slices[length]
 
     @staticmethod
-    def _fill(x, rows, value):
-        """Set the missing days of a contiguous slice [n, B, C]: a fill, since NaN * 0 would still be NaN."""
-        if rows.numel():
-            x.view(-1, x.shape[-1]).index_fill_(0, rows, value)
+    def _fill(x, missing, value):
+        """Set the missing days of a slice [n, C, B]: a fill, since NaN * 0 would still be NaN."""
+        if missing is not None:
+            x.masked_fill_(missing, value)
 
     def _start(self, sim, want_gradient):
-        """sim as [T, B, C], gradient to be written (or None), a maker of scratch for a slice, the slices."""
+        """sim as [T, C, B], as the solver lays it; gradient to be written (or None), scratch maker, slices."""
         sim = sim.detach()
-        cube = sim if sim.ndim == 3 else sim.unsqueeze(-1)
+        cube = sim.transpose(1, 2) if sim.ndim == 3 else sim.unsqueeze(1)
         gradient = _empty(cube) if want_gradient else None
-        walk = self._walk(cube.shape[2])
+        walk = self._walk(cube.shape[1])
         longest = max(stop - start for start, stop, _ in walk)
 
         def scratch():
@@ -225,11 +221,11 @@ class _SeriesLoss(_Loss):
         return cube, gradient, scratch, walk
 
     def _finish(self, sim, value, gradient):
+        """Value [B, C] and gradient [T, B, C], or without the last axis as `sim`."""
         value = value.to(self.dtype)
         if sim.ndim == 2:
-            value = value.squeeze(-1)
-            gradient = None if gradient is None else gradient.squeeze(-1)
-        return value, gradient
+            return value.squeeze(0), None if gradient is None else gradient.squeeze(1)
+        return value.T, None if gradient is None else gradient.transpose(1, 2)
 
 
 class NSE(_SeriesLoss):
@@ -263,12 +259,12 @@ class NSE(_SeriesLoss):
                 (shifted <= 0).any(0), "above -mean(obs)/100 (its root or logarithm is needed)",
                 "remove negative flows or leave the basin out",
             )  # fmt: skip
-            self._offset = offset.to(self.dtype).unsqueeze(-1)
+            self._offset = offset.to(self.dtype)
             target = torch.where(self.mask, self._transform(shifted, torch.empty_like(shifted))[0], 0.0)
-        self._target = target.to(self.dtype).unsqueeze(-1)
+        self._target = target.to(self.dtype).unsqueeze(1)
         total = torch.where(self.mask, target - target.sum(0) / self.n, 0.0).square().sum(0)
-        self._inverse = (1.0 / total).unsqueeze(-1)
-        self._scale = (self._factor / total).to(self.dtype).unsqueeze(-1)
+        self._inverse = 1.0 / total
+        self._scale = (self._factor / total).to(self.dtype)
 
     # `_transform(x, scratch)` turns the shifted flow into (transformed flow, what its error is divided by in
     # the gradient), in place where it can; `_factor` is the constant left in the gradient.
@@ -280,17 +276,15 @@ class NSE(_SeriesLoss):
         error = None if want_gradient else scratch()
         square, shifted = scratch(), None
         sums = torch.zeros(cube.shape[1:], dtype=torch.float64, device=cube.device)
-        # Expanded once, so that the slices multiply along contiguous rows and not along the few starts.
-        scale = self._scale.expand(cube.shape[1:]).contiguous()
         if self._transform is not None:
-            shifted, offset = scratch(), self._offset.expand(cube.shape[1:]).contiguous()
+            shifted = scratch()
         for start, stop, missing in walk:
             n = stop - start
             # The error is made where the gradient will stand, and is scaled there while still in the cache.
             e = gradient[start:stop] if want_gradient else error[:n]
             flow = cube[start:stop]
             if self._transform is not None:
-                flow = torch.add(flow, offset, out=shifted[:n])
+                flow = torch.add(flow, self._offset, out=shifted[:n])
                 # The simulation may be NaN on a missing day; one keeps all that follows finite.
                 self._fill(flow, missing, 1.0)
                 flow, divisor = self._transform(flow, square[:n])
@@ -300,7 +294,7 @@ class NSE(_SeriesLoss):
             if want_gradient:
                 if self._transform is not None:
                     e.div_(divisor)
-                e.mul_(scale)
+                e.mul_(self._scale)
         return self._finish(sim, sums * self._inverse, gradient)
 
 
@@ -348,16 +342,16 @@ class KGE(_SeriesLoss):
         mean = self._obs64.sum(0) / self.n
         _refuse(mean == 0, "of a mean other than zero (beta is a ratio to it)", "leave the basin out")
         anomaly = torch.where(self.mask, self._obs64 - mean, 0.0)
-        self._mean = mean.unsqueeze(-1)
-        self._sd = (anomaly.square().sum(0) / self.n).sqrt().unsqueeze(-1)
-        self._anomaly = anomaly.to(self.dtype).unsqueeze(-1)
+        self._mean = mean
+        self._sd = (anomaly.square().sum(0) / self.n).sqrt()
+        self._anomaly = anomaly.to(self.dtype).unsqueeze(1)
 
     def _evaluate(self, sim, want_gradient):
         cube, gradient, scratch, walk = self._start(sim, want_gradient)
         distance, product = scratch(), scratch()
         # Distances from the observed mean: the plain second moment would lose the variance of a large base
         # flow.
-        centre = self._mean.to(self.dtype).expand(cube.shape[1:]).contiguous()
+        centre = self._mean.to(self.dtype)
         first, second, cross = torch.zeros((3, *cube.shape[1:]), dtype=torch.float64, device=cube.device)
         for start, stop, missing in walk:
             n = stop - start
@@ -367,7 +361,7 @@ class KGE(_SeriesLoss):
             cross += torch.mul(d, self._anomaly[start:stop], out=product[:n]).sum(0)
             second += torch.mul(d, d, out=product[:n]).sum(0)
 
-        n = self.n.double().unsqueeze(-1)
+        n = self.n.double()
         shift, power = first / n, second / n
         variance = power - shift * shift
         # The comparison is false for NaN, so a failed simulation stays NaN.

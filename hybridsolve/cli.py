@@ -1,0 +1,158 @@
+"""The command line: hybridsolve info | demo | calibrate | simulate."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shlex
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from . import __version__, backends, models
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; an error in what was asked is one sentence on stderr and exit status 2."""
+    arguments = _parser().parse_args(argv)
+    arguments.command_line = shlex.join(["hybridsolve", *(sys.argv[1:] if argv is None else argv)])
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"hybridsolve {arguments.name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"hybridsolve {arguments.name}: stopped; what was finished is kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hybridsolve", description="Differentiable hydrology: simulate and calibrate.")
+    parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
+    commands = parser.add_subparsers(dest="name", required=True)
+
+    def command(name, run, help):
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+        sub.set_defaults(run=run)
+        return sub
+
+    command("info", _info, "list models, parameters, backends and what this build can do")
+
+    sub = command("demo", _demo, "calibrate a real catchment from packaged data, then time 1,000 synthetic ones")
+    sub.add_argument("--out", default="hybridsolve-demo", help="folder for results (default: %(default)s)")
+
+    def data_arguments(sub):
+        sub.add_argument("data", help="NetCDF file (our convention or the CAMELS pack), Caravan folder, or 'fulda'")
+        sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
+        sub.add_argument("--pet", help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
+                                       "(default: what the data hold, else the reader's own)")
+
+    sub = command("calibrate", _calibrate, "calibrate all catchments of a data set, with scores and figures")
+    data_arguments(sub)
+    sub.add_argument("--model", default="hbv11p", help="one of " + ", ".join(models.names()))
+    sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
+    sub.add_argument("--validation", metavar="FROM:TO")
+    sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every look is logged")
+    sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
+    sub.add_argument("--method", default="gradient", help="gradient or evolution (default: %(default)s)")
+    sub.add_argument("--starts", type=int, default=10, help="starts of every basin (default: %(default)s)")
+    sub.add_argument("--steps", type=int, help="iterations (default: 300) or generations (default: 250)")
+    sub.add_argument("--ensemble", type=int, help="starts whose flows are averaged (default: the better half)")
+    sub.add_argument("--warmup-years", type=float, default=3.0, help="before each period (default: %(default)s)")
+    sub.add_argument("--skip-unusable", action="store_true", help="leave out basins without observations in training")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
+    sub.add_argument("--reference", action="append", default=[], metavar="CSV",
+                     help="scores of another model (columns basin, nse) to draw beside, labelled")
+    sub.add_argument("--out", default="calibration", help="folder for results (default: %(default)s)")
+    sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+
+    sub = command("simulate", _simulate, "run calibrated parameters over a period and write fluxes")
+    sub.add_argument("parameters", help="calibration.nc of `hybridsolve calibrate`")
+    data_arguments(sub)
+    sub.add_argument("--period", metavar="FROM:TO", help="default: all of the data")
+    sub.add_argument("--member", default="best", help="best or ensemble (default: %(default)s)")
+    sub.add_argument("--fluxes", default="streamflow", help="joined by commas; streamflow is routed, the rest are not")
+    sub.add_argument("--warmup-years", type=float, default=3.0)
+    sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
+    return parser
+
+
+def _open(arguments, period=None):
+    from .data import open_dataset
+
+    basins = arguments.basins
+    if basins and not Path(basins).is_file():
+        basins = [b.strip() for b in basins.split(",") if b.strip()]
+    return open_dataset(arguments.data, basins=basins or None, period=period, pet=arguments.pet)
+
+
+def _info(_) -> None:
+    print(f"hybridsolve {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+          f"{torch.get_num_threads()} threads")
+    print("\nBackends")
+    for name, state in backends.describe().items():
+        print(f"  {name:10} {state}")
+    for model in models.MODELS.values():
+        print(f"\nModel {model.name}: {model.title} ({model.source})")
+        tables = {"forcing": model.forcings, "parameter": model.parameters, "optional": model.optional_parameters,
+                  "routing": model.routing_parameters, "state": model.states, "flux": model.fluxes}
+        for kind, rows in tables.items():
+            for v in rows:
+                bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in ("parameter", "optional", "routing") else ""
+                print(f"  {kind:10} {v.name:13} {v.unit:18} {bounds:16} {v.meaning}")
+
+
+def _calibrate(arguments) -> None:
+    from .learn import report
+    from .learn.calibration import calibrate
+
+    data = _open(arguments)
+    folder = Path(arguments.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    result = calibrate(
+        data, arguments.model, train=arguments.train, validation=arguments.validation, test=arguments.test,
+        loss=arguments.loss, method=arguments.method, starts=arguments.starts, steps=arguments.steps,
+        ensemble=arguments.ensemble, warmup_years=arguments.warmup_years, skip_unusable=arguments.skip_unusable,
+        seed=arguments.seed, checkpoint=folder / "checkpoint.pt", resume=arguments.resume)
+    print(report.text(result))
+    print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
+    written = report.write(result, folder, basin=arguments.hydrograph, references=arguments.reference,
+                           command=arguments.command_line)
+    print("wrote " + ", ".join(str(path) for path in written))
+
+
+def _simulate(arguments) -> None:
+    import xarray as xr
+
+    from .data import write_netcdf
+    from .learn.calibration import simulate_calibrated
+
+    path = Path(arguments.parameters)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected calibration.nc of `hybridsolve calibrate`.")
+    with xr.open_dataset(path) as stored:
+        parameters = stored.load()
+    result = simulate_calibrated(parameters, _open(arguments), period=arguments.period, member=arguments.member,
+                                 fluxes=[f.strip() for f in arguments.fluxes.split(",") if f.strip()],
+                                 warmup_years=arguments.warmup_years)
+    print(f"wrote {write_netcdf(result, arguments.out, command=arguments.command_line)}")
+
+
+def _demo(arguments) -> None:
+    from . import demo
+
+    demo.run(Path(arguments.out), arguments.command_line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
