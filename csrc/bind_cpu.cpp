@@ -177,10 +177,10 @@ void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, in
         [&](int, int64_t block) { reverse ? k.adjoint(c, block) : k.forward(c, block); });
 }
 
-template <class T> Convolution<T> convolution(const std::vector<Address>& a, int64_t n_steps, int64_t n_series, int length) {
+template <class T> Convolution<T> convolution(const std::vector<Address>& a, int64_t n_steps, int64_t n_series) {
   const int64_t n = n_steps * n_series;
-  return {n_steps,     n_series,    length, at<T>(a[0]), at<T>(a[1]), at<T>(a[2]), fresh<T>(a[3], n), at<T>(a[4]),
-          fresh<T>(a[5], n), to<T>(a[6]), to<T>(a[7])};
+  return {n_steps,       n_series,    at<T>(a[0]),       at<T>(a[1]), at<T>(a[2]), at<T>(a[3]), fresh<T>(a[4], n),
+          at<T>(a[5]), fresh<T>(a[6], n), to<T>(a[7]), to<T>(a[8]), to<T>(a[9])};
 }
 
 // The sums of x [rows, n, columns] over its middle axis, in order: what an axis of size 1 in the input asks of its
@@ -239,19 +239,15 @@ PYBIND11_MODULE(_cpu, m) {
       py::arg("d_final_state"), py::arg("d_forcing"), py::arg("d_parameters"), py::arg("d_initial_state"),
       py::arg("d_weights"), py::arg("n_threads"));
   m.def(
-      "convolve",
-      [](bool is_double, int64_t n_steps, int64_t n_series, int length, std::vector<Address> arrays, bool reverse,
-         int n_threads) {
-        if (length > MAX_UNIT_HYDROGRAPH)
-          throw std::invalid_argument("a unit hydrograph has at most " + std::to_string(MAX_UNIT_HYDROGRAPH) +
-                                      " ordinates; found " + std::to_string(length) + ".");
+      "unit_hydrograph",
+      [](bool is_double, int64_t n_steps, int64_t n_series, std::vector<Address> arrays, bool reverse, int n_threads) {
         if (is_double)
-          convolve(kernels().convolve_f64, convolution<double>(arrays, n_steps, n_series, length), reverse, n_threads);
+          convolve(kernels().convolve_f64, convolution<double>(arrays, n_steps, n_series), reverse, n_threads);
         else
-          convolve(kernels().convolve_f32, convolution<float>(arrays, n_steps, n_series, length), reverse, n_threads);
+          convolve(kernels().convolve_f32, convolution<float>(arrays, n_steps, n_series), reverse, n_threads);
       },
       py::call_guard<py::gil_scoped_release>(), py::kw_only(), py::arg("is_double"), py::arg("n_steps"),
-      py::arg("n_series"), py::arg("length"), py::arg("arrays"), py::arg("reverse"), py::arg("n_threads"));
+      py::arg("n_series"), py::arg("arrays"), py::arg("reverse"), py::arg("n_threads"));
   m.def(
       "sum_middle",
       [](bool is_double, Address from, Address into, int64_t rows, int64_t n, int64_t columns, int n_threads) {

@@ -1,7 +1,7 @@
 """simulate(): check names, shapes, types and devices; choose the backend; call the operator; name the outputs.
 
-The way of a run: `simulate` here -> `ops.run` (autograd) -> `backends.forward` (allocates) -> csrc/core/drive.h (the time
-loop) -> csrc/models/<model>.h (one step); and back: `ops._RunAdjoint` -> `backends.adjoint` -> the same two files.
+The way of a run: `simulate` here -> `ops.run` (autograd) -> `backends.forward` (allocates) -> csrc/core/drive.h (the
+time loop) -> csrc/models/<model>.h (one step); and back: `ops._RunAdjoint` -> `backends.adjoint` -> the same two files.
 """
 
 from __future__ import annotations
@@ -103,10 +103,12 @@ def simulate(
 
     sizes = _sizes(model, forcing, parameters, given_state, weights)
     like = next(iter(forcing.values()))
-    state = torch.stack([
-        given_state[name].expand(sizes[1:]) if name in given_state else like.new_full(sizes[1:], INITIAL_STATE)
-        for name in model.state_names
-    ])
+    state = torch.stack(
+        [
+            given_state[name].expand(sizes[1:]) if name in given_state else like.new_full(sizes[1:], INITIAL_STATE)
+            for name in model.state_names
+        ]
+    )
     interval = _interval(checkpoint_interval, sizes[0])
 
     if backends.choose(backend, like.device) == "reference":
@@ -114,8 +116,17 @@ def simulate(
     else:
         if not torch.is_grad_enabled():
             interval = 0  # no gradient can be asked for: keep no checkpoints
-        series, final = ops.run(model.kernel_name(parameters), list(forcing.values()), list(parameters.values()), state,
-                                weights, sizes, outputs, each, interval)
+        series, final = ops.run(
+            model.kernel_name(parameters),
+            list(forcing.values()),
+            list(parameters.values()),
+            state,
+            weights,
+            sizes,
+            outputs,
+            each,
+            interval,
+        )
     # One series is a view whose gradient needs no copy; unbind's gradient stacks.
     series = (series.squeeze(0),) if len(outputs) == 1 else series.unbind(0)
     return Run(dict(zip(outputs, series, strict=True)), dict(zip(model.state_names, final.unbind(0), strict=True)))
@@ -127,7 +138,9 @@ def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
         raise ValueError(f"fluxes is empty; expected at least one of {', '.join(model.output_names)}.")
     for name in names:
         if name not in model.output_names:
-            raise ValueError(f"model {model.name} has no flux '{name}'; expected any of {', '.join(model.output_names)}.")
+            raise ValueError(
+                f"model {model.name} has no flux '{name}'; expected any of {', '.join(model.output_names)}."
+            )
     if len(set(names)) < len(names):
         raise ValueError(f"fluxes names a series twice: {', '.join(names)}; name each once.")
     return names
@@ -138,16 +151,19 @@ def _named(mapping, name: str, what: str) -> Tensor:
         raise ValueError(f"{what} lacks '{name}'; expected it beside {', '.join(mapping) or 'nothing'}: add it.")
     x = mapping[name]
     if not isinstance(x, Tensor):
-        raise ValueError(f"{what} '{name}' must be a torch tensor; found {type(x).__name__}: "
-                         "convert it with torch.as_tensor().")
+        raise ValueError(
+            f"{what} '{name}' must be a torch tensor; found {type(x).__name__}: convert it with torch.as_tensor()."
+        )
     return x
 
 
 def _refuse_unknown(mapping, known, what: str, model: ModelSpec) -> None:
     for name in mapping:
         if name not in known:
-            raise ValueError(f"{what} has '{name}', which {model.name} does not take; expected {', '.join(known)}: "
-                             "remove or rename it.")
+            raise ValueError(
+                f"{what} has '{name}', which {model.name} does not take; expected {', '.join(known)}: "
+                "remove or rename it."
+            )
 
 
 def _sizes(model, forcing, parameters, state, weights) -> list[int]:
@@ -164,22 +180,33 @@ def _sizes(model, forcing, parameters, state, weights) -> list[int]:
         raise ValueError(f"{first_name} must be float32 or float64; found {first.dtype}: convert it with .to().")
     for name, x, axes in every:
         if x.dim() != len(axes):
-            shape = " or ".join(["[B, C]", "[T, B, C]"] if name.startswith("parameter") else
-                                [f"[{', '.join(letters[a] for a in axes)}]"])
+            shape = " or ".join(
+                ["[B, C]", "[T, B, C]"]
+                if name.startswith("parameter")
+                else [f"[{', '.join(letters[a] for a in axes)}]"]
+            )
             raise ValueError(f"{name} must be {shape}; found shape {list(x.shape)}: reshape it.")
         if x.dtype != first.dtype:
-            raise ValueError(f"{name} must be {first.dtype} as {first_name} is; found {x.dtype}: convert it with .to().")
+            raise ValueError(
+                f"{name} must be {first.dtype} as {first_name} is; found {x.dtype}: convert it with .to()."
+            )
         if x.device != first.device:
-            raise ValueError(f"{name} must be on {first.device} as {first_name} is; found {x.device}: move it with .to().")
+            raise ValueError(
+                f"{name} must be on {first.device} as {first_name} is; found {x.device}: move it with .to()."
+            )
         for axis, size in zip(axes, x.shape, strict=True):
             if size == 0:
-                raise ValueError(f"{name} is empty: axis {letters[axis]} has size 0 in {list(x.shape)}; expected at least "
-                                 "one step, basin and component.")
+                raise ValueError(
+                    f"{name} is empty: axis {letters[axis]} has size 0 in {list(x.shape)}; expected at least "
+                    "one step, basin and component."
+                )
             if size == 1:
                 continue
             if sizes.setdefault(axis, size) != size:
-                raise ValueError(f"{name} has {letters[axis]} = {size}, but {origin[axis]} has {sizes[axis]}; "
-                                 "expected the same, or 1.")
+                raise ValueError(
+                    f"{name} has {letters[axis]} = {size}, but {origin[axis]} has {sizes[axis]}; "
+                    "expected the same, or 1."
+                )
             origin.setdefault(axis, name)
     return [sizes.get(axis, 1) for axis in "tbc"]
 

@@ -56,8 +56,10 @@ def choose(backend: str, device: torch.device) -> str:
     if backend == "reference":
         return backend
     if device.type != "cpu":
-        raise ValueError(f"backend '{backend}' of this version runs on CPU tensors; found tensors on {device}: "
-                         "move them with .cpu(), or ask for backend='reference'.")
+        raise ValueError(
+            f"backend '{backend}' of this version runs on CPU tensors; found tensors on {device}: "
+            "move them with .cpu(), or ask for backend='reference'."
+        )
     _cpu()
     return "cpu"
 
@@ -144,8 +146,10 @@ def _rows(kernel: str):
     }
     for table, names in ours.items():
         if tuple(compiled[table].split()) != names:
-            raise RuntimeError(f"the compiled {kernel} has {table} '{compiled[table]}', its table in Python "
-                               f"'{' '.join(names)}'; rebuild hybridsolve.")
+            raise RuntimeError(
+                f"the compiled {kernel} has {table} '{compiled[table]}', its table in Python "
+                f"'{' '.join(names)}'; rebuild hybridsolve."
+            )
     return spec, rows
 
 
@@ -168,8 +172,8 @@ def _sum_to(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Sum the axes that have size 1 in `shape`, last first."""
     for axis in reversed(range(len(shape))):
         if shape[axis] == 1 and x.shape[axis] != 1:
-            rows, columns = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1:])
-            x = _sum_middle(x, rows, columns).view(*x.shape[:axis], 1, *x.shape[axis + 1:])
+            rows, columns = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+            x = _sum_middle(x, rows, columns).view(*x.shape[:axis], 1, *x.shape[axis + 1 :])
     return x
 
 
@@ -203,8 +207,9 @@ def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, i
     return fluxes, final_state, checkpoints
 
 
-def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each, interval,
-            needs):
+def adjoint(
+    kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each, interval, needs
+):
     """The adjoint of `forward`: gradients of the inputs, in the order forcing, parameters, state, weights.
 
     `needs` says for each input whether its gradient is wanted; where it is not, an empty tensor is returned.
@@ -212,10 +217,13 @@ def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final
     n_steps, n_basins, n_components = sizes
     d_final_state = d_final_state.contiguous()
     n_forcing, n_parameters = len(forcing), len(parameters)
-    need_forcing, need_parameters = needs[:n_forcing], needs[n_forcing:n_forcing + n_parameters]
+    need_forcing, need_parameters = needs[:n_forcing], needs[n_forcing : n_forcing + n_parameters]
     by_group = [_is_per_step(p) and p.shape[-1] == 1 for p in parameters]
-    summed = not each or any(need_forcing) or any(
-        need and grouped for need, grouped in zip(need_parameters, by_group, strict=True))
+    summed = (
+        not each
+        or any(need_forcing)
+        or any(need and grouped for need, grouped in zip(need_parameters, by_group, strict=True))
+    )
     group = group_size(n_components, n_basins, reduced=summed)
     n_groups = -(-n_components // group)
 
@@ -229,7 +237,9 @@ def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final
     d_state = new(checkpoints.shape[1:])
     d_weights = new(n_basins, n_components) if needs[-1] else new(0)
     address = lambda x: x.data_ptr() if x.numel() else 0  # noqa: E731
-    call = _Call(kernel, forcing, parameters, checkpoints[0], weights, sizes, outputs, each, interval, checkpoints, group)
+    call = _Call(
+        kernel, forcing, parameters, checkpoints[0], weights, sizes, outputs, each, interval, checkpoints, group
+    )
     _cpu().adjoint(
         arguments=call.arguments,
         d_fluxes=[d_fluxes.data_ptr(), *d_fluxes.stride(), *(() if each else (0,))],  # over outputs, T, B and C
@@ -245,7 +255,7 @@ def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final
         for d, f, need in zip(d_forcing, forcing, need_forcing, strict=True)
     ]
     d_parameters = [
-        _sum_to(d, p.shape[-d.dim():]).view(p.shape) if need else d
+        _sum_to(d, p.shape[-d.dim() :]).view(p.shape) if need else d
         for d, p, need in zip(d_parameters, parameters, need_parameters, strict=True)
     ]
     if needs[-1]:
@@ -253,32 +263,30 @@ def adjoint(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final
     return [*d_forcing, *d_parameters, d_state if needs[-2] else new(0), d_weights]
 
 
-def convolve(inflow, ordinates, memory, d_outflow=None):
-    """Convolve `[T, N]` series with `[L, N]` ordinates after a memory `[L-1, N]`; with a cotangent, the adjoint of it.
+def unit_hydrograph(inflow, a, b, memory, d_outflow=None):
+    """Route `[T, N]` series by their unit hydrographs after a memory `[14, N]`; with a cotangent, the adjoint of it.
 
     Returns
     -------
-    Tensor ``[T, N]``, or with `d_outflow` the gradients of the three inputs.
+    Tensor ``[T, N]``, or with `d_outflow` the gradients of the four inputs.
     """
-    arrays = [inflow.contiguous(), ordinates.contiguous(), memory.contiguous()]
+    inputs = [x.contiguous() for x in (inflow, a, b, memory)]
     if d_outflow is None:
-        results = [torch.empty_like(arrays[0])]
-        addresses = [*arrays, *results]
-        addresses = [x.data_ptr() for x in addresses] + [0, 0, 0, 0]
+        results = [torch.empty_like(inputs[0])]
+        arrays = [*inputs, *results]
     else:
-        d_outflow = d_outflow.contiguous()
-        results = [torch.empty_like(x) for x in arrays]
-        addresses = [*(x.data_ptr() for x in arrays), 0, d_outflow.data_ptr(), *(x.data_ptr() for x in results)]
-    _cpu().convolve(
+        results = [torch.empty_like(x) for x in inputs]
+        arrays = [*inputs, None, d_outflow.contiguous(), *results]
+    arrays += [None] * (10 - len(arrays))
+    _cpu().unit_hydrograph(
         is_double=inflow.dtype == torch.float64,
         n_steps=inflow.shape[0],
         n_series=inflow.shape[1],
-        length=ordinates.shape[0],
-        arrays=addresses,
+        arrays=[0 if x is None else x.data_ptr() for x in arrays],
         reverse=d_outflow is not None,
         n_threads=torch.get_num_threads(),
     )
-    return results if d_outflow is not None else results[0]
+    return results[0] if d_outflow is None else results
 
 
 def _explain(fault, call, forcing, parameters, state, weights) -> str:
@@ -288,8 +296,10 @@ def _explain(fault, call, forcing, parameters, state, weights) -> str:
         for name, s in zip(call.spec.state_names, state.unbind(0), strict=True):
             if (found := _first_outside(s, lower, upper)) is not None:
                 place, value = found
-                return (f"initial_state '{name}' must be 0 mm or more; found {value:g} at basin {place[0]}, "
-                        f"component {place[1]}: start from a state that a run has given, or leave it out.")
+                return (
+                    f"initial_state '{name}' must be 0 mm or more; found {value:g} at basin {place[0]}, "
+                    f"component {place[1]}: start from a state that a run has given, or leave it out."
+                )
     if fault & FAULT_WEIGHTS:
         place, value = _first_outside(weights, -1e30, 1e30)
         return f"weights must be finite; found {value:g} at {_place(place, 'bc')}: correct that entry."
@@ -297,13 +307,17 @@ def _explain(fault, call, forcing, parameters, state, weights) -> str:
         for v, p in zip(call.parameter_rows, parameters, strict=True):
             if (found := _first_outside(p, *_bounds(v, p.dtype))) is not None:
                 place, value = found
-                return (f"parameter '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
-                        f"{_place(place, _axes(p))}: clip it, or scale it with model.parameters_from_unit().")
+                return (
+                    f"parameter '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
+                    f"{_place(place, _axes(p))}: clip it, or scale it with model.parameters_from_unit()."
+                )
     for v, f in zip(call.spec.forcings, forcing, strict=True):
         if (found := _first_outside(f, *_bounds(v, f.dtype))) is not None:
             place, value = found
-            return (f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit} without gaps; found {value:g} "
-                    f"at {_place(place, 'tb')}: fill, correct or leave out that basin or period.")
+            return (
+                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit} without gaps; found {value:g} "
+                f"at {_place(place, 'tb')}: fill, correct or leave out that basin or period."
+            )
     raise AssertionError(f"the kernel reported fault {fault}, but no value is out of bounds")
 
 

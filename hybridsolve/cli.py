@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hybridsolve", description="Differentiable hydrology: simulate and calibrate.")
+    parser = argparse.ArgumentParser(
+        prog="hybridsolve", description="Differentiable hydrology: simulate and calibrate."
+    )
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", required=True)
 
@@ -52,8 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     def data_arguments(sub):
         sub.add_argument("data", help="NetCDF file (our convention or the CAMELS pack), Caravan folder, or 'fulda'")
         sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
-        sub.add_argument("--pet", help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
-                                       "(default: what the data hold, else the reader's own)")
+        sub.add_argument(
+            "--pet",
+            help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
+            "(default: what the data hold, else the reader's own)",
+        )
 
     sub = command("calibrate", _calibrate, "calibrate all catchments of a data set, with scores and figures")
     data_arguments(sub)
@@ -70,8 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--skip-unusable", action="store_true", help="leave out basins without observations in training")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
-    sub.add_argument("--reference", action="append", default=[], metavar="CSV",
-                     help="scores of another model (columns basin, nse) to draw beside, labelled")
+    sub.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="CSV",
+        help="scores of another model (columns basin, nse) to draw beside, labelled",
+    )
     sub.add_argument("--out", default="calibration", help="folder for results (default: %(default)s)")
     sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
 
@@ -96,15 +106,23 @@ def _open(arguments, period=None):
 
 
 def _info(_) -> None:
-    print(f"hybridsolve {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-          f"{torch.get_num_threads()} threads")
+    print(
+        f"hybridsolve {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{torch.get_num_threads()} threads"
+    )
     print("\nBackends")
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
     for model in models.MODELS.values():
         print(f"\nModel {model.name}: {model.title} ({model.source})")
-        tables = {"forcing": model.forcings, "parameter": model.parameters, "optional": model.optional_parameters,
-                  "routing": model.routing_parameters, "state": model.states, "flux": model.fluxes}
+        tables = {
+            "forcing": model.forcings,
+            "parameter": model.parameters,
+            "optional": model.optional_parameters,
+            "routing": model.routing_parameters,
+            "state": model.states,
+            "flux": model.fluxes,
+        }
         for kind, rows in tables.items():
             for v in rows:
                 bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in ("parameter", "optional", "routing") else ""
@@ -120,14 +138,27 @@ def _calibrate(arguments) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     result = calibrate(
-        data, arguments.model, train=arguments.train, validation=arguments.validation, test=arguments.test,
-        loss=arguments.loss, method=arguments.method, starts=arguments.starts, steps=arguments.steps,
-        ensemble=arguments.ensemble, warmup_years=arguments.warmup_years, skip_unusable=arguments.skip_unusable,
-        seed=arguments.seed, checkpoint=folder / "checkpoint.pt", resume=arguments.resume)
+        data,
+        arguments.model,
+        train=arguments.train,
+        validation=arguments.validation,
+        test=arguments.test,
+        loss=arguments.loss,
+        method=arguments.method,
+        starts=arguments.starts,
+        steps=arguments.steps,
+        ensemble=arguments.ensemble,
+        warmup_years=arguments.warmup_years,
+        skip_unusable=arguments.skip_unusable,
+        seed=arguments.seed,
+        checkpoint=folder / "checkpoint.pt",
+        resume=arguments.resume,
+    )
     print(report.text(result))
     print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
-    written = report.write(result, folder, basin=arguments.hydrograph, references=arguments.reference,
-                           command=arguments.command_line)
+    written = report.write(
+        result, folder, basin=arguments.hydrograph, references=arguments.reference, command=arguments.command_line
+    )
     print("wrote " + ", ".join(str(path) for path in written))
 
 
@@ -142,9 +173,14 @@ def _simulate(arguments) -> None:
         raise FileNotFoundError(f"{path} does not exist; expected calibration.nc of `hybridsolve calibrate`.")
     with xr.open_dataset(path) as stored:
         parameters = stored.load()
-    result = simulate_calibrated(parameters, _open(arguments), period=arguments.period, member=arguments.member,
-                                 fluxes=[f.strip() for f in arguments.fluxes.split(",") if f.strip()],
-                                 warmup_years=arguments.warmup_years)
+    result = simulate_calibrated(
+        parameters,
+        _open(arguments),
+        period=arguments.period,
+        member=arguments.member,
+        fluxes=[f.strip() for f in arguments.fluxes.split(",") if f.strip()],
+        warmup_years=arguments.warmup_years,
+    )
     print(f"wrote {write_netcdf(result, arguments.out, command=arguments.command_line)}")
 
 

@@ -24,8 +24,10 @@ TRAIN, TEST = "1980-01-01:1985-12-31", "1986-01-01:1988-12-31"
 def run(folder: Path, command: str) -> None:
     """Calibrate the Fulda, write its results, then time 1,000 basins."""
     data = read_fulda()
-    print("The Fulda at Grebenau, ten years of daily data from the package spotpy (Houska et al. 2015, "
-          "doi 10.1371/journal.pone.0145180).")
+    print(
+        "The Fulda at Grebenau, ten years of daily data from the package spotpy (Houska et al. 2015, "
+        "doi 10.1371/journal.pone.0145180)."
+    )
     print(f"Calibrating HBV 1.1p on {TRAIN}, testing on {TEST}:")
     result = calibrate(data, "hbv11p", train=TRAIN, test=TEST, starts=32, steps=200, ensemble=8)
     print(report.text(result))
@@ -57,8 +59,11 @@ def _time_synthetic(n_steps: int = 3650, n_basins: int = 1000, repeats: int = 5)
     random = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.rand(*shape, generator=random)  # noqa: E731
     season = torch.sin(torch.arange(n_steps) * 2 * torch.pi / 365)[:, None]
-    forcing = dict(prcp=(draw(n_steps, n_basins) < 0.4) * 15 * draw(n_steps, n_basins),
-                   tmean=8 + 10 * season + 4 * draw(n_steps, n_basins), pet=2 + 1.8 * season + 0 * draw(1, n_basins))
+    forcing = dict(
+        prcp=(draw(n_steps, n_basins) < 0.4) * 15 * draw(n_steps, n_basins),
+        tmean=8 + 10 * season + 4 * draw(n_steps, n_basins),
+        pet=2 + 1.8 * season + 0 * draw(1, n_basins),
+    )
     parameters = model.parameters_from_unit({name: draw(n_basins, 1) for name in model.parameter_names})
     for p in parameters.values():
         p.requires_grad_()
@@ -80,8 +85,10 @@ def _time_synthetic(n_steps: int = 3650, n_basins: int = 1000, repeats: int = 5)
         q = simulate(model, forcing, parameters).fluxes["streamflow"]
         torch.autograd.grad(q.square().mean(), list(parameters.values()))
 
-    print(f"{n_basins} synthetic basins x {n_steps} days of HBV 1.1p on {torch.get_num_threads()} threads, median of "
-          f"{repeats} after a warm-up:")
+    print(
+        f"{n_basins} synthetic basins x {n_steps} days of HBV 1.1p on {torch.get_num_threads()} threads, median of "
+        f"{repeats} after a warm-up:"
+    )
     cells = n_steps * n_basins / 1e6
     for name, action in (("forward", forward), ("forward + gradient of 14 parameters each", gradient)):
         seconds = timed(action)

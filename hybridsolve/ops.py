@@ -1,7 +1,7 @@
 """The registered operators, and the autograd Functions around them, written once for all models.
 
-Each kernel pair is two operators, `hybridsolve::run` and `hybridsolve::run_adjoint` (and `convolve` likewise). Both have
-a fake for torch.compile, a rule for torch.vmap and an autograd formula; the adjoint's formula raises, since second
+Each kernel pair is two operators, `hybridsolve::run` and `hybridsolve::run_adjoint` (and `convolve` likewise). Both
+have a fake for torch.compile, a rule for torch.vmap and an autograd formula; the adjoint's formula raises, since second
 derivatives are not implemented. An outer autograd.Function calls them, because torch.func transforms see Functions and
 do not see an operator's own formula, while torch.compile sees operators. All these doors lead to the same two kernels.
 """
@@ -14,8 +14,10 @@ from torch import Tensor
 from . import backends
 
 _library = torch.library.Library("hybridsolve", "DEF")
-_SECOND = ("second derivatives of hybridsolve are not implemented: the adjoint has no adjoint; "
-           "differentiate once, or use backend='reference', which torch can differentiate again.")
+_SECOND = (
+    "second derivatives of hybridsolve are not implemented: the adjoint has no adjoint; "
+    "differentiate once, or use backend='reference', which torch can differentiate again."
+)
 
 
 def _refuse(*_):
@@ -24,7 +26,7 @@ def _refuse(*_):
 
 def _define(schema: str, real, fake) -> str:
     """Define an operator with its CPU kernel and its fake; return its qualified name."""
-    name = "hybridsolve::" + schema[:schema.index("(")]
+    name = "hybridsolve::" + schema[: schema.index("(")]
     _library.define(schema)
     torch.library.impl(name, "CPU", real, lib=_library)
     torch.library.register_fake(name, fake, lib=_library)
@@ -55,27 +57,36 @@ def _take(args, in_dims, i):
 
 # --- The time loop -----------------------------------------------------------------------------------------------
 
+
 def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval):
     n_steps, n_basins, n_components = sizes
-    series = (state.new_empty((len(outputs), n_steps, n_components, n_basins)).transpose(2, 3) if each
-              else state.new_empty((len(outputs), n_steps, n_basins)))
+    series = (
+        state.new_empty((len(outputs), n_steps, n_components, n_basins)).transpose(2, 3)
+        if each
+        else state.new_empty((len(outputs), n_steps, n_basins))
+    )
     n_checkpoints = -(-n_steps // interval) if interval else 0
     return series, state.new_empty(state.shape), state.new_empty((n_checkpoints, *state.shape))
 
 
 _RUN = _define(
-    "run(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, SymInt[] sizes, str[] outputs, "
-    "bool each, SymInt interval) -> (Tensor, Tensor, Tensor)",
+    "run(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, SymInt[] sizes, "
+    "str[] outputs, bool each, SymInt interval) -> (Tensor, Tensor, Tensor)",
     backends.forward,
     _run_fake,
 )
 
 
-def _adjoint_fake(kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each,
-                  interval, needs):
+def _adjoint_fake(
+    kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each, interval, needs
+):
     new = checkpoints.new_empty
-    inputs = [*(x.shape for x in forcing), *(x.shape for x in parameters), checkpoints.shape[1:],
-              (0,) if weights is None else weights.shape]
+    inputs = [
+        *(x.shape for x in forcing),
+        *(x.shape for x in parameters),
+        checkpoints.shape[1:],
+        (0,) if weights is None else weights.shape,
+    ]
     return [new(shape if need else (0,)) for shape, need in zip(inputs, needs, strict=True)]
 
 
@@ -102,8 +113,20 @@ def _run_backward(ctx, needs, d_fluxes, d_final_state):
     kernel, sizes, outputs, each, interval = ctx.arguments
     n = ctx.n_forcing + ctx.n_parameters
     weights = inputs[n] if len(inputs) > n else None
-    gradients = _RunAdjoint.apply(kernel, sizes, outputs, each, interval, needs, ctx.n_forcing, d_fluxes, d_final_state,
-                                  checkpoints, weights, *inputs[:n])
+    gradients = _RunAdjoint.apply(
+        kernel,
+        sizes,
+        outputs,
+        each,
+        interval,
+        needs,
+        ctx.n_forcing,
+        d_fluxes,
+        d_final_state,
+        checkpoints,
+        weights,
+        *inputs[:n],
+    )
     return [g if need else None for g, need in zip(gradients, needs, strict=True)]
 
 
@@ -114,21 +137,26 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(kernel, sizes, outputs, each, interval, n_forcing, state, weights, *inputs):
-        return _call(_RUN)(kernel, list(inputs[:n_forcing]), list(inputs[n_forcing:]), state, weights, sizes, outputs,
-                           each, interval)
+        return _call(_RUN)(
+            kernel, list(inputs[:n_forcing]), list(inputs[n_forcing:]), state, weights, sizes, outputs, each, interval
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         kernel, sizes, outputs, each, interval, n_forcing, state, weights, *tensors = inputs
         ctx.mark_non_differentiable(output[2])
-        _run_setup(ctx, (kernel, tensors[:n_forcing], tensors[n_forcing:], state, weights, sizes, outputs, each, interval),
-                   output)
+        _run_setup(
+            ctx,
+            (kernel, tensors[:n_forcing], tensors[n_forcing:], state, weights, sizes, outputs, each, interval),
+            output,
+        )
 
     @staticmethod
     def backward(ctx, d_fluxes, d_final_state, _):
         need_state, need_weights, *need_inputs = ctx.needs_input_grad[6:]
-        *d_inputs, d_state, d_weights = _run_backward(ctx, [*need_inputs, need_state, need_weights], d_fluxes,
-                                                      d_final_state)
+        *d_inputs, d_state, d_weights = _run_backward(
+            ctx, [*need_inputs, need_state, need_weights], d_fluxes, d_final_state
+        )
         return None, None, None, None, None, None, d_state, d_weights, *d_inputs
 
 
@@ -138,10 +166,25 @@ class _RunAdjoint(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kernel, sizes, outputs, each, interval, needs, n_forcing, d_fluxes, d_final_state, checkpoints, weights,
-                *inputs):
-        return tuple(_call(_RUN_ADJOINT)(kernel, list(inputs[:n_forcing]), list(inputs[n_forcing:]), checkpoints, weights,
-                                         d_fluxes, d_final_state, sizes, outputs, each, interval, needs))
+    def forward(
+        kernel, sizes, outputs, each, interval, needs, n_forcing, d_fluxes, d_final_state, checkpoints, weights, *inputs
+    ):
+        return tuple(
+            _call(_RUN_ADJOINT)(
+                kernel,
+                list(inputs[:n_forcing]),
+                list(inputs[n_forcing:]),
+                checkpoints,
+                weights,
+                d_fluxes,
+                d_final_state,
+                sizes,
+                outputs,
+                each,
+                interval,
+                needs,
+            )
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -185,31 +228,32 @@ def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, inter
     fluxes : Tensor ``[n_outputs, T, B]``, or with `each` ``[n_outputs, T, B, C]``
     final_state : Tensor ``[S, B, C]``
     """
-    fluxes, final_state, _ = _Run.apply(kernel, sizes, outputs, each, interval, len(forcing), state, weights, *forcing,
-                                        *parameters)
+    fluxes, final_state, _ = _Run.apply(
+        kernel, sizes, outputs, each, interval, len(forcing), state, weights, *forcing, *parameters
+    )
     return fluxes, final_state
 
 
-# --- Convolution with a unit hydrograph --------------------------------------------------------------------------
+# --- The unit hydrograph -----------------------------------------------------------------------------------------
 
-_CONVOLVE = _define(
-    "convolve(Tensor inflow, Tensor ordinates, Tensor memory) -> Tensor",
-    backends.convolve,
-    lambda inflow, ordinates, memory: inflow.new_empty(inflow.shape),
+_ROUTE = _define(
+    "unit_hydrograph(Tensor inflow, Tensor a, Tensor b, Tensor memory) -> Tensor",
+    backends.unit_hydrograph,
+    lambda inflow, a, b, memory: inflow.new_empty(inflow.shape),
 )
-_CONVOLVE_ADJOINT = _define(
-    "convolve_adjoint(Tensor inflow, Tensor ordinates, Tensor memory, Tensor d_outflow) -> Tensor[]",
-    backends.convolve,
-    lambda inflow, ordinates, memory, d_outflow: [x.new_empty(x.shape) for x in (inflow, ordinates, memory)],
+_ROUTE_ADJOINT = _define(
+    "unit_hydrograph_adjoint(Tensor inflow, Tensor a, Tensor b, Tensor memory, Tensor d_outflow) -> Tensor[]",
+    backends.unit_hydrograph,
+    lambda inflow, a, b, memory, d_outflow: [x.new_empty(x.shape) for x in (inflow, a, b, memory)],
 )
 
 
-class _Convolve(torch.autograd.Function):
+class _Route(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(inflow, ordinates, memory):
-        return _call(_CONVOLVE)(inflow, ordinates, memory)
+    def forward(inflow, a, b, memory):
+        return _call(_ROUTE)(inflow, a, b, memory)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -217,15 +261,15 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_outflow):
-        return _ConvolveAdjoint.apply(*ctx.saved_tensors, d_outflow)
+        return _RouteAdjoint.apply(*ctx.saved_tensors, d_outflow)
 
 
-class _ConvolveAdjoint(torch.autograd.Function):
+class _RouteAdjoint(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(inflow, ordinates, memory, d_outflow):
-        return tuple(_call(_CONVOLVE_ADJOINT)(inflow, ordinates, memory, d_outflow))
+    def forward(inflow, a, b, memory, d_outflow):
+        return tuple(_call(_ROUTE_ADJOINT)(inflow, a, b, memory, d_outflow))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -234,10 +278,10 @@ class _ConvolveAdjoint(torch.autograd.Function):
     backward = staticmethod(_refuse)
 
 
-torch.library.register_autograd(_CONVOLVE, _Convolve.backward, setup_context=_Convolve.setup_context, lib=_library)
-torch.library.register_autograd(_CONVOLVE_ADJOINT, _refuse, lib=_library)
+torch.library.register_autograd(_ROUTE, _Route.backward, setup_context=_Route.setup_context, lib=_library)
+torch.library.register_autograd(_ROUTE_ADJOINT, _refuse, lib=_library)
 
 
-def convolve(inflow: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
-    """Convolve ``[T, N]`` series with ``[L, N]`` ordinates after a memory ``[L-1, N]``, differentiably in all three."""
-    return _Convolve.apply(inflow, ordinates, memory)
+def unit_hydrograph(inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
+    """Route ``[T, N]`` series by the unit hydrographs of ``a, b [N]`` after a memory ``[14, N]``, differentiably."""
+    return _Route.apply(inflow, a, b, memory)

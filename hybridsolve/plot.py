@@ -57,9 +57,7 @@ def _array(name, values, ndim, shape=None):
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
         want = f"shape {shape}" if shape is not None else f"{ndim} dimension(s), not empty"
-        raise ValueError(
-            f"{name} must have {want}, found shape {values.shape}: one value per item of the figure."
-        )
+        raise ValueError(f"{name} must have {want}, found shape {values.shape}: one value per item of the figure.")
     return values
 
 
@@ -119,11 +117,7 @@ def score_distribution(scores, metric="NSE", reference=None):
         below = n - shown.size
         x = np.concatenate([[low], shown, [max(high, shown[-1] if shown.size else high)]])
         y = np.concatenate([[below], np.arange(below + 1, n + 1), [n]]) / n
-        text = (
-            f"{label}\nmedian {median:.3f}, n = {n}"
-            if np.isfinite(median)
-            else f"{label}\nno median, n = {n}"
-        )
+        text = f"{label}\nmedian {median:.3f}, n = {n}" if np.isfinite(median) else f"{label}\nno median, n = {n}"
         if below - missing.sum():
             text += f", {_percent((below - missing.sum()) / n)} below −{-low:g}"
         if missing.any():
@@ -145,9 +139,7 @@ def score_distribution(scores, metric="NSE", reference=None):
             axes.plot([median], [0.5], "o", ms=5.5, color=color, mec="white", mew=1.0, zorder=4)
         handles.append((dashed, line))
     axes.axhline(0.5, color=_MUTED, lw=0.8, ls=":", zorder=1)
-    axes.set(
-        xlim=(low, high), ylim=(0, 1), xlabel=f"{metric} (–)", ylabel="share of basins with a lower score (–)"
-    )
+    axes.set(xlim=(low, high), ylim=(0, 1), xlabel=f"{metric} (–)", ylabel="share of basins with a lower score (–)")
     axes.grid(True)
     ordered = [h for d, h in handles if not d] + [h for d, h in handles if d]
     axes.legend(handles=ordered, loc="best", fontsize=9.5, labelspacing=0.8, handlelength=2.4)
@@ -318,14 +310,10 @@ def start_spread(scores, best, metric="NSE"):
     scores = _array("scores", scores, 2)
     best = np.asarray(best)
     if best.dtype.kind not in "iu":
-        raise TypeError(
-            f"best must hold the index of the start kept, found dtype {best.dtype}: give integers [B]."
-        )
+        raise TypeError(f"best must hold the index of the start kept, found dtype {best.dtype}: give integers [B].")
     basins, starts = scores.shape
     if best.shape != (basins,) or (best < 0).any() or (best >= starts).any():
-        raise ValueError(
-            f"best must be [B] = [{basins}] with values 0..{starts - 1}, found shape {best.shape}."
-        )
+        raise ValueError(f"best must be [B] = [{basins}] with values 0..{starts - 1}, found shape {best.shape}.")
     kept = scores[np.arange(basins), best]
     failed = ~np.isfinite(scores)
     order = np.argsort(np.where(np.isfinite(kept), kept, -np.inf), kind="stable")
@@ -383,9 +371,7 @@ def start_spread(scores, best, metric="NSE"):
             )  # fmt: skip
     else:
         right.text(0.5, 0.5, "one start only", ha="center", color=_MUTED, transform=right.transAxes)
-    right.set(
-        xscale="log", xlim=(1e-4, 5.0), ylim=(0, 1.02), xlabel=f"shortfall in {metric} to the start kept (–)"
-    )
+    right.set(xscale="log", xlim=(1e-4, 5.0), ylim=(0, 1.02), xlabel=f"shortfall in {metric} to the start kept (–)")
     right.set_ylabel("share of the other starts (–)")
     right.grid(True)
     right.set_title("How close the others came")
@@ -431,9 +417,7 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
         )
     if not (upper > lower).all():
         bad = names[int(np.flatnonzero(~(upper > lower))[0])]
-        raise ValueError(
-            f"upper must be above lower, which does not hold for {bad}: leave fixed parameters out."
-        )
+        raise ValueError(f"upper must be above lower, which does not hold for {bad}: leave fixed parameters out.")
     unit = (values - lower) / (upper - lower)
     figure = Figure(figsize=(8.6, 1.5 + 0.36 * count), layout="constrained")
     axes = figure.subplots()
@@ -499,9 +483,7 @@ def save(fig, path):
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, found {path.name!r}: figures are written as PNG.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"path must lie in an existing folder, found none at {path.parent}: create it first."
-        )
+        raise FileNotFoundError(f"path must lie in an existing folder, found none at {path.parent}: create it first.")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".png")
     try:
         with os.fdopen(handle, "wb") as file, matplotlib.rc_context(_STYLE):

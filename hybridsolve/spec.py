@@ -101,13 +101,20 @@ class ModelSpec:
         ValueError
             If the model has no variable of that name.
         """
-        every = (self.forcings, self.parameters, self.optional_parameters, self.routing_parameters, self.states,
-                 self.fluxes)
+        every = (
+            self.forcings,
+            self.parameters,
+            self.optional_parameters,
+            self.routing_parameters,
+            self.states,
+            self.fluxes,
+        )
         for v in (v for table in every for v in table):
             if v.name == name:
                 return v
-        raise ValueError(f"model {self.name} has no variable '{name}'; it has "
-                         f"{', '.join(v.name for table in every for v in table)}.")
+        raise ValueError(
+            f"model {self.name} has no variable '{name}'; it has {', '.join(v.name for table in every for v in table)}."
+        )
 
     def present_parameters(self, names: Iterable[str]) -> tuple[Variable, ...]:
         """The rows of the parameters that a run with these names uses, in the kernel's order."""
@@ -139,6 +146,8 @@ class ModelSpec:
         known = {v.name: v for v in self.parameters + self.optional_parameters + self.routing_parameters}
         unknown = [name for name in unit if name not in known]
         if unknown:
-            raise ValueError(f"model {self.name} has no parameter '{unknown[0]}'; expected any of "
-                             f"{', '.join(known)}: remove or rename it.")
+            raise ValueError(
+                f"model {self.name} has no parameter '{unknown[0]}'; expected any of "
+                f"{', '.join(known)}: remove or rename it."
+            )
         return {name: known[name].lower + (known[name].upper - known[name].lower) * u for name, u in unit.items()}

@@ -202,9 +202,11 @@ template <class Model, class V> struct Block {
     int fault = enter(block);
     if (fault) return fault;
     const int G = int(run.group_size);
-    for (int64_t t = 0; t < run.n_steps; ++t) {
-      if (run.interval && t % run.interval == 0)
+    for (int64_t t = 0, next_checkpoint = run.interval ? 0 : -1; t < run.n_steps; ++t) {
+      if (t == next_checkpoint) {
         for (int u = 0; u < n_units; ++u) write_state(u, const_cast<T*>(checkpoint(t)));
+        next_checkpoint += run.interval;
+      }
       read_moving(t);
       for (int m = 0; m < n_moving; ++m)
         for (int u = 0; u < n_units; ++u)
@@ -286,6 +288,7 @@ template <class Model, class V> struct Block {
       read_forcing(t, k, -AHEAD, f);
       for (int i = 0; i < F; ++i) d_f[i] = V{};
       const T* d_row = run.d_fluxes.data + t * run.d_fluxes.t_stride;
+      d_sums[0] = V{};
       if (!run.each)
         for (int o = 0; o < n; ++o) d_sums[o] = load<V>(d_row + o * run.d_fluxes_stride, d_series[k * G]);
       for (int u = k * G; u < (k + 1) * G; ++u) {

@@ -51,9 +51,7 @@ def data_dir() -> Path:
     return Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
-def read_camels(
-    path=None, *, basins=None, period=None, pet="priestley-taylor", dtype="float32"
-) -> xr.Dataset:
+def read_camels(path=None, *, basins=None, period=None, pet="priestley-taylor", dtype="float32") -> xr.Dataset:
     """Read the CAMELS-US pack.
 
     Parameters
@@ -86,9 +84,7 @@ def read_camels(
     """
     dtype = _float_dtype(dtype)
     if pet not in PET_METHODS:
-        raise ValueError(
-            f"pet must be one of {', '.join(sorted(PET_METHODS))} for CAMELS, found {pet!r}; choose one."
-        )
+        raise ValueError(f"pet must be one of {', '.join(sorted(PET_METHODS))} for CAMELS, found {pet!r}; choose one.")
     file = data_dir() if path is None else Path(path)
     if file.is_dir() or path is None:
         file = file / FILE_NAME
@@ -141,8 +137,7 @@ def read_camels(
         runoff > rain,
         {
             "long_name": "more observed runoff than precipitation",
-            "comment": "sums over all days of the whole record with an observation; mostly a bias of the "
-            "precipitation",
+            "comment": "sums over all days of the whole record with an observation; mostly a bias of the precipitation",
         },
     )
 
@@ -178,10 +173,8 @@ def read_camels(
         static=static,
         attrs={
             "title": "CAMELS-US, daily, extended Maurer forcing and USGS discharge",
-            "source": "CAMELS-US v1.2, extended Maurer forcing (Kratzert et al. 2019), attributes v2.0, "
-            "quantised",
-            "references": "https://doi.org/10.5194/hess-19-209-2015, "
-            "https://doi.org/10.5194/hess-21-5293-2017",
+            "source": "CAMELS-US v1.2, extended Maurer forcing (Kratzert et al. 2019), attributes v2.0, quantised",
+            "references": "https://doi.org/10.5194/hess-19-209-2015, https://doi.org/10.5194/hess-21-5293-2017",
             "citation": _CITATION,
             "license": "CC BY 4.0",
             "day_boundary": "as in source: the local day of the Maurer forcing and of the USGS daily mean "

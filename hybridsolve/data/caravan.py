@@ -40,9 +40,7 @@ _FILE_PET = {
 }
 
 
-def read_caravan(
-    root, *, basins=None, period=None, pet="hargreaves", source=None, dtype="float32"
-) -> xr.Dataset:
+def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=None, dtype="float32") -> xr.Dataset:
     """Read basins of a Caravan folder.
 
     Parameters
@@ -90,13 +88,9 @@ def read_caravan(
             f"source must be one of {', '.join(present) or 'the folders of timeseries/netcdf (none here)'}, "
             f"found {source!r}; choose one, or None for all."
         )
-    files = {
-        f.stem: f for name in ([source] if source else present) for f in sorted((folder / name).glob("*.nc"))
-    }
+    files = {f.stem: f for name in ([source] if source else present) for f in sorted((folder / name).glob("*.nc"))}
     if not files:
-        raise FileNotFoundError(
-            f"{folder} must hold files <source>/<source>_<id>.nc, found none; check the download."
-        )
+        raise FileNotFoundError(f"{folder} must hold files <source>/<source>_<id>.nc, found none; check the download.")
     available = list(files)
     ids = [available[i] for i in resolve_basins(basins, available, f"Caravan in {root.name}")]
     table = _attribute_table(root, {files[i].parent.name for i in ids})
@@ -124,8 +118,7 @@ def read_caravan(
     cut = slice(None) if period is None else period_slice(time, period)
     time = time[cut].astype("datetime64[ns]")
     values = {
-        name: np.full((len(time), len(ids)), np.nan)
-        for name in (*columns, *(["pet"] if pet in _IN_FILE else []))
+        name: np.full((len(time), len(ids)), np.nan) for name in (*columns, *(["pet"] if pet in _IN_FILE else []))
     }
     for b, (_, days, data, _) in enumerate(read):
         at = (days - time[0].astype("datetime64[D]")).astype(int)
@@ -173,8 +166,7 @@ def read_caravan(
             "title": "Caravan, daily, ERA5-Land forcing and observed discharge",
             "source": f"Caravan, subsets {', '.join(sorted({files[i].parent.name for i in ids}))}",
             "references": "https://doi.org/10.1038/s41597-023-01975-w",
-            "citation": "Kratzert et al. 2023, Sci. Data 10:61; cite also the source datasets of the "
-            "discharge",
+            "citation": "Kratzert et al. 2023, Sci. Data 10:61; cite also the source datasets of the discharge",
             "license": "CC BY 4.0; see the folder licenses of Caravan for each source",
             "day_boundary": "as in source: hours of ERA5-Land aggregated to the gauge's local day, at a "
             "fixed offset from UTC through the year; the day of the discharge is that of its agency",
@@ -191,9 +183,7 @@ def _read_file(file: Path, columns: dict[str, str], pet: str, limits):
     """
     with xr.open_dataset(file, engine="netcdf4") as ds:
         if "date" not in ds.coords:
-            raise ValueError(
-                f"{file} must have the coordinate date, found {', '.join(map(str, ds.coords))}; check it."
-            )
+            raise ValueError(f"{file} must have the coordinate date, found {', '.join(map(str, ds.coords))}; check it.")
         wanted = dict(columns)
         if pet in _IN_FILE:
             named = [name for name in _IN_FILE[pet] if name in ds]
@@ -211,9 +201,7 @@ def _read_file(file: Path, columns: dict[str, str], pet: str, limits):
                 )
         days = ds["date"].values.astype("datetime64[D]")
         if len(days) == 0 or (np.diff(days) <= np.timedelta64(0)).any():
-            raise ValueError(
-                f"{file} must hold sorted days without repetition, found otherwise; download it again."
-            )
+            raise ValueError(f"{file} must hold sorted days without repetition, found otherwise; download it again.")
         span = (days[0], days[-1])
         cut = slice(None)
         if limits is not None:
@@ -236,8 +224,7 @@ def _attribute_table(root: Path, sources: set[str]) -> pd.DataFrame:
                 if table.index.has_duplicates:
                     twice = table.index[table.index.duplicated()][0]
                     raise ValueError(
-                        f"{file} must have one row a basin, found {twice!r} more than once; remove the "
-                        "repetition."
+                        f"{file} must have one row a basin, found {twice!r} more than once; remove the repetition."
                     )
                 tables.append(table)
         if not tables:
@@ -246,7 +233,5 @@ def _attribute_table(root: Path, sources: set[str]) -> pd.DataFrame:
                 "unpack the attributes of Caravan beside the time series."
             )
         joined = pd.concat(tables, axis=1)
-        parts.append(
-            joined.loc[:, ~joined.columns.duplicated()]
-        )  # some versions repeat the position in two tables
+        parts.append(joined.loc[:, ~joined.columns.duplicated()])  # some versions repeat the position in two tables
     return pd.concat(parts)

@@ -185,9 +185,7 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
     else:
         wanted = [str(b) for b in basins]
     if not wanted:
-        raise ValueError(
-            f"basins must name at least one basin, found none; pass ids of {where} or None for all."
-        )
+        raise ValueError(f"basins must name at least one basin, found none; pass ids of {where} or None for all.")
     position = {name: i for i, name in enumerate(available)}
     missing = [name for name in wanted if name not in position]
     if missing:
@@ -253,14 +251,11 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
         except (ValueError, TypeError):
             day = pd.NaT
         if day is pd.NaT:
-            raise ValueError(
-                f"period holds {part!r}, which is no date of the calendar, " + form.format(period)
-            )
+            raise ValueError(f"period holds {part!r}, which is no date of the calendar, " + form.format(period))
         days.append(day)
     if days[1] < days[0]:
         raise ValueError(
-            f"period must end after it starts, found {days[0]:%Y-%m-%d} to {days[1]:%Y-%m-%d}; swap the two "
-            "dates."
+            f"period must end after it starts, found {days[0]:%Y-%m-%d} to {days[1]:%Y-%m-%d}; swap the two dates."
         )
     return days[0], days[1]
 
@@ -288,9 +283,7 @@ def period_slice(time: np.ndarray, period) -> slice:
             f"period {first:%Y-%m-%d}:{last:%Y-%m-%d} selects from data with no time steps; check the file."
         )
     if not index.is_monotonic_increasing:
-        raise ValueError(
-            "time must be sorted to select a period, found it unsorted; call ds.sortby('time') first."
-        )
+        raise ValueError("time must be sorted to select a period, found it unsorted; call ds.sortby('time') first.")
     if first.normalize() < index[0].normalize() or last.normalize() > index[-1].normalize():
         raise ValueError(
             f"period {first:%Y-%m-%d}:{last:%Y-%m-%d} asks for days outside the data, which cover "
@@ -341,9 +334,7 @@ def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bo
         if names and ds.sizes[dim] == 0:
             raise ValueError(f"{dim} must have at least one entry, found none; widen the selection of {dim}.")
         if names and dim not in ds.coords:
-            raise ValueError(
-                f"coordinate {dim!r} is missing, expected one value an entry; assign it to the dataset."
-            )
+            raise ValueError(f"coordinate {dim!r} is missing, expected one value an entry; assign it to the dataset.")
     for name in names:
         _check_units(name, ds[name])
     if not names:
@@ -360,8 +351,7 @@ def _check_units(name: str, array: xr.DataArray) -> None:
     if found is None or not str(found).strip():
         wanted = f"'{expected}'" if expected else "its unit"
         raise ValueError(
-            f"{name} has no units attribute, expected {wanted}; set ds['{name}'].attrs['units'] once you "
-            "know it is so."
+            f"{name} has no units attribute, expected {wanted}; set ds['{name}'].attrs['units'] once you know it is so."
         )
     found = " ".join(str(found).split())
     if expected is None or found in _SPELLINGS[expected]:
@@ -375,8 +365,7 @@ def _check_basins(ids: np.ndarray) -> None:
     if index.has_duplicates:
         twice = index[index.duplicated()][0]
         raise ValueError(
-            f"basin ids must be unique, found {str(twice)!r} {int((index == twice).sum())} times; drop the "
-            "repetition."
+            f"basin ids must be unique, found {str(twice)!r} {int((index == twice).sum())} times; drop the repetition."
         )
 
 
@@ -392,9 +381,7 @@ def _check_time(time: np.ndarray) -> None:
     _check_datetime(time)
     if np.isnat(time).any():
         at = int(np.flatnonzero(np.isnat(time))[0])
-        raise ValueError(
-            f"time must hold a date at every step, found none (NaT) at step {at}; drop that step."
-        )
+        raise ValueError(f"time must hold a date at every step, found none (NaT) at step {at}; drop that step.")
     step = np.diff(time)
     if len(step) == 0:
         return
@@ -411,9 +398,7 @@ def _check_time(time: np.ndarray) -> None:
     shortest = step.min()
     if shortest < _DAY or (shortest > _DAY and (step == shortest).all()):
         hours = shortest / np.timedelta64(1, "h")
-        raise ValueError(
-            f"time must be daily, found a step of {hours:g} h at {time[0]}; aggregate it to days first."
-        )
+        raise ValueError(f"time must be daily, found a step of {hours:g} h at {time[0]}; aggregate it to days first.")
     gap = step != _DAY
     if gap.any():
         at = int(np.flatnonzero(gap)[0])
@@ -453,12 +438,9 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
             negative = values < 0
         if negative.any():
             value, where = place(negative)
-            remedy = (
-                "replace missing-value codes with NaN" if name == "qobs" else "correct the data or clip at 0"
-            )
+            remedy = "replace missing-value codes with NaN" if name == "qobs" else "correct the data or clip at 0"
             raise ValueError(
-                f"{name} must not be negative, found {value:g} {where} ({int(negative.sum())} such values); "
-                f"{remedy}."
+                f"{name} must not be negative, found {value:g} {where} ({int(negative.sum())} such values); {remedy}."
             )
 
 
@@ -508,8 +490,7 @@ def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="floa
     if path.is_dir():
         if not (path / "timeseries" / "netcdf").is_dir():
             raise ValueError(
-                f"{path} must be a Caravan folder with timeseries/netcdf inside, found none; expected "
-                f"{kinds}."
+                f"{path} must be a Caravan folder with timeseries/netcdf inside, found none; expected {kinds}."
             )
         return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
     if not path.is_file():
@@ -517,9 +498,7 @@ def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="floa
     try:
         source = xr.open_dataset(path, engine="netcdf4")
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} could not be read as NetCDF ({error}), expected {kinds}; check the file."
-        ) from error
+        raise ValueError(f"{path} could not be read as NetCDF ({error}), expected {kinds}; check the file.") from error
     with source:
         if "gauge_id" not in source.dims:
             return _own_file(source, path, basins, period, pet, _float_dtype(dtype))
@@ -548,13 +527,11 @@ def _own_file(source, path, basins, period, pet, dtype) -> xr.Dataset:
         method = "hargreaves" if pet is None else pet
         if method not in PET_METHODS:
             raise ValueError(
-                f"pet must be one of {', '.join(sorted(PET_METHODS))} for {path}, found {method!r}; choose "
-                "one."
+                f"pet must be one of {', '.join(sorted(PET_METHODS))} for {path}, found {method!r}; choose one."
             )
         if "lat" not in ds.variables:
             raise ValueError(
-                f"{path} must hold lat to compute pet by {method}, found none; add lat over basin, or a "
-                "variable pet."
+                f"{path} must hold lat to compute pet by {method}, found none; add lat over basin, or a variable pet."
             )
         values = {}
         for name in ("tmean", "tmin", "tmax"):

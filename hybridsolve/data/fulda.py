@@ -48,13 +48,10 @@ def read_fulda(*, pet: str = "hargreaves", dtype="float32") -> xr.Dataset:
         raise ValueError(
             f"pet must be 'hargreaves' or 'oudin' for the Fulda example, found {pet!r}; choose one of them."
         )
-    spec = importlib.util.find_spec(
-        "spotpy"
-    )  # its location only: importing it would pull in all its samplers
+    spec = importlib.util.find_spec("spotpy")  # its location only: importing it would pull in all its samplers
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "the Fulda example needs the package spotpy, which is not installed; run: pip install "
-            "'hybridsolve[demo]'."
+            "the Fulda example needs the package spotpy, which is not installed; run: pip install 'hybridsolve[demo]'."
         )
     path = Path(next(iter(spec.submodule_search_locations))) / "examples" / "cmf_data" / "fulda_climate.csv"
     if not path.is_file():
@@ -65,9 +62,7 @@ def read_fulda(*, pet: str = "hargreaves", dtype="float32") -> xr.Dataset:
     frame = pd.read_csv(path, skiprows=[1], encoding="utf-8")  # the second line holds units
     wanted = ["date", "tmax", "tmin", "tmean", "Prec", "Q"]
     if list(frame.columns) != wanted:
-        raise ValueError(
-            f"{path.name} must have columns {wanted}, found {list(frame.columns)}; install spotpy 1.6."
-        )
+        raise ValueError(f"{path.name} must have columns {wanted}, found {list(frame.columns)}; install spotpy 1.6.")
     time = pd.to_datetime(frame["date"], format="%d.%m.%Y").to_numpy()
 
     def column(name):

@@ -57,9 +57,7 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
         out = out.reset_coords("time_bnds")  # CF: named by time:bounds, not in a `coordinates` attribute
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if command is None:
-        command = (
-            shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else "interactive"
-        )
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else "interactive"
     out.attrs.setdefault("Conventions", "CF-1.11")
     before = out.attrs.get("history")
     out.attrs.update(
@@ -104,9 +102,7 @@ def _atomically(path: Path, write: Callable[[Path], object]) -> None:
             f"the folder of {path} must exist, found none; create {path.parent} or choose another path."
         )
     if path.is_dir():
-        raise IsADirectoryError(
-            f"{path} must be a file to write, found a folder; add a file name to the path."
-        )
+        raise IsADirectoryError(f"{path} must be a file to write, found a folder; add a file name to the path.")
     temp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         write(temp)

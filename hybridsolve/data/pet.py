@@ -80,14 +80,8 @@ def potential_evapotranspiration(
     See `PET_METHODS`; Allen et al. 1998, FAO Irrigation and Drainage Paper 56, for radiation.
     """
     if method not in PET_METHODS:
-        raise ValueError(
-            f"pet method must be one of {', '.join(sorted(PET_METHODS))}, found {method!r}; choose one."
-        )
-    if (
-        not isinstance(tmean, xr.DataArray)
-        or set(tmean.dims) - {"time", "basin"}
-        or "time" not in tmean.coords
-    ):
+        raise ValueError(f"pet method must be one of {', '.join(sorted(PET_METHODS))}, found {method!r}; choose one.")
+    if not isinstance(tmean, xr.DataArray) or set(tmean.dims) - {"time", "basin"} or "time" not in tmean.coords:
         found = tmean.dims if isinstance(tmean, xr.DataArray) else type(tmean).__name__
         raise ValueError(
             "tmean must be an xarray.DataArray with dims (time, basin) and a time coordinate, found "
@@ -167,9 +161,7 @@ def _block(method, v, lat, elevation):
     else:
         rs = v["srad"] * (_SECONDS_PER_DAY / 1e6)
         # tmin and tmax given: pyet takes the dew point at tmin, FAO-56's advice where humidity is not trusted
-        pet = pyet.priestley_taylor(
-            v["tmean"], rs=rs, tmax=v["tmax"], tmin=v["tmin"], elevation=elevation, lat=lat
-        )
+        pet = pyet.priestley_taylor(v["tmean"], rs=rs, tmax=v["tmax"], tmin=v["tmin"], elevation=elevation, lat=lat)
     return pet.transpose("time", "basin").values
 
 
@@ -179,16 +171,10 @@ def _series(name, value, full, single):
         if single and "basin" not in value.dims:
             value = value.expand_dims("basin")
         if set(value.dims) != {"time", "basin"}:
-            raise ValueError(
-                f"{name} must have dims (time, basin) as tmean has, found {value.dims}; rename its dims."
-            )
+            raise ValueError(f"{name} must have dims (time, basin) as tmean has, found {value.dims}; rename its dims.")
         for dim in ("time", "basin"):
             # arithmetic of xarray would silently drop what does not match
-            if (
-                dim in value.coords
-                and dim in full.coords
-                and not value.indexes[dim].equals(full.indexes[dim])
-            ):
+            if dim in value.coords and dim in full.coords and not value.indexes[dim].equals(full.indexes[dim]):
                 raise ValueError(
                     f"{name} must have the same {dim} coordinate as tmean, found another one; align the two "
                     "with xarray.align(..., join='exact') first."
@@ -198,9 +184,7 @@ def _series(name, value, full, single):
     if single and array.ndim == 1:
         array = array[:, None]
     if array.shape != full.shape:
-        raise ValueError(
-            f"{name} must have the shape {full.shape} of tmean, found {array.shape}; transpose or cut it."
-        )
+        raise ValueError(f"{name} must have the shape {full.shape} of tmean, found {array.shape}; transpose or cut it.")
     return array
 
 
@@ -214,9 +198,7 @@ def _static(name, value, full):
     array = np.broadcast_to(array, (full.sizes["basin"],))
     if not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(
-            f"{name} must be finite, found {array[bad]} in basin {_basin(full, bad)}; fill or drop it."
-        )
+        raise ValueError(f"{name} must be finite, found {array[bad]} in basin {_basin(full, bad)}; fill or drop it.")
     return array
 
 
@@ -229,7 +211,6 @@ def _pyet():
         import pyet
     except ImportError:
         raise ImportError(
-            "pyet is needed to compute potential evapotranspiration but is not installed; run: pip install "
-            "pyet."
+            "pyet is needed to compute potential evapotranspiration but is not installed; run: pip install pyet."
         ) from None
     return pyet

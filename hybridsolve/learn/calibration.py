@@ -32,6 +32,7 @@ METHODS = ("gradient", "evolution")
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
 SETTLED = 0.01  # of the mean flow: how far two initial states may still differ after the warm-up
+SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints
 CHUNK_BYTES = 3e8  # of one flow series [T, B, S]: more basins than this holds are calibrated one lot after another
 
 
@@ -69,7 +70,7 @@ def window(data: xr.Dataset, model: ModelSpec, period, warmup_years: float) -> W
     def series(name):
         values = data[name].transpose("time", "basin").values
         # A slice is a view: the whole record is in memory once, whatever the number of windows.
-        return torch.as_tensor(values[days] if spun_up else values[days[0]: days[-1] + 1])
+        return torch.as_tensor(values[days] if spun_up else values[days[0] : days[-1] + 1])
 
     obs = series("qobs").clone()
     obs[:n_warmup] = torch.nan
@@ -189,8 +190,12 @@ def calibrate(
         raise ValueError(f"unknown loss '{loss}'; expected one of {', '.join(losses.names(per_series=True))}.")
     steps = steps or {"gradient": 300, "evolution": 250}[method]
     ensemble = ensemble or max(1, starts // 2)
-    for name, value, least in (("starts", starts, 1), ("steps", steps, 1), ("ensemble", ensemble, 1),
-                               ("warmup_years", warmup_years, 0)):
+    for name, value, least in (
+        ("starts", starts, 1),
+        ("steps", steps, 1),
+        ("ensemble", ensemble, 1),
+        ("warmup_years", warmup_years, 0),
+    ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}; found {value}.")
     if ensemble > starts:
@@ -200,14 +205,26 @@ def calibrate(
     windows = {name: window(data, model, period, warmup_years) for name, period in periods.items()}
     for name, w in windows.items():
         if w.spun_up:
-            warnings.warn(f"the data begin less than a year before the {name} period {_text(periods[name])}; their first "
-                          "year is run twice to warm up.", stacklevel=2)
+            warnings.warn(
+                f"the data begin less than a year before the {name} period {_text(periods[name])}; their first "
+                "year is run twice to warm up.",
+                stacklevel=2,
+            )
     usable = _usable(data, windows["train"], skip_unusable)
 
-    settings = dict(model=model.name, train=_text(train), loss=loss, method=method, starts=starts, steps=steps,
-                    warmup_years=warmup_years, seed=seed)
-    points, train_loss = _search(model, windows["train"], usable, settings, _fingerprint(data, usable, settings),
-                                 checkpoint, resume, progress)
+    settings = dict(
+        model=model.name,
+        train=_text(train),
+        loss=loss,
+        method=method,
+        starts=starts,
+        steps=steps,
+        warmup_years=warmup_years,
+        seed=seed,
+    )
+    points, train_loss = _search(
+        model, windows["train"], usable, settings, _fingerprint(data, usable, settings), checkpoint, resume, progress
+    )
     return _result(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
 
 
@@ -224,11 +241,16 @@ def _usable(data: xr.Dataset, train: Window, skip: bool) -> np.ndarray:
     if bad.any():
         names = ", ".join(map(str, data["basin"].values[bad][:5])) + (", ..." if bad.sum() > 5 else "")
         if not skip or bad.all():
-            raise ValueError(f"qobs must vary in the training period; it is missing or constant there in {bad.sum()} of "
-                             f"{bad.size} basins ({names}): choose another period, or set skip_unusable to leave them "
-                             "out.")
-        warnings.warn(f"{bad.sum()} of {bad.size} basins have no usable observation in the training period and are left "
-                      f"out, their results NaN: {names}.", stacklevel=3)
+            raise ValueError(
+                f"qobs must vary in the training period; it is missing or constant there in {bad.sum()} of "
+                f"{bad.size} basins ({names}): choose another period, or set skip_unusable to leave them "
+                "out."
+            )
+        warnings.warn(
+            f"{bad.sum()} of {bad.size} basins have no usable observation in the training period and are left "
+            f"out, their results NaN: {names}.",
+            stacklevel=3,
+        )
     return np.flatnonzero(~bad)
 
 
@@ -237,7 +259,7 @@ def _fingerprint(data: xr.Dataset, usable: np.ndarray, settings: dict) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
     for name in ("prcp", "tmean", "pet", "qobs"):
-        digest.update(np.ascontiguousarray(data[name].values[:: max(1, data.sizes["time"] // 64)]).tobytes())
+        digest.update(np.ascontiguousarray(data[name].values))
     return digest.hexdigest()
 
 
@@ -247,22 +269,33 @@ def _search(model, train, usable, settings, fingerprint, checkpoint, resume, pro
     size = n_starts if settings["method"] == "gradient" else max(8, 6 * n_starts)
     # An evolution's population runs in slices, so only one slice of members counts.
     lot = max(1, int(CHUNK_BYTES / (4 * len(train.obs) * min(size, max(n_starts, Objective.SLICE)))))
-    lots = [usable[i: i + lot] for i in range(0, len(usable), lot)]
+    lots = [usable[i : i + lot] for i in range(0, len(usable), lot)]
     state = _read_checkpoint(checkpoint, fingerprint) if resume else None
     finished = state["finished"] if state else []
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
-    bar = tqdm(total=len(lots) * steps, initial=0, disable=not progress, unit="step", dynamic_ncols=True,
-               desc=f"calibrate {model.name}, {len(usable)} basins x {size}")
+    bar = tqdm(
+        total=len(lots) * steps,
+        initial=0,
+        disable=not progress,
+        unit="step",
+        dynamic_ncols=True,
+        desc=f"calibrate {model.name}, {len(usable)} basins x {size}",
+    )
     bar.update(len(finished) * steps)
+    unfinished = state["search"] if state else None
     for i in range(len(finished), len(lots)):
         basins = lots[i] if len(lots) > 1 or len(usable) < train.obs.shape[1] else slice(None)
         objective = Objective(model, train, settings["loss"], basins)
         start = starting_points(n_parameters, len(lots[i]), size, seed, train.obs.dtype)
-        search = (GradientSearch(objective, start, steps) if settings["method"] == "gradient"
-                  else EvolutionSearch(objective, start, steps, seed + i))
-        if state and state["search"] and i == len(state["finished"]):
-            search.load_state_dict(state["search"])
+        search = (
+            GradientSearch(objective, start, steps)
+            if settings["method"] == "gradient"
+            else EvolutionSearch(objective, start, steps, seed + i)
+        )
+        if unfinished:
+            search.load_state_dict(unfinished)
             bar.update(search.done)
+            unfinished = None
         saved = time.monotonic()
         while search.done < steps:
             began = time.perf_counter()
@@ -270,7 +303,7 @@ def _search(model, train, usable, settings, fingerprint, checkpoint, resume, pro
             rate = search.evaluations_per_step * len(lots[i]) * objective.n_steps / (time.perf_counter() - began)
             bar.set_postfix_str(f"median loss {search.best_loss.amin(1).median():.4f}, {rate / 1e6:.0f} M cell-steps/s")
             bar.update()
-            if checkpoint and time.monotonic() - saved > 20:
+            if checkpoint and time.monotonic() - saved > SAVE_EVERY:
                 _write_checkpoint(checkpoint, fingerprint, finished, search.state_dict())
                 saved = time.monotonic()
         order = search.best_loss.argsort(1)[:, :n_starts]
@@ -294,8 +327,10 @@ def _read_checkpoint(path, fingerprint: str) -> dict | None:
         return None
     state = torch.load(path, weights_only=True)
     if state["fingerprint"] != fingerprint:
-        raise ValueError(f"checkpoint {path} is of another calibration (settings, basins or data differ); expected the "
-                         "same: run without resume, or with the arguments of the first run.")
+        raise ValueError(
+            f"checkpoint {path} is of another calibration (settings, basins or data differ); expected the "
+            "same: run without resume, or with the arguments of the first run."
+        )
     return state
 
 
@@ -311,22 +346,42 @@ def _result(data, model, windows, periods, usable, points, train_loss, ensemble,
         out[(slice(None),) * axis + (usable,)] = values
         return out
 
-    ds = xr.Dataset(coords={"basin": data["basin"], "start": np.arange(n_starts), "member": list(MEMBERS),
-                            "period": list(periods), "parameter": list(names)})
+    ds = xr.Dataset(
+        coords={
+            "basin": data["basin"],
+            "start": np.arange(n_starts),
+            "member": list(MEMBERS),
+            "period": list(periods),
+            "parameter": list(names),
+        }
+    )
     ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
     values = model.parameters_from_unit(dict(zip(names, points.unbind(0), strict=True)))
     for name in names:
         v = model.variable(name)
-        ds[name] = (("basin", "start"), full(values[name].numpy()),
-                    dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper))
-    ds["train_loss"] = (("basin", "start"), full(train_loss.numpy()),
-                        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}; starts are sorted by it"))
+        ds[name] = (
+            ("basin", "start"),
+            full(values[name].numpy()),
+            dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper),
+        )
+    ds["train_loss"] = (
+        ("basin", "start"),
+        full(train_loss.numpy()),
+        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}; starts are sorted by it"),
+    )
     near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
-    ds["at_bound"] = (("parameter", "basin", "start"), full(near.astype(np.float32), 1),
-                      dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"))
-    ds.attrs.update(ensemble_size=ensemble, title=f"{model.title}, calibrated",
-                    pet_method=str(data["pet"].attrs.get("method", "as in the data")),
-                    citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])), **settings)
+    ds["at_bound"] = (
+        ("parameter", "basin", "start"),
+        full(near.astype(np.float32), 1),
+        dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
+    )
+    ds.attrs.update(
+        ensemble_size=ensemble,
+        title=f"{model.title}, calibrated",
+        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+        citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])),
+        **settings,
+    )
 
     flows = []
     for p, (period, w) in enumerate(windows.items()):
@@ -339,36 +394,56 @@ def _result(data, model, windows, periods, usable, points, train_loss, ensemble,
                 flow = objective.flow(points[:, part])
                 wet = objective.flow(points[:, part, :1], _wet_state(model, values, part))
             unsettled.append(_difference(flow[:, :, :1], wet, w.n_warmup))
-            flow = flow[w.n_warmup:]
-            obs = w.obs[w.n_warmup:, usable[part]].numpy()
+            flow = flow[w.n_warmup :]
+            obs = w.obs[w.n_warmup :, usable[part]].numpy()
             kept = flow[:, :, :ensemble]
             members.append(torch.stack([flow[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy())
             start_nse.append(np.stack([metrics.nse(flow[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
         members = full(np.concatenate(members, 2), 2)
         if p == 0:
-            ds["nse_start"] = (("period", "basin", "start"), np.full((len(windows), n_basins, n_starts), np.nan),
-                               dict(units="1", long_name="NSE of every start"))
-            ds["warmup_difference"] = (("period", "basin"), np.full((len(windows), n_basins), np.nan),
-                                       dict(units="1", long_name="flow from empty and from full stores, largest difference "
-                                            "in the first 30 days scored, over the mean flow"))
+            ds["nse_start"] = (
+                ("period", "basin", "start"),
+                np.full((len(windows), n_basins, n_starts), np.nan),
+                dict(units="1", long_name="NSE of every start"),
+            )
+            ds["warmup_difference"] = (
+                ("period", "basin"),
+                np.full((len(windows), n_basins), np.nan),
+                dict(
+                    units="1",
+                    long_name="flow from empty and from full stores, largest difference "
+                    "in the first 30 days scored, over the mean flow",
+                ),
+            )
         ds["nse_start"][p] = full(np.concatenate(start_nse))
         ds["warmup_difference"][p] = full(np.concatenate(unsettled))
         late = np.flatnonzero(ds["warmup_difference"][p].values > SETTLED)
         if late.size:
-            warnings.warn(f"after the warm-up of the {period} period ({w.n_warmup} days), two initial states still differ by "
-                          f"more than {SETTLED:.0%} of the mean flow in {late.size} of {n_basins} basins "
-                          f"({', '.join(map(str, data['basin'].values[late][:5]))}{', ...' if late.size > 5 else ''}); "
-                          "a longer warm-up would settle them.", stacklevel=3)
-        obs = w.obs[w.n_warmup:].numpy()
+            warnings.warn(
+                f"after the warm-up of the {period} period ({w.n_warmup} days), two initial states still differ by "
+                f"more than {SETTLED:.0%} of the mean flow in {late.size} of {n_basins} basins "
+                f"({', '.join(map(str, data['basin'].values[late][:5]))}{', ...' if late.size > 5 else ''}); "
+                "a longer warm-up would settle them.",
+                stacklevel=3,
+            )
+        obs = w.obs[w.n_warmup :].numpy()
         for m in range(len(MEMBERS)):
             for score, x in metrics.score(members[m], obs).items():
                 if score not in ds:
-                    ds[score] = (("period", "member", "basin"),
-                                 np.full((len(windows), len(MEMBERS), n_basins), np.nan), dict(units="1"))
+                    ds[score] = (
+                        ("period", "member", "basin"),
+                        np.full((len(windows), len(MEMBERS), n_basins), np.nan),
+                        dict(units="1"),
+                    )
                 ds[score][p, m] = x
         span = period_slice(data["time"].values, periods[period])
-        flows.append(xr.DataArray(members, dims=("member", "time", "basin"),
-                                  coords={"time": data["time"].values[span], "basin": data["basin"].values}))
+        flows.append(
+            xr.DataArray(
+                members,
+                dims=("member", "time", "basin"),
+                coords={"time": data["time"].values[span], "basin": data["basin"].values},
+            )
+        )
     # Periods may overlap; the flow of a day is the one of the first period that holds it.
     flow = xr.concat(flows, "time").drop_duplicates("time").sortby("time")
     ds["flow"] = flow[:2].assign_attrs(units="mm d-1", long_name="routed streamflow")
@@ -394,14 +469,25 @@ def _difference(flow: Tensor, wet: Tensor, n_warmup: int) -> np.ndarray:
 def scores_table(result: xr.Dataset, member: str = "best"):
     """Scores of one member as a table: a row for each basin, a column for each period and score."""
     columns = [name for name in metrics.NAMES if name in result]
-    table = {f"{period}_{name}": result[name].sel(period=period, member=member).values
-             for period in result["period"].values for name in columns}
+    table = {
+        f"{period}_{name}": result[name].sel(period=period, member=member).values
+        for period in result["period"].values
+        for name in columns
+    }
     return xr.Dataset({k: ("basin", v) for k, v in table.items()}, coords={"basin": result["basin"]}).to_dataframe()[
-        list(table)]
+        list(table)
+    ]
 
 
-def simulate_calibrated(parameters: xr.Dataset, data: xr.Dataset, *, period=None, member="best", fluxes=("streamflow",),
-                        warmup_years: float = 3.0) -> xr.Dataset:
+def simulate_calibrated(
+    parameters: xr.Dataset,
+    data: xr.Dataset,
+    *,
+    period=None,
+    member="best",
+    fluxes=("streamflow",),
+    warmup_years: float = 3.0,
+) -> xr.Dataset:
     """Run stored parameters over a period.
 
     Parameters
@@ -433,11 +519,15 @@ def simulate_calibrated(parameters: xr.Dataset, data: xr.Dataset, *, period=None
         raise ValueError(f"unknown member '{member}'; expected {' or '.join(MEMBERS)}.")
     unknown = [name for name in fluxes if name not in model.output_names]
     if unknown:
-        raise ValueError(f"model {model.name} has no flux '{unknown[0]}'; expected any of {', '.join(model.output_names)}.")
+        raise ValueError(
+            f"model {model.name} has no flux '{unknown[0]}'; expected any of {', '.join(model.output_names)}."
+        )
     missing = [str(b) for b in data["basin"].values if b not in parameters["basin"].values]
     if missing:
-        raise ValueError(f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); choose "
-                         "basins that were calibrated.")
+        raise ValueError(
+            f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); choose "
+            "basins that were calibrated."
+        )
     check_dataset(data, forcing_names=model.forcing_names)
     if period is None:
         period = (data["time"].values[0], data["time"].values[-1])
@@ -447,11 +537,19 @@ def simulate_calibrated(parameters: xr.Dataset, data: xr.Dataset, *, period=None
     n_starts = 1 if member == "best" else int(parameters.attrs["ensemble_size"])
     stored = parameters.sel(basin=data["basin"].values).isel(start=slice(0, n_starts))
     dtype = w.obs.dtype
-    values = {n: torch.as_tensor(stored[n].values).to(dtype) for n in model.parameter_names + model.routing_parameter_names}
-    left_out = [str(b) for b, bad in zip(data["basin"].values, np.isnan(stored["fc"].values).any(1), strict=True) if bad]
+    values = {
+        n: torch.as_tensor(stored[n].values).to(dtype) for n in model.parameter_names + model.routing_parameter_names
+    }
+    left_out = [
+        str(b) for b, bad in zip(data["basin"].values, np.isnan(stored["fc"].values).any(1), strict=True) if bad
+    ]
     if left_out:
-        raise ValueError(f"{len(left_out)} basins were left out of the calibration ({', '.join(left_out[:5])}); choose others.")
-    out = xr.Dataset(coords={"time": data["time"].values[period_slice(data["time"].values, period)], "basin": data["basin"]})
+        raise ValueError(
+            f"{len(left_out)} basins were left out of the calibration ({', '.join(left_out[:5])}); choose others."
+        )
+    out = xr.Dataset(
+        coords={"time": data["time"].values[period_slice(data["time"].values, period)], "basin": data["basin"]}
+    )
     with torch.no_grad():
         others = [name for name in fluxes if name != "streamflow"]
         series = {}
@@ -463,7 +561,12 @@ def simulate_calibrated(parameters: xr.Dataset, data: xr.Dataset, *, period=None
     for name in fluxes:
         v = model.variable(name)
         meaning = "routed streamflow" if name == "streamflow" else v.meaning
-        out[name] = (("time", "basin"), series[name][w.n_warmup:].numpy(), dict(units=v.unit, long_name=meaning))
-    out.attrs.update(model=model.name, member=member, title=f"{model.title}, simulated", pet_method=str(
-        data["pet"].attrs.get("method", "as in the data")), citation=str(parameters.attrs.get("citation", "")))
+        out[name] = (("time", "basin"), series[name][w.n_warmup :].numpy(), dict(units=v.unit, long_name=meaning))
+    out.attrs.update(
+        model=model.name,
+        member=member,
+        title=f"{model.title}, simulated",
+        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+        citation=str(parameters.attrs.get("citation", "")),
+    )
     return out

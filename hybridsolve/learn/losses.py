@@ -92,9 +92,7 @@ class _Loss:
 
     def __init__(self, obs, *, dtype=None):
         if not isinstance(obs, torch.Tensor):
-            raise TypeError(
-                f"obs must be a torch tensor, found {type(obs).__name__}: wrap it in torch.as_tensor."
-            )
+            raise TypeError(f"obs must be a torch tensor, found {type(obs).__name__}: wrap it in torch.as_tensor.")
         if obs.ndim != 2 or obs.shape[0] == 0 or obs.shape[1] == 0:
             raise ValueError(
                 f"obs must be [T, B] (days x basins), none empty, found shape {tuple(obs.shape)}: starts "
@@ -102,9 +100,7 @@ class _Loss:
             )
         dtype = obs.dtype if dtype is None else dtype
         if dtype not in (torch.float32, torch.float64):
-            raise TypeError(
-                f"dtype must be torch.float32 or torch.float64, found {dtype}: give the dtype of sim."
-            )
+            raise TypeError(f"dtype must be torch.float32 or torch.float64, found {dtype}: give the dtype of sim.")
         if obs.requires_grad:
             raise ValueError("obs must be constant, found requires_grad=True: give obs.detach().")
         if bool(torch.isinf(obs).any()):
@@ -121,9 +117,7 @@ class _Loss:
 
     def _check(self, sim):
         if not isinstance(sim, torch.Tensor):
-            raise TypeError(
-                f"sim must be a torch tensor, found {type(sim).__name__}: wrap it in torch.as_tensor."
-            )
+            raise TypeError(f"sim must be a torch tensor, found {type(sim).__name__}: wrap it in torch.as_tensor.")
         if sim.ndim not in (2, 3) or sim.shape[:2] != self.mask.shape or sim.shape[-1] == 0:
             t, b = self.mask.shape
             raise ValueError(
@@ -196,8 +190,7 @@ class _SeriesLoss(_Loss):
         if length not in self._slices:
             missing = [(~self.mask[i : i + length]).unsqueeze(1) for i in range(0, steps, length)]
             self._slices[length] = [
-                (i * length, min(steps, (i + 1) * length), m if bool(m.any()) else None)
-                for i, m in enumerate(missing)
+                (i * length, min(steps, (i + 1) * length), m if bool(m.any()) else None) for i, m in enumerate(missing)
             ]
         return self._slices[length]
 
@@ -378,10 +371,7 @@ class KGE(_SeriesLoss):
         # The gradient is a + b * (sim - centre) + c * (obs - mean), with three numbers per series.
         steepness = torch.where(value == 0, 0.0, 1.0 / torch.where(value == 0, 1.0, value))
         c = torch.where(constant, 0.0, (r - 1) / (n * sd * self._sd)) * steepness
-        b = (
-            torch.where(constant, 0.0, (alpha - 1) / (n * sd * self._sd) - (r - 1) * r / (n * sd * sd))
-            * steepness
-        )
+        b = torch.where(constant, 0.0, (alpha - 1) / (n * sd * self._sd) - (r - 1) * r / (n * sd * sd)) * steepness
         a = (beta - 1) / (n * self._mean) * steepness - b * shift
         a, b, c = a.to(self.dtype), b.to(self.dtype), c.to(self.dtype)
         for start, stop, missing in walk:
@@ -406,8 +396,7 @@ class _BatchLoss(_Loss):
         super().__init__(obs, dtype=dtype)
         if not bool(self.mask.any()):
             raise UnusableObservations(
-                "obs must be present on at least one day of the batch, found none: draw another batch or "
-                "window.",
+                "obs must be present on at least one day of the batch, found none: draw another batch or window.",
                 list(range(self.mask.shape[1])),
             )
         self._count = int(self.n.sum())
@@ -462,9 +451,7 @@ class RmseComb(_BatchLoss):
         linear = self._mean((sim - obs).square(), sim)
         log_s, log_o = (torch.log10(torch.sqrt(x + 1e-6) + 0.1) for x in (sim, obs))
         # Missing days are zero in both, hence differ by nothing; the gradient at L(0) is finite.
-        return (1.0 - self.alpha) * _root(linear) + self.alpha * _root(
-            self._mean((log_s - log_o).square(), sim)
-        )
+        return (1.0 - self.alpha) * _root(linear) + self.alpha * _root(self._mean((log_s - log_o).square(), sim))
 
 
 class NSEBatch(_BatchLoss):

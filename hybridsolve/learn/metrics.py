@@ -49,9 +49,7 @@ class _Pair:
         sim, obs = np.asarray(sim), np.asarray(obs)
         for name, a in (("sim", sim), ("obs", obs)):
             if a.dtype.kind not in "fiu":
-                raise TypeError(
-                    f"{name} must hold real numbers, found dtype {a.dtype}: convert it to float64."
-                )
+                raise TypeError(f"{name} must hold real numbers, found dtype {a.dtype}: convert it to float64.")
             if a.ndim != 2:
                 raise ValueError(
                     f"{name} must be [T, B] (days x basins), found shape {a.shape}: give one basin as [T, 1]."
@@ -62,9 +60,7 @@ class _Pair:
                 "to the scored period and order both by the same basins."
             )
         if obs.shape[0] == 0:
-            raise ValueError(
-                "obs must hold at least one day, found T = 0: check the bounds of the scored period."
-            )
+            raise ValueError("obs must hold at least one day, found T = 0: check the bounds of the scored period.")
         obs = np.ascontiguousarray(obs.T, dtype=np.float64)
         sim = np.ascontiguousarray(sim.T, dtype=np.float64)
         if np.isinf(obs).any():
@@ -382,9 +378,7 @@ def n_valid(sim, obs):
 
 def _share(name, value):
     if not 0.0 < value <= 1.0:
-        raise ValueError(
-            f"{name} must be a share of the days in (0, 1], found {value}: two percent are 0.02."
-        )
+        raise ValueError(f"{name} must be a share of the days in (0, 1], found {value}: two percent are 0.02.")
 
 
 def score(sim, obs):
@@ -451,9 +445,7 @@ def summary(scores):
     for name, values in scores.items():
         values = np.asarray(values, dtype=np.float64)
         if values.ndim != 1 or values.size == 0:
-            raise ValueError(
-                f"scores[{name!r}] must be [B] with B >= 1, found shape {values.shape}: one per basin."
-            )
+            raise ValueError(f"scores[{name!r}] must be [B] with B >= 1, found shape {values.shape}: one per basin.")
         if length is not None and values.size != length:
             raise ValueError(
                 f"scores[{name!r}] must hold {length} basins like the scores before it, found "

@@ -1,4 +1,4 @@
-"""What a calibration leaves in a folder: parameters, flows, scores, figures, and a log of when test scores were seen."""
+"""What a calibration leaves in a folder: parameters, flows, scores, figures, and a log of looks at the test score."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from .calibration import MEMBERS, scores_table
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
 
 
-def write(result: xr.Dataset, folder: str | Path, *, basin: str | None = None, references=(), command=None) -> list[Path]:
+def write(
+    result: xr.Dataset, folder: str | Path, *, basin: str | None = None, references=(), command=None
+) -> list[Path]:
     """Write a calibration's result.
 
     Parameters
@@ -29,8 +31,8 @@ def write(result: xr.Dataset, folder: str | Path, *, basin: str | None = None, r
     basin : str, optional
         Whose hydrograph is drawn; the basin of median score if left out.
     references : sequence of path
-        CSV files with columns `basin` and `nse` of other models, drawn dashed beside ours. Their periods and forcing are
-        their own, and the figure says so.
+        CSV files with columns `basin` and `nse` of other models, drawn dashed beside ours. Their periods and forcing
+        are their own, and the figure says so.
     command : str, optional
         Recorded as provenance.
 
@@ -43,14 +45,15 @@ def write(result: xr.Dataset, folder: str | Path, *, basin: str | None = None, r
     seed = int(result.attrs["seed"])
     flows = result[FLOWS].assign_attrs(result.attrs)
     written = [
-        write_netcdf(result.drop_vars([*FLOWS, "time"]), folder / "calibration.nc",
-                     command=command, seed=seed),
+        write_netcdf(result.drop_vars([*FLOWS, "time"]), folder / "calibration.nc", command=command, seed=seed),
         write_netcdf(flows, folder / "streamflow.nc", command=command, seed=seed),
     ]
     for member in MEMBERS:
         table = scores_table(result, member)
         written.append(write_text_atomic(folder / f"scores_{member}.csv", table.to_csv(float_format="%.5f")))
-    written += [plot.save(figure, folder / f"{name}.png") for name, figure in figures(result, basin, references).items()]
+    written += [
+        plot.save(figure, folder / f"{name}.png") for name, figure in figures(result, basin, references).items()
+    ]
     if "test" in result["period"].values:
         _log_test_look(result, folder / "test_looks.log", command)
     return [path for path in written if path]
@@ -61,21 +64,27 @@ def figures(result: xr.Dataset, basin: str | None = None, references=()) -> dict
     model = models.get(result.attrs["model"])
     periods = list(result["period"].values)
     last = periods[-1]
-    series = {f"{member}, {period}": result["nse"].sel(period=period, member=member).values
-              for period in periods for member in MEMBERS}
+    series = {
+        f"{member}, {period}": result["nse"].sel(period=period, member=member).values
+        for period in periods
+        for member in MEMBERS
+    }
     made = {"scores": plot.score_distribution(series, "NSE", _references(result, references) or None)}
     nse = result["nse"].sel(period=last, member="best").values
     if "lat" in result.coords and "lon" in result.coords:
-        made["map"] = plot.score_map(result["lat"].values, result["lon"].values, nse,
-                                     f"NSE, {last}")
+        made["map"] = plot.score_map(result["lat"].values, result["lon"].values, nse, f"NSE, {last}")
     if result.sizes["start"] > 1:
         train = result["nse_start"].sel(period="train").values
         made["starts"] = plot.start_spread(train, np.zeros(len(train), dtype=int), "training NSE")
     names = [str(n) for n in result["parameter"].values]
     rows = [model.variable(n) for n in names]
     made["parameters"] = plot.parameter_bounds(
-        np.stack([result[n].values[:, 0] for n in names], 1), [v.lower for v in rows], [v.upper for v in rows],
-        [f"{v.name} ({v.unit})" for v in rows], result["at_bound"].values[:, :, 0].T == 1)
+        np.stack([result[n].values[:, 0] for n in names], 1),
+        [v.lower for v in rows],
+        [v.upper for v in rows],
+        [f"{v.name} ({v.unit})" for v in rows],
+        result["at_bound"].values[:, :, 0].T == 1,
+    )
     made["hydrograph"] = _hydrograph(result, last, nse, basin)
     return made
 
@@ -105,15 +114,23 @@ def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | N
     days = slice(0, min(3 * 366, flow.sizes["time"]))
     shown = result[["flow", "obs", "flow_lowest", "flow_highest"]].isel(basin=at).sel(time=flow["time"][days])
     return plot.hydrograph(
-        shown["time"].values, shown["obs"].values, shown["flow"].sel(member="best").values,
-        title=f"Basin {ids[at]}, {period} period", score_text=f"NSE {nse[at]:.2f} over the {period} period",
-        spread=(shown["flow_lowest"].values, shown["flow_highest"].values) if result.attrs["ensemble_size"] > 1 else None)
+        shown["time"].values,
+        shown["obs"].values,
+        shown["flow"].sel(member="best").values,
+        title=f"Basin {ids[at]}, {period} period",
+        score_text=f"NSE {nse[at]:.2f} over the {period} period",
+        spread=(shown["flow_lowest"].values, shown["flow_highest"].values)
+        if result.attrs["ensemble_size"] > 1
+        else None,
+    )
 
 
 def _log_test_look(result: xr.Dataset, path: Path, command: str | None) -> None:
     """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not."""
-    medians = ", ".join(f"{m} {metrics.summary({'nse': result['nse'].sel(period='test', member=m).values})['nse']['median']:.4f}"
-                        for m in MEMBERS)
+    medians = ", ".join(
+        f"{m} {metrics.summary({'nse': result['nse'].sel(period='test', member=m).values})['nse']['median']:.4f}"
+        for m in MEMBERS
+    )
     before = path.read_text() if path.exists() else ""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command or 'hybridsolve.calibrate()'}\n")
@@ -122,17 +139,22 @@ def _log_test_look(result: xr.Dataset, path: Path, command: str | None) -> None:
 def text(result: xr.Dataset) -> str:
     """The result in a few lines: medians over ALL basins, failures counted beside them."""
     a = result.attrs
-    lines = [f"{models.get(a['model']).title}, {result.sizes['basin']} basins, {a['starts']} starts, {a['method']}, loss "
-             f"{a['loss']}, PET {a['pet_method']}, ensemble of {a['ensemble_size']}",
-             f"{'':12}{'':10}" + "".join(f"{n:>9}" for n in ("NSE", "KGE", "bias %", "FHV %", "FLV %", "failed"))]
+    lines = [
+        f"{models.get(a['model']).title}, {result.sizes['basin']} basins, {a['starts']} starts, {a['method']}, loss "
+        f"{a['loss']}, PET {a['pet_method']}, ensemble of {a['ensemble_size']}",
+        f"{'':12}{'':10}" + "".join(f"{n:>9}" for n in ("NSE", "KGE", "bias %", "FHV %", "FLV %", "failed")),
+    ]
     for period in result["period"].values:
         for member in MEMBERS:
-            s = metrics.summary({n: result[n].sel(period=period, member=member).values
-                                 for n in ("nse", "kge", "pbias", "fhv", "flv")})
+            s = metrics.summary(
+                {n: result[n].sel(period=period, member=member).values for n in ("nse", "kge", "pbias", "fhv", "flv")}
+            )
             numbers = [s[n]["median"] for n in ("nse", "kge", "pbias", "fhv", "flv")]
             lines.append(f"{period:12}{member:10}" + "".join(f"{x:9.3f}" for x in numbers) + f"{s['nse']['n_nan']:9d}")
     bound = result["at_bound"].isel(start=0)
     share = bound.mean("basin").values
-    lines.append("at a bound (share of basins): " + ", ".join(
-        f"{n} {x:.0%}" for n, x in zip(result["parameter"].values, share, strict=True) if x > 0.05))
+    lines.append(
+        "at a bound (share of basins): "
+        + ", ".join(f"{n} {x:.0%}" for n, x in zip(result["parameter"].values, share, strict=True) if x > 0.05)
+    )
     return "\n".join(lines)

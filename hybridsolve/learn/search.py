@@ -60,8 +60,14 @@ class GradientSearch:
         self.done += 1
 
     def state_dict(self) -> dict:
-        return dict(done=self.done, logits=self.logits.detach(), best=self.best, best_loss=self.best_loss,
-                    optimizer=self.optimizer.state_dict(), schedule=self.schedule.state_dict())
+        return dict(
+            done=self.done,
+            logits=self.logits.detach(),
+            best=self.best,
+            best_loss=self.best_loss,
+            optimizer=self.optimizer.state_dict(),
+            schedule=self.schedule.state_dict(),
+        )
 
     def load_state_dict(self, state: dict) -> None:
         self.done, self.best, self.best_loss = state["done"], state["best"], state["best_loss"]
@@ -124,11 +130,14 @@ class EvolutionSearch:
         second = torch.randint(1, size - 1, shape, generator=self.random)
         second = second + (second >= first)
         here = torch.arange(size).expand(shape)
-        trial = self.best + factor * (members(leader) - self.best + members((here + first) % size)
-                                      - members((here + second) % size))
+        trial = self.best + factor * (
+            members(leader) - self.best + members((here + first) % size) - members((here + second) % size)
+        )
         trial = torch.where(trial < 0, self.best / 2, torch.where(trial > 1, (1 + self.best) / 2, trial))
         crossed = self._uniform((n_parameters, *shape)) < crossover
-        crossed |= torch.arange(n_parameters)[:, None, None] == torch.randint(n_parameters, shape, generator=self.random)
+        crossed |= torch.arange(n_parameters)[:, None, None] == torch.randint(
+            n_parameters, shape, generator=self.random
+        )
         trial = torch.where(crossed, trial, self.best)
 
         loss = self.objective(trial)
@@ -140,8 +149,14 @@ class EvolutionSearch:
         self.done += 1
 
     def state_dict(self) -> dict:
-        return dict(done=self.done, best=self.best, best_loss=self.best_loss, factor=self.factor,
-                    crossover=self.crossover, random=self.random.get_state())
+        return dict(
+            done=self.done,
+            best=self.best,
+            best_loss=self.best_loss,
+            factor=self.factor,
+            crossover=self.crossover,
+            random=self.random.get_state(),
+        )
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("done", "best", "best_loss", "factor", "crossover"):

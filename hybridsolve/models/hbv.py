@@ -148,9 +148,23 @@ def reference_step(f, p, s):
     slz = slz - q2
 
     state = dict(snowpack=snowpack, meltwater=meltwater, sm=sm, suz=suz, slz=slz)
-    fluxes.update(streamflow=q0 + q1 + q2, q0=q0, q1=q1, q2=q2, aet=aet, swe=snowpack, recharge=recharge,
-                  excess=excess, infiltration=infiltration, percolation=percolation, evapfactor=evapfactor,
-                  rain=rain, snowfall=snowfall, melt=melt, refreezing=refreezing)
+    fluxes.update(
+        streamflow=q0 + q1 + q2,
+        q0=q0,
+        q1=q1,
+        q2=q2,
+        aet=aet,
+        swe=snowpack,
+        recharge=recharge,
+        excess=excess,
+        infiltration=infiltration,
+        percolation=percolation,
+        evapfactor=evapfactor,
+        rain=rain,
+        snowfall=snowfall,
+        melt=melt,
+        refreezing=refreezing,
+    )
     return state, fluxes
 
 

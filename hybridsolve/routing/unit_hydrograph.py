@@ -1,6 +1,6 @@
 """The gamma unit hydrograph: runoff of a catchment, delayed and spread on its way to the gauge.
 
-Source: Nash (1957) for the gamma form; Feng et al. (2022, doi 10.1029/2022WR032404) for the 15 ordinates and the bounds.
+Sources: Nash (1957) for the gamma form; Feng et al. (2022, doi 10.1029/2022WR032404) for 15 ordinates and the bounds.
 """
 
 from __future__ import annotations
@@ -13,26 +13,15 @@ from .. import ops
 LENGTH = 15  # ordinates
 
 
-def ordinates(a: Tensor, b: Tensor) -> Tensor:
-    """The unit hydrograph's ordinates, which sum to 1.
-
-    ``w_k = t_k^(a' - 1) exp(-t_k / th)``, normalised, at ``t_k = k + 0.5``, with ``a' = max(a, 0) + 0.1`` and
-    ``th = max(b, 0) + 0.5``. The gamma density's own factor falls away with the sum.
-
-    Parameters
-    ----------
-    a, b : Tensor ``[B]``
-        Shape (1) and scale (steps) as published, before the floors.
-
-    Returns
-    -------
-    Tensor ``[15, B]``
-    """
+def reference_unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None) -> Tensor:
+    """The oracle: what `unit_hydrograph` computes, in plain torch (equations in csrc/routing/unit_hydrograph.h)."""
     zero = torch.zeros_like(a)
     shape = torch.where(a >= 0, a, zero) + 0.1
     scale = torch.where(b >= 0, b, zero) + 0.5
     t = torch.arange(LENGTH, dtype=a.dtype, device=a.device)[:, None] + 0.5
-    return torch.softmax((shape - 1) * t.log() - t / scale, dim=0)
+    ordinates = torch.softmax((shape - 1) * t.log() - t / scale, dim=0)
+    inflow = torch.cat([q.new_zeros(LENGTH - 1, q.shape[1]) if memory is None else memory, q])
+    return sum(ordinates[k] * inflow[LENGTH - 1 - k : len(inflow) - k] for k in range(LENGTH))
 
 
 def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False):
@@ -61,8 +50,9 @@ def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = Non
         If a shape or dtype does not fit.
     """
     if q.dim() != 2 or q.shape[0] == 0 or q.shape[1] == 0:
-        raise ValueError(f"q must be [T, B] with at least one step and one basin; found {list(q.shape)}: "
-                         "reshape it, time first.")
+        raise ValueError(
+            f"q must be [T, B] with at least one step and one basin; found {list(q.shape)}: reshape it, time first."
+        )
     n_basins = q.shape[1]
     expected = {"a": (a, (n_basins,)), "b": (b, (n_basins,))}
     if memory is not None:
@@ -71,13 +61,14 @@ def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = Non
         if tuple(x.shape) != shape:
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}; found {list(x.shape)}: reshape it.")
         if x.dtype != q.dtype or x.device != q.device:
-            raise ValueError(f"{name} must be {q.dtype} on {q.device} as q is; found {x.dtype} on {x.device}: "
-                             "convert it with .to().")
+            raise ValueError(
+                f"{name} must be {q.dtype} on {q.device} as q is; found {x.dtype} on {x.device}: convert it with .to()."
+            )
     if q.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
     if memory is None:
         memory = q.new_zeros(LENGTH - 1, n_basins)
-    routed = ops.convolve(q, ordinates(a, b), memory)
+    routed = ops.unit_hydrograph(q, a, b, memory)
     if not return_memory:
         return routed
-    return routed, torch.cat([memory, q[-(LENGTH - 1):]])[-(LENGTH - 1):]
+    return routed, torch.cat([memory, q[-(LENGTH - 1) :]])[-(LENGTH - 1) :]

@@ -1,0 +1,182 @@
+"""Calibration: the searches find what was hidden, stop and resume to the same bits, and say what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+import hybridsolve as hs
+from hybridsolve.learn import report, search
+from hybridsolve.learn.calibration import Objective, calibrate, routed_flow, simulate_calibrated, window
+
+pytestmark = pytest.mark.filterwarnings("ignore:after the warm-up")
+TRAIN, TEST = "2002-01-01:2003-12-31", "2004-01-01:2004-12-31"
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Four basins whose flow is the model's own, with gaps: calibration can reach NSE 1."""
+    random = np.random.default_rng(0)
+    time = pd.date_range("2000-01-01", "2004-12-31")
+    n = len(time)
+    season = np.sin(2 * np.pi * time.dayofyear.to_numpy() / 365.25)[:, None]
+    ds = xr.Dataset(coords={"time": time, "basin": ["a", "b", "c", "d"]})
+    series = {
+        "prcp": ("mm d-1", random.gamma(0.4, 8.0, (n, 4))),
+        "tmean": ("degC", 6 + 9 * season + random.normal(0, 3, (n, 4))),
+        "pet": ("mm d-1", np.repeat(2 + 1.7 * season, 4, 1)),
+    }
+    for name, (units, values) in series.items():
+        ds[name] = (("time", "basin"), values.astype(np.float32), {"units": units})
+    model = hs.models.get("hbv11p")
+    truth = torch.as_tensor(random.uniform(0.2, 0.8, (16, 4, 1)), dtype=torch.float32)
+    names = model.parameter_names + model.routing_parameter_names
+    forcing = {name: torch.as_tensor(ds[name].values) for name in model.forcing_names}
+    flow = routed_flow(model, forcing, model.parameters_from_unit(dict(zip(names, truth, strict=True))))[:, :, 0].numpy()
+    flow[random.random(flow.shape) < 0.05] = np.nan
+    ds["qobs"] = (("time", "basin"), flow, {"units": "mm d-1"})
+    return ds.assign_coords(lat=("basin", [1.0, 2, 3, 4]), lon=("basin", [5.0, 6, 7, 8]))
+
+
+def run(data, **changes):
+    arguments = dict(model="hbv11p", train=TRAIN, starts=4, steps=40, warmup_years=1, progress=False)
+    return calibrate(data, **(arguments | changes))
+
+
+@pytest.mark.parametrize("method, steps", [("gradient", 60), ("evolution", 60)])
+def test_finds_the_flow_that_the_model_made(data, method, steps):
+    result = run(data, method=method, steps=steps, test=TEST)
+    assert (result["nse"].sel(period="train", member="best") > 0.93).all()
+    assert (result["nse"].sel(period="test", member="best") > 0.85).all()
+    assert (np.diff(result["train_loss"].values, axis=1) >= 0).all(), "starts are sorted by their loss"
+    np.testing.assert_allclose(1 - result["train_loss"], result["nse_start"].sel(period="train"), atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["kge", "nse_sqrt", "nse_log"])
+def test_every_loss_improves_its_own_score(data, loss):
+    score = lambda steps: float(run(data, loss=loss, steps=steps)[loss].sel(period="train", member="best").min())  # noqa: E731
+    assert score(40) > max(score(1), 0.8)
+
+
+def test_a_basin_does_not_depend_on_its_neighbours(data):
+    together, alone = run(data, steps=5), run(data.isel(basin=[2]), steps=5)
+    np.testing.assert_array_equal(together["fc"].values[2], alone["fc"].values[0])
+
+
+def test_lots_of_basins_give_the_same_result(data, monkeypatch):
+    whole = run(data, steps=5)
+    monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
+    xr.testing.assert_allclose(whole, run(data, steps=5), rtol=1e-4)  # torch's own exp rounds by place in memory
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["gradient", "evolution"])
+@pytest.mark.parametrize("lots", [False, True])
+def test_a_killed_run_resumes_to_the_same_bits(data, method, lots, tmp_path, monkeypatch):
+    if lots:
+        monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
+    whole = run(data, method=method, steps=8)
+    kind = {"gradient": search.GradientSearch, "evolution": search.EvolutionSearch}[method]
+    step, calls = kind.step, []
+
+    def dies(self):
+        if len(calls) == 13:
+            raise Killed
+        calls.append(1)
+        step(self)
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "step", dies)
+        patch.setattr("hybridsolve.learn.calibration.SAVE_EVERY", 0)
+        if lots:
+            with pytest.raises(Killed):
+                run(data, method=method, steps=8, checkpoint=checkpoint)
+        else:
+            calls.extend([1] * 8)
+            with pytest.raises(Killed):
+                run(data, method=method, steps=8, checkpoint=checkpoint)
+    counted = []
+    monkeypatch.setattr(kind, "step", lambda self: (counted.append(1), step(self))[1])
+    resumed = run(data, method=method, steps=8, checkpoint=checkpoint, resume=True)
+    xr.testing.assert_equal(whole, resumed)
+    assert len(counted) < (32 if lots else 8), "it went on, and did not begin again"
+    with pytest.raises(ValueError, match="another calibration"):
+        run(data, method=method, steps=9, checkpoint=checkpoint, resume=True)
+
+
+def test_gradient_of_the_objective(data):
+    model = hs.models.get("hbv11p")
+    double = data.astype(np.float64)
+    for name in ("prcp", "tmean", "pet", "qobs"):
+        double[name].attrs = data[name].attrs
+    objective = Objective(model, window(double, model, "2001-01-01:2001-06-30", 1), "nse")
+    points = search.starting_points(16, 4, 2, 1, torch.float64).requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(points).sum(), points)
+    torch.manual_seed(0)
+    direction, h = torch.randn_like(points), 1e-7
+    with torch.no_grad():
+        slope = (objective(points + h * direction) - objective(points - h * direction)).sum() / (2 * h)
+    torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-5, atol=0)
+
+
+def test_warm_up_is_taken_from_before_the_period_or_run_twice(data):
+    model = hs.models.get("hbv11p")
+    long = window(data, model, TEST, 3)
+    assert long.n_warmup == 1096 and not long.spun_up and long.obs[: long.n_warmup].isnan().all()
+    short = window(data, model, "2000-03-01:2001-12-31", 3)
+    assert short.spun_up and short.n_warmup == 365 + 60
+    torch.testing.assert_close(short.forcing["prcp"][:365], torch.as_tensor(data["prcp"].values[:365]))
+
+
+def test_unusable_basins_stop_the_run_or_are_left_out_by_name(data):
+    gap = data.copy(deep=True)
+    gap["qobs"].loc[dict(basin="b")] = np.nan
+    with pytest.raises(ValueError, match=r"qobs must vary .* missing or constant there in 1 of 4 basins \(b\)"):
+        run(gap)
+    with pytest.warns(UserWarning, match="left out, their results NaN: b"):
+        result = run(gap, steps=3, skip_unusable=True)
+    assert result["nse"].sel(basin="b").isnull().all() and result["nse"].drop_sel(basin="b").notnull().all()
+    np.testing.assert_array_equal(result["fc"].sel(basin="d"), run(data, steps=3)["fc"].sel(basin="d"))
+
+
+@pytest.mark.filterwarnings("ignore:after the warm-up")
+def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
+    result = run(data, steps=10, test=TEST)
+    written = report.write(result, tmp_path, basin="c", command="test")
+    assert {p.name for p in written} >= {"calibration.nc", "streamflow.nc", "scores_best.csv", "scores_ensemble.csv",
+                                         "map.png", "starts.png", "parameters.png", "hydrograph.png", "scores.png"}
+    assert not list(tmp_path.glob("*.tmp*"))
+    table = pd.read_csv(tmp_path / "scores_best.csv", index_col="basin")
+    np.testing.assert_allclose(table["test_nse"], result["nse"].sel(period="test", member="best"), atol=1e-5)
+    stored = xr.open_dataset(tmp_path / "calibration.nc").load()
+    assert stored["fc"].attrs["units"] == "mm" and stored.attrs["seed"] == 0 and stored.attrs["command"] == "test"
+    for member in ("best", "ensemble"):
+        again = simulate_calibrated(stored, data, period=TEST, member=member, fluxes=["streamflow", "sm"], warmup_years=1)
+        expected = result["flow"].sel(member=member, time=again["time"])
+        np.testing.assert_allclose(again["streamflow"], expected, rtol=1e-5, atol=1e-6)
+    assert "test NSE" in (tmp_path / "test_looks.log").read_text()
+    report.write(result, tmp_path)
+    assert len((tmp_path / "test_looks.log").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(method="magic"), "unknown method 'magic'"),
+        (dict(loss="rmse_comb"), "unknown loss 'rmse_comb'"),
+        (dict(model="hbv12"), "unknown model 'hbv12'"),
+        (dict(starts=0), "starts must be at least 1; found 0"),
+        (dict(ensemble=9), "ensemble must be at most the number of starts, 4; found 9"),
+        (dict(train="2003-01-01:2002-01-01"), "end after it starts"),
+        (dict(train="1990-01-01:2002-01-01"), "outside the data"),
+        (dict(resume=True), "resume needs the checkpoint's path"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(data, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(data, **changes)

@@ -1,0 +1,78 @@
+"""The command line, as a new user meets it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from hybridsolve import cli
+from hybridsolve.data import read_fulda, write_netcdf
+
+CALIBRATE = ["--train", "1980-01-01:1981-12-31", "--test", "1982-01-01:1982-12-31", "--warmup-years", "1",
+             "--starts", "3", "--steps", "10"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    pytest.importorskip("spotpy", reason="the Fulda's data come with spotpy")
+    return write_netcdf(read_fulda(), tmp_path_factory.mktemp("data") / "fulda.nc")
+
+
+def test_info_lists_models_and_backends(capsys):
+    assert cli.main(["info"]) == 0
+    said = capsys.readouterr().out
+    for word in ("hbv10", "hbv11p", "cfmax", "mm degC-1 d-1", "available", "reference"):
+        assert word in said
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_calibrate_then_simulate(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert cli.main(["calibrate", str(file), *CALIBRATE, "--out", str(out)]) == 0
+    assert "NSE" in capsys.readouterr().out
+    assert cli.main(["simulate", str(out / "calibration.nc"), str(file), "--period", "1982-01-01:1982-12-31",
+                     "--fluxes", "streamflow,swe", "--warmup-years", "1", "--out", str(tmp_path / "sim.nc")]) == 0
+    simulated = xr.open_dataset(tmp_path / "sim.nc")
+    assert simulated["streamflow"].attrs["units"] == "mm d-1" and "hybridsolve_version" in simulated.attrs
+    flow = xr.open_dataset(out / "streamflow.nc")["flow"].sel(member="best", time=simulated["time"])
+    np.testing.assert_allclose(simulated["streamflow"], flow, rtol=1e-5)
+
+
+def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
+    def command(out, *more):
+        return [sys.executable, "-m", "hybridsolve.cli", "calibrate", str(file), *CALIBRATE[:-1], "400", "--out", str(out),
+                *more]
+
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
+    environment = os.environ | {"HYBRIDSOLVE_SAVE_EVERY": "0"}
+    process = subprocess.Popen(command(tmp_path / "killed"), env=environment, **quiet)
+    while not (tmp_path / "killed" / "checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "calibration.nc").exists()
+    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, **quiet)
+    whole, resumed = (xr.open_dataset(tmp_path / name / "calibration.nc") for name in ("whole", "killed"))
+    xr.testing.assert_equal(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["calibrate", "absent.nc", *CALIBRATE], "absent.nc does not exist"),
+        (["calibrate", "fulda", *CALIBRATE, "--model", "hbv99"], "unknown model 'hbv99'; expected one of hbv10, hbv11p"),
+        (["calibrate", "fulda", *CALIBRATE, "--basins", "nowhere"], "nowhere"),
+        (["simulate", "absent.nc", "fulda"], "absent.nc does not exist"),
+    ],
+)
+def test_errors_are_one_sentence_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
