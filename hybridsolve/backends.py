@@ -183,14 +183,14 @@ def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, i
     Returns
     -------
     fluxes, final_state, checkpoints : Tensor
-        Checkpoints ``[ceil(T / interval), S, B, C]``, empty for interval 0.
+        Checkpoints ``[ceil(T / interval), S, C, B]``, empty for interval 0.
     """
     n_steps, n_basins, n_components = sizes
     state = state.contiguous()
     group = group_size(n_components, n_basins, reduced=not each)
     n_groups = -(-n_components // group)
     n_checkpoints = -(-n_steps // interval) if interval else 0
-    checkpoints = state.new_empty(n_checkpoints, *state.shape)
+    checkpoints = state.new_empty(n_checkpoints, len(state), n_components, n_basins)
     final_state = torch.empty_like(state)
     fluxes = state.new_empty(len(outputs), n_steps, *((n_components, n_basins) if each else (n_basins, n_groups)))
     call = _Call(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, checkpoints, group)
@@ -234,7 +234,7 @@ def adjoint(
         shape = (n_basins, n_groups if grouped else n_components)
         shape = (n_steps, *shape) if _is_per_step(p) else shape
         d_parameters.append(new(shape) if need else new(0))
-    d_state = new(checkpoints.shape[1:])
+    d_state = new(checkpoints.shape[1], n_basins, n_components)
     d_weights = new(n_basins, n_components) if needs[-1] else new(0)
     address = lambda x: x.data_ptr() if x.numel() else 0  # noqa: E731
     call = _Call(

@@ -66,7 +66,7 @@ def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each,
         else state.new_empty((len(outputs), n_steps, n_basins))
     )
     n_checkpoints = -(-n_steps // interval) if interval else 0
-    return series, state.new_empty(state.shape), state.new_empty((n_checkpoints, *state.shape))
+    return series, state.new_empty(state.shape), state.new_empty((n_checkpoints, state.shape[0], n_components, n_basins))
 
 
 _RUN = _define(
@@ -84,7 +84,7 @@ def _adjoint_fake(
     inputs = [
         *(x.shape for x in forcing),
         *(x.shape for x in parameters),
-        checkpoints.shape[1:],
+        (checkpoints.shape[1], *sizes[1:]),
         (0,) if weights is None else weights.shape,
     ]
     return [new(shape if need else (0,)) for shape, need in zip(inputs, needs, strict=True)]

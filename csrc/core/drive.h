@@ -71,7 +71,7 @@ template <class Model, class V> struct Block {
 
   Lanes<V> columns[MAX_UNITS];                        // [pack]: the column itself, for [.., B, G] arrays
   Lanes<V> forcing_lanes[MAX_UNITS][F];               // [pack]
-  Lanes<V> series[MAX_UNITS], d_series[MAX_UNITS];    // [unit]: for fluxes kept apart, and for their cotangents; the
+  Lanes<V> series[MAX_UNITS], d_series[MAX_UNITS];    // [unit]: for [.., C, B] arrays, and for cotangents; the
                                                       // cotangent of a sum is that of its pack's first unit
   Lanes<V> cells[MAX_UNITS];                          // [unit]: for [.., B, C] arrays
   int n_moving, moving[P];                            // the per-step parameters
@@ -87,14 +87,19 @@ template <class Model, class V> struct Block {
   V d_p[MAX_UNITS][P], d_s[MAX_UNITS][S], d_weight[MAX_UNITS];
   typename Lane<V>::bits forcing_fault, parameter_fault;
 
-  static constexpr int packs_per_block(int64_t group_size) { return group_size >= 4 ? 1 : 4 / int(group_size); }
-
+  // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
+  // that a small run would leave threads without work.
+  static int packs_per_block(const Run<T>& run) {
+    const int64_t packs = (run.n_basins * run.n_groups + L - 1) / L;
+    const int64_t most = run.group_size > 8 ? 1 : run.group_size > 2 ? 16 / run.group_size : 8;
+    return int(packs / 4 < 1 ? 1 : packs / 4 < most ? packs / 4 : most);
+  }
   static int64_t count(const Run<T>& run) {
-    const int64_t span = packs_per_block(run.group_size) * int64_t(L);
+    const int64_t span = packs_per_block(run) * int64_t(L);
     return (run.n_basins * run.n_groups + span - 1) / span;
   }
   static size_t tape_bytes(const Run<T>& run) {
-    return sizeof(Taped) * run.interval * packs_per_block(run.group_size) * run.group_size;
+    return sizeof(Taped) * run.interval * packs_per_block(run) * run.group_size;
   }
 
   explicit Block(const Run<T>& run_) : run(run_) {}
@@ -116,7 +121,7 @@ template <class Model, class V> struct Block {
   }
 
   int enter(int64_t block) {
-    const int64_t total = run.n_basins * run.n_groups, span = packs_per_block(run.group_size) * int64_t(L);
+    const int64_t total = run.n_basins * run.n_groups, span = packs_per_block(run) * int64_t(L);
     const int G = int(run.group_size);
     first_column = block * span;
     n_columns = span < total - first_column ? span : total - first_column;
@@ -155,7 +160,7 @@ template <class Model, class V> struct Block {
         }
         for (int l = 0; l < L; ++l)
           if (!cells[u].used[l]) lane(weight[u], l) = 0;
-        read_state(u, run.initial_state);
+        for (int i = 0; i < S; ++i) s[u][i] = load<V>(run.initial_state + i * cells_in_all(), cells[u]);
         for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], {0, 1e30});
       }
     }
@@ -165,13 +170,7 @@ template <class Model, class V> struct Block {
   }
 
   int64_t cells_in_all() const { return run.n_basins * run.n_components; }
-  void read_state(int u, const T* from) {
-    for (int i = 0; i < S; ++i) s[u][i] = load<V>(from + i * cells_in_all(), cells[u]);
-  }
-  void write_state(int u, T* to) const {
-    for (int i = 0; i < S; ++i) store(to + i * cells_in_all(), cells[u], s[u][i]);
-  }
-  const T* checkpoint(int64_t t) const { return run.checkpoints + t / run.interval * S * cells_in_all(); }
+  T* checkpoint(int64_t t) const { return run.checkpoints + t / run.interval * S * cells_in_all(); }
 
   // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which
   // way the loop goes.
@@ -179,9 +178,11 @@ template <class Model, class V> struct Block {
     for (int i = 0; i < F; ++i) {
       const T* row = run.forcing[i].data + t * run.forcing[i].t_stride;
       f[i] = load<V>(row, forcing_lanes[k][i]);
-      const T* next = row + ahead * run.forcing[i].t_stride + forcing_lanes[k][i].offset[0];
-      for (unsigned byte = 0; byte < sizeof(V); byte += 64) __builtin_prefetch(next + byte / sizeof(T));
+      fetch(row + ahead * run.forcing[i].t_stride + forcing_lanes[k][i].offset[0]);
     }
+  }
+  static HS_FN void fetch(const T* from) {
+    for (unsigned byte = 0; byte < sizeof(V); byte += 64) __builtin_prefetch(from + byte / sizeof(T));
   }
   HS_FN void read_moving(int64_t t) {
     for (int m = 0; m < n_moving; ++m) {
@@ -204,7 +205,8 @@ template <class Model, class V> struct Block {
     const int G = int(run.group_size);
     for (int64_t t = 0, next_checkpoint = run.interval ? 0 : -1; t < run.n_steps; ++t) {
       if (t == next_checkpoint) {
-        for (int u = 0; u < n_units; ++u) write_state(u, const_cast<T*>(checkpoint(t)));
+        for (int u = 0; u < n_units; ++u)
+          for (int i = 0; i < S; ++i) store(checkpoint(t) + i * cells_in_all(), series[u], s[u][i]);
         next_checkpoint += run.interval;
       }
       read_moving(t);
@@ -237,7 +239,8 @@ template <class Model, class V> struct Block {
         if (!run.each) put<STREAMFLOW_ONLY>(t, k, sums);
       }
     }
-    for (int u = 0; u < n_units; ++u) write_state(u, run.final_state);
+    for (int u = 0; u < n_units; ++u)
+      for (int i = 0; i < S; ++i) store(run.final_state + i * cells_in_all(), cells[u], s[u][i]);
     return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0);
   }
 
@@ -253,7 +256,8 @@ template <class Model, class V> struct Block {
     }
     for (int64_t start = (run.n_steps - 1) / run.interval * run.interval; start >= 0; start -= run.interval) {
       const int64_t end = start + run.interval < run.n_steps ? start + run.interval : run.n_steps;
-      for (int u = 0; u < n_units; ++u) read_state(u, checkpoint(start));
+      for (int u = 0; u < n_units; ++u)
+        for (int i = 0; i < S; ++i) s[u][i] = load<V>(checkpoint(start) + i * cells_in_all(), series[u]);
       for (int64_t t = start; t < end; ++t) {
         Taped* taped = tape + (t - start) * n_units;
         read_moving(t);
@@ -288,6 +292,7 @@ template <class Model, class V> struct Block {
       read_forcing(t, k, -AHEAD, f);
       for (int i = 0; i < F; ++i) d_f[i] = V{};
       const T* d_row = run.d_fluxes.data + t * run.d_fluxes.t_stride;
+      fetch(d_row - AHEAD * run.d_fluxes.t_stride + d_series[k * G].offset[0]);
       d_sums[0] = V{};
       if (!run.each)
         for (int o = 0; o < n; ++o) d_sums[o] = load<V>(d_row + o * run.d_fluxes_stride, d_series[k * G]);

@@ -15,8 +15,8 @@ namespace HS_ISA {
 
 template <class V> HS_FN V min(V a, V b) { return select(a != a, a, below(a, b)); }
 template <class V> HS_FN void adj_min(V a, V b, V d_r, V& d_a, V& d_b) {
-  d_a += select(a <= b, d_r, V{});
-  d_b += select(a <= b, V{}, d_r);
+  d_a = select(a <= b, d_a + d_r, d_a);  // a masked addition, where adding a selected zero would be two operations
+  d_b = select(a <= b, d_b, d_b + d_r);
 }
 
 // Against a constant only x can be NaN, and below/above return their second operand then.

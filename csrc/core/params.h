@@ -36,7 +36,7 @@ template <class T> struct Run {
   T* final_state;           // [S, B, C]
 
   int64_t interval;         // steps between checkpoints; 0: none are kept
-  T* checkpoints;           // [ceil(T / interval), S, B, C]: the state before every interval-th step
+  T* checkpoints;           // [ceil(T / interval), S, C, B]: the state before every interval-th step
 
   // The adjoint's own. Every d_ array has the layout of what it is the cotangent or gradient of, save the two kinds
   // that are summed over components: a forcing's gradient and that of a per-step parameter of one component are

@@ -143,8 +143,8 @@ def calibrate(
         Of `hybridsolve.data.open_dataset`: `prcp`, `tmean`, `pet` and `qobs`, ``[time, basin]``.
     model : ModelSpec or str
     train, validation, test : str or pair of dates
-        ``"1999-10-01:2008-09-30"``, both days included. Only `train` is fitted; `validation` is for whoever chooses
-        between runs; `test` is scored once, at the end.
+        ``"1999-10-01:2008-09-30"``, both days included. Only `train` is fitted. With a `validation` period, a basin's
+        starts are ranked by the mean of both scores, else by training alone; `test` is scored once, at the end.
     loss : {"nse", "kge", "nse_sqrt", "nse_log"}
         One minus the score (see `hybridsolve.learn.losses`).
     method : {"gradient", "evolution"}
@@ -154,7 +154,7 @@ def calibrate(
     steps : int, optional
         Iterations or generations; 300 or 250 if left out.
     ensemble : int, optional
-        How many starts, the best in training, are averaged as the "ensemble" (their flows, not their parameters);
+        How many starts, the first in rank, are averaged as the "ensemble" (their flows, not their parameters);
         half of them if left out.
     warmup_years : float
         Run before each period unscored, where the data allow; their first year is repeated where they begin less
@@ -225,7 +225,38 @@ def calibrate(
     points, train_loss = _search(
         model, windows["train"], usable, settings, _fingerprint(data, usable, settings), checkpoint, resume, progress
     )
+    if validation:
+        order = _rank(model, windows["validation"], usable, points, train_loss, loss)
+        points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
+    settings["starts_ranked_by"] = "training and validation score" if validation else "training score"
     return _result(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
+
+
+def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:
+    """Order of the starts ``[B, S]`` by the mean of training and validation score: equally good fits generalise unequally.
+
+    A basin without observations in the validation period is ranked by training alone.
+    """
+    scored = slice(validation.n_warmup, None)
+    obs = validation.obs[scored].numpy()[:, usable]
+    score = getattr(metrics, loss)
+    held_out = [
+        np.stack([score(flow[scored, :, i].numpy(), obs[:, part]) for i in range(flow.shape[2])], 1)
+        for part, flow in _flows(model, validation, usable, points)
+    ]
+    held_out = torch.as_tensor(np.concatenate(held_out))
+    training = 1 - train_loss.double()
+    return torch.where(held_out.isnan(), training, (training + held_out) / 2).argsort(1, descending=True, stable=True)
+
+
+def _flows(model, period: Window, usable, points: Tensor, initial_state=None):
+    """Routed flow ``[T, B, S]`` of some usable basins at a time, with their indices into `usable`."""
+    names = model.parameter_names + model.routing_parameter_names
+    for part in np.array_split(np.arange(len(usable)), -(-len(usable) * points.shape[2] // 4096)):
+        forcing = {name: f[:, usable[part]] for name, f in period.forcing.items()}
+        values = model.parameters_from_unit(dict(zip(names, points[:, part].unbind(0), strict=True)))
+        with torch.no_grad():
+            yield part, routed_flow(model, forcing, values, initial_state(values) if initial_state else None)
 
 
 def _text(period) -> str:
@@ -367,7 +398,7 @@ def _result(data, model, windows, periods, usable, points, train_loss, ensemble,
     ds["train_loss"] = (
         ("basin", "start"),
         full(train_loss.numpy()),
-        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}; starts are sorted by it"),
+        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}"),
     )
     near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
     ds["at_bound"] = (
@@ -385,19 +416,15 @@ def _result(data, model, windows, periods, usable, points, train_loss, ensemble,
 
     flows = []
     for p, (period, w) in enumerate(windows.items()):
-        objective = Objective.__new__(Objective)  # scoring needs no loss, whose observations may be missing here
-        objective.model, objective.names = model, names
         members, start_nse, unsettled = [], [], []
-        for part in np.array_split(np.arange(len(usable)), -(-len(usable) * n_starts // 4096)):
-            objective.forcing = {name: f[:, usable[part]] for name, f in w.forcing.items()}
-            with torch.no_grad():
-                flow = objective.flow(points[:, part])
-                wet = objective.flow(points[:, part, :1], _wet_state(model, values, part))
-            unsettled.append(_difference(flow[:, :, :1], wet, w.n_warmup))
+        wet = _flows(model, w, usable, points[:, :, :1], _wet_state)
+        wet = np.concatenate([flow[w.n_warmup :, :, 0].numpy() for _, flow in wet], 1)
+        for part, flow in _flows(model, w, usable, points):
             flow = flow[w.n_warmup :]
             obs = w.obs[w.n_warmup :, usable[part]].numpy()
             kept = flow[:, :, :ensemble]
             members.append(torch.stack([flow[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy())
+            unsettled.append(_difference(members[-1][0], wet[:, part]))
             start_nse.append(np.stack([metrics.nse(flow[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
         members = full(np.concatenate(members, 2), 2)
         if p == 0:
@@ -454,16 +481,14 @@ def _result(data, model, windows, periods, usable, points, train_loss, ensemble,
     return ds
 
 
-def _wet_state(model: ModelSpec, values, part) -> dict[str, Tensor]:
-    """Stores as full as a wet season leaves them, for the best start: the other end from the default's empty ones."""
-    at = lambda name: values[name][part, :1].contiguous()  # noqa: E731
-    dry = torch.zeros_like(at("fc"))
-    return dict(snowpack=dry, meltwater=dry, sm=at("fc"), suz=at("uzl"), slz=dry + 100)
+def _wet_state(values) -> dict[str, Tensor]:
+    """Stores as full as a wet season leaves them: the other end from the default's empty ones."""
+    dry = torch.zeros_like(values["fc"])
+    return dict(snowpack=dry, meltwater=dry, sm=values["fc"], suz=values["uzl"], slz=dry + 100)
 
 
-def _difference(flow: Tensor, wet: Tensor, n_warmup: int) -> np.ndarray:
-    first = slice(n_warmup, n_warmup + 30)
-    return ((flow[first] - wet[first]).abs().amax(0) / flow[n_warmup:].mean(0).clamp_min(1e-6)).squeeze(1).numpy()
+def _difference(flow: np.ndarray, wet: np.ndarray) -> np.ndarray:
+    return np.abs(flow[:30] - wet[:30]).max(0) / np.maximum(flow.mean(0), 1e-6)
 
 
 def scores_table(result: xr.Dataset, member: str = "best"):
@@ -499,7 +524,7 @@ def simulate_calibrated(
     period : str or pair of dates, optional
         All of the data if left out; then nothing is left to warm up, and the first year is run twice.
     member : {"best", "ensemble"}
-        The best start in training, or the mean over the ensemble's starts.
+        The start of first rank, or the mean over the ensemble's starts.
     fluxes : sequence of str
         Of the model's fluxes and states; `streamflow` is routed by the unit hydrograph, the others are not.
     warmup_years : float
