@@ -94,7 +94,8 @@ def simulate(
     if each and weights is not None:
         raise ValueError("weights apply to the sum over components; with components='each' leave them out.")
 
-    forcing = {name: _named(forcing, name, "forcing") for name in model.forcing_names}
+    forcing_given, forcing = forcing, {name: _named(forcing, name, "forcing") for name in model.forcing_names}
+    _refuse_unknown(forcing_given, model.forcing_names, "forcing", model)
     rows = model.present_parameters(parameters)
     _refuse_unknown(parameters, [v.name for v in rows], "parameters", model)
     parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
@@ -149,10 +150,13 @@ def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
 def _named(mapping, name: str, what: str) -> Tensor:
     if name not in mapping:
         raise ValueError(f"{what} lacks '{name}'; expected it beside {', '.join(mapping) or 'nothing'}: add it.")
-    x = mapping[name]
+    return _tensor(mapping[name], f"{what} '{name}'")
+
+
+def _tensor(x, what: str) -> Tensor:
     if not isinstance(x, Tensor):
         raise ValueError(
-            f"{what} '{name}' must be a torch tensor; found {type(x).__name__}: convert it with torch.as_tensor()."
+            f"{what} must be a torch tensor; found {type(x).__name__}: convert it with torch.as_tensor()."
         )
     return x
 
@@ -171,7 +175,7 @@ def _sizes(model, forcing, parameters, state, weights) -> list[int]:
     every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
     every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
     every += [(f"initial_state '{n}'", _named(state, n, "initial_state"), "bc") for n in state]
-    every += [("weights", weights, "bc")] if weights is not None else []
+    every += [("weights", _tensor(weights, "weights"), "bc")] if weights is not None else []
     letters = {"t": "T", "b": "B", "c": "C"}
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}

@@ -66,7 +66,7 @@ def choose(backend: str, device: torch.device) -> str:
 
 def check_interval(n_steps: int) -> int:
     """The default number of steps between checkpoints: memory and the tape of a segment are about equal there."""
-    return max(1, math.isqrt(n_steps))
+    return max(1, int(n_steps**0.5))
 
 
 def group_size(n_components: int, n_basins: int, reduced: bool) -> int:

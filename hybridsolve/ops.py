@@ -8,6 +8,8 @@ do not see an operator's own formula, while torch.compile sees operators. All th
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -66,7 +68,11 @@ def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each,
         else state.new_empty((len(outputs), n_steps, n_basins))
     )
     n_checkpoints = -(-n_steps // interval) if interval else 0
-    return series, state.new_empty(state.shape), state.new_empty((n_checkpoints, state.shape[0], n_components, n_basins))
+    return (
+        series,
+        state.new_empty(state.shape),
+        state.new_empty((n_checkpoints, state.shape[0], n_components, n_basins)),
+    )
 
 
 _RUN = _define(
@@ -113,7 +119,7 @@ def _run_backward(ctx, needs, d_fluxes, d_final_state):
     kernel, sizes, outputs, each, interval = ctx.arguments
     n = ctx.n_forcing + ctx.n_parameters
     weights = inputs[n] if len(inputs) > n else None
-    gradients = _RunAdjoint.apply(
+    gradients = _ADJOINTS[n].apply(
         kernel,
         sizes,
         outputs,
@@ -128,6 +134,24 @@ def _run_backward(ctx, needs, d_fluxes, d_final_state):
         *inputs[:n],
     )
     return [g if need else None for g, need in zip(gradients, needs, strict=True)]
+
+
+def _of_arity(function, n):
+    """The Function with n arguments by signature: torch.compile counts them, and miscounts a *args."""
+
+    def forward(*args):
+        return function.forward(*args)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(f"x{i}", kind) for i in range(n)])
+    return type(f"{function.__name__}{n}", (function,), {"forward": staticmethod(forward)})
+
+
+def _aliases(tensors):
+    """Under torch.compile, views: of a graph's own inputs it does not see that torch.func.grad differentiates them."""
+    if not torch.compiler.is_compiling():
+        return tensors
+    return [None if x is None else x.view_as(x) for x in tensors]
 
 
 class _Run(torch.autograd.Function):
@@ -193,6 +217,10 @@ class _RunAdjoint(torch.autograd.Function):
     backward = staticmethod(_refuse)
 
 
+_RUNS = [_of_arity(_Run, 8 + n) for n in range(40)]
+_ADJOINTS = [_of_arity(_RunAdjoint, 11 + n) for n in range(40)]
+
+
 def _op_backward(ctx, d_fluxes, d_final_state, _):
     need_forcing, need_parameters, need_state, need_weights = ctx.needs_input_grad[1:5]
     needs = [*need_forcing, *need_parameters, need_state, need_weights]
@@ -228,7 +256,8 @@ def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, inter
     fluxes : Tensor ``[n_outputs, T, B]``, or with `each` ``[n_outputs, T, B, C]``
     final_state : Tensor ``[S, B, C]``
     """
-    fluxes, final_state, _ = _Run.apply(
+    forcing, parameters, (weights,) = _aliases(forcing), _aliases(parameters), _aliases([weights])
+    fluxes, final_state, _ = _RUNS[len(forcing) + len(parameters)].apply(
         kernel, sizes, outputs, each, interval, len(forcing), state, weights, *forcing, *parameters
     )
     return fluxes, final_state
@@ -284,4 +313,4 @@ torch.library.register_autograd(_ROUTE_ADJOINT, _refuse, lib=_library)
 
 def unit_hydrograph(inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
     """Route ``[T, N]`` series by the unit hydrographs of ``a, b [N]`` after a memory ``[14, N]``, differentiably."""
-    return _Route.apply(inflow, a, b, memory)
+    return _Route.apply(*_aliases([inflow, a, b, memory]))

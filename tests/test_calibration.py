@@ -8,7 +8,8 @@ import xarray as xr
 
 import hybridsolve as hs
 from hybridsolve.learn import report, search
-from hybridsolve.learn.calibration import Objective, calibrate, routed_flow, simulate_calibrated, window
+from hybridsolve.learn.calibration import Objective, calibrate
+from hybridsolve.learn.evaluation import routed_flow, simulate_calibrated, window
 
 pytestmark = pytest.mark.filterwarnings("ignore:after the warm-up")
 TRAIN, TEST = "2002-01-01:2003-12-31", "2004-01-01:2004-12-31"

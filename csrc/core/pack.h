@@ -83,6 +83,7 @@ HS_FN f64 below(f64 a, f64 b) { return (f64)_mm256_min_pd((__m256d)a, (__m256d)b
 HS_FN f32 above(f32 a, f32 b) { return (f32)_mm256_max_ps((__m256)a, (__m256)b); }
 HS_FN f64 above(f64 a, f64 b) { return (f64)_mm256_max_pd((__m256d)a, (__m256d)b); }
 #else
+#define HS_NO_FMA
 template <class V> HS_FN V fma(V a, V b, V c) { return a * b + c; }
 #endif
 #if defined(__CUDACC__) || !(defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)))

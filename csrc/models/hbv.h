@@ -20,8 +20,10 @@
 //   12  SLZ <- SLZ + PC;  Q2 = K2 SLZ;  SLZ <- SLZ - Q2
 // with eps = 1e-5 mm. The floors of 8 and 8b make water: at most eps a step each, and only where a store is empty.
 //
-// Where this code differs in form, not in value: the max in 8b's SM is left out (SM >= eps and C_r >= 0 there), and
-// SM/FC and SM/(LP FC) share one division.
+// Where this code differs in form, not in value: the max in 8b's SM is left out (SM >= eps and C_r >= 0 there); SM/FC and
+// SM/(LP FC) share one division; line 6 adds R + I - Rg as one number, which is 0 where the soil is full, so that a full
+// soil stays at FC exactly and line 7 meets its tie; and 8b adds C_r - ET as one number where no floor acts, since in
+// float the rounding of SM, once more a day, is most of the error of a dry basin's floods.
 //
 // The adjoint is the reverse of the twelve lines: with y = f(x), d_x += d_y df/dx, read from the last line to the first.
 // Cotangents of the two power laws come out as those of ln SM and ln FC (d_ln below): d(x^b) = x^b (ln x db + b d ln x).
@@ -87,13 +89,13 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     if constexpr (!KNOWN) kept.per_lp_fc = T(1) / (p[LP] * p[FC]);
     r.per_fc = p[LP] * kept.per_lp_fc;
     r.water = r.rain + r.infiltration;
-    if constexpr (!KNOWN) kept.wetness = pow01(s[SM] * r.per_fc, p[BETA]);
+    if constexpr (!KNOWN) kept.wetness = pow01(quotient(s[SM], p[FC], r.per_fc), p[BETA]);
     r.recharge = r.water * kept.wetness.value;
-    r.sm_1 = s[SM] + r.water - r.recharge;
+    r.sm_1 = s[SM] + (r.water - r.recharge);
     r.excess = relu(r.sm_1 - p[FC]);
     r.sm_2 = r.sm_1 - r.excess;
 
-    r.relative = r.sm_2 * kept.per_lp_fc;
+    r.relative = quotient(r.sm_2, p[LP] * p[FC], kept.per_lp_fc);
     if constexpr (BETAET) {
       if constexpr (!KNOWN) kept.dryness = pow01(r.relative, p[BETA_ET]);
       r.evapfactor = kept.dryness.value;
@@ -106,10 +108,10 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     r.sm_4 = r.sm_3;
     r.slz_1 = s[SLZ];
     if constexpr (CAPILLARY) {
-      r.fill = r.sm_3 * r.per_fc;
+      r.fill = quotient(r.sm_3, p[FC], r.per_fc);
       r.capillary_potential = p[C] * s[SLZ] * (T(1) - at_most(r.fill, 1));
       r.capillary = min(s[SLZ], r.capillary_potential);
-      r.sm_4 = r.sm_3 + r.capillary;
+      r.sm_4 = select(r.sm_2 - r.aet >= splat<V>(T(eps)), r.sm_2 - (r.aet - r.capillary), r.sm_3 + r.capillary);
       r.slz_1 = at_least(s[SLZ] - r.capillary, T(eps));
     }
 
@@ -190,7 +192,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     V d_ln_relative;
     if constexpr (BETAET) {
       d_ln_relative = adj_pow01(kept.dryness, p[BETA_ET], d_evapfactor, d_p[BETA_ET]);
-      d_sm_2 += d_ln_relative / at_least(r.sm_2, Format<T>::tiny);
+      d_sm_2 += d_ln_relative / at_least(r.relative, Format<T>::tiny) * kept.per_lp_fc;
     } else {
       const V d_relative = select(r.relative <= splat<V>(1), d_evapfactor, V{});
       d_ln_relative = d_relative * r.relative;
@@ -208,7 +210,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     const V d_ln_wetness = adj_pow01(kept.wetness, p[BETA], d_recharge * r.water, d_p[BETA]);
     d_ln_fc += d_ln_wetness;
     d_p[FC] = d_p[FC] - d_above_fc - d_ln_fc * r.per_fc;
-    const V d_sm = d_sm_1 + d_ln_wetness / at_least(s[SM], Format<T>::tiny);
+    const V d_sm = d_sm_1 + d_ln_wetness / at_least(s[SM] * r.per_fc, Format<T>::tiny) * r.per_fc;
 
     const V d_infiltration = d_q[INFILTRATION] + d_water - d_s[MELTWATER];  // 5
     const V d_free = adj_relu(fma(-p[CWH], r.snowpack_3, r.meltwater_2), d_infiltration);

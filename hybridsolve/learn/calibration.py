@@ -11,7 +11,6 @@ import json
 import os
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,60 +20,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import models
-from ..api import simulate
-from ..data.dataset import check_dataset, parse_period, period_slice
-from ..routing import unit_hydrograph
+from ..data.dataset import check_dataset
 from ..spec import ModelSpec
 from . import losses, metrics
+from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
 from .search import EvolutionSearch, GradientSearch, starting_points
 
 METHODS = ("gradient", "evolution")
-MEMBERS = ("best", "ensemble")
-AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
-SETTLED = 0.01  # of the mean flow: how far two initial states may still differ after the warm-up
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints
 CHUNK_BYTES = 3e8  # of one flow series [T, B, S]: more basins than this holds are calibrated one lot after another
-
-
-@dataclass(frozen=True)
-class Window:
-    """A period and the warm-up before it, as the solver takes them.
-
-    Attributes
-    ----------
-    forcing : dict of str to Tensor ``[T, B]``
-    obs : Tensor ``[T, B]``
-        mm/d; NaN where missing, and throughout the warm-up.
-    n_warmup : int
-        Steps of T before the period.
-    spun_up : bool
-        The data begin less than a year before the period, so that their first year is run twice.
-    """
-
-    forcing: dict[str, Tensor]
-    obs: Tensor
-    n_warmup: int
-    spun_up: bool
-
-
-def window(data: xr.Dataset, model: ModelSpec, period, warmup_years: float) -> Window:
-    """Cut a period with its warm-up: as many years as asked for where the data allow, one at least."""
-    scored = period_slice(data["time"].values, period)
-    available = min(scored.start, round(365.25 * warmup_years))
-    days = np.arange(scored.start - available, scored.stop)
-    spun_up = available < 365
-    if spun_up:
-        days = np.concatenate([days[:365], days])
-    n_warmup = len(days) - (scored.stop - scored.start)
-
-    def series(name):
-        values = data[name].transpose("time", "basin").values
-        # A slice is a view: the whole record is in memory once, whatever the number of windows.
-        return torch.as_tensor(values[days] if spun_up else values[days[0] : days[-1] + 1])
-
-    obs = series("qobs").clone()
-    obs[:n_warmup] = torch.nan
-    return Window({name: series(name) for name in model.forcing_names}, obs, n_warmup, spun_up)
 
 
 class Objective:
@@ -98,22 +52,6 @@ class Objective:
         """Routed streamflow ``[T, B, S]``, mm/d."""
         values = self.model.parameters_from_unit(dict(zip(self.names, points.unbind(0), strict=True)))
         return routed_flow(self.model, self.forcing, values, initial_state)
-
-
-def routed_flow(model: ModelSpec, forcing, values, initial_state=None) -> Tensor:
-    """Streamflow of every component through its own unit hydrograph, ``[T, B, C]``, mm/d.
-
-    Parameters
-    ----------
-    values : mapping of str to Tensor ``[B, C]``
-        Parameters in their units, the routing ones among them.
-    """
-    values = dict(values)
-    a, b = (values.pop(name) for name in model.routing_parameter_names)
-    run = simulate(model, forcing, values, initial_state=initial_state, components="each")
-    q = run.fluxes["streamflow"].transpose(1, 2)  # [T, C, B], as the solver lays it: the views below copy nothing
-    routed = unit_hydrograph(q.flatten(1), a.T.flatten(), b.T.flatten())
-    return routed.view(q.shape).transpose(1, 2)
 
 
 def calibrate(
@@ -155,7 +93,7 @@ def calibrate(
         Iterations or generations; 300 or 250 if left out.
     ensemble : int, optional
         How many starts, the first in rank, are averaged as the "ensemble" (their flows, not their parameters);
-        half of them if left out.
+        all of them if left out.
     warmup_years : float
         Run before each period unscored, where the data allow; their first year is repeated where they begin less
         than a year before the period.
@@ -189,7 +127,7 @@ def calibrate(
     if loss not in losses.names(per_series=True):
         raise ValueError(f"unknown loss '{loss}'; expected one of {', '.join(losses.names(per_series=True))}.")
     steps = steps or {"gradient": 300, "evolution": 250}[method]
-    ensemble = ensemble or max(1, starts // 2)
+    ensemble = ensemble or starts
     for name, value, least in (
         ("starts", starts, 1),
         ("steps", steps, 1),
@@ -206,7 +144,7 @@ def calibrate(
     for name, w in windows.items():
         if w.spun_up:
             warnings.warn(
-                f"the data begin less than a year before the {name} period {_text(periods[name])}; their first "
+                f"the data begin less than a year before the {name} period {period_text(periods[name])}; their first "
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
@@ -214,7 +152,7 @@ def calibrate(
 
     settings = dict(
         model=model.name,
-        train=_text(train),
+        train=period_text(train),
         loss=loss,
         method=method,
         starts=starts,
@@ -229,7 +167,7 @@ def calibrate(
         order = _rank(model, windows["validation"], usable, points, train_loss, loss)
         points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
     settings["starts_ranked_by"] = "training and validation score" if validation else "training score"
-    return _result(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
+    return evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
 
 
 def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:
@@ -242,25 +180,13 @@ def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor,
     score = getattr(metrics, loss)
     held_out = [
         np.stack([score(flow[scored, :, i].numpy(), obs[:, part]) for i in range(flow.shape[2])], 1)
-        for part, flow in _flows(model, validation, usable, points)
+        for part, flow in flows(model, validation, usable, points)
     ]
     held_out = torch.as_tensor(np.concatenate(held_out))
     training = 1 - train_loss.double()
-    return torch.where(held_out.isnan(), training, (training + held_out) / 2).argsort(1, descending=True, stable=True)
-
-
-def _flows(model, period: Window, usable, points: Tensor, initial_state=None):
-    """Routed flow ``[T, B, S]`` of some usable basins at a time, with their indices into `usable`."""
-    names = model.parameter_names + model.routing_parameter_names
-    for part in np.array_split(np.arange(len(usable)), -(-len(usable) * points.shape[2] // 4096)):
-        forcing = {name: f[:, usable[part]] for name, f in period.forcing.items()}
-        values = model.parameters_from_unit(dict(zip(names, points[:, part].unbind(0), strict=True)))
-        with torch.no_grad():
-            yield part, routed_flow(model, forcing, values, initial_state(values) if initial_state else None)
-
-
-def _text(period) -> str:
-    return ":".join(day.strftime("%Y-%m-%d") for day in parse_period(period))
+    return torch.where(held_out.isnan(), training, (training + held_out) / 2).argsort(
+        dim=1, descending=True, stable=True
+    )
 
 
 def _usable(data: xr.Dataset, train: Window, skip: bool) -> np.ndarray:
@@ -363,235 +289,3 @@ def _read_checkpoint(path, fingerprint: str) -> dict | None:
             "same: run without resume, or with the arguments of the first run."
         )
     return state
-
-
-def _result(data, model, windows, periods, usable, points, train_loss, ensemble, settings) -> xr.Dataset:
-    """Run the calibrated parameters over all periods, score them, and name everything."""
-    n_basins, n_starts = data.sizes["basin"], points.shape[2]
-    names = model.parameter_names + model.routing_parameter_names
-
-    def full(values, axis=0):  # over all basins, NaN for those left out
-        shape = list(values.shape)
-        shape[axis] = n_basins
-        out = np.full(shape, np.nan, dtype=values.dtype)
-        out[(slice(None),) * axis + (usable,)] = values
-        return out
-
-    ds = xr.Dataset(
-        coords={
-            "basin": data["basin"],
-            "start": np.arange(n_starts),
-            "member": list(MEMBERS),
-            "period": list(periods),
-            "parameter": list(names),
-        }
-    )
-    ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
-    values = model.parameters_from_unit(dict(zip(names, points.unbind(0), strict=True)))
-    for name in names:
-        v = model.variable(name)
-        ds[name] = (
-            ("basin", "start"),
-            full(values[name].numpy()),
-            dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper),
-        )
-    ds["train_loss"] = (
-        ("basin", "start"),
-        full(train_loss.numpy()),
-        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}"),
-    )
-    near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
-    ds["at_bound"] = (
-        ("parameter", "basin", "start"),
-        full(near.astype(np.float32), 1),
-        dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
-    )
-    ds.attrs.update(
-        ensemble_size=ensemble,
-        title=f"{model.title}, calibrated",
-        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
-        citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])),
-        **settings,
-    )
-
-    flows = []
-    for p, (period, w) in enumerate(windows.items()):
-        members, start_nse, unsettled = [], [], []
-        wet = _flows(model, w, usable, points[:, :, :1], _wet_state)
-        wet = np.concatenate([flow[w.n_warmup :, :, 0].numpy() for _, flow in wet], 1)
-        for part, flow in _flows(model, w, usable, points):
-            flow = flow[w.n_warmup :]
-            obs = w.obs[w.n_warmup :, usable[part]].numpy()
-            kept = flow[:, :, :ensemble]
-            members.append(torch.stack([flow[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy())
-            unsettled.append(_difference(members[-1][0], wet[:, part]))
-            start_nse.append(np.stack([metrics.nse(flow[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
-        members = full(np.concatenate(members, 2), 2)
-        if p == 0:
-            ds["nse_start"] = (
-                ("period", "basin", "start"),
-                np.full((len(windows), n_basins, n_starts), np.nan),
-                dict(units="1", long_name="NSE of every start"),
-            )
-            ds["warmup_difference"] = (
-                ("period", "basin"),
-                np.full((len(windows), n_basins), np.nan),
-                dict(
-                    units="1",
-                    long_name="flow from empty and from full stores, largest difference "
-                    "in the first 30 days scored, over the mean flow",
-                ),
-            )
-        ds["nse_start"][p] = full(np.concatenate(start_nse))
-        ds["warmup_difference"][p] = full(np.concatenate(unsettled))
-        late = np.flatnonzero(ds["warmup_difference"][p].values > SETTLED)
-        if late.size:
-            warnings.warn(
-                f"after the warm-up of the {period} period ({w.n_warmup} days), two initial states still differ by "
-                f"more than {SETTLED:.0%} of the mean flow in {late.size} of {n_basins} basins "
-                f"({', '.join(map(str, data['basin'].values[late][:5]))}{', ...' if late.size > 5 else ''}); "
-                "a longer warm-up would settle them.",
-                stacklevel=3,
-            )
-        obs = w.obs[w.n_warmup :].numpy()
-        for m in range(len(MEMBERS)):
-            for score, x in metrics.score(members[m], obs).items():
-                if score not in ds:
-                    ds[score] = (
-                        ("period", "member", "basin"),
-                        np.full((len(windows), len(MEMBERS), n_basins), np.nan),
-                        dict(units="1"),
-                    )
-                ds[score][p, m] = x
-        span = period_slice(data["time"].values, periods[period])
-        flows.append(
-            xr.DataArray(
-                members,
-                dims=("member", "time", "basin"),
-                coords={"time": data["time"].values[span], "basin": data["basin"].values},
-            )
-        )
-    # Periods may overlap; the flow of a day is the one of the first period that holds it.
-    flow = xr.concat(flows, "time").drop_duplicates("time").sortby("time")
-    ds["flow"] = flow[:2].assign_attrs(units="mm d-1", long_name="routed streamflow")
-    for i, name in enumerate(("lowest", "highest"), start=2):
-        ds[f"flow_{name}"] = flow[i].assign_attrs(units="mm d-1", long_name=f"{name} flow of the ensemble's starts")
-    ds["obs"] = data["qobs"].sel(time=flow["time"])
-    ds.attrs.update({f"{name}_period": _text(period) for name, period in periods.items()})
-    return ds
-
-
-def _wet_state(values) -> dict[str, Tensor]:
-    """Stores as full as a wet season leaves them: the other end from the default's empty ones."""
-    dry = torch.zeros_like(values["fc"])
-    return dict(snowpack=dry, meltwater=dry, sm=values["fc"], suz=values["uzl"], slz=dry + 100)
-
-
-def _difference(flow: np.ndarray, wet: np.ndarray) -> np.ndarray:
-    return np.abs(flow[:30] - wet[:30]).max(0) / np.maximum(flow.mean(0), 1e-6)
-
-
-def scores_table(result: xr.Dataset, member: str = "best"):
-    """Scores of one member as a table: a row for each basin, a column for each period and score."""
-    columns = [name for name in metrics.NAMES if name in result]
-    table = {
-        f"{period}_{name}": result[name].sel(period=period, member=member).values
-        for period in result["period"].values
-        for name in columns
-    }
-    return xr.Dataset({k: ("basin", v) for k, v in table.items()}, coords={"basin": result["basin"]}).to_dataframe()[
-        list(table)
-    ]
-
-
-def simulate_calibrated(
-    parameters: xr.Dataset,
-    data: xr.Dataset,
-    *,
-    period=None,
-    member="best",
-    fluxes=("streamflow",),
-    warmup_years: float = 3.0,
-) -> xr.Dataset:
-    """Run stored parameters over a period.
-
-    Parameters
-    ----------
-    parameters : xarray.Dataset
-        Of `calibrate`, as written to calibration.nc.
-    data : xarray.Dataset
-        Forcing of the same basins, or of some of them.
-    period : str or pair of dates, optional
-        All of the data if left out; then nothing is left to warm up, and the first year is run twice.
-    member : {"best", "ensemble"}
-        The start of first rank, or the mean over the ensemble's starts.
-    fluxes : sequence of str
-        Of the model's fluxes and states; `streamflow` is routed by the unit hydrograph, the others are not.
-    warmup_years : float
-
-    Returns
-    -------
-    xarray.Dataset
-        Each flux ``[time, basin]`` with units.
-
-    Raises
-    ------
-    ValueError
-        If a flux, member or period is unknown, or a basin has no stored parameters.
-    """
-    model = models.get(str(parameters.attrs.get("model", "absent")))
-    if member not in MEMBERS:
-        raise ValueError(f"unknown member '{member}'; expected {' or '.join(MEMBERS)}.")
-    unknown = [name for name in fluxes if name not in model.output_names]
-    if unknown:
-        raise ValueError(
-            f"model {model.name} has no flux '{unknown[0]}'; expected any of {', '.join(model.output_names)}."
-        )
-    missing = [str(b) for b in data["basin"].values if b not in parameters["basin"].values]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); choose "
-            "basins that were calibrated."
-        )
-    check_dataset(data, forcing_names=model.forcing_names)
-    if period is None:
-        period = (data["time"].values[0], data["time"].values[-1])
-    if "qobs" not in data:
-        data = data.assign(qobs=data["prcp"] * np.nan)
-    w = window(data, model, period, warmup_years)
-    n_starts = 1 if member == "best" else int(parameters.attrs["ensemble_size"])
-    stored = parameters.sel(basin=data["basin"].values).isel(start=slice(0, n_starts))
-    dtype = w.obs.dtype
-    values = {
-        n: torch.as_tensor(stored[n].values).to(dtype) for n in model.parameter_names + model.routing_parameter_names
-    }
-    left_out = [
-        str(b) for b, bad in zip(data["basin"].values, np.isnan(stored["fc"].values).any(1), strict=True) if bad
-    ]
-    if left_out:
-        raise ValueError(
-            f"{len(left_out)} basins were left out of the calibration ({', '.join(left_out[:5])}); choose others."
-        )
-    out = xr.Dataset(
-        coords={"time": data["time"].values[period_slice(data["time"].values, period)], "basin": data["basin"]}
-    )
-    with torch.no_grad():
-        others = [name for name in fluxes if name != "streamflow"]
-        series = {}
-        if others:
-            only = {n: values[n] for n in model.parameter_names}
-            series = simulate(model, w.forcing, only, fluxes=others).fluxes
-        if "streamflow" in fluxes:
-            series["streamflow"] = routed_flow(model, w.forcing, values).mean(2)
-    for name in fluxes:
-        v = model.variable(name)
-        meaning = "routed streamflow" if name == "streamflow" else v.meaning
-        out[name] = (("time", "basin"), series[name][w.n_warmup :].numpy(), dict(units=v.unit, long_name=meaning))
-    out.attrs.update(
-        model=model.name,
-        member=member,
-        title=f"{model.title}, simulated",
-        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
-        citation=str(parameters.attrs.get("citation", "")),
-    )
-    return out

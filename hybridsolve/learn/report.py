@@ -12,7 +12,7 @@ import xarray as xr
 from .. import models, plot
 from ..data.netcdf import write_netcdf, write_text_atomic
 from . import metrics
-from .calibration import MEMBERS, scores_table
+from .evaluation import MEMBERS, scores_table
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
 

@@ -79,7 +79,7 @@ def _max(a, b):
 
 
 def _relu(x):
-    return torch.where(x >= 0, x, torch.zeros_like(x))
+    return torch.where(x < 0, torch.zeros_like(x), x)
 
 
 def _clip01(x):
@@ -116,8 +116,9 @@ def reference_step(f, p, s):
     infiltration = _relu(meltwater - p["cwh"] * snowpack)
     meltwater = meltwater - infiltration
 
-    recharge = (rain + infiltration) * _clip01(_pow(s["sm"] / p["fc"], p["beta"]))
-    sm = s["sm"] + rain + infiltration - recharge
+    water = rain + infiltration
+    recharge = water * _clip01(_pow(s["sm"] / p["fc"], p["beta"]))
+    sm = s["sm"] + (water - recharge)
     excess = _relu(sm - p["fc"])
     sm = sm - excess
     dryness = sm / (p["lp"] * p["fc"])

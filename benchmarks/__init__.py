@@ -1,0 +1,1 @@
+"""Speed and memory of the solver beside honest baselines; see README.md here."""

@@ -1,0 +1,314 @@
+"""Nothing wrong is taken in silence: one sentence names the argument, the expected, the found, the remedy."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import VARIANTS, both_precisions, every_variant, random_inputs
+
+import hybridsolve as hs
+
+T, B, C = 7, 5, 3
+VARIANT = next(v.values[0] for v in VARIANTS if v.id == "hbv11p")
+NAN, INF = float("nan"), float("inf")
+
+
+def one_sentence(message: str) -> bool:
+    return message.endswith(".") and "\n" not in message and not re.search(r"[.!?]\s+[A-Z]", message)
+
+
+def refused(match, x, error=ValueError, **options):
+    """The run fails, with a message of one sentence that matches."""
+    with pytest.raises(error) as caught:
+        x.simulate(**options)
+    assert one_sentence(str(caught.value)), caught.value
+    assert re.search(match, str(caught.value)), caught.value
+
+
+def inputs(**options):
+    return random_inputs(VARIANT, T, B, C, **options)
+
+
+def put(x, name, place, value):
+    """The inputs with one entry of one tensor replaced."""
+    tensor = x.tensors()[name].clone()
+    tensor[place] = value
+    return x.with_tensors({name: tensor})
+
+
+# name of the input, what becomes of it, what is said
+MISFITS = {
+    "forcing of three axes": (
+        "forcing prcp",
+        lambda v: v[None],
+        r"forcing 'prcp' must be \[T, B\]; found shape \[1, 7, 5\]",
+    ),
+    "forcing of one axis": (
+        "forcing pet",
+        lambda v: v[:, 0],
+        r"forcing 'pet' must be \[T, B\]; found shape \[7\]: reshape",
+    ),
+    "parameter of one axis": (
+        "parameters fc",
+        lambda v: v[0],
+        r"parameter 'fc' must be \[B, C\] or \[T, B, C\]; found shape \[3\]: reshape",
+    ),
+    "state of three axes": (
+        "initial_state sm",
+        lambda v: v[None],
+        r"initial_state 'sm' must be \[B, C\]; found shape \[1, 5, 3\]",
+    ),
+    "weights of one axis": ("weights", lambda v: v[0], r"weights must be \[B, C\]; found shape \[3\]"),
+    "steps": (
+        "forcing tmean",
+        lambda v: v[:4],
+        r"forcing 'tmean' has T = 4, but forcing 'prcp' has 7; expected the same, or 1",
+    ),
+    "basins": (
+        "parameters k0",
+        lambda v: v[:2],
+        r"parameter 'k0' has B = 2, but forcing 'prcp' has 5; expected the same",
+    ),
+    "components": (
+        "weights",
+        lambda v: v[:, :2],
+        r"weights has C = 2, but parameter 'beta' has 3; expected the same, or 1",
+    ),
+    "per-step parameter": (
+        "parameters beta",
+        lambda v: v.expand(6, B, C),
+        r"parameter 'beta' has T = 6, but forcing 'prcp' has 7",
+    ),
+    "no steps": (
+        "forcing pet",
+        lambda v: v[:0],
+        r"forcing 'pet' is empty: axis T has size 0 in \[0, 5\]; expected at least one",
+    ),
+    "no basins": ("parameters c", lambda v: v[:0], r"parameter 'c' is empty: axis B has size 0"),
+    "no components": (
+        "initial_state slz",
+        lambda v: v[:, :0],
+        r"initial_state 'slz' is empty: axis C has size 0",
+    ),
+    "mixed precision": (
+        "parameters uzl",
+        lambda v: v.float(),
+        r"parameter 'uzl' must be torch.float64 as forcing 'prcp' is; found torch.float32: convert",
+    ),
+    "mixed precision of weights": (
+        "weights",
+        lambda v: v.float(),
+        r"weights must be torch.float64 .*; found torch.float32",
+    ),
+    "integers": (
+        "forcing prcp",
+        lambda v: v.int(),
+        r"forcing 'prcp' must be float32 or float64; found torch.int32: convert",
+    ),
+    "half precision": (
+        "forcing prcp",
+        lambda v: v.half(),
+        r"forcing 'prcp' must be float32 or float64; found torch.float16",
+    ),
+    "integer state": (
+        "initial_state suz",
+        lambda v: v.long(),
+        r"initial_state 'suz' must be torch.float64 .*found torch.int64",
+    ),
+    "another device": (
+        "parameters tt",
+        lambda v: v.to("meta"),
+        r"parameter 'tt' must be on cpu as forcing 'prcp' is; found meta: move it",
+    ),
+    "numpy forcing": (
+        "forcing prcp",
+        lambda v: v.numpy(),
+        r"forcing 'prcp' must be a torch tensor; found ndarray: convert",
+    ),
+    "a number": (
+        "parameters lp",
+        lambda v: 0.5,
+        r"parameters 'lp' must be a torch tensor; found float: convert",
+    ),
+    "numpy state": (
+        "initial_state sm",
+        lambda v: v.numpy(),
+        r"initial_state 'sm' must be a torch tensor; found ndarray",
+    ),
+    "numpy weights": ("weights", lambda v: v.numpy(), r"weights must be a torch tensor; found ndarray"),
+}
+
+
+@pytest.mark.parametrize("name, change, match", MISFITS.values(), ids=MISFITS)
+@pytest.mark.parametrize("backend", ("auto", "reference"))
+def test_shapes_types_and_devices(name, change, match, backend):
+    x = inputs(weights=True)
+    refused(match, x.with_tensors({name: change(x.tensors()[name])}), backend=backend)
+
+
+@pytest.mark.parametrize("kind", ("forcing", "parameters"))
+def test_missing_names(kind):
+    for name in getattr(inputs(), kind):
+        x = inputs()
+        del getattr(x, kind)[name]
+        refused(rf"{kind} lacks '{name}'; expected it beside .*: add it", x)
+
+
+@pytest.mark.parametrize("kind", ("parameters", "initial_state"))
+def test_unknown_names(kind):
+    x = inputs()
+    getattr(x, kind)["fieldcap"] = x.parameters["fc"]
+    refused(rf"{kind} has 'fieldcap', which hbv11p does not take; expected .*: remove or rename it", x)
+
+
+def test_nothing_at_all():
+    for kind in ("forcing", "parameters"):
+        x = inputs()
+        setattr(x, kind, {})
+        refused(f"{kind} lacks '.*'; expected it beside nothing: add it", x)
+
+
+OPTIONS = [
+    (dict(fluxes=["runoff"]), r"model hbv11p has no flux 'runoff'; expected any of streamflow, q0"),
+    (dict(fluxes=[]), r"fluxes is empty; expected at least one of streamflow"),
+    (dict(fluxes=["sm", "q0", "sm"]), r"fluxes names a series twice: sm, q0, sm; name each once"),
+    (dict(components="all"), r"components must be 'mean' or 'each'; found 'all'"),
+    (dict(backend="cuda"), r"unknown backend 'cuda'; expected auto, cpu or reference"),
+    (dict(checkpoint_interval=0), r"checkpoint_interval must be a whole number of steps, 1 or more; found 0"),
+    (dict(checkpoint_interval=-3), r"checkpoint_interval .* found -3"),
+    (dict(checkpoint_interval=2.0), r"checkpoint_interval .* found 2.0"),
+]
+
+
+@pytest.mark.parametrize("options, match", OPTIONS, ids=lambda v: str(v)[:30])
+def test_options(options, match):
+    refused(match, inputs(), **options)
+
+
+def test_weights_with_each_component():
+    refused(
+        r"weights apply to the sum over components; with components='each' leave them out",
+        inputs(weights=True),
+        components="each",
+    )
+
+
+def test_unknown_model():
+    x = inputs()
+    x.model = "hbv12"
+    refused(r"unknown model 'hbv12'; expected one of hbv10, hbv11p", x)
+    with pytest.raises(ValueError, match="has no parameter 'feild_capacity'; expected any of .*fc"):
+        hs.models.get("hbv10").parameters_from_unit({"feild_capacity": torch.rand(2, 2)})
+
+
+def test_tensors_of_another_device():
+    x = inputs()
+    refused(
+        r"backend 'auto' .*CPU tensors; found tensors on meta: move them with .cpu\(\)",
+        x.map(lambda _, v: v.to("meta")),
+    )
+
+
+def test_a_missing_build_is_said(monkeypatch):
+    def missing():
+        raise RuntimeError("backend 'cpu' needs the compiled extension.")
+
+    monkeypatch.setattr(hs.backends, "_cpu", missing)
+    refused("needs the compiled extension", inputs(), RuntimeError)
+    assert inputs().simulate(backend="reference").fluxes["streamflow"].isfinite().all()
+
+
+@every_variant
+@both_precisions
+@pytest.mark.parametrize("place", [(0, 0), (3, 2), (T - 1, 40)], ids=str)
+def test_forcing_values_name_step_and_basin(variant, dtype, place):
+    x = random_inputs(variant, T, 41, C, dtype=dtype)
+    t, b = place
+    for name, bad in (
+        ("prcp", NAN),
+        ("prcp", INF),
+        ("prcp", -0.5),
+        ("tmean", NAN),
+        ("tmean", -INF),
+        ("tmean", 280),
+        ("pet", NAN),
+        ("pet", INF),
+    ):
+        refused(
+            rf"forcing '{name}' must lie in \[.*\] .*; found {bad:g} at step {t}, basin {b}: fill",
+            put(x, f"forcing {name}", place, bad),
+        )
+
+
+@every_variant
+@both_precisions
+def test_parameter_values_name_their_place(variant, dtype):
+    x = random_inputs(variant, T, 41, C, dtype=dtype, per_step=variant[1][::2])
+    for name, p in x.parameters.items():
+        row = x.model.variable(name)
+        step = (5,) if p.dim() == 3 else ()
+        where = ("step 5, " if step else "") + "basin 33, component 2"
+        for bad in (NAN, INF, -INF, row.upper + 0.01, row.lower - 0.01):
+            refused(
+                rf"'{name}' must lie in \[{row.lower:g}, {row.upper:g}\] .*; found {bad:g} at {where}: clip",
+                put(x, f"parameters {name}", (*step, 33, 2), bad),
+            )
+
+
+@every_variant
+@both_precisions
+def test_bounds_allow_one_unit_in_the_last_place(variant, dtype):
+    kind = np.float32 if dtype == torch.float32 else np.float64
+    for name in variant[1]:
+        row = variant[0].variable(name)
+        for bound, away in ((row.lower, -np.inf), (row.upper, np.inf)):
+            once = np.nextafter(kind(bound), kind(away))
+            twice = np.nextafter(once, kind(away)) if bound else np.copysign(1e-30, away)  # not a denormal
+            x = put(random_inputs(variant, T, B, C, dtype=dtype), f"parameters {name}", (1, 1), float(once))
+            x.simulate()
+            refused(f"parameter '{name}' must lie in", put(x, f"parameters {name}", (1, 1), float(twice)))
+
+
+@every_variant
+@both_precisions
+def test_state_and_weights_values_name_their_place(variant, dtype):
+    x = random_inputs(variant, T, 41, C, dtype=dtype, weights=True)
+    for name in x.model.state_names:
+        for bad in (NAN, INF, -0.001):
+            refused(
+                rf"initial_state '{name}' must be 0 mm or more; found {bad:g} at basin 33, component 2",
+                put(x, f"initial_state {name}", (33, 2), bad),
+            )
+    for bad in (NAN, INF, -INF):
+        refused(
+            rf"weights must be finite; found {bad:g} at basin 33, component 2",
+            put(x, "weights", (33, 2), bad),
+        )
+    put(x, "weights", (33, 2), -1.0).simulate()  # any finite weight is allowed
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(1, B), (T, 1), (1, 1)], ids=str)
+def test_a_bad_value_in_a_shared_tensor(variant, shape):
+    x = random_inputs(variant, T, B, C)
+    x.forcing["prcp"] = torch.full(shape, NAN, dtype=torch.float64)
+    refused(r"forcing 'prcp' .* found nan at step 0, basin 0", x)
+
+
+def test_bad_values_are_said_under_compile_and_without_gradient():
+    x = put(inputs(), "forcing pet", (2, 3), NAN)
+    with torch.no_grad():
+        refused("forcing 'pet' .* found nan at step 2, basin 3", x)
+    with pytest.raises(ValueError, match="forcing 'pet' .* found nan at step 2, basin 3"):
+        torch.compile(lambda t: x.with_tensors(t).outputs(), backend="aot_eager")(x.tensors())
+
+
+@every_variant
+def test_the_last_basin_of_many_and_the_last_component_are_looked_at(variant):
+    for b, c in ((0, 0), (16, 0), (130, 16)):
+        x = random_inputs(variant, 2, 131, 17)
+        refused(rf"parameter 'fc' .* basin {b}, component {c}", put(x, "parameters fc", (b, c), NAN))
+        refused(
+            rf"initial_state 'suz' .* basin {b}, component {c}", put(x, "initial_state suz", (b, c), -1.0)
+        )

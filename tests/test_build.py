@@ -1,0 +1,184 @@
+"""The compiled part elsewhere: each instruction set, an old processor, a forked process; a light import."""
+
+import multiprocessing
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from conftest import VARIANTS, assert_close, assert_same_bits, random_inputs, run_both_ways
+
+import hybridsolve as hs
+from hybridsolve import _cpu
+
+ISAS = ("baseline", "avx2", "avx512")
+# A run with all gradients, and a routed series, saved to the file named.
+SCRIPT = """
+    import sys
+    sys.path.insert(0, {folder!r})
+    import torch
+    from conftest import VARIANTS, random_inputs, run_both_ways, uniform
+    import hybridsolve as hs
+    from hybridsolve import _cpu
+    results = {{}}
+    for variant in VARIANTS:
+        for dtype in (torch.float32, torch.float64):
+            inputs = random_inputs(variant.values[0], T=12, B=37, C=5, weights=True, dtype=dtype)
+            found = run_both_ways(inputs)
+            results |= {{f"{{variant.id}} {{dtype}} {{n}}": x for n, x in found.items()}}
+    results["routed"] = hs.unit_hydrograph(uniform(20, 37), uniform(37), uniform(37))
+    torch.save((_cpu.isa(), results), {file!r})
+"""
+
+
+def environment(isa=None):
+    """Of a process that finds the package under test where this one does."""
+    paths = [os.path.dirname(os.path.dirname(hs.__file__)), os.environ.get("PYTHONPATH", "")]
+    changed = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    return (
+        {n: v for n, v in os.environ.items() if n != "HYBRIDSOLVE_ISA"}
+        | changed
+        | ({"HYBRIDSOLVE_ISA": isa} if isa else {})
+    )
+
+
+def run_script(tmp_path, isa=None, before=()):
+    file = tmp_path / f"{isa}.pt"
+    script = textwrap.dedent(SCRIPT).format(folder=os.path.dirname(__file__), file=str(file))
+    done = subprocess.run(
+        [*before, sys.executable, "-W", "ignore", "-c", script],
+        env=environment(isa),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return torch.load(file)
+
+
+def assert_agree(found, expected):
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-3)):
+        assert_close(
+            *({n: x for n, x in r.items() if x.dtype == dtype} for r in (found, expected)), tolerance
+        )
+
+
+def test_instruction_sets_agree(tmp_path):
+    assert _cpu.isas()[0] == "baseline" and set(_cpu.isas()) <= set(ISAS)
+    isa, expected = run_script(tmp_path, "baseline")
+    assert isa == "baseline"
+    for other in _cpu.isas()[1:]:
+        isa, found = run_script(tmp_path, other)
+        assert isa == other
+        assert_agree(found, expected)
+
+
+def test_the_best_instruction_set_is_the_default():
+    code = "from hybridsolve import _cpu; print(_cpu.isa())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == _cpu.isas()[-1]
+
+
+def test_an_unknown_instruction_set_is_refused():
+    code = "from hybridsolve import _cpu; _cpu.isa()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment("sse9"), capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert re.search(
+        r"HYBRIDSOLVE_ISA is 'sse9', but this build on this processor has baseline.*; "
+        r"set it to one of these or unset it\.\n",
+        done.stderr,
+    )
+
+
+@pytest.mark.slow
+def test_an_old_processor(tmp_path):
+    """Westmere has neither AVX nor FMA: there the baseline runs, and gives what it gives here."""
+    emulator = shutil.which("qemu-x86_64")
+    if not emulator:
+        pytest.skip("qemu-x86_64 is not installed (Debian: qemu-user)")
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor has no vector instructions to take away")
+    isa, found = run_script(tmp_path, before=[emulator, "-cpu", "Westmere"])
+    assert isa == "baseline"
+    _, expected = run_script(tmp_path, "baseline")
+    assert_agree(found, expected)
+
+
+def test_a_forked_process_computes_the_same():
+    # Small tensors: torch's own threads, which larger ones wake, do not survive a fork. The kernel's must.
+    inputs = random_inputs(VARIANTS[0].values[0], T=12, B=300, C=3)
+
+    def work():
+        torch.set_num_threads(2)
+        return run_both_ways(inputs, fluxes=["streamflow"], checkpoint_interval=12)
+
+    expected = work()
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: send.send({n: x.numpy() for n, x in work().items()}), daemon=True)
+    child.start()
+    # A child that hangs or dies must fail here, not wait for ever.
+    if not receive.poll(60):
+        child.kill()
+        pytest.fail("the child hangs or died without a result")
+    found = {n: torch.from_numpy(x) for n, x in receive.recv().items()}
+    child.join(10)
+    assert child.exitcode == 0
+    assert_same_bits(found, expected)
+
+
+def test_no_code_is_shared_between_instruction_sets():
+    """The linker keeps one copy of a weak symbol, which might use instructions that the processor lacks."""
+    nm = shutil.which("nm")
+    if not nm:
+        pytest.skip("nm is not installed (Debian: binutils)")
+    listing = subprocess.run([nm, "-C", _cpu.__file__], capture_output=True, text=True, check=True).stdout
+    shared = re.findall(r"^\S*\s+[WVu] (.*\bhs::.*)$", listing, re.MULTILINE)
+    assert [s for s in shared if not re.search(r"\bhs::(baseline|avx2|avx512)::", s)] == []
+
+
+def test_the_extension_needs_no_torch():
+    ldd = shutil.which("ldd")
+    if not ldd:
+        pytest.skip("ldd is not installed")
+    needed = subprocess.run([ldd, _cpu.__file__], capture_output=True, text=True, check=True).stdout
+    assert "torch" not in needed and "c10" not in needed
+
+
+def test_import_is_light():
+    code = (
+        "import sys, torch; before = set(sys.modules); import hybridsolve; print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "hybridsolve" in loaded
+    assert not loaded & {
+        "pandas",
+        "xarray",
+        "matplotlib",
+        "netCDF4",
+        "pyet",
+        "tqdm",
+        "scipy",
+        "spotpy",
+        "dask",
+    }
+
+
+def test_table_and_kernel_tell_the_same_story():
+    for model in hs.models.MODELS.values():
+        for names in (model.parameter_names, model.parameter_names + model.optional_parameter_names):
+            compiled = _cpu.models()[model.kernel_name(names)]
+            assert tuple(compiled["forcing_names"].split()) == model.forcing_names
+            assert tuple(compiled["parameter_names"].split()) == names
+            assert tuple(compiled["state_names"].split()) == model.state_names
+            assert set(compiled["flux_names"].split()) == set(model.flux_names)

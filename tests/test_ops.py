@@ -1,0 +1,271 @@
+"""The operators through every door of torch: opcheck, compile, torch.func, vmap; no second derivatives."""
+
+import pytest
+import torch
+import torch._inductor.config
+from conftest import (
+    VARIANTS,
+    assert_close,
+    assert_same_bits,
+    both_precisions,
+    every_variant,
+    gradients,
+    random_inputs,
+    run_both_ways,
+    uniform,
+)
+
+import hybridsolve as hs
+
+OPS = torch.ops.hybridsolve
+VARIANT = VARIANTS[-1].values[0]
+SECOND = pytest.raises(
+    NotImplementedError, match="second derivatives.*differentiate once, or use backend='reference'"
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """No graph of another test, nor one that an earlier build left in the compiler's cache."""
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
+
+
+def run_arguments(variant, requires_grad=True, each=False, weights=True):
+    x = random_inputs(variant, T=7, B=3, C=2, weights=weights and not each, per_step=variant[1][:1])
+    leaf = lambda v: v.detach().requires_grad_(requires_grad)  # noqa: E731
+    forcing, parameters = ([leaf(v) for v in d.values()] for d in (x.forcing, x.parameters))
+    state = leaf(torch.stack([x.initial_state[n] for n in x.model.state_names]))
+    return (
+        x.model.kernel_name(variant[1]),
+        forcing,
+        parameters,
+        state,
+        None if x.weights is None else leaf(x.weights),
+        (7, 3, 2),
+        ["streamflow", "sm"],
+        each,
+        3,
+    )
+
+
+def adjoint_arguments(variant, requires_grad=False, each=False):
+    kernel, forcing, parameters, state, weights, *rest = run_arguments(variant, each=each)
+    fluxes, final, checkpoints = OPS.run(kernel, forcing, parameters, state, weights, *rest)
+    needs = [True] * (len(forcing) + len(parameters) + 1) + [weights is not None]
+    detach = lambda v: None if v is None else v.detach()  # noqa: E731
+    return (
+        kernel,
+        [detach(v) for v in forcing],
+        [detach(v) for v in parameters],
+        detach(checkpoints),
+        detach(weights),
+        torch.ones_like(fluxes).requires_grad_(requires_grad),
+        torch.ones_like(final),
+        *rest,
+        needs,
+    )
+
+
+def route_arguments(requires_grad=True):
+    shapes = [(9, 3), (3,), (3,), (14, 3)]
+    return [(1 + uniform(*shape, seed=i)).requires_grad_(requires_grad) for i, shape in enumerate(shapes)]
+
+
+# One scalar function of a dictionary of tensors for each pair of operators, as a user would write it.
+def runoff(x):
+    return lambda tensors: sum(
+        v.square().sum() for v in x.with_tensors(tensors).outputs(fluxes=("streamflow", "aet")).values()
+    )
+
+
+def routed(tensors):
+    out, memory = hs.unit_hydrograph(
+        tensors["q"], tensors["a"], tensors["b"], tensors["memory"], return_memory=True
+    )
+    return out.square().sum() + memory.sum()
+
+
+def cases(T=9, B=4):
+    x = random_inputs(VARIANT, T=T, B=B, C=2, weights=True)
+    series = {
+        "q": uniform(T, B),
+        "a": uniform(B, seed=1),
+        "b": uniform(B, seed=2),
+        "memory": uniform(14, B, seed=3),
+    }
+    return {"run": (runoff(x), x.tensors()), "unit_hydrograph": (routed, series)}
+
+
+both_ops = pytest.mark.parametrize("which", ("run", "unit_hydrograph"))
+
+
+def eager_gradient(function, tensors):
+    leaves = {n: v.detach().requires_grad_() for n, v in tensors.items()}
+    return dict(zip(leaves, torch.autograd.grad(function(leaves), list(leaves.values())), strict=True))
+
+
+@every_variant
+@pytest.mark.parametrize("each", (False, True), ids=("mean", "each"))
+def test_opcheck_of_the_run_and_its_adjoint(variant, each):
+    torch.library.opcheck(OPS.run.default, run_arguments(variant, each=each))
+    torch.library.opcheck(OPS.run_adjoint.default, adjoint_arguments(variant, each=each))
+
+
+def test_opcheck_of_the_unit_hydrograph_and_its_adjoint():
+    torch.library.opcheck(OPS.unit_hydrograph.default, route_arguments())
+    torch.library.opcheck(
+        OPS.unit_hydrograph_adjoint.default, (*route_arguments(False), torch.ones(9, 3, dtype=torch.float64))
+    )
+
+
+@pytest.mark.parametrize("each", (False, True), ids=("mean", "each"))
+def test_fakes_have_the_shapes_and_strides_of_the_real(each):
+    for op, arguments in (
+        (OPS.run, run_arguments(VARIANT, False, each)),
+        (OPS.run_adjoint, adjoint_arguments(VARIANT, each=each)),
+    ):
+        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+            fake = op(*arguments)
+        for f, r in zip(fake, op(*arguments), strict=True):
+            assert (f.shape, f.dtype, f.stride()) == (r.shape, r.dtype, r.stride())
+
+
+@pytest.mark.parametrize("backend", ("inductor", "aot_eager"))
+@both_ops
+def test_compiled_value_and_gradient_equal_eager(which, backend):
+    function, tensors = cases()[which]
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    torch.testing.assert_close(compiled(tensors), function(tensors), rtol=1e-13, atol=0)
+    assert_close(eager_gradient(compiled, tensors), eager_gradient(function, tensors), 1e-12)
+
+
+@both_ops
+def test_compiled_with_dynamic_shapes(which):
+    graphs = 0
+
+    def counting(module, examples):
+        nonlocal graphs
+        graphs += 1
+        return module.forward
+
+    function = torch.compile(cases()[which][0], fullgraph=True, dynamic=True, backend=counting)
+    for T, B in ((20, 4), (30, 5), (17, 6)):
+        eager, tensors = cases(T, B)[which]
+        assert_close(eager_gradient(function, tensors), eager_gradient(eager, tensors), 1e-12)
+    assert graphs == 1
+
+
+@both_ops
+def test_functional_gradient_plain_and_compiled(which):
+    function, tensors = cases()[which]
+    expected = eager_gradient(function, tensors)
+    assert sum(bool(g.any()) for g in expected.values()) > len(expected) / 2
+    assert_close(torch.func.grad(function)(tensors), expected, 1e-13)
+    compiled = torch.compile(torch.func.grad(function), fullgraph=True, backend="aot_eager")
+    assert_close(compiled(tensors), expected, 1e-13)
+
+
+@both_ops
+def test_vmap_and_jacobian(which):
+    function, tensors = cases()[which]
+    name = {"run": "parameters fc", "unit_hydrograph": "a"}[which]
+    scale = torch.linspace(0.8, 1, 3, dtype=torch.float64)
+    one = lambda s: tensors | {name: tensors[name] * s}  # noqa: E731
+    torch.testing.assert_close(
+        torch.vmap(lambda s: function(one(s)))(scale), torch.stack([function(one(s)) for s in scale])
+    )
+    batched = torch.vmap(lambda s: torch.func.grad(function)(one(s)))(scale)
+    for i, s in enumerate(scale):
+        assert_close({n: g[i] for n, g in batched.items()}, eager_gradient(function, one(s)), 1e-13)
+    # Rows of the Jacobian: the values of the function at three scales, each by its own gradient.
+    rows = torch.func.jacrev(lambda t: torch.stack([function(t | {name: t[name] * s}) for s in scale]))(
+        tensors
+    )
+    for i, s in enumerate(scale):
+        expected = eager_gradient(function, one(s))
+        assert_close({n: r[i] for n, r in rows.items()}, expected | {name: expected[name] * s}, 1e-13)
+
+
+def test_vmap_over_every_kind_of_input_at_once():
+    x = random_inputs(VARIANT, T=6, B=2, C=2, weights=True)
+    batch = {n: torch.stack([v, v, v], dim=v.dim()) for n, v in x.tensors().items()}
+    outputs = torch.vmap(lambda t: x.with_tensors(t).outputs(), in_dims=-1)(batch)
+    assert_same_bits({n: v[1] for n, v in outputs.items()}, x.outputs())
+
+
+@both_ops
+def test_second_derivatives_are_refused(which):
+    function, tensors = cases()[which]
+    leaves = {n: v.detach().requires_grad_() for n, v in tensors.items()}
+    first = torch.autograd.grad(function(leaves), list(leaves.values()), create_graph=True)
+    with SECOND:
+        torch.autograd.grad(sum(g.sum() for g in first), list(leaves.values()))
+    total = lambda t: sum(g.sum() for g in torch.func.grad(function)(t).values())  # noqa: E731
+    with SECOND:
+        torch.func.grad(total)(tensors)
+    with SECOND:
+        torch.func.jacrev(torch.func.grad(function))(tensors)
+    with SECOND:
+        total(leaves).backward()
+
+
+def test_second_derivatives_are_refused_at_the_operators():
+    arguments = run_arguments(VARIANT)
+    fluxes, _, _ = OPS.run(*arguments)
+    (first,) = torch.autograd.grad(fluxes.sum(), arguments[1][0], create_graph=True)
+    with SECOND:
+        first.sum().backward()
+    with SECOND:
+        sum(g.sum() for g in OPS.run_adjoint(*adjoint_arguments(VARIANT, requires_grad=True))).backward()
+    inputs = route_arguments()
+    (first,) = torch.autograd.grad(OPS.unit_hydrograph(*inputs).square().sum(), inputs[0], create_graph=True)
+    with SECOND:
+        first.sum().backward()
+    with SECOND:
+        sum(
+            g.sum() for g in OPS.unit_hydrograph_adjoint(*inputs, torch.ones(9, 3, dtype=torch.float64))
+        ).backward()
+
+
+@both_ops
+def test_forward_mode_is_refused_not_zero(which):
+    function, tensors = cases()[which]
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        torch.func.jvp(function, (tensors,), ({n: torch.ones_like(v) for n, v in tensors.items()},))
+
+
+def test_operator_gradient_equals_the_functions():
+    kernel, forcing, parameters, state, weights, *rest = arguments = run_arguments(VARIANT)
+    leaves = {str(i): v for i, v in enumerate([*forcing, *parameters, state, weights])}
+    by_op = gradients({"fluxes": OPS.run(*arguments)[0]}, leaves)
+    by_function = gradients(
+        {"fluxes": hs.ops.run(kernel, forcing, parameters, state, weights, *rest)[0]}, leaves
+    )
+    assert_same_bits(by_op, by_function)
+
+
+@every_variant
+def test_without_gradient(variant):
+    x = random_inputs(variant, weights=True)
+    expected = run_both_ways(x)
+    leaves = x.map(lambda _, v: v.detach().requires_grad_())
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = leaves.outputs()
+        assert not any(v.requires_grad for v in found.values())
+        assert_same_bits(found, {n: expected[n] for n in found})
+
+
+@every_variant
+@both_precisions
+def test_results_keep_the_precision(variant, dtype):
+    x = random_inputs(variant, dtype=dtype, weights=True)
+    found = run_both_ways(x)
+    assert {v.dtype for v in found.values()} == {dtype}
+    assert_close(
+        {n: v.double() for n, v in found.items()},
+        run_both_ways(x.to(torch.float64)),
+        {torch.float32: 1e-3, torch.float64: 0}[dtype],
+    )
