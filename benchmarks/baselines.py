@@ -51,8 +51,9 @@ class StepLoop:
         streamflow = []
         for row in rows:
             forcing = dict(zip(self.model.forcing_names, row, strict=True))
-            new, flux = self.model.reference_step(forcing, parameters,
-                                                  dict(zip(self.model.state_names, state, strict=True)))
+            new, flux = self.model.reference_step(
+                forcing, parameters, dict(zip(self.model.state_names, state, strict=True))
+            )
             state = tuple(new[name] for name in self.model.state_names)
             streamflow.append(flux["streamflow"])
         return state, streamflow
@@ -68,6 +69,6 @@ class StepLoop:
         call, names = self.calls[grad], tuple(parameters)
         streamflow = []
         for t in range(0, len(rows), self.stride):
-            state, flows = call(tuple(rows[t:t + self.stride]), packed, names, state)
+            state, flows = call(tuple(rows[t : t + self.stride]), packed, names, state)
             streamflow += flows
         return torch.stack(streamflow).mean(-1)

@@ -27,8 +27,13 @@ def share_of_ceiling(row: dict) -> str:
 
 def case_cells(row: dict) -> list[str]:
     threads = f"{row['threads']} thread" + "s" * (row["threads"] != "1")
-    return [row["model"], f"{row['B']} x {row['C']} x {row['T']}", row["mode"], f"{row['dtype']}, {threads}",
-            row["implementation"]]
+    return [
+        row["model"],
+        f"{row['B']} x {row['C']} x {row['T']}",
+        row["mode"],
+        f"{row['dtype']}, {threads}",
+        row["implementation"],
+    ]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -155,9 +155,7 @@ def _named(mapping, name: str, what: str) -> Tensor:
 
 def _tensor(x, what: str) -> Tensor:
     if not isinstance(x, Tensor):
-        raise ValueError(
-            f"{what} must be a torch tensor; found {type(x).__name__}: convert it with torch.as_tensor()."
-        )
+        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: convert it with torch.as_tensor().")
     return x
 
 

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--method", default="gradient", help="gradient or evolution (default: %(default)s)")
     sub.add_argument("--starts", type=int, default=10, help="starts of every basin (default: %(default)s)")
     sub.add_argument("--steps", type=int, help="iterations (default: 300) or generations (default: 250)")
-    sub.add_argument("--ensemble", type=int, help="starts whose flows are averaged (default: all)")
+    sub.add_argument("--ensemble", type=int, help="starts whose flows are averaged (default: 4)")
     sub.add_argument("--warmup-years", type=float, default=3.0, help="before each period (default: %(default)s)")
     sub.add_argument("--skip-unusable", action="store_true", help="leave out basins without observations in training")
     sub.add_argument("--seed", type=int, default=0)

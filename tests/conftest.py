@@ -106,9 +106,7 @@ class Inputs:
         return run.fluxes | {f"final {n}": x for n, x in run.final_state.items()}
 
 
-def random_inputs(
-    variant, T=24, B=5, C=3, *, dtype=torch.float64, seed=0, per_step=(), weights=False
-) -> Inputs:
+def random_inputs(variant, T=24, B=5, C=3, *, dtype=torch.float64, seed=0, per_step=(), weights=False) -> Inputs:
     """Dry and wet days, frost and thaw, empty and full stores, parameters over their whole range.
 
     Two things stand apart: T == tt in `ties`, since a pack that holds all it can is then at a tie that
@@ -139,9 +137,7 @@ def ties(variant, T=18, B=6, C=4) -> Inputs:
     pick = lambda values, seed: torch.tensor(values, dtype=torch.float64)[  # noqa: E731
         (uniform(T, B, seed=seed) * len(values)).long()
     ]
-    x.forcing.update(
-        prcp=pick([0, 0, 0, 8, 16], 1), tmean=pick([-1, 0, 0, 1, 2], 2), pet=pick([0, 0, 1, 2], 3)
-    )
+    x.forcing.update(prcp=pick([0, 0, 0, 8, 16], 1), tmean=pick([-1, 0, 0, 1, 2], 2), pet=pick([0, 0, 1, 2], 3))
     coarse = {
         "tt": [-1, 0, 1],
         "uzl": [0, 4],
@@ -157,12 +153,8 @@ def ties(variant, T=18, B=6, C=4) -> Inputs:
     }
     for i, (name, values) in enumerate(coarse.items()):
         if name in x.parameters:
-            x.parameters[name] = torch.tensor(values, dtype=torch.float64)[
-                (uniform(B, C, seed=i) * len(values)).long()
-            ]
-    x.initial_state = {
-        n: torch.where(uniform(B, C, seed=9) < 0.5, 0.0, s.round()) for n, s in x.initial_state.items()
-    }
+            x.parameters[name] = torch.tensor(values, dtype=torch.float64)[(uniform(B, C, seed=i) * len(values)).long()]
+    x.initial_state = {n: torch.where(uniform(B, C, seed=9) < 0.5, 0.0, s.round()) for n, s in x.initial_state.items()}
     x.initial_state["sm"] = torch.where(uniform(B, C, seed=8) < 0.5, x.parameters["fc"], 0.0)
     return x
 
@@ -186,9 +178,7 @@ def gradients(outputs, inputs: dict[str, Tensor], d_outputs=None) -> dict[str, T
 
 def run_both_ways(inputs: Inputs, d_outputs=None, only=None, **options) -> dict[str, Tensor]:
     """All outputs of a run, and the gradients of all its inputs or of those that `only` names."""
-    leaves = {
-        n: x.detach().requires_grad_() for n, x in inputs.tensors().items() if only is None or n in only
-    }
+    leaves = {n: x.detach().requires_grad_() for n, x in inputs.tensors().items() if only is None or n in only}
     outputs = inputs.with_tensors(leaves).outputs(**options)
     return {n: x.detach() for n, x in outputs.items()} | gradients(outputs, leaves, d_outputs)
 
@@ -208,9 +198,7 @@ def assert_same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> N
 
 
 def assert_matches_reference(inputs: Inputs, **options) -> None:
-    assert_close(
-        run_both_ways(inputs, **options), run_both_ways(inputs, backend="reference", **options), 1e-10
-    )
+    assert_close(run_both_ways(inputs, **options), run_both_ways(inputs, backend="reference", **options), 1e-10)
 
 
 def published(name: str) -> Path:

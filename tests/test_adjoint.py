@@ -37,9 +37,7 @@ def test_other_seeds(variant, seed):
 
 
 @every_variant
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (1, 3, 2), (9, 1, 1), (9, 1, 5), (9, 7, 1), (2, 131, 1)], ids=str
-)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (9, 1, 1), (9, 1, 5), (9, 7, 1), (2, 131, 1)], ids=str)
 @either
 def test_small_and_odd_sizes(variant, shape, options):
     assert_matches_reference(random_inputs(variant, *shape), **options)
@@ -64,9 +62,7 @@ def test_empty_stores_and_no_water(variant):
 def test_parameters_at_their_bounds(variant, end):
     x = random_inputs(variant)
     for i, (name, p) in enumerate(x.parameters.items()):
-        lower, upper = (
-            torch.full_like(p, b) for b in (x.model.variable(name).lower, x.model.variable(name).upper)
-        )
+        lower, upper = (torch.full_like(p, b) for b in (x.model.variable(name).lower, x.model.variable(name).upper))
         at_lower = {"lower": True, "upper": False, "either": uniform(*p.shape, seed=i) < 0.5}[end]
         x.parameters[name] = torch.where(torch.as_tensor(at_lower), lower, upper)
     assert_matches_reference(x)

@@ -309,6 +309,4 @@ def test_the_last_basin_of_many_and_the_last_component_are_looked_at(variant):
     for b, c in ((0, 0), (16, 0), (130, 16)):
         x = random_inputs(variant, 2, 131, 17)
         refused(rf"parameter 'fc' .* basin {b}, component {c}", put(x, "parameters fc", (b, c), NAN))
-        refused(
-            rf"initial_state 'suz' .* basin {b}, component {c}", put(x, "initial_state suz", (b, c), -1.0)
-        )
+        refused(rf"initial_state 'suz' .* basin {b}, component {c}", put(x, "initial_state suz", (b, c), -1.0))

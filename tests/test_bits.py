@@ -22,9 +22,7 @@ components = pytest.mark.parametrize("C", (1, 3, 17))
 
 def inputs(variant, dtype, C, T=11, B=150, **options):
     """Enough basins for several blocks of the kernel, and a number of them that fills no pack."""
-    x = random_inputs(
-        variant, T, B + 1, C, dtype=dtype, weights=not options.get("components"), per_step=variant[1][:2]
-    )
+    x = random_inputs(variant, T, B + 1, C, dtype=dtype, weights=not options.get("components"), per_step=variant[1][:2])
     x.parameters[variant[1][2]] = x.parameters[variant[1][2]][:, :1]
     x.parameters[variant[1][0]] = x.parameters[variant[1][0]][:, :, :1]
     return x
@@ -111,9 +109,7 @@ def test_unit_hydrograph(dtype, N):
     def both_ways(columns=slice(None)):
         leaves = [x[..., columns].clone().requires_grad_() for x in (q, a, b, memory)]
         out = hs.unit_hydrograph(*leaves)
-        return dict(
-            zip("xqabm", (out.detach(), *torch.autograd.grad(out, leaves, d_out[:, columns])), strict=True)
-        )
+        return dict(zip("xqabm", (out.detach(), *torch.autograd.grad(out, leaves, d_out[:, columns])), strict=True))
 
     torch.set_num_threads(1)
     whole = both_ways()

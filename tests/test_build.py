@@ -61,9 +61,7 @@ def run_script(tmp_path, isa=None, before=()):
 
 def assert_agree(found, expected):
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-3)):
-        assert_close(
-            *({n: x for n, x in r.items() if x.dtype == dtype} for r in (found, expected)), tolerance
-        )
+        assert_close(*({n: x for n, x in r.items() if x.dtype == dtype} for r in (found, expected)), tolerance)
 
 
 def test_instruction_sets_agree(tmp_path):
@@ -78,17 +76,13 @@ def test_instruction_sets_agree(tmp_path):
 
 def test_the_best_instruction_set_is_the_default():
     code = "from hybridsolve import _cpu; print(_cpu.isa())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == _cpu.isas()[-1]
 
 
 def test_an_unknown_instruction_set_is_refused():
     code = "from hybridsolve import _cpu; _cpu.isa()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment("sse9"), capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment("sse9"), capture_output=True, text=True)
     assert done.returncode != 0
     assert re.search(
         r"HYBRIDSOLVE_ISA is 'sse9', but this build on this processor has baseline.*; "
@@ -153,12 +147,8 @@ def test_the_extension_needs_no_torch():
 
 
 def test_import_is_light():
-    code = (
-        "import sys, torch; before = set(sys.modules); import hybridsolve; print(*set(sys.modules) - before)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
-    )
+    code = "import sys, torch; before = set(sys.modules); import hybridsolve; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "hybridsolve" in loaded
     assert not loaded & {

@@ -34,7 +34,9 @@ def data():
     truth = torch.as_tensor(random.uniform(0.2, 0.8, (16, 4, 1)), dtype=torch.float32)
     names = model.parameter_names + model.routing_parameter_names
     forcing = {name: torch.as_tensor(ds[name].values) for name in model.forcing_names}
-    flow = routed_flow(model, forcing, model.parameters_from_unit(dict(zip(names, truth, strict=True))))[:, :, 0].numpy()
+    flow = routed_flow(model, forcing, model.parameters_from_unit(dict(zip(names, truth, strict=True))))[
+        :, :, 0
+    ].numpy()
     flow[random.random(flow.shape) < 0.05] = np.nan
     ds["qobs"] = (("time", "basin"), flow, {"units": "mm d-1"})
     return ds.assign_coords(lat=("basin", [1.0, 2, 3, 4]), lon=("basin", [5.0, 6, 7, 8]))
@@ -149,15 +151,26 @@ def test_unusable_basins_stop_the_run_or_are_left_out_by_name(data):
 def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
     result = run(data, steps=10, test=TEST)
     written = report.write(result, tmp_path, basin="c", command="test")
-    assert {p.name for p in written} >= {"calibration.nc", "streamflow.nc", "scores_best.csv", "scores_ensemble.csv",
-                                         "map.png", "starts.png", "parameters.png", "hydrograph.png", "scores.png"}
+    assert {p.name for p in written} >= {
+        "calibration.nc",
+        "streamflow.nc",
+        "scores_best.csv",
+        "scores_ensemble.csv",
+        "map.png",
+        "starts.png",
+        "parameters.png",
+        "hydrograph.png",
+        "scores.png",
+    }
     assert not list(tmp_path.glob("*.tmp*"))
     table = pd.read_csv(tmp_path / "scores_best.csv", index_col="basin")
     np.testing.assert_allclose(table["test_nse"], result["nse"].sel(period="test", member="best"), atol=1e-5)
     stored = xr.open_dataset(tmp_path / "calibration.nc").load()
     assert stored["fc"].attrs["units"] == "mm" and stored.attrs["seed"] == 0 and stored.attrs["command"] == "test"
     for member in ("best", "ensemble"):
-        again = simulate_calibrated(stored, data, period=TEST, member=member, fluxes=["streamflow", "sm"], warmup_years=1)
+        again = simulate_calibrated(
+            stored, data, period=TEST, member=member, fluxes=["streamflow", "sm"], warmup_years=1
+        )
         expected = result["flow"].sel(member=member, time=again["time"])
         np.testing.assert_allclose(again["streamflow"], expected, rtol=1e-5, atol=1e-6)
     assert "test NSE" in (tmp_path / "test_looks.log").read_text()

@@ -13,8 +13,18 @@ import xarray as xr
 from hybridsolve import cli
 from hybridsolve.data import read_fulda, write_netcdf
 
-CALIBRATE = ["--train", "1980-01-01:1981-12-31", "--test", "1982-01-01:1982-12-31", "--warmup-years", "1",
-             "--starts", "3", "--steps", "10"]
+CALIBRATE = [
+    "--train",
+    "1980-01-01:1981-12-31",
+    "--test",
+    "1982-01-01:1982-12-31",
+    "--warmup-years",
+    "1",
+    "--starts",
+    "3",
+    "--steps",
+    "10",
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +45,24 @@ def test_calibrate_then_simulate(file, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main(["calibrate", str(file), *CALIBRATE, "--out", str(out)]) == 0
     assert "NSE" in capsys.readouterr().out
-    assert cli.main(["simulate", str(out / "calibration.nc"), str(file), "--period", "1982-01-01:1982-12-31",
-                     "--fluxes", "streamflow,swe", "--warmup-years", "1", "--out", str(tmp_path / "sim.nc")]) == 0
+    assert (
+        cli.main(
+            [
+                "simulate",
+                str(out / "calibration.nc"),
+                str(file),
+                "--period",
+                "1982-01-01:1982-12-31",
+                "--fluxes",
+                "streamflow,swe",
+                "--warmup-years",
+                "1",
+                "--out",
+                str(tmp_path / "sim.nc"),
+            ]
+        )
+        == 0
+    )
     simulated = xr.open_dataset(tmp_path / "sim.nc")
     assert simulated["streamflow"].attrs["units"] == "mm d-1" and "hybridsolve_version" in simulated.attrs
     flow = xr.open_dataset(out / "streamflow.nc")["flow"].sel(member="best", time=simulated["time"])
@@ -45,8 +71,18 @@ def test_calibrate_then_simulate(file, tmp_path, capsys):
 
 def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
     def command(out, *more):
-        return [sys.executable, "-m", "hybridsolve.cli", "calibrate", str(file), *CALIBRATE[:-1], "400", "--out", str(out),
-                *more]
+        return [
+            sys.executable,
+            "-m",
+            "hybridsolve.cli",
+            "calibrate",
+            str(file),
+            *CALIBRATE[:-1],
+            "400",
+            "--out",
+            str(out),
+            *more,
+        ]
 
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
@@ -66,7 +102,10 @@ def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
     "arguments, message",
     [
         (["calibrate", "absent.nc", *CALIBRATE], "absent.nc does not exist"),
-        (["calibrate", "fulda", *CALIBRATE, "--model", "hbv99"], "unknown model 'hbv99'; expected one of hbv10, hbv11p"),
+        (
+            ["calibrate", "fulda", *CALIBRATE, "--model", "hbv99"],
+            "unknown model 'hbv99'; expected one of hbv10, hbv11p",
+        ),
         (["calibrate", "fulda", *CALIBRATE, "--basins", "nowhere"], "nowhere"),
         (["simulate", "absent.nc", "fulda"], "absent.nc does not exist"),
     ],

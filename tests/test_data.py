@@ -196,9 +196,7 @@ def test_pet_refuses():
         call("oudin", **t, lat_degrees=[1, 100, 2])
     with pytest.raises(ValueError, match="lat_degrees must be finite"):
         call("oudin", **t, lat_degrees=[1, np.nan, 2])
-    with pytest.raises(
-        ValueError, match=r"tmax must not be below tmin.*basin 00000001 on 1999-10-01 \(2193 such"
-    ):
+    with pytest.raises(ValueError, match=r"tmax must not be below tmin.*basin 00000001 on 1999-10-01 \(2193 such"):
         call("hargreaves", tmean=ds.tmean, tmin=ds.tmax, tmax=ds.tmin, lat_degrees=ds.lat)
     with pytest.raises(ValueError, match="same basin coordinate"):
         call("hargreaves", tmean=ds.tmean, tmin=ds.tmin.isel(basin=[2, 1, 0]), tmax=ds.tmax, lat_degrees=1)
@@ -337,9 +335,7 @@ def test_netcdf_round_trip_with_provenance(tmp_path):
         "_FillValue": -9,
     }  # must not quantise the result
     ds.attrs["history"] = "made by hand"
-    path = data.write_netcdf(
-        ds, tmp_path / "x.nc", command="run me", seed=7, citation=["nobody 2000", "some 2001"]
-    )
+    path = data.write_netcdf(ds, tmp_path / "x.nc", command="run me", seed=7, citation=["nobody 2000", "some 2001"])
     assert os.listdir(tmp_path) == ["x.nc"]
     back = data.open_dataset(path)
     for name in ("prcp", "tmean", "pet", "qobs", "elev_mean"):
@@ -352,9 +348,7 @@ def test_netcdf_round_trip_with_provenance(tmp_path):
     assert attrs["history"].startswith("made by hand\n") and attrs["history"].endswith("Z run me")
     assert attrs["command"] == "run me" and int(attrs["seed"]) == 7
     assert attrs["citation"] == "nobody 2000; some 2001"
-    assert (
-        attrs["numpy_version"] == np.__version__ and attrs["torch_version"] and attrs["hybridsolve_version"]
-    )
+    assert attrs["numpy_version"] == np.__version__ and attrs["torch_version"] and attrs["hybridsolve_version"]
     assert attrs["Conventions"] == "CF-1.11" and attrs["created"].endswith("Z")
     with xr.open_dataset(path, decode_times=False) as raw:
         assert raw.prcp.encoding["zlib"] and raw.prcp.encoding["complevel"] == 1
@@ -367,9 +361,7 @@ def test_netcdf_round_trip_with_provenance(tmp_path):
 
 
 def test_netcdf_keeps_hours(tmp_path):
-    ds = xr.Dataset(
-        {"q": ("time", np.arange(5.0))}, {"time": pd.date_range("2000-01-01T06", periods=5, freq="h")}
-    )
+    ds = xr.Dataset({"q": ("time", np.arange(5.0))}, {"time": pd.date_range("2000-01-01T06", periods=5, freq="h")})
     with xr.open_dataset(data.write_netcdf(ds, tmp_path / "h.nc")) as back:
         assert (back.time.values == ds.time.values).all() and back.attrs["seed"] == "none"
 
@@ -384,9 +376,7 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(netcdf_module.os, "replace", full)
-        with pytest.raises(
-            OSError, match=r"could not write .*x\.nc \(No space left on device; .*free space"
-        ) as error:
+        with pytest.raises(OSError, match=r"could not write .*x\.nc \(No space left on device; .*free space") as error:
             data.write_netcdf(toy(seed=2), path)
     one_sentence(error)
     with monkeypatch.context() as patch:
@@ -441,9 +431,7 @@ def test_text(tmp_path):
 def test_open_own_file_in_the_other_order_and_without_pet(tmp_path):
     ds = toy(dtype="float64").transpose("basin", "time", ...).drop_vars("pet")
     ds.to_netcdf(tmp_path / "x.nc")
-    back = data.open_dataset(
-        tmp_path / "x.nc", basins=["00000003", "00000001"], period="2000-01-01:2000-12-31"
-    )
+    back = data.open_dataset(tmp_path / "x.nc", basins=["00000003", "00000001"], period="2000-01-01:2000-12-31")
     assert back.prcp.dims == ("time", "basin") and dict(back.sizes) == {"time": 366, "basin": 2, "bnds": 2}
     assert back.prcp.values.flags["C_CONTIGUOUS"] and back.pet.dtype == np.float32
     assert list(back.basin.values) == ["00000003", "00000001"]
@@ -558,9 +546,7 @@ def test_camels(camels_file):
     signatures = [n for n in ds if "signature" in ds[n].attrs.get("role", "")]
     assert sorted(signatures) == sorted(data.CAMELS_DISCHARGE_SIGNATURES)
 
-    few = data.open_dataset(
-        camels_file, basins=["14400000", "01013500"], period="1989-10-01:1999-09-30", pet="oudin"
-    )
+    few = data.open_dataset(camels_file, basins=["14400000", "01013500"], period="1989-10-01:1999-09-30", pet="oudin")
     same = data.select_period(ds, "1989-10-01:1999-09-30").sel(basin=["14400000", "01013500"])
     for name in ("prcp", "qobs", "tmin", "area_km2", "flag_more_runoff_than_rain", "gauge_name"):
         np.testing.assert_array_equal(few[name].values, same[name].values)
@@ -662,16 +648,12 @@ def test_caravan(tmp_path):
     assert list(ds.timezone.values) == ["America/New_York", "America/New_York", "America/Moncton"]
     assert str(ds.gauge_name.values[2]) == "river hysets_01AD002"
     assert ds.pet.attrs["method"] == "hargreaves" and "10:61" in ds.attrs["citation"]
-    with pytest.raises(
-        ValueError, match="prcp must be finite everywhere, found nan in basin camels_01022500"
-    ):
+    with pytest.raises(ValueError, match="prcp must be finite everywhere, found nan in basin camels_01022500"):
         data.check_dataset(ds, forcing_names=FORCING)
     cut = data.open_dataset(tmp_path, period="2000-02-01:2001-01-31")
     assert cut.sizes["time"] == 366
     data.check_dataset(cut, forcing_names=FORCING, need_qobs=True)
-    np.testing.assert_array_equal(
-        cut.prcp.values, data.select_period(ds, "2000-02-01:2001-01-31").prcp.values
-    )
+    np.testing.assert_array_equal(cut.prcp.values, data.select_period(ds, "2000-02-01:2001-01-31").prcp.values)
     one = data.read_caravan(tmp_path, source="hysets")
     assert list(one.basin.values) == ["hysets_01AD002"] and one.sizes["time"] == 639
     assert data.write_netcdf(ds, tmp_path / "out.nc").is_file()
@@ -690,9 +672,7 @@ def test_caravan_pet(tmp_path, new):
         fao = data.read_caravan(tmp_path, basins=basins, pet="fao-penman-monteith")
         np.testing.assert_allclose(fao.pet.values[:, 0], truth.pet.values[:, 0] * 1.1, rtol=1e-5)
     else:
-        with pytest.raises(
-            ValueError, match="must hold potential_evaporation_sum_FAO_PENMAN_MONTEITH"
-        ) as error:
+        with pytest.raises(ValueError, match="must hold potential_evaporation_sum_FAO_PENMAN_MONTEITH") as error:
             data.read_caravan(tmp_path, basins=basins, pet="fao-penman-monteith")
         one_sentence(error)
     pt = data.read_caravan(tmp_path, basins=["camels_01022500"], pet="priestley-taylor", dtype="float64")

@@ -32,9 +32,7 @@ def case(request):
     published = {n: torch.from_numpy(v) for n, v in file.items() if v.dtype.kind == "f"}
     raw = published["par_raw"].clone().requires_grad_()
     forcing = published["forcing_P_T_PET"].clone().requires_grad_()
-    state = {
-        n: torch.full((20, 2), 0.001, dtype=torch.float64, requires_grad=True) for n in model.state_names
-    }
+    state = {n: torch.full((20, 2), 0.001, dtype=torch.float64, requires_grad=True) for n in model.state_names}
 
     last = raw if raw.dim() == 2 else raw[-1]
     names = [n.removeprefix("par").lower() for n in file["param_names"]]
@@ -54,8 +52,7 @@ def case(request):
         fluxes=model.output_names,
     )
     routed = {
-        n: hs.unit_hydrograph(run.fluxes[ours], scaled["route_a"], scaled["route_b"])
-        for n, ours in ROUTED.items()
+        n: hs.unit_hydrograph(run.fluxes[ours], scaled["route_a"], scaled["route_b"]) for n, ours in ROUTED.items()
     }
     return (
         model,
@@ -90,16 +87,13 @@ def test_states(case):
 
 def test_baseflow_index(case):
     _, published, _, routed, _ = case
-    compare(
-        {"BFI": 100 * routed["gwflow"].sum(0) / (routed["streamflow"].sum(0) + 1e-5)}, published, "f64/flux/"
-    )
+    compare({"BFI": 100 * routed["gwflow"].sum(0) / (routed["streamflow"].sum(0) + 1e-5)}, published, "f64/flux/")
 
 
 def test_loss_and_gradients(case):
     _, published, run, routed, leaves = case
     series = {
-        n: routed.get(n, run.fluxes.get(FLUXES.get(n)))
-        for n in ("streamflow", "AET_hydro", "SWE", "gwflow_no_rout")
+        n: routed.get(n, run.fluxes.get(FLUXES.get(n))) for n in ("streamflow", "AET_hydro", "SWE", "gwflow_no_rout")
     }
     loss = sum((published[f"loss_weight/{n}"][..., 0] * q).sum() for n, q in series.items())
     compare({"loss": loss}, published, "f64/")

@@ -183,9 +183,7 @@ def test_rmse_comb_by_hand():
     sim = torch.tensor([[1.0, 9.0], [9.0, 0.0]], dtype=torch.float64)
     # Three valid days, one differs: 4 and 9, roots 2 and 3 (the 1e-6 inside changes the seventh digit).
     log = np.log10(3.1 / 2.1) / np.sqrt(3)
-    assert losses.rmse_comb(sim, obs, alpha=0.4).item() == pytest.approx(
-        0.6 * 5 / np.sqrt(3) + 0.4 * log, rel=1e-6
-    )
+    assert losses.rmse_comb(sim, obs, alpha=0.4).item() == pytest.approx(0.6 * 5 / np.sqrt(3) + 0.4 * log, rel=1e-6)
     assert losses.rmse_comb(sim, obs, alpha=0.0).item() == pytest.approx(5 / np.sqrt(3))
     both = losses.rmse_comb(sim[..., None].expand(2, 2, 3), obs)
     assert both.item() == pytest.approx(losses.rmse_comb(sim, obs).item(), rel=1e-12)

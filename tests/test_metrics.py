@@ -118,9 +118,7 @@ def test_correlation_equals_numpy():
 def test_float32_is_scored_in_float64():
     sim, obs = flows()
     sim, obs = sim.astype(np.float32) + 1000, obs.astype(np.float32) + 1000
-    np.testing.assert_array_equal(
-        metrics.nse(sim, obs), metrics.nse(sim.astype(np.float64), obs.astype(np.float64))
-    )
+    np.testing.assert_array_equal(metrics.nse(sim, obs), metrics.nse(sim.astype(np.float64), obs.astype(np.float64)))
 
 
 @pytest.mark.parametrize("value", [NAN, np.inf])
@@ -154,9 +152,7 @@ def test_no_variance_and_no_observations_give_nan():
 
 
 def test_summary_counts_what_is_missing():
-    table = metrics.summary(
-        {"nse": [0.5, NAN, 0.7, 0.9], "pbias": [1.0, NAN, 3.0, 8.0], "n_valid": [5, 0, 6, 7]}
-    )
+    table = metrics.summary({"nse": [0.5, NAN, 0.7, 0.9], "pbias": [1.0, NAN, 3.0, 8.0], "n_valid": [5, 0, 6, 7]})
     # With the failed basin ranked last the four are -, 0.5, 0.7, 0.9.
     assert table["nse"] == {"median": pytest.approx(0.6), "median_defined": 0.7, "n": 4, "n_nan": 1}
     assert table["pbias"] == {"median": 3.0, "median_defined": 3.0, "n": 4, "n_nan": 1}

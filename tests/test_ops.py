@@ -19,9 +19,7 @@ import hybridsolve as hs
 
 OPS = torch.ops.hybridsolve
 VARIANT = VARIANTS[-1].values[0]
-SECOND = pytest.raises(
-    NotImplementedError, match="second derivatives.*differentiate once, or use backend='reference'"
-)
+SECOND = pytest.raises(NotImplementedError, match="second derivatives.*differentiate once, or use backend='reference'")
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +79,7 @@ def runoff(x):
 
 
 def routed(tensors):
-    out, memory = hs.unit_hydrograph(
-        tensors["q"], tensors["a"], tensors["b"], tensors["memory"], return_memory=True
-    )
+    out, memory = hs.unit_hydrograph(tensors["q"], tensors["a"], tensors["b"], tensors["memory"], return_memory=True)
     return out.square().sum() + memory.sum()
 
 
@@ -180,9 +176,7 @@ def test_vmap_and_jacobian(which):
     for i, s in enumerate(scale):
         assert_close({n: g[i] for n, g in batched.items()}, eager_gradient(function, one(s)), 1e-13)
     # Rows of the Jacobian: the values of the function at three scales, each by its own gradient.
-    rows = torch.func.jacrev(lambda t: torch.stack([function(t | {name: t[name] * s}) for s in scale]))(
-        tensors
-    )
+    rows = torch.func.jacrev(lambda t: torch.stack([function(t | {name: t[name] * s}) for s in scale]))(tensors)
     for i, s in enumerate(scale):
         expected = eager_gradient(function, one(s))
         assert_close({n: r[i] for n, r in rows.items()}, expected | {name: expected[name] * s}, 1e-13)
@@ -224,9 +218,7 @@ def test_second_derivatives_are_refused_at_the_operators():
     with SECOND:
         first.sum().backward()
     with SECOND:
-        sum(
-            g.sum() for g in OPS.unit_hydrograph_adjoint(*inputs, torch.ones(9, 3, dtype=torch.float64))
-        ).backward()
+        sum(g.sum() for g in OPS.unit_hydrograph_adjoint(*inputs, torch.ones(9, 3, dtype=torch.float64))).backward()
 
 
 @both_ops
@@ -240,9 +232,7 @@ def test_operator_gradient_equals_the_functions():
     kernel, forcing, parameters, state, weights, *rest = arguments = run_arguments(VARIANT)
     leaves = {str(i): v for i, v in enumerate([*forcing, *parameters, state, weights])}
     by_op = gradients({"fluxes": OPS.run(*arguments)[0]}, leaves)
-    by_function = gradients(
-        {"fluxes": hs.ops.run(kernel, forcing, parameters, state, weights, *rest)[0]}, leaves
-    )
+    by_function = gradients({"fluxes": hs.ops.run(kernel, forcing, parameters, state, weights, *rest)[0]}, leaves)
     assert_same_bits(by_op, by_function)
 
 

@@ -73,9 +73,7 @@ def test_map_counts_basins_without_score():
 
 
 def test_hydrograph_labels():
-    figure = plot.hydrograph(
-        np.arange(3), [1, NAN, 3], [1, 2, 3], prcp=[0, 5, 0], spread=([0, 1, 2], [2, 3, 4])
-    )
+    figure = plot.hydrograph(np.arange(3), [1, NAN, 3], [1, 2, 3], prcp=[0, 5, 0], spread=([0, 1, 2], [2, 3, 4]))
     text = texts(figure)
     assert "spread of the starts" in text and "uncertainty" not in text and "flow (mm/d)" in text
     low, high = figure.axes[0].get_ylim()

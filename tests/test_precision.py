@@ -10,9 +10,7 @@ YEARS = "1990-10-01:2000-09-30"
 def real_forcing(basins=20):
     from hybridsolve.data import read_camels
 
-    days = read_camels(published("camels_us_671.nc"), period=YEARS).isel(
-        basin=slice(None, None, 671 // basins)
-    )
+    days = read_camels(published("camels_us_671.nc"), period=YEARS).isel(basin=slice(None, None, 671 // basins))
     return {n: torch.from_numpy(days[n].values.copy()) for n in ("prcp", "tmean", "pet")}
 
 

@@ -102,9 +102,7 @@ def test_storage_order_changes_nothing(variant):
         assert not any(v.is_contiguous() for v in strided.tensors().values())
         leaves = {n: v.requires_grad_() for n, v in strided.tensors().items()}
         outputs = strided.with_tensors(leaves).outputs()
-        found = torch.autograd.grad(
-            list(outputs.values()), list(leaves.values()), list(cotangents(outputs).values())
-        )
+        found = torch.autograd.grad(list(outputs.values()), list(leaves.values()), list(cotangents(outputs).values()))
         assert_same_bits(outputs | {f"d {n}": g for n, g in zip(leaves, found, strict=True)}, expected)
 
 
@@ -125,9 +123,7 @@ def test_strided_cotangents(variant):
 def test_an_expanded_tensor_has_a_dense_gradient(variant):
     x = random_inputs(variant, T=8, B=5, C=3, weights=True, per_step=variant[1][:2])
     full = x.map(lambda _, v: v[:1, :1].expand(v.shape))
-    assert_close(
-        run_both_ways(full), run_both_ways(full.map(lambda _, v: v.contiguous()), backend="reference"), 1e-10
-    )
+    assert_close(run_both_ways(full), run_both_ways(full.map(lambda _, v: v.contiguous()), backend="reference"), 1e-10)
     leaves = {n: v[:1, :1].clone().requires_grad_() for n, v in x.tensors().items()}
     expanded = {n: v.expand(x.tensors()[n].shape) for n, v in leaves.items()}
     outputs = full.with_tensors(expanded).outputs()

@@ -93,7 +93,7 @@ def calibrate(
         Iterations or generations; 300 or 250 if left out.
     ensemble : int, optional
         How many starts, the first in rank, are averaged as the "ensemble" (their flows, not their parameters);
-        all of them if left out.
+        4 if left out.
     warmup_years : float
         Run before each period unscored, where the data allow; their first year is repeated where they begin less
         than a year before the period.
@@ -111,9 +111,9 @@ def calibrate(
     Returns
     -------
     xarray.Dataset
-        Parameters ``[basin, start]`` by name, `train_loss` ``[basin, start]``, `best_start`, `in_ensemble`, `at_bound`,
-        scores ``[period, member, basin]`` by name, `nse_start` ``[period, basin, start]``, `flow` ``[member, time,
-        basin]`` over the scored periods.
+        Parameters ``[basin, start]`` by name, starts in rank order; `train_loss` ``[basin, start]``, `at_bound`
+        ``[parameter, basin, start]``; scores ``[period, member, basin]`` by name; `nse_start` ``[period, basin,
+        start]``; `warmup_difference` ``[period, basin]``; `flow` ``[member, time, basin]`` and `obs` over the scored periods.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def calibrate(
     if loss not in losses.names(per_series=True):
         raise ValueError(f"unknown loss '{loss}'; expected one of {', '.join(losses.names(per_series=True))}.")
     steps = steps or {"gradient": 300, "evolution": 250}[method]
-    ensemble = ensemble or starts
+    ensemble = ensemble or min(starts, 4)
     for name, value, least in (
         ("starts", starts, 1),
         ("steps", steps, 1),
@@ -171,7 +171,7 @@ def calibrate(
 
 
 def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:
-    """Order of the starts ``[B, S]`` by the mean of training and validation score: equally good fits generalise unequally.
+    """Order of the starts ``[B, S]`` by the mean of training and validation score: equal fits generalise unequally.
 
     A basin without observations in the validation period is ranked by training alone.
     """
