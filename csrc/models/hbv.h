@@ -21,9 +21,10 @@
 // with eps = 1e-5 mm. The floors of 8 and 8b make water: at most eps a step each, and only where a store is empty.
 //
 // Where this code differs in form, not in value: the max in 8b's SM is left out (SM >= eps and C_r >= 0 there); SM/FC and
-// SM/(LP FC) share one division; line 6 adds R + I - Rg as one number, which is 0 where the soil is full, so that a full
-// soil stays at FC exactly and line 7 meets its tie; and 8b adds C_r - ET as one number where no floor acts, since in
-// float the rounding of SM, once more a day, is most of the error of a dry basin's floods.
+// SM/(LP FC) share one division; line 6 adds R + I - Rg as one number, which is 0 where the soil is full, and line 7 sets
+// SM to FC where there is excess, so that a full soil is at FC exactly and the ties of 7, 8 and 8b are met; 8b adds
+// C_r - ET as one number where no floor acts, since in float the rounding of SM, once more a day, is most of the error of
+// a dry basin's floods.
 //
 // The adjoint is the reverse of the twelve lines: with y = f(x), d_x += d_y df/dx, read from the last line to the first.
 // Cotangents of the two power laws come out as those of ln SM and ln FC (d_ln below): d(x^b) = x^b (ln x db + b d ln x).
@@ -93,7 +94,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     r.recharge = r.water * kept.wetness.value;
     r.sm_1 = s[SM] + (r.water - r.recharge);
     r.excess = relu(r.sm_1 - p[FC]);
-    r.sm_2 = r.sm_1 - r.excess;
+    r.sm_2 = select(r.sm_1 >= p[FC], p[FC], r.sm_1);
 
     r.relative = quotient(r.sm_2, p[LP] * p[FC], kept.per_lp_fc);
     if constexpr (BETAET) {

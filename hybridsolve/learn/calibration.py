@@ -112,8 +112,9 @@ def calibrate(
     -------
     xarray.Dataset
         Parameters ``[basin, start]`` by name, starts in rank order; `train_loss` ``[basin, start]``, `at_bound`
-        ``[parameter, basin, start]``; scores ``[period, member, basin]`` by name; `nse_start` ``[period, basin,
-        start]``; `warmup_difference` ``[period, basin]``; `flow` ``[member, time, basin]`` and `obs` over the scored periods.
+        ``[parameter, basin, start]``; scores ``[period, member, basin]`` by name; `nse_start`
+        ``[period, basin, start]``, `warmup_difference` ``[period, basin]``; `flow` ``[member, time, basin]`` and `obs`
+        over the scored periods.
 
     Raises
     ------

@@ -120,7 +120,7 @@ def reference_step(f, p, s):
     recharge = water * _clip01(_pow(s["sm"] / p["fc"], p["beta"]))
     sm = s["sm"] + (water - recharge)
     excess = _relu(sm - p["fc"])
-    sm = sm - excess
+    sm = torch.where(sm >= p["fc"], p["fc"], sm)  # sm - excess, without its rounding
     dryness = sm / (p["lp"] * p["fc"])
     if "betaet" in p:
         dryness = _pow(dryness, p["betaet"])
