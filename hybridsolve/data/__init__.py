@@ -6,9 +6,10 @@ Every reader gives an `xarray.Dataset` with dims ``(time, basin)``, as described
 
 from .camels import CAMELS_DISCHARGE_SIGNATURES, data_dir, read_camels
 from .caravan import read_caravan
-from .dataset import VARIABLES, assemble, check_dataset, open_dataset, parse_period, select_period
+from .dataset import VARIABLES, assemble, check_dataset, parse_period, select_period
 from .fulda import read_fulda
 from .netcdf import write_netcdf, write_text_atomic
+from .opening import open_dataset
 from .pet import PET_METHODS, potential_evapotranspiration
 
 __all__ = [
