@@ -1,4 +1,4 @@
-"""Options, the choice of cases, and the CSV at the end of the session."""
+"""Options, the choice of cases, and the CSV at the end of the run."""
 
 import pytest
 import torch

@@ -60,7 +60,7 @@ def render(rows: list[dict]) -> str:
         parts.append(markdown(header, body))
         parts.append(
             "Ceiling, one thread, forward: the larger of arithmetic (A; about 140 vector instructions a "
-            "cell-step) and memory traffic (M; 16 bytes a basin-step), both measured in the same session."
+            "cell-step) and memory traffic (M; 16 bytes a basin-step), both measured in the same run."
         )
     if memory:
         header = [*case, "peak MiB above the footprint before the call", "MiB of all states of all steps"]
