@@ -1,16 +1,13 @@
 // The Python binding of the CPU kernels: raw addresses and sizes in, a sum of Faults out. No torch header is needed;
 // hybridsolve/backends.py is the one caller, and has checked every shape and type.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <thread>
-#include <tuple>
 #include <vector>
 
+#include "bind_arguments.h"
 #include "core/cpu.h"
 
 #if defined(__x86_64__)
@@ -90,81 +87,30 @@ template <class Work> void share(int64_t n, int n_threads, Work work) {
   for (auto& t : others) t.join();
 }
 
-using Address = uintptr_t;
-
 // A large result is written to memory that the system hands out page by page on first touch, which can take longer than
 // computing it. Huge pages, where the system offers them, are 512 times fewer.
-template <class T> T* fresh(Address a, int64_t n) {
+template <class T> T* fresh(T* p, int64_t n) {
 #if defined(__linux__)
-  const Address page = 1 << 21, begin = (a + page - 1) / page * page, end = (a + n * sizeof(T)) / page * page;
+  const Address a = reinterpret_cast<Address>(p), page = 1 << 21;
+  const Address begin = (a + page - 1) / page * page, end = (a + n * sizeof(T)) / page * page;
   if (a && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
-  return reinterpret_cast<T*>(a);
+  return p;
 }
-using Input = std::tuple<Address, int64_t, int64_t, int64_t, double, double>;  // data, strides over T, B, C, bounds
 
-template <class T> const T* at(Address a) { return reinterpret_cast<const T*>(a); }
-template <class T> T* to(Address a) { return reinterpret_cast<T*>(a); }
-template <class T> View<T> view(const Input& i) { return {at<T>(std::get<0>(i)), std::get<1>(i), std::get<2>(i), std::get<3>(i)}; }
-
-struct Arguments {  // of forward and adjoint alike
-  std::string model;
-  bool is_double;
-  int64_t n_steps, n_basins, n_components, group_size;
-  std::vector<Input> forcing, parameters;
-  std::vector<bool> per_step, by_group;
-  Input weights;
-  Address initial_state;
-  std::vector<int> outputs;
-  bool each;
-  int64_t interval;
-  Address checkpoints;
-
-  template <class T> Run<T> run() const {
-    Run<T> r{};
-    r.n_steps = n_steps, r.n_basins = n_basins, r.n_components = n_components, r.group_size = group_size;
-    r.n_groups = (n_components + group_size - 1) / group_size;
-    for (size_t i = 0; i < forcing.size(); ++i) {
-      r.forcing[i] = view<T>(forcing[i]);
-      r.forcing_bounds[i] = {std::get<4>(forcing[i]), std::get<5>(forcing[i])};
-    }
-    for (size_t i = 0; i < parameters.size(); ++i) {
-      r.parameter[i] = view<T>(parameters[i]);
-      r.parameter_bounds[i] = {std::get<4>(parameters[i]), std::get<5>(parameters[i])};
-      r.per_step[i] = per_step[i], r.by_group[i] = by_group[i];
-    }
-    r.weights = view<T>(weights);
-    r.initial_state = at<T>(initial_state);
-    r.n_outputs = int(outputs.size());
-    for (size_t i = 0; i < outputs.size(); ++i) r.output[i] = outputs[i];
-    r.each = each;
-    r.interval = interval, r.checkpoints = to<T>(checkpoints);
-    return r;
-  }
-};
-
-template <class T> int forward(const ModelKernels<T>& k, Run<T> run, Address fluxes, Address final_state, int n_threads) {
-  const int64_t n_cells = run.n_basins * run.n_components;
-  run.fluxes = fresh<T>(fluxes, run.n_outputs * run.n_steps * (run.each ? n_cells : run.n_basins * run.n_groups));
-  run.final_state = to<T>(final_state);
+template <class T> int forward(const ModelKernels<T>& k, const Run<T>& run, int n_threads) {
+  fresh(run.fluxes, run.n_outputs * run.n_steps * run.n_basins * (run.each ? run.n_components : run.n_groups));
   std::atomic<int> fault{0};
   share(k.forward_blocks(run), n_threads, [&](int, int64_t block) { fault |= k.forward(run, block); });
   return fault;
 }
 
-template <class T>
-void adjoint(const ModelKernels<T>& k, Run<T> run, const std::vector<int64_t>& d_fluxes, Address d_final_state,
-             const std::vector<Address>& d_forcing, const std::vector<Address>& d_parameters, Address d_initial_state,
-             Address d_weights, int n_threads) {
-  run.d_fluxes = {at<T>(Address(d_fluxes[0])), d_fluxes[2], d_fluxes[3], d_fluxes[4]};
-  run.d_fluxes_stride = d_fluxes[1], run.d_final_state = at<T>(d_final_state);
-  const int64_t columns = run.n_basins * ((run.n_components + run.group_size - 1) / run.group_size);
-  for (size_t i = 0; i < d_forcing.size(); ++i) run.d_forcing[i] = fresh<T>(d_forcing[i], run.n_steps * columns);
-  for (size_t i = 0; i < d_parameters.size(); ++i) {
-    const int64_t n = run.by_group[i] ? columns : run.n_basins * run.n_components;
-    run.d_parameter[i] = run.per_step[i] ? fresh<T>(d_parameters[i], run.n_steps * n) : to<T>(d_parameters[i]);
-  }
-  run.d_initial_state = to<T>(d_initial_state), run.d_weights = to<T>(d_weights);
+template <class T> void adjoint(const ModelKernels<T>& k, const Run<T>& run, int n_threads) {
+  const int64_t columns = run.n_basins * run.n_groups;
+  for (T* d : run.d_forcing) fresh(d, run.n_steps * columns);
+  for (int i = 0; i < MAX_PARAMETERS; ++i)
+    if (run.per_step[i])
+      fresh(run.d_parameter[i], run.n_steps * (run.by_group[i] ? columns : run.n_basins * run.n_components));
   const size_t bytes = (k.workspace(run) + 63) / 64 * 64;
   std::vector<char> memory(bytes * n_threads + 64);
   char* aligned = memory.data() + (64 - reinterpret_cast<Address>(memory.data()) % 64) % 64;
@@ -179,8 +125,8 @@ void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, in
 
 template <class T> Convolution<T> convolution(const std::vector<Address>& a, int64_t n_steps, int64_t n_series) {
   const int64_t n = n_steps * n_series;
-  return {n_steps,       n_series,    at<T>(a[0]),       at<T>(a[1]), at<T>(a[2]), at<T>(a[3]), fresh<T>(a[4], n),
-          at<T>(a[5]), fresh<T>(a[6], n), to<T>(a[7]), to<T>(a[8]), to<T>(a[9])};
+  return {n_steps,       n_series,    at<T>(a[0]),       at<T>(a[1]), at<T>(a[2]), at<T>(a[3]), fresh(to<T>(a[4]), n),
+          at<T>(a[5]), fresh(to<T>(a[6]), n), to<T>(a[7]), to<T>(a[8]), to<T>(a[9])};
 }
 
 // The sums of x [rows, n, columns] over its middle axis, in order: what an axis of size 1 in the input asks of its
@@ -200,44 +146,21 @@ template <class T> void sum_middle(Address from, Address into, int64_t rows, int
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace hs;
-  py::class_<Arguments>(m, "Arguments")
-      .def(py::init([](std::string model, bool is_double, std::vector<int64_t> sizes, std::vector<Input> forcing,
-                       std::vector<Input> parameters, std::vector<bool> per_step, std::vector<bool> by_group,
-                       Input weights, Address initial_state,
-                       std::vector<int> outputs, bool each, int64_t interval, Address checkpoints) {
-             if (forcing.size() > MAX_FORCINGS || parameters.size() > MAX_PARAMETERS || outputs.size() > MAX_OUTPUTS)
-               throw std::invalid_argument("a run takes at most " + std::to_string(MAX_OUTPUTS) + " outputs; " +
-                                           std::to_string(outputs.size()) + " were asked for: ask for fewer at a time.");
-             return Arguments{model,   is_double,     sizes[0], sizes[1], sizes[2], sizes[3], forcing, parameters,
-                              per_step, by_group, weights, initial_state, outputs, each, interval, checkpoints};
-           }),
-           py::kw_only(), py::arg("model"), py::arg("is_double"), py::arg("sizes"), py::arg("forcing"),
-           py::arg("parameters"), py::arg("per_step"), py::arg("by_group"), py::arg("weights"), py::arg("initial_state"), py::arg("outputs"),
-           py::arg("each"), py::arg("interval"), py::arg("checkpoints"));
+  bind_arguments(m);
   m.def(
       "forward",
-      [](const Arguments& a, Address fluxes, Address final_state, int n_threads) {
+      [](const Arguments& a, int n_threads) {
         const Model& model = find(a.model);
-        return a.is_double ? forward(model.f64, a.run<double>(), fluxes, final_state, n_threads)
-                           : forward(model.f32, a.run<float>(), fluxes, final_state, n_threads);
+        return a.is_double ? forward(model.f64, a.run<double>(), n_threads) : forward(model.f32, a.run<float>(), n_threads);
       },
-      py::call_guard<py::gil_scoped_release>(), py::kw_only(), py::arg("arguments"), py::arg("fluxes"),
-      py::arg("final_state"), py::arg("n_threads"));
+      py::call_guard<py::gil_scoped_release>());
   m.def(
       "adjoint",
-      [](const Arguments& a, std::vector<int64_t> d_fluxes, Address d_final_state, std::vector<Address> d_forcing,
-         std::vector<Address> d_parameters, Address d_initial_state, Address d_weights, int n_threads) {
+      [](const Arguments& a, int n_threads) {
         const Model& model = find(a.model);
-        if (a.is_double)
-          adjoint(model.f64, a.run<double>(), d_fluxes, d_final_state, d_forcing, d_parameters, d_initial_state,
-                  d_weights, n_threads);
-        else
-          adjoint(model.f32, a.run<float>(), d_fluxes, d_final_state, d_forcing, d_parameters, d_initial_state,
-                  d_weights, n_threads);
+        a.is_double ? adjoint(model.f64, a.run<double>(), n_threads) : adjoint(model.f32, a.run<float>(), n_threads);
       },
-      py::call_guard<py::gil_scoped_release>(), py::kw_only(), py::arg("arguments"), py::arg("d_fluxes"),
-      py::arg("d_final_state"), py::arg("d_forcing"), py::arg("d_parameters"), py::arg("d_initial_state"),
-      py::arg("d_weights"), py::arg("n_threads"));
+      py::call_guard<py::gil_scoped_release>());
   m.def(
       "unit_hydrograph",
       [](bool is_double, int64_t n_steps, int64_t n_series, std::vector<Address> arrays, bool reverse, int n_threads) {

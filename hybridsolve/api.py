@@ -42,6 +42,7 @@ def simulate(
     components: str = "mean",
     weights: Tensor | None = None,
     checkpoint_interval: int | None = None,
+    raw: bool = False,
     backend: str = "auto",
 ) -> Run:
     """Run a model over all steps, basins and components in one fused kernel; gradients come back through another.
@@ -65,6 +66,9 @@ def simulate(
         Instead of the mean, return the sum of w q over the components. Used as given, not normalised.
     checkpoint_interval : int, optional
         Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
+    raw : bool
+        Take every parameter as a network puts it out, and scale ``sigmoid(x)`` to the parameter's bounds inside the
+        kernel: the numbers of ``model.parameters_from_unit(sigmoid(x))`` to rounding, without the scaled copies.
     backend : {"auto", "cpu", "reference"}
 
     Returns
@@ -113,6 +117,8 @@ def simulate(
     interval = _interval(checkpoint_interval, sizes[0])
 
     if backends.choose(backend, like.device) == "reference":
+        if raw:
+            parameters = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in parameters.items()})
         series, final = reference.run(model, forcing, parameters, state, weights, sizes, outputs, each)
     else:
         if not torch.is_grad_enabled():
@@ -127,6 +133,7 @@ def simulate(
             outputs,
             each,
             interval,
+            raw,
         )
     # One series is a view whose gradient needs no copy; unbind's gradient stacks.
     series = (series.squeeze(0),) if len(outputs) == 1 else series.unbind(0)

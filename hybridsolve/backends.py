@@ -104,33 +104,41 @@ def _is_per_step(x: torch.Tensor) -> bool:
 class _Call:
     """The arguments that forward and adjoint share, and the rows of the model's table they belong to."""
 
-    def __init__(self, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, checkpoints, group):
+    def __init__(
+        self, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw, checkpoints, group
+    ):
         self.spec, self.parameter_rows = _rows(kernel)
+        self.raw = raw
         dtype = state.dtype
-        self.is_double = dtype == torch.float64
-        self.arguments = _cpu().Arguments(
+        self.arguments = _cpu().Arguments()
+        self.set(
             model=kernel,
-            is_double=self.is_double,
-            sizes=[*sizes, group],
-            forcing=[
-                (f.data_ptr(), *_step_strides(f, "tb"), *_bounds(v, dtype))
-                for f, v in zip(forcing, self.spec.forcings, strict=True)
-            ],
-            parameters=[
-                (p.data_ptr(), *_step_strides(p, _axes(p)), *_bounds(v, dtype))
-                for p, v in zip(parameters, self.parameter_rows, strict=True)
-            ],
+            is_double=dtype == torch.float64,
+            sizes=list(sizes),
+            group_size=group,
+            forcing=[(f.data_ptr(), *_step_strides(f, "tb")) for f in forcing],
+            forcing_bounds=[_bounds(v, dtype) for v in self.spec.forcings],
+            parameters=[(p.data_ptr(), *_step_strides(p, _axes(p))) for p in parameters],
+            parameter_bounds=[self.parameter_bounds(v, dtype) for v in self.parameter_rows],
+            parameter_range=[(v.lower, v.upper) for v in self.parameter_rows],
+            raw=raw,
             per_step=[_is_per_step(p) for p in parameters],
             by_group=[p.shape[-1] == 1 for p in parameters],
-            weights=(0, 0, 0, 0, 0.0, 0.0)
-            if weights is None
-            else (weights.data_ptr(), *_step_strides(weights, "bc"), 0.0, 0.0),
+            weights=(0, 0, 0, 0) if weights is None else (weights.data_ptr(), *_step_strides(weights, "bc")),
             initial_state=state.data_ptr(),
             outputs=_output_indices(kernel, outputs),
             each=each,
             interval=interval,
             checkpoints=checkpoints.data_ptr(),
         )
+
+    def set(self, **fields) -> None:
+        for name, value in fields.items():
+            setattr(self.arguments, name, value)
+
+    def parameter_bounds(self, variable, dtype) -> tuple[float, float]:
+        """What a parameter as given must lie within: a value before the sigmoid must only be a number."""
+        return (-math.inf, math.inf) if self.raw else _bounds(variable, dtype)
 
 
 @cache
@@ -177,7 +185,7 @@ def _sum_to(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return x
 
 
-def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval):
+def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
     """Run the model on the CPU; see `ops.run` for the arguments.
 
     Returns
@@ -193,13 +201,9 @@ def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, i
     checkpoints = state.new_empty(n_checkpoints, len(state), n_components, n_basins)
     final_state = torch.empty_like(state)
     fluxes = state.new_empty(len(outputs), n_steps, *((n_components, n_basins) if each else (n_basins, n_groups)))
-    call = _Call(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, checkpoints, group)
-    fault = _cpu().forward(
-        arguments=call.arguments,
-        fluxes=fluxes.data_ptr(),
-        final_state=final_state.data_ptr(),
-        n_threads=torch.get_num_threads(),
-    )
+    call = _Call(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw, checkpoints, group)
+    call.set(fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr())
+    fault = _cpu().forward(call.arguments, torch.get_num_threads())
     if fault:
         raise ValueError(_explain(fault, call, forcing, parameters, state, weights))
     # Basins are contiguous in memory in either case, as in the forcing.
@@ -208,7 +212,19 @@ def forward(kernel, forcing, parameters, state, weights, sizes, outputs, each, i
 
 
 def adjoint(
-    kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each, interval, needs
+    kernel,
+    forcing,
+    parameters,
+    checkpoints,
+    weights,
+    d_fluxes,
+    d_final_state,
+    sizes,
+    outputs,
+    each,
+    interval,
+    raw,
+    needs,
 ):
     """The adjoint of `forward`: gradients of the inputs, in the order forcing, parameters, state, weights.
 
@@ -238,18 +254,19 @@ def adjoint(
     d_weights = new(n_basins, n_components) if needs[-1] else new(0)
     address = lambda x: x.data_ptr() if x.numel() else 0  # noqa: E731
     call = _Call(
-        kernel, forcing, parameters, checkpoints[0], weights, sizes, outputs, each, interval, checkpoints, group
+        kernel, forcing, parameters, checkpoints[0], weights, sizes, outputs, each, interval, raw, checkpoints, group
     )
-    _cpu().adjoint(
-        arguments=call.arguments,
-        d_fluxes=[d_fluxes.data_ptr(), *d_fluxes.stride(), *(() if each else (0,))],  # over outputs, T, B and C
+    output_stride, *strides = d_fluxes.stride()
+    call.set(
+        d_fluxes=(d_fluxes.data_ptr(), *strides, *(() if each else (0,))),
+        d_fluxes_stride=output_stride,
         d_final_state=d_final_state.data_ptr(),
         d_forcing=[address(d) for d in d_forcing],
         d_parameters=[address(d) for d in d_parameters],
         d_initial_state=d_state.data_ptr(),
         d_weights=address(d_weights),
-        n_threads=torch.get_num_threads(),
     )
+    _cpu().adjoint(call.arguments, torch.get_num_threads())
     d_forcing = [
         _sum_to(_sum_to(d, (n_steps, n_basins, 1)).squeeze(-1), f.shape) if need else d
         for d, f, need in zip(d_forcing, forcing, need_forcing, strict=True)
@@ -305,8 +322,13 @@ def _explain(fault, call, forcing, parameters, state, weights) -> str:
         return f"weights must be finite; found {value:g} at {_place(place, 'bc')}: correct that entry."
     if fault & FAULT_PARAMETER:
         for v, p in zip(call.parameter_rows, parameters, strict=True):
-            if (found := _first_outside(p, *_bounds(v, p.dtype))) is not None:
+            if (found := _first_outside(p, *call.parameter_bounds(v, p.dtype))) is not None:
                 place, value = found
+                if call.raw:
+                    return (
+                        f"raw parameter '{v.name}' must be a number; found {value:g} at {_place(place, _axes(p))}: "
+                        "look for it in what the network was given, or in its weights."
+                    )
                 return (
                     f"parameter '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
                     f"{_place(place, _axes(p))}: clip it, or scale it with model.parameters_from_unit()."

@@ -60,7 +60,7 @@ def _take(args, in_dims, i):
 # --- The time loop -----------------------------------------------------------------------------------------------
 
 
-def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval):
+def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
     n_steps, n_basins, n_components = sizes
     series = (
         state.new_empty((len(outputs), n_steps, n_components, n_basins)).transpose(2, 3)
@@ -77,14 +77,26 @@ def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each,
 
 _RUN = _define(
     "run(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, SymInt[] sizes, "
-    "str[] outputs, bool each, SymInt interval) -> (Tensor, Tensor, Tensor)",
+    "str[] outputs, bool each, SymInt interval, bool raw) -> (Tensor, Tensor, Tensor)",
     backends.forward,
     _run_fake,
 )
 
 
 def _adjoint_fake(
-    kernel, forcing, parameters, checkpoints, weights, d_fluxes, d_final_state, sizes, outputs, each, interval, needs
+    kernel,
+    forcing,
+    parameters,
+    checkpoints,
+    weights,
+    d_fluxes,
+    d_final_state,
+    sizes,
+    outputs,
+    each,
+    interval,
+    raw,
+    needs,
 ):
     new = checkpoints.new_empty
     inputs = [
@@ -98,7 +110,8 @@ def _adjoint_fake(
 
 _RUN_ADJOINT = _define(
     "run_adjoint(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor checkpoints, Tensor? weights, "
-    "Tensor d_fluxes, Tensor d_final_state, SymInt[] sizes, str[] outputs, bool each, SymInt interval, bool[] needs) "
+    "Tensor d_fluxes, Tensor d_final_state, SymInt[] sizes, str[] outputs, bool each, SymInt interval, bool raw, "
+    "bool[] needs) "
     "-> Tensor[]",
     backends.adjoint,
     _adjoint_fake,
@@ -106,17 +119,17 @@ _RUN_ADJOINT = _define(
 
 
 def _run_setup(ctx, inputs, output):
-    kernel, forcing, parameters, state, weights, sizes, outputs, each, interval = inputs
+    kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw = inputs
     checkpoints = output[2]
     ctx.save_for_backward(*forcing, *parameters, *(() if weights is None else (weights,)), checkpoints)
     ctx.n_forcing, ctx.n_parameters = len(forcing), len(parameters)
-    ctx.arguments = kernel, sizes, outputs, each, interval
+    ctx.arguments = kernel, sizes, outputs, each, interval, raw
     ctx.set_materialize_grads(True)
 
 
 def _run_backward(ctx, needs, d_fluxes, d_final_state):
     *inputs, checkpoints = ctx.saved_tensors
-    kernel, sizes, outputs, each, interval = ctx.arguments
+    kernel, sizes, outputs, each, interval, raw = ctx.arguments
     n = ctx.n_forcing + ctx.n_parameters
     weights = inputs[n] if len(inputs) > n else None
     gradients = _ADJOINTS[n].apply(
@@ -125,6 +138,7 @@ def _run_backward(ctx, needs, d_fluxes, d_final_state):
         outputs,
         each,
         interval,
+        raw,
         needs,
         ctx.n_forcing,
         d_fluxes,
@@ -160,28 +174,37 @@ class _Run(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kernel, sizes, outputs, each, interval, n_forcing, state, weights, *inputs):
+    def forward(kernel, sizes, outputs, each, interval, raw, n_forcing, state, weights, *inputs):
         return _call(_RUN)(
-            kernel, list(inputs[:n_forcing]), list(inputs[n_forcing:]), state, weights, sizes, outputs, each, interval
+            kernel,
+            list(inputs[:n_forcing]),
+            list(inputs[n_forcing:]),
+            state,
+            weights,
+            sizes,
+            outputs,
+            each,
+            interval,
+            raw,
         )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        kernel, sizes, outputs, each, interval, n_forcing, state, weights, *tensors = inputs
+        kernel, sizes, outputs, each, interval, raw, n_forcing, state, weights, *tensors = inputs
         ctx.mark_non_differentiable(output[2])
         _run_setup(
             ctx,
-            (kernel, tensors[:n_forcing], tensors[n_forcing:], state, weights, sizes, outputs, each, interval),
+            (kernel, tensors[:n_forcing], tensors[n_forcing:], state, weights, sizes, outputs, each, interval, raw),
             output,
         )
 
     @staticmethod
     def backward(ctx, d_fluxes, d_final_state, _):
-        need_state, need_weights, *need_inputs = ctx.needs_input_grad[6:]
+        need_state, need_weights, *need_inputs = ctx.needs_input_grad[7:]
         *d_inputs, d_state, d_weights = _run_backward(
             ctx, [*need_inputs, need_state, need_weights], d_fluxes, d_final_state
         )
-        return None, None, None, None, None, None, d_state, d_weights, *d_inputs
+        return *[None] * 7, d_state, d_weights, *d_inputs
 
 
 class _RunAdjoint(torch.autograd.Function):
@@ -191,7 +214,19 @@ class _RunAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        kernel, sizes, outputs, each, interval, needs, n_forcing, d_fluxes, d_final_state, checkpoints, weights, *inputs
+        kernel,
+        sizes,
+        outputs,
+        each,
+        interval,
+        raw,
+        needs,
+        n_forcing,
+        d_fluxes,
+        d_final_state,
+        checkpoints,
+        weights,
+        *inputs,
     ):
         return tuple(
             _call(_RUN_ADJOINT)(
@@ -206,6 +241,7 @@ class _RunAdjoint(torch.autograd.Function):
                 outputs,
                 each,
                 interval,
+                raw,
                 needs,
             )
         )
@@ -217,8 +253,8 @@ class _RunAdjoint(torch.autograd.Function):
     backward = staticmethod(_refuse)
 
 
-_RUNS = [_of_arity(_Run, 8 + n) for n in range(40)]
-_ADJOINTS = [_of_arity(_RunAdjoint, 11 + n) for n in range(40)]
+_RUNS = [_of_arity(_Run, 9 + n) for n in range(40)]
+_ADJOINTS = [_of_arity(_RunAdjoint, 12 + n) for n in range(40)]
 
 
 def _op_backward(ctx, d_fluxes, d_final_state, _):
@@ -226,14 +262,14 @@ def _op_backward(ctx, d_fluxes, d_final_state, _):
     needs = [*need_forcing, *need_parameters, need_state, need_weights]
     gradients = _run_backward(ctx, needs, d_fluxes, d_final_state)
     n = ctx.n_forcing
-    return None, gradients[:n], gradients[n:-2], gradients[-2], gradients[-1], None, None, None, None
+    return None, gradients[:n], gradients[n:-2], gradients[-2], gradients[-1], *[None] * 5
 
 
 torch.library.register_autograd(_RUN, _op_backward, setup_context=_run_setup, lib=_library)
 torch.library.register_autograd(_RUN_ADJOINT, _refuse, lib=_library)
 
 
-def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval):
+def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw=False):
     """Run a compiled model over all steps, differentiably.
 
     Parameters
@@ -250,6 +286,8 @@ def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, inter
     each : bool
     interval : int
         Steps between checkpoints; 0 keeps none, and then there is no gradient.
+    raw : bool
+        The parameters come before the sigmoid, and the kernel scales them to their bounds.
 
     Returns
     -------
@@ -258,7 +296,7 @@ def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, inter
     """
     forcing, parameters, (weights,) = _aliases(forcing), _aliases(parameters), _aliases([weights])
     fluxes, final_state, _ = _RUNS[len(forcing) + len(parameters)].apply(
-        kernel, sizes, outputs, each, interval, len(forcing), state, weights, *forcing, *parameters
+        kernel, sizes, outputs, each, interval, raw, len(forcing), state, weights, *forcing, *parameters
     )
     return fluxes, final_state
 

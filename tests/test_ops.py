@@ -45,6 +45,7 @@ def run_arguments(variant, requires_grad=True, each=False, weights=True):
         ["streamflow", "sm"],
         each,
         3,
+        False,
     )
 
 

@@ -147,7 +147,7 @@ template <class Model, class V> struct Block {
         Lanes<V> at;
         for (int i = 0; i < P; ++i) {
           lie(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
-          p[u][i] = load<V>(run.parameter[i].data, at);
+          p[u][i] = as_taken(load<V>(run.parameter[i].data, at), i);
           if (!run.per_step[i]) parameter_out |= outside(p[u][i], run.parameter_bounds[i]);
         }
         for (int m = 0; m < n_moving; ++m)
@@ -187,8 +187,19 @@ template <class Model, class V> struct Block {
   HS_FN void read_moving(int64_t t) {
     for (int m = 0; m < n_moving; ++m) {
       const View<T>& view = run.parameter[moving[m]];
-      for (int u = 0; u < n_units; ++u) p[u][moving[m]] = load<V>(view.data + t * view.t_stride, moving_lanes[m][u]);
+      for (int u = 0; u < n_units; ++u)
+        p[u][moving[m]] = as_taken(load<V>(view.data + t * view.t_stride, moving_lanes[m][u]), moving[m]);
     }
+  }
+
+  // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
+  HS_FN V as_taken(V given, int i) const {
+    return run.raw ? scaled(given, run.parameter_range[i].lower, run.parameter_range[i].upper) : given;
+  }
+  HS_FN V d_given(int i, int64_t t, const Lanes<V>& at, V d) const {
+    if (!run.raw) return d;
+    const V given = load<V>(run.parameter[i].data + t * run.parameter[i].t_stride, at);
+    return adj_scaled(given, run.parameter_range[i].lower, run.parameter_range[i].upper, d);
   }
 
   template <bool STREAMFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {
@@ -275,7 +286,11 @@ template <class Model, class V> struct Block {
     const int64_t n = cells_in_all();
     for (int u = 0; u < n_units; ++u) {
       for (int i = 0; i < P; ++i)
-        if (run.d_parameter[i] && !run.per_step[i]) store(run.d_parameter[i], cells[u], d_p[u][i]);
+        if (run.d_parameter[i] && !run.per_step[i]) {
+          Lanes<V> at;
+          lie(at, u / G, u % G, run.parameter[i].b_stride, run.parameter[i].c_stride);
+          store(run.d_parameter[i], cells[u], d_given(i, 0, at, d_p[u][i]));
+        }
       for (int i = 0; i < S; ++i) store(run.d_initial_state + i * n, cells[u], d_s[u][i]);
       if (run.d_weights) store(run.d_weights, cells[u], d_weight[u]);
     }
@@ -331,7 +346,7 @@ template <class Model, class V> struct Block {
         for (int i = 0; i < F; ++i)
           if (run.d_forcing[i]) store(run.d_forcing[i] + t * total, columns[k], d_f[i]);
     }
-    for (int m = 0; m < n_moving; ++m) put_moving(t, moving[m]);
+    for (int m = 0; m < n_moving; ++m) put_moving(t, m);
   }
 
   static HS_FN V only_used(const Lanes<V>& at, V v) {
@@ -342,15 +357,17 @@ template <class Model, class V> struct Block {
   }
 
   // A per-step parameter's gradient of step t, then a clean start for the step before it.
-  HS_FN void put_moving(int64_t t, int i) {
-    const int G = int(run.group_size);
+  HS_FN void put_moving(int64_t t, int m) {
+    const int G = int(run.group_size), i = moving[m];
     T* to = run.d_parameter[i];
     if (to && !run.by_group[i])
-      for (int u = 0; u < n_units; ++u) store(to + t * cells_in_all(), cells[u], d_p[u][i]);
+      for (int u = 0; u < n_units; ++u)
+        store(to + t * cells_in_all(), cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));
     else if (to)
       for (int k = 0; k < n_packs; ++k) {
         V sum = V{};
-        for (int u = k * G; u < (k + 1) * G; ++u) sum += only_used(cells[u], d_p[u][i]);
+        for (int u = k * G; u < (k + 1) * G; ++u)
+          sum += only_used(cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));
         store(to + t * run.n_basins * run.n_groups, columns[k], sum);
       }
     for (int u = 0; u < n_units; ++u) d_p[u][i] = V{};

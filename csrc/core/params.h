@@ -25,6 +25,8 @@ template <class T> struct Run {
   int64_t group_size, n_groups;  // components are summed in groups of group_size, then the groups: see drive.h
   View<T> forcing[MAX_FORCINGS], parameter[MAX_PARAMETERS], weights;
   Bounds forcing_bounds[MAX_FORCINGS], parameter_bounds[MAX_PARAMETERS];
+  bool raw;                         // parameters come before the sigmoid, and a step takes them scaled to their range
+  Bounds parameter_range[MAX_PARAMETERS];
   bool per_step[MAX_PARAMETERS];    // it has a value for every step
   bool by_group[MAX_PARAMETERS];    // per-step, with one value for all components: its gradient is summed over them
   const T* initial_state;  // [S, B, C]
@@ -48,6 +50,10 @@ template <class T> struct Run {
   T* d_parameter[MAX_PARAMETERS];  // static [B, C]; per-step [T, B, C], or [T, B, G] if by_group
   T* d_initial_state;       // [S, B, C]
   T* d_weights;             // [B, C]
+
+  // On a GPU alone, where arrays over cells are [.., B, C] and not [.., C, B], and nobody waits for a kernel's answer.
+  int64_t* faults;  // [4], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds
+  T* tape;          // memory for the states of a segment, where they do not fit on the chip
 };
 
 }  // namespace hs
