@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hybridsolve import backends
+from hybridsolve import compiled
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -26,7 +26,7 @@ def about() -> dict:
         date=datetime.now().isoformat(timespec="minutes"),
         machine=_processor(),
         cores=os.cpu_count(),
-        isa=backends._cpu().isa(),
+        isa=compiled.extension().isa(),
         torch=torch.__version__,
         python=platform.python_version(),
     )

@@ -4,9 +4,10 @@ from importlib.metadata import version as _version
 
 from . import models
 from .api import Run, simulate
+from .faults import synchronize
 from .routing import unit_hydrograph
 
-__all__ = ["Run", "calibrate", "models", "simulate", "unit_hydrograph"]
+__all__ = ["Run", "calibrate", "models", "simulate", "synchronize", "unit_hydrograph"]
 __version__ = _version("hybridsolve")
 
 

@@ -69,7 +69,8 @@ def simulate(
     raw : bool
         Take every parameter as a network puts it out, and scale ``sigmoid(x)`` to the parameter's bounds inside the
         kernel: the numbers of ``model.parameters_from_unit(sigmoid(x))`` to rounding, without the scaled copies.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cpu", "triton", "reference"}
+        "auto": the CPU's kernels for CPU tensors, Triton's for CUDA tensors.
 
     Returns
     -------
@@ -116,7 +117,8 @@ def simulate(
     )
     interval = _interval(checkpoint_interval, sizes[0])
 
-    if backends.choose(backend, like.device) == "reference":
+    backend = backends.choose(backend, like.device)
+    if backend == "reference":
         if raw:
             parameters = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in parameters.items()})
         series, final = reference.run(model, forcing, parameters, state, weights, sizes, outputs, each)
@@ -124,6 +126,7 @@ def simulate(
         if not torch.is_grad_enabled():
             interval = 0  # no gradient can be asked for: keep no checkpoints
         series, final = ops.run(
+            backend,
             model.kernel_name(parameters),
             list(forcing.values()),
             list(parameters.values()),

@@ -30,7 +30,8 @@ def _define(schema: str, real, fake) -> str:
     """Define an operator with its CPU kernel and its fake; return its qualified name."""
     name = "hybridsolve::" + schema[: schema.index("(")]
     _library.define(schema)
-    torch.library.impl(name, "CPU", real, lib=_library)
+    for device in ("CPU", "CUDA"):
+        torch.library.impl(name, device, real, lib=_library)
     torch.library.register_fake(name, fake, lib=_library)
 
     def over_batch(info, in_dims, *args):
@@ -60,30 +61,24 @@ def _take(args, in_dims, i):
 # --- The time loop -----------------------------------------------------------------------------------------------
 
 
-def _run_fake(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
-    n_steps, n_basins, n_components = sizes
-    series = (
-        state.new_empty((len(outputs), n_steps, n_components, n_basins)).transpose(2, 3)
-        if each
-        else state.new_empty((len(outputs), n_steps, n_basins))
-    )
-    n_checkpoints = -(-n_steps // interval) if interval else 0
+def _run_fake(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
     return (
-        series,
+        backends.empty_series(backend, state, len(outputs), sizes, each),
         state.new_empty(state.shape),
-        state.new_empty((n_checkpoints, state.shape[0], n_components, n_basins)),
+        backends.empty_checkpoints(backend, state, sizes, interval),
     )
 
 
 _RUN = _define(
-    "run(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, SymInt[] sizes, "
-    "str[] outputs, bool each, SymInt interval, bool raw) -> (Tensor, Tensor, Tensor)",
+    "run(str backend, str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, "
+    "SymInt[] sizes, str[] outputs, bool each, SymInt interval, bool raw) -> (Tensor, Tensor, Tensor)",
     backends.forward,
     _run_fake,
 )
 
 
 def _adjoint_fake(
+    backend,
     kernel,
     forcing,
     parameters,
@@ -109,7 +104,7 @@ def _adjoint_fake(
 
 
 _RUN_ADJOINT = _define(
-    "run_adjoint(str kernel, Tensor[] forcing, Tensor[] parameters, Tensor checkpoints, Tensor? weights, "
+    "run_adjoint(str backend, str kernel, Tensor[] forcing, Tensor[] parameters, Tensor checkpoints, Tensor? weights, "
     "Tensor d_fluxes, Tensor d_final_state, SymInt[] sizes, str[] outputs, bool each, SymInt interval, bool raw, "
     "bool[] needs) "
     "-> Tensor[]",
@@ -119,20 +114,21 @@ _RUN_ADJOINT = _define(
 
 
 def _run_setup(ctx, inputs, output):
-    kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw = inputs
+    backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw = inputs
     checkpoints = output[2]
     ctx.save_for_backward(*forcing, *parameters, *(() if weights is None else (weights,)), checkpoints)
     ctx.n_forcing, ctx.n_parameters = len(forcing), len(parameters)
-    ctx.arguments = kernel, sizes, outputs, each, interval, raw
+    ctx.arguments = backend, kernel, sizes, outputs, each, interval, raw
     ctx.set_materialize_grads(True)
 
 
 def _run_backward(ctx, needs, d_fluxes, d_final_state):
     *inputs, checkpoints = ctx.saved_tensors
-    kernel, sizes, outputs, each, interval, raw = ctx.arguments
+    backend, kernel, sizes, outputs, each, interval, raw = ctx.arguments
     n = ctx.n_forcing + ctx.n_parameters
     weights = inputs[n] if len(inputs) > n else None
     gradients = _ADJOINTS[n].apply(
+        backend,
         kernel,
         sizes,
         outputs,
@@ -174,8 +170,9 @@ class _Run(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kernel, sizes, outputs, each, interval, raw, n_forcing, state, weights, *inputs):
+    def forward(backend, kernel, sizes, outputs, each, interval, raw, n_forcing, state, weights, *inputs):
         return _call(_RUN)(
+            backend,
             kernel,
             list(inputs[:n_forcing]),
             list(inputs[n_forcing:]),
@@ -190,21 +187,33 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        kernel, sizes, outputs, each, interval, raw, n_forcing, state, weights, *tensors = inputs
+        backend, kernel, sizes, outputs, each, interval, raw, n_forcing, state, weights, *tensors = inputs
         ctx.mark_non_differentiable(output[2])
         _run_setup(
             ctx,
-            (kernel, tensors[:n_forcing], tensors[n_forcing:], state, weights, sizes, outputs, each, interval, raw),
+            (
+                backend,
+                kernel,
+                tensors[:n_forcing],
+                tensors[n_forcing:],
+                state,
+                weights,
+                sizes,
+                outputs,
+                each,
+                interval,
+                raw,
+            ),
             output,
         )
 
     @staticmethod
     def backward(ctx, d_fluxes, d_final_state, _):
-        need_state, need_weights, *need_inputs = ctx.needs_input_grad[7:]
+        need_state, need_weights, *need_inputs = ctx.needs_input_grad[8:]
         *d_inputs, d_state, d_weights = _run_backward(
             ctx, [*need_inputs, need_state, need_weights], d_fluxes, d_final_state
         )
-        return *[None] * 7, d_state, d_weights, *d_inputs
+        return *[None] * 8, d_state, d_weights, *d_inputs
 
 
 class _RunAdjoint(torch.autograd.Function):
@@ -214,6 +223,7 @@ class _RunAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
+        backend,
         kernel,
         sizes,
         outputs,
@@ -230,6 +240,7 @@ class _RunAdjoint(torch.autograd.Function):
     ):
         return tuple(
             _call(_RUN_ADJOINT)(
+                backend,
                 kernel,
                 list(inputs[:n_forcing]),
                 list(inputs[n_forcing:]),
@@ -253,27 +264,29 @@ class _RunAdjoint(torch.autograd.Function):
     backward = staticmethod(_refuse)
 
 
-_RUNS = [_of_arity(_Run, 9 + n) for n in range(40)]
-_ADJOINTS = [_of_arity(_RunAdjoint, 12 + n) for n in range(40)]
+_RUNS = [_of_arity(_Run, 10 + n) for n in range(40)]
+_ADJOINTS = [_of_arity(_RunAdjoint, 13 + n) for n in range(40)]
 
 
 def _op_backward(ctx, d_fluxes, d_final_state, _):
-    need_forcing, need_parameters, need_state, need_weights = ctx.needs_input_grad[1:5]
+    need_forcing, need_parameters, need_state, need_weights = ctx.needs_input_grad[2:6]
     needs = [*need_forcing, *need_parameters, need_state, need_weights]
     gradients = _run_backward(ctx, needs, d_fluxes, d_final_state)
     n = ctx.n_forcing
-    return None, gradients[:n], gradients[n:-2], gradients[-2], gradients[-1], *[None] * 5
+    return None, None, gradients[:n], gradients[n:-2], gradients[-2], gradients[-1], *[None] * 5
 
 
 torch.library.register_autograd(_RUN, _op_backward, setup_context=_run_setup, lib=_library)
 torch.library.register_autograd(_RUN_ADJOINT, _refuse, lib=_library)
 
 
-def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw=False):
+def run(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw=False):
     """Run a compiled model over all steps, differentiably.
 
     Parameters
     ----------
+    backend : str
+        As `backends.choose` gives it.
     kernel : str
         A name of csrc/models.def.
     forcing, parameters : list of Tensor
@@ -296,7 +309,7 @@ def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, inter
     """
     forcing, parameters, (weights,) = _aliases(forcing), _aliases(parameters), _aliases([weights])
     fluxes, final_state, _ = _RUNS[len(forcing) + len(parameters)].apply(
-        kernel, sizes, outputs, each, interval, raw, len(forcing), state, weights, *forcing, *parameters
+        backend, kernel, sizes, outputs, each, interval, raw, len(forcing), state, weights, *forcing, *parameters
     )
     return fluxes, final_state
 
@@ -304,14 +317,15 @@ def run(kernel, forcing, parameters, state, weights, sizes, outputs, each, inter
 # --- The unit hydrograph -----------------------------------------------------------------------------------------
 
 _ROUTE = _define(
-    "unit_hydrograph(Tensor inflow, Tensor a, Tensor b, Tensor memory) -> Tensor",
+    "unit_hydrograph(str backend, Tensor inflow, Tensor a, Tensor b, Tensor memory) -> Tensor",
     backends.unit_hydrograph,
-    lambda inflow, a, b, memory: inflow.new_empty(inflow.shape),
+    lambda backend, inflow, a, b, memory: inflow.new_empty(inflow.shape),
 )
 _ROUTE_ADJOINT = _define(
-    "unit_hydrograph_adjoint(Tensor inflow, Tensor a, Tensor b, Tensor memory, Tensor d_outflow) -> Tensor[]",
+    "unit_hydrograph_adjoint(str backend, Tensor inflow, Tensor a, Tensor b, Tensor memory, Tensor d_outflow) "
+    "-> Tensor[]",
     backends.unit_hydrograph,
-    lambda inflow, a, b, memory, d_outflow: [x.new_empty(x.shape) for x in (inflow, a, b, memory)],
+    lambda backend, inflow, a, b, memory, d_outflow: [x.new_empty(x.shape) for x in (inflow, a, b, memory)],
 )
 
 
@@ -319,24 +333,25 @@ class _Route(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(inflow, a, b, memory):
-        return _call(_ROUTE)(inflow, a, b, memory)
+    def forward(backend, inflow, a, b, memory):
+        return _call(_ROUTE)(backend, inflow, a, b, memory)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
+        ctx.backend, *tensors = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, d_outflow):
-        return _RouteAdjoint.apply(*ctx.saved_tensors, d_outflow)
+        return None, *_RouteAdjoint.apply(ctx.backend, *ctx.saved_tensors, d_outflow)
 
 
 class _RouteAdjoint(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(inflow, a, b, memory, d_outflow):
-        return tuple(_call(_ROUTE_ADJOINT)(inflow, a, b, memory, d_outflow))
+    def forward(backend, inflow, a, b, memory, d_outflow):
+        return tuple(_call(_ROUTE_ADJOINT)(backend, inflow, a, b, memory, d_outflow))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -349,6 +364,6 @@ torch.library.register_autograd(_ROUTE, _Route.backward, setup_context=_Route.se
 torch.library.register_autograd(_ROUTE_ADJOINT, _refuse, lib=_library)
 
 
-def unit_hydrograph(inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
+def unit_hydrograph(backend: str, inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
     """Route ``[T, N]`` series by the unit hydrographs of ``a, b [N]`` after a memory ``[14, N]``, differentiably."""
-    return _Route.apply(*_aliases([inflow, a, b, memory]))
+    return _Route.apply(backend, *_aliases([inflow, a, b, memory]))

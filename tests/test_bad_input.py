@@ -174,7 +174,7 @@ OPTIONS = [
     (dict(fluxes=[]), r"fluxes is empty; expected at least one of streamflow"),
     (dict(fluxes=["sm", "q0", "sm"]), r"fluxes names a series twice: sm, q0, sm; name each once"),
     (dict(components="all"), r"components must be 'mean' or 'each'; found 'all'"),
-    (dict(backend="cuda"), r"unknown backend 'cuda'; expected auto, cpu or reference"),
+    (dict(backend="metal"), r"unknown backend 'metal'; expected auto, cpu, triton or reference"),
     (dict(checkpoint_interval=0), r"checkpoint_interval must be a whole number of steps, 1 or more; found 0"),
     (dict(checkpoint_interval=-3), r"checkpoint_interval .* found -3"),
     (dict(checkpoint_interval=2.0), r"checkpoint_interval .* found 2.0"),
@@ -205,7 +205,7 @@ def test_unknown_model():
 def test_tensors_of_another_device():
     x = inputs()
     refused(
-        r"backend 'auto' .*CPU tensors; found tensors on meta: move them with .cpu\(\)",
+        r"backend 'auto' runs on CPU or CUDA tensors; found tensors on meta: move them with .to\(\)",
         x.map(lambda _, v: v.to("meta")),
     )
 
@@ -214,7 +214,7 @@ def test_a_missing_build_is_said(monkeypatch):
     def missing():
         raise RuntimeError("backend 'cpu' needs the compiled extension.")
 
-    monkeypatch.setattr(hs.backends, "_cpu", missing)
+    monkeypatch.setattr(hs.backends.compiled, "extension", missing)
     refused("needs the compiled extension", inputs(), RuntimeError)
     assert inputs().simulate(backend="reference").fluxes["streamflow"].isfinite().all()
 

@@ -36,6 +36,7 @@ def run_arguments(variant, requires_grad=True, each=False, weights=True):
     forcing, parameters = ([leaf(v) for v in d.values()] for d in (x.forcing, x.parameters))
     state = leaf(torch.stack([x.initial_state[n] for n in x.model.state_names]))
     return (
+        "cpu",
         x.model.kernel_name(variant[1]),
         forcing,
         parameters,
@@ -50,11 +51,12 @@ def run_arguments(variant, requires_grad=True, each=False, weights=True):
 
 
 def adjoint_arguments(variant, requires_grad=False, each=False):
-    kernel, forcing, parameters, state, weights, *rest = run_arguments(variant, each=each)
-    fluxes, final, checkpoints = OPS.run(kernel, forcing, parameters, state, weights, *rest)
+    backend, kernel, forcing, parameters, state, weights, *rest = run_arguments(variant, each=each)
+    fluxes, final, checkpoints = OPS.run(backend, kernel, forcing, parameters, state, weights, *rest)
     needs = [True] * (len(forcing) + len(parameters) + 1) + [weights is not None]
     detach = lambda v: None if v is None else v.detach()  # noqa: E731
     return (
+        backend,
         kernel,
         [detach(v) for v in forcing],
         [detach(v) for v in parameters],
@@ -69,7 +71,7 @@ def adjoint_arguments(variant, requires_grad=False, each=False):
 
 def route_arguments(requires_grad=True):
     shapes = [(9, 3), (3,), (3,), (14, 3)]
-    return [(1 + uniform(*shape, seed=i)).requires_grad_(requires_grad) for i, shape in enumerate(shapes)]
+    return ["cpu", *((1 + uniform(*shape, seed=i)).requires_grad_(requires_grad) for i, shape in enumerate(shapes))]
 
 
 # One scalar function of a dictionary of tensors for each pair of operators, as a user would write it.
@@ -209,13 +211,13 @@ def test_second_derivatives_are_refused(which):
 def test_second_derivatives_are_refused_at_the_operators():
     arguments = run_arguments(VARIANT)
     fluxes, _, _ = OPS.run(*arguments)
-    (first,) = torch.autograd.grad(fluxes.sum(), arguments[1][0], create_graph=True)
+    (first,) = torch.autograd.grad(fluxes.sum(), arguments[2][0], create_graph=True)
     with SECOND:
         first.sum().backward()
     with SECOND:
         sum(g.sum() for g in OPS.run_adjoint(*adjoint_arguments(VARIANT, requires_grad=True))).backward()
     inputs = route_arguments()
-    (first,) = torch.autograd.grad(OPS.unit_hydrograph(*inputs).square().sum(), inputs[0], create_graph=True)
+    (first,) = torch.autograd.grad(OPS.unit_hydrograph(*inputs).square().sum(), inputs[1], create_graph=True)
     with SECOND:
         first.sum().backward()
     with SECOND:
@@ -230,10 +232,10 @@ def test_forward_mode_is_refused_not_zero(which):
 
 
 def test_operator_gradient_equals_the_functions():
-    kernel, forcing, parameters, state, weights, *rest = arguments = run_arguments(VARIANT)
+    _, _, forcing, parameters, state, weights, *_ = arguments = run_arguments(VARIANT)
     leaves = {str(i): v for i, v in enumerate([*forcing, *parameters, state, weights])}
     by_op = gradients({"fluxes": OPS.run(*arguments)[0]}, leaves)
-    by_function = gradients({"fluxes": hs.ops.run(kernel, forcing, parameters, state, weights, *rest)[0]}, leaves)
+    by_function = gradients({"fluxes": hs.ops.run(*arguments)[0]}, leaves)
     assert_same_bits(by_op, by_function)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import backends, ops
 
 LENGTH = 15  # ordinates
 
@@ -24,7 +24,9 @@ def reference_unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | 
     return sum(ordinates[k] * inflow[LENGTH - 1 - k : len(inflow) - k] for k in range(LENGTH))
 
 
-def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False):
+def unit_hydrograph(
+    q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False, backend: str = "auto"
+):
     """Route runoff by a gamma unit hydrograph of 15 steps.
 
     Parameters
@@ -38,6 +40,8 @@ def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = Non
     return_memory : bool
         Also return the memory after the last step, from which the next window continues: a run cut into windows
         gives the same bits as the whole.
+    backend : {"auto", "cpu", "triton"}
+        As for `simulate`.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = Non
         raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
     if memory is None:
         memory = q.new_zeros(LENGTH - 1, n_basins)
-    routed = ops.unit_hydrograph(q, a, b, memory)
+    routed = ops.unit_hydrograph(backends.choose(backend, q.device), q, a, b, memory)
     if not return_memory:
         return routed
     return routed, torch.cat([memory, q[-(LENGTH - 1) :]])[-(LENGTH - 1) :]

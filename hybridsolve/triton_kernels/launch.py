@@ -1,0 +1,150 @@
+"""The call into the Triton kernels: what compiled.py is to the compiled extension, with the same functions."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from ..problem import Problem, axes, strides
+from . import drive, hbv
+from . import unit_hydrograph as route
+
+STEPS = {"hbv10": hbv, "hbv10_betaet": hbv, "hbv11p": hbv}  # the module with step, step_adj and FLUXES of each kernel
+WARP = 64 if torch.version.hip else 32
+# One warp a program: a few cells spread over the whole card, and sums over components never leave a warp. No fused
+# multiply-adds but those that are written, so that the adjoint recomputes what the forward run had.
+OPTIONS = dict(num_warps=1, enable_fp_fusion=False)
+PROGRAMS = 4096  # that work at a time on an adjoint, each with a tape of its own
+
+
+def interpreted() -> bool:
+    """Whether the environment variable TRITON_INTERPRET makes Triton's interpreter run the kernels, on CPU tensors."""
+    return triton.knobs.runtime.interpret
+
+
+def available() -> str:
+    if interpreted():
+        return f"triton {triton.__version__}, interpreted on the CPU: for checking"
+    if not torch.cuda.is_available():
+        raise RuntimeError("triton is installed, but torch finds no GPU")
+    return f"triton {triton.__version__} on {torch.cuda.get_device_name()}"
+
+
+def check(device: torch.device) -> None:
+    """Raise if the card is too old."""
+    if device.type == "cuda" and torch.version.cuda and torch.cuda.get_device_capability(device) < (8, 0):
+        found = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        raise RuntimeError(
+            "backend 'triton' needs a card of compute capability 8.0 or more; "
+            f"{torch.cuda.get_device_name(device)} has {found}: "
+            "move the tensors to another with .to(), or run on the CPU."
+        )
+
+
+def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
+    """Components that a warp sums, as equal in number over the groups of a basin as can be."""
+    return -(-n_components // -(-n_components // 32))
+
+
+def _width(run: Problem) -> int:
+    return triton.next_power_of_2(run.group)
+
+
+def _common(run: Problem) -> dict:
+    """The arguments that both kernels take."""
+    names = [*STEPS[run.kernel].FLUXES, *run.spec.state_names]
+    return dict(
+        forcing=tuple(run.forcing),
+        forcing_strides=tuple(strides(f, "tb")[:2] for f in run.forcing),
+        parameters=tuple(run.parameters),
+        parameter_strides=tuple(strides(p, axes(p)) for p in run.parameters),
+        weights=run.weights,
+        weight_strides=(0, 0) if run.weights is None else strides(run.weights, "bc")[1:],
+        checkpoints=run.checkpoints if run.interval else None,
+        n_steps=run.sizes[0],
+        n_basins=run.sizes[1],
+        n_components=run.sizes[2],
+        n_groups=run.n_groups,
+        group_size=run.group,
+        interval=run.interval,
+        OUTPUTS=tuple(names.index(name) for name in run.outputs),
+        EACH=run.each,
+        S=len(run.spec.states),
+        RANGE=tuple(run.parameter_range),
+        PER_STEP=tuple(run.per_step),
+        STATIC=tuple(not moves for moves in run.per_step),
+        RAW=run.raw,
+        WIDTH=_width(run),
+        BLOCK=WARP,
+    )
+
+
+def _blocks(run: Problem) -> int:
+    return triton.cdiv(run.sizes[1] * run.n_groups * _width(run), WARP)
+
+
+def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
+    """Fill fluxes, final state and checkpoints."""
+    from ..faults import Watch
+
+    watch = Watch(run)
+    drive.forward[(_blocks(run),)](
+        step=STEPS[run.kernel].step,
+        initial_state=run.state,
+        fluxes=fluxes,
+        final_state=final_state,
+        faults=watch.places,
+        FORCING_BOUNDS=tuple(run.forcing_bounds),
+        PARAMETER_BOUNDS=tuple(run.parameter_bounds),
+        **_common(run),
+        **OPTIONS,
+    )
+    watch.launched()
+
+
+def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
+    """Fill the gradients that are not empty."""
+    n_programs = min(_blocks(run), PROGRAMS)
+    model = STEPS[run.kernel]
+    wanted = lambda d: d if d.numel() else None  # noqa: E731
+    drive.adjoint[(n_programs,)](
+        step=model.step,
+        step_adj=model.step_adj,
+        tape=d_state.new_empty(n_programs * run.interval * d_state.shape[0] * WARP),
+        d_fluxes=d_fluxes,
+        d_flux_strides=(*d_fluxes.stride(), *(() if run.each else (0,))),
+        d_final_state=d_final_state,
+        d_forcing=tuple(wanted(d) for d in d_forcing),
+        d_parameters=tuple(wanted(d) for d in d_parameters),
+        d_initial_state=d_state,
+        d_weights=wanted(d_weights),
+        n_blocks=_blocks(run),
+        Q=len(model.FLUXES),
+        BY_GROUP=tuple(p.shape[-1] == 1 for p in run.parameters),
+        FORCING=tuple(d.numel() > 0 for d in d_forcing),
+        **_common(run),
+        **OPTIONS,
+    )
+
+
+def unit_hydrograph(inputs, results, d_outflow=None) -> None:
+    """Fill the routed series, or with a cotangent the gradients of the four inputs."""
+    inflow, a, b, memory = inputs
+    n_steps, n_series = inflow.shape
+    tile = dict(STEPS=32, SERIES=WARP)
+    if d_outflow is None:
+        grid = (triton.cdiv(n_series, WARP), triton.cdiv(n_steps, 32))
+        route.forward[grid](inflow, a, b, memory, results[0], n_steps, n_series, **tile, **OPTIONS)
+        return
+    d_inflow, d_a, d_b, d_memory = results
+    n_chunks = triton.cdiv(n_steps + memory.shape[0], 32)
+    grid = (triton.cdiv(n_series, WARP), n_chunks)
+    parts = inflow.new_empty(n_chunks, memory.shape[0] + 1, n_series)
+    route.adjoint[grid](*inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile, **OPTIONS)
+    route.adjoint_ordinates[grid[:1]](a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP, **OPTIONS)
+
+
+def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
+    """Sum x, seen as [rows, n, columns], over n in order."""
+    drive.sum_middle[(triton.cdiv(rows * columns, 256),)](x, out, rows, n, columns, BLOCK=256)

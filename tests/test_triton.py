@@ -1,0 +1,175 @@
+"""The Triton kernels against the oracle: on the GPU where there is one, else a few cells in Triton's interpreter."""
+
+import pytest
+import torch
+from conftest import (
+    assert_close,
+    assert_same_bits,
+    both_precisions,
+    cotangents,
+    every_variant,
+    normal,
+    random_inputs,
+    run_both_ways,
+    ties,
+    uniform,
+)
+
+import hybridsolve as hs
+from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
+
+pytest.importorskip("triton", reason="triton is not installed")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAN = float("nan")
+OPTIONS = [{}, {"fluxes": ("streamflow",)}, {"components": "each"}]
+every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "streamflow", "each"))
+
+
+def on_device(x):
+    return x.map(lambda _, v: v.to(DEVICE))
+
+
+def triton(x, d_outputs=None, **options):
+    if d_outputs is not None:
+        d_outputs = {n: d.to(DEVICE) for n, d in d_outputs.items()}
+    found = run_both_ways(on_device(x), d_outputs, backend="triton", **options)
+    return {n: v.cpu() for n, v in found.items()}
+
+
+def assert_matches(x, **options):
+    d_outputs = cotangents(x.outputs(backend="reference", **options))
+    assert_close(triton(x, d_outputs, **options), run_both_ways(x, d_outputs, backend="reference", **options), 1e-10)
+
+
+@every_variant
+@every_way
+@pytest.mark.parametrize("per_step", ("none", "some", "all"))
+def test_all_gradients_match_the_reference(variant, options, per_step):
+    moving = {"none": (), "some": variant[1][::3], "all": variant[1]}[per_step]
+    x = random_inputs(variant, T=7, B=3, C=3, per_step=moving, weights=per_step == "some" and not options)
+    assert_matches(x, **options)
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 1, 2), (4, 37, 1), (3, 2, 17), (3, 2, 33), (2, 1, 70)], ids=str)
+def test_small_and_odd_sizes(variant, shape):
+    assert_matches(random_inputs(variant, *shape, per_step=variant[1][:1]))
+
+
+@every_variant
+@every_way
+def test_exact_ties(variant, options):
+    assert_matches(ties(variant, T=9, B=3, C=2), **options)
+
+
+@every_variant
+def test_empty_stores_and_no_water(variant):
+    x = random_inputs(variant, T=6, B=3, C=2)
+    x.initial_state = {n: torch.zeros_like(s) for n, s in x.initial_state.items()}
+    x.forcing["prcp"] = torch.where(torch.arange(6)[:, None] < 3, 0.0, x.forcing["prcp"])
+    assert_matches(x)
+
+
+@every_variant
+@pytest.mark.parametrize("moving", (False, True), ids=("static", "per-step"))
+def test_raw_parameters(variant, moving):
+    x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1][::2] if moving else ())
+    x.parameters = {n: 2 * normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
+    assert_matches(x, raw=True)
+
+
+@every_variant
+@pytest.mark.parametrize("shape", [(1, 3, 2), (5, 1, 2), (5, 3, 1), (1, 1, 1)], ids=str)
+def test_shared_axes(variant, shape):
+    x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1], weights=True)
+    cut = tuple(slice(0, 1) if s == 1 else slice(None) for s in shape)
+    x = x.map(lambda n, v: v[cut[: v.dim()] if v.dim() == 3 or n.startswith("forcing") else cut[1:]])
+    x.forcing["prcp"] = x.forcing["prcp"].expand(5, 3) + torch.arange(15).view(5, 3)
+    x.parameters["k1"] = x.parameters["k1"].expand(1 if shape[0] == 1 else 5, shape[1], 2)
+    assert_matches(x)
+
+
+@every_variant
+@every_way
+@both_precisions
+def test_bits_for_intervals_chunks_and_windows(variant, options, dtype):
+    x = random_inputs(variant, T=7, B=5, C=3, dtype=dtype, per_step=variant[1][:1])
+    d_outputs = cotangents(x.outputs(**options))
+    whole = triton(x, d_outputs, **options)
+    for interval in (1, 3, 7):
+        assert_same_bits(triton(x, d_outputs, checkpoint_interval=interval, **options), whole)
+    series = [n for n in whole if n in x.model.output_names]
+    parts = [triton(x.basins(cut), **options) for cut in (slice(0, 2), slice(2, 5))]
+    assert_same_bits({n: torch.cat([p[n] for p in parts], 1) for n in series}, {n: whole[n] for n in series})
+    first = on_device(x.steps(slice(0, 4))).simulate(backend="triton", **options)
+    second = on_device(x.steps(slice(4, 7)))
+    second.initial_state = first.final_state
+    joined = {n: v.cpu() for n, v in second.simulate(backend="triton", **options).fluxes.items()}
+    assert_same_bits(joined, {n: whole[n][4:] for n in joined})
+
+
+@every_variant
+def test_single_precision_is_near_double(variant):
+    x = random_inputs(variant, T=7, B=3, C=2, dtype=torch.float32, weights=True)
+    d_outputs = cotangents(x.outputs())
+    double = run_both_ways(x.to(torch.float64), {n: d.double() for n, d in d_outputs.items()}, backend="reference")
+    found = triton(x, d_outputs)
+    assert {v.dtype for v in found.values()} == {torch.float32}
+    assert_close({n: v.double() for n, v in found.items()}, double, 1e-4)
+
+
+@pytest.mark.parametrize("T, N", [(1, 1), (9, 3), (40, 35)])
+def test_unit_hydrograph(T, N):
+    values = [
+        9 * uniform(T, N),
+        2.9 * uniform(N, seed=1) - 0.2,
+        6 * uniform(N, seed=2) - 0.2,
+        9 * uniform(14, N, seed=3),
+    ]
+    d_out = normal(T, N)
+
+    def both_ways(function, device):
+        leaves = [v.to(device).requires_grad_() for v in values]
+        out = function(*leaves)
+        gradients = torch.autograd.grad(out, leaves, d_out.to(device))
+        return {n: v.detach().cpu() for n, v in zip(("out", *"qabm"), (out, *gradients), strict=True)}
+
+    found = both_ways(lambda q, a, b, m: hs.unit_hydrograph(q, a, b, m, backend="triton"), DEVICE)
+    assert_close(found, both_ways(reference_unit_hydrograph, "cpu"), 1e-10)
+
+
+BAD = [
+    ("forcing prcp", (3, 2), NAN, r"forcing 'prcp' must lie in .*; found nan at step 3, basin 2: fill"),
+    ("forcing tmean", (4, 0), 300.0, r"forcing 'tmean' must lie in .*; found 300 at step 4, basin 0: fill"),
+    ("parameters fc", (1, 1), 5000.0, r"parameter 'fc' must lie in .*; found 5000 at basin 1, component 1: clip"),
+    ("parameters beta", (2, 1, 0), NAN, r"parameter 'beta' must .*; found nan at step 2, basin 1, component 0: clip"),
+    ("initial_state sm", (2, 1), -1.0, r"initial_state 'sm' must be 0 mm or more; found -1 at basin 2, component 1"),
+    ("weights", (2, 1), NAN, r"weights must be finite; found nan at basin 2, component 1"),
+]
+
+
+@pytest.mark.parametrize("name, place, value, match", BAD, ids=[b[0] for b in BAD])
+def test_bad_values_are_named_at_the_next_synchronisation(name, place, value, match):
+    variant = (hs.models.get("hbv11p"), hs.models.get("hbv11p").parameter_names)
+    x = random_inputs(variant, T=6, B=3, C=2, weights=True, per_step=("beta",))
+    tensor = x.tensors()[name].clone()
+    tensor[place] = value
+    with pytest.raises(ValueError, match=match):
+        on_device(x.with_tensors({name: tensor})).simulate(backend="triton")
+        hs.synchronize()
+    on_device(x).simulate(backend="triton")  # and then it is over
+    hs.synchronize()
+
+
+def test_a_bad_value_leaves_no_number_behind(monkeypatch):
+    """From the step on at which it is met, in its basin alone."""
+    x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2)
+    good = {n: v.cpu() for n, v in on_device(x).outputs(backend="triton").items()}
+    x.forcing["tmean"][3, 1] = 200
+    monkeypatch.setattr(hs.faults, "raise_pending", lambda wait=False: hs.faults._pending.clear())
+    bad = {n: v.cpu() for n, v in on_device(x).outputs(backend="triton").items()}
+    for name, v in good.items():
+        where = torch.zeros_like(v, dtype=torch.bool)
+        where[(slice(3, None), 1) if name in x.model.output_names else 1] = True
+        assert bad[name][where].isnan().all()
+        assert torch.equal(bad[name][~where], v[~where])
