@@ -148,12 +148,12 @@ def forward(
     final_state,
     checkpoints,
     faults,
-    n_steps,
-    n_basins,
-    n_components,
-    n_groups,
-    group_size,
-    interval,
+    n_steps: "i64",
+    n_basins: "i64",
+    n_components: "i64",
+    n_groups: "i64",
+    group_size: "i64",
+    interval: "i64",
     OUTPUTS: tl.constexpr,
     EACH: tl.constexpr,
     S: tl.constexpr,
@@ -166,7 +166,6 @@ def forward(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    n_basins, n_components, n_steps = n_basins.to(tl.int64), n_components.to(tl.int64), n_steps.to(tl.int64)
     column, b, c, used, first = lanes(tl.program_id(0), n_basins, n_components, n_groups, group_size, WIDTH, BLOCK)
     cell, n_cells, n_columns = b * n_components + c, n_basins * n_components, n_basins * n_groups
     s = rows(initial_state, n_cells, cell, S)
@@ -242,13 +241,13 @@ def adjoint(
     d_parameters,
     d_initial_state,
     d_weights,
-    n_steps,
-    n_basins,
-    n_components,
-    n_groups,
-    group_size,
-    interval,
-    n_blocks,
+    n_steps: "i64",
+    n_basins: "i64",
+    n_components: "i64",
+    n_groups: "i64",
+    group_size: "i64",
+    interval: "i64",
+    n_blocks: "i64",
     OUTPUTS: tl.constexpr,
     EACH: tl.constexpr,
     S: tl.constexpr,
@@ -262,7 +261,6 @@ def adjoint(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    n_basins, n_components, n_steps = n_basins.to(tl.int64), n_components.to(tl.int64), n_steps.to(tl.int64)
     n_cells, n_columns = n_basins * n_components, n_basins * n_groups
     # The tape holds a segment's states of the blocks at work alone: each program takes block after block.
     tape_row = tape + tl.program_id(0).to(tl.int64) * interval * S * BLOCK + tl.arange(0, BLOCK)
@@ -299,17 +297,25 @@ def adjoint(
                 if d_weights is not None:
                     after, q = step(f, p_t, s)
                     q = q + after
-                # The cotangents of fluxes and states, in the order in which outputs name them.
-                d_all = zeros(Q, zero) + d_s
+                    # Barriers also part this step from its reversal: what both compute is dear to hold in between.
+                    tl.debug_barrier()
+                # The cotangents of the sums over components, or of the cells' own values.
+                d_out = ()
                 for o in tl.static_range(len(OUTPUTS)):
                     d_row = d_fluxes + o * d_flux_strides[0] + t * d_flux_strides[1] + b * d_flux_strides[2]
                     if EACH:
-                        d_value = tl.load(d_row + c * d_flux_strides[3])
+                        d_out = d_out + (tl.load(d_row + c * d_flux_strides[3]),)
                     else:
-                        d_sum = tl.load(d_row)
-                        d_value = weight * d_sum
-                        if d_weights is not None:
-                            d_weight = tl.fma(d_sum, q[OUTPUTS[o]], d_weight)
+                        d_out = d_out + (tl.load(d_row),)
+                    if d_weights is not None:
+                        d_weight = tl.fma(d_out[o], q[OUTPUTS[o]], d_weight)
+                if d_weights is not None:
+                    tl.debug_barrier()
+                    s = rows(tape_row + (length - 1 - k) * S * BLOCK, BLOCK, 0, S)
+                # The cotangents of fluxes and states, in the order in which outputs name them.
+                d_all = zeros(Q, zero) + d_s
+                for o in tl.static_range(len(OUTPUTS)):
+                    d_value = d_out[o] if EACH else weight * d_out[o]
                     d_all = d_all[: OUTPUTS[o]] + (d_all[OUTPUTS[o]] + d_value,) + d_all[OUTPUTS[o] + 1 :]
                 d_s, d_f, d_p_t = step_adj(f, p_t, s, d_all[:Q], d_all[Q:])
                 for i in tl.static_range(len(FORCING)):
@@ -341,11 +347,10 @@ def adjoint(
 
 
 @triton.jit
-def sum_middle(x, out, rows, n, columns, BLOCK: tl.constexpr):
+def sum_middle(x, out, rows: "i64", n: "i64", columns: "i64", BLOCK: tl.constexpr):
     """The sums of x [rows, n, columns] over its middle axis, in order."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    columns = columns.to(tl.int64)
-    used = i < rows.to(tl.int64) * columns
+    used = i < rows * columns
     at = x + (i // columns) * (n * columns) + i % columns
     total = tl.load(at, mask=used, other=0.0)
     for k in range(1, n):

@@ -15,7 +15,13 @@ WARP = 64 if torch.version.hip else 32
 # One warp a program: a few cells spread over the whole card, and sums over components never leave a warp. No fused
 # multiply-adds but those that are written, so that the adjoint recomputes what the forward run had.
 OPTIONS = dict(num_warps=1, enable_fp_fusion=False)
+ROUTED = 8  # steps of the unit hydrograph that a program takes, one register for each in every array
 PROGRAMS = 4096  # that work at a time on an adjoint, each with a tape of its own
+
+
+def start(kernel, grid, *args, **kwargs) -> None:
+    """Every launch of this package goes through here."""
+    kernel[grid](*args, **kwargs, **OPTIONS)
 
 
 def interpreted() -> bool:
@@ -89,7 +95,9 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
     from ..faults import Watch
 
     watch = Watch(run)
-    drive.forward[(_blocks(run),)](
+    start(
+        drive.forward,
+        (_blocks(run),),
         step=STEPS[run.kernel].step,
         initial_state=run.state,
         fluxes=fluxes,
@@ -98,7 +106,6 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         FORCING_BOUNDS=tuple(run.forcing_bounds),
         PARAMETER_BOUNDS=tuple(run.parameter_bounds),
         **_common(run),
-        **OPTIONS,
     )
     watch.launched()
 
@@ -108,7 +115,9 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
     n_programs = min(_blocks(run), PROGRAMS)
     model = STEPS[run.kernel]
     wanted = lambda d: d if d.numel() else None  # noqa: E731
-    drive.adjoint[(n_programs,)](
+    start(
+        drive.adjoint,
+        (n_programs,),
         step=model.step,
         step_adj=model.step_adj,
         tape=d_state.new_empty(n_programs * run.interval * d_state.shape[0] * WARP),
@@ -124,7 +133,6 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
         BY_GROUP=tuple(p.shape[-1] == 1 for p in run.parameters),
         FORCING=tuple(d.numel() > 0 for d in d_forcing),
         **_common(run),
-        **OPTIONS,
     )
 
 
@@ -132,19 +140,19 @@ def unit_hydrograph(inputs, results, d_outflow=None) -> None:
     """Fill the routed series, or with a cotangent the gradients of the four inputs."""
     inflow, a, b, memory = inputs
     n_steps, n_series = inflow.shape
-    tile = dict(STEPS=32, SERIES=WARP)
+    tile = dict(STEPS=ROUTED, SERIES=WARP)
     if d_outflow is None:
-        grid = (triton.cdiv(n_series, WARP), triton.cdiv(n_steps, 32))
-        route.forward[grid](inflow, a, b, memory, results[0], n_steps, n_series, **tile, **OPTIONS)
+        grid = (triton.cdiv(n_series, WARP), triton.cdiv(n_steps, ROUTED))
+        start(route.forward, grid, inflow, a, b, memory, results[0], n_steps, n_series, **tile)
         return
     d_inflow, d_a, d_b, d_memory = results
-    n_chunks = triton.cdiv(n_steps + memory.shape[0], 32)
+    n_chunks = triton.cdiv(n_steps + memory.shape[0], ROUTED)
     grid = (triton.cdiv(n_series, WARP), n_chunks)
     parts = inflow.new_empty(n_chunks, memory.shape[0] + 1, n_series)
-    route.adjoint[grid](*inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile, **OPTIONS)
-    route.adjoint_ordinates[grid[:1]](a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP, **OPTIONS)
+    start(route.adjoint, grid, *inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile)
+    start(route.adjoint_ordinates, grid[:1], a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP)
 
 
 def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
     """Sum x, seen as [rows, n, columns], over n in order."""
-    drive.sum_middle[(triton.cdiv(rows * columns, 256),)](x, out, rows, n, columns, BLOCK=256)
+    start(drive.sum_middle, (triton.cdiv(rows * columns, WARP),), x, out, rows, n, columns, BLOCK=WARP)

@@ -44,8 +44,7 @@ def inflow_at(inflow, memory, t, n, n_series, used):
 
 
 @triton.jit
-def forward(inflow, a, b, memory, outflow, n_steps, n_series, STEPS: tl.constexpr, SERIES: tl.constexpr):
-    n_series, n_steps = n_series.to(tl.int64), n_steps.to(tl.int64)
+def forward(inflow, a, b, memory, outflow, n_steps: "i64", n_series: "i64", STEPS: tl.constexpr, SERIES: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * SERIES + tl.arange(0, SERIES)[None, :]
     t = tl.program_id(1).to(tl.int64) * STEPS + tl.arange(0, STEPS)[:, None]
     used = (n < n_series) & (t < n_steps)
@@ -68,13 +67,12 @@ def adjoint(
     d_inflow,
     d_memory,
     d_ordinates,
-    n_steps,
-    n_series,
+    n_steps: "i64",
+    n_series: "i64",
     STEPS: tl.constexpr,
     SERIES: tl.constexpr,
 ):
     """The cotangents of inflow and memory, and of the ordinates a chunk's part: d_ordinates [chunks, 15, N]."""
-    n_series, n_steps = n_series.to(tl.int64), n_steps.to(tl.int64)
     n = tl.program_id(0).to(tl.int64) * SERIES + tl.arange(0, SERIES)[None, :]
     # From the memory on: the first chunk begins 14 steps before the first.
     t = tl.program_id(1).to(tl.int64) * STEPS + tl.arange(0, STEPS)[:, None] - (LENGTH - 1)
@@ -96,8 +94,7 @@ def adjoint(
 
 
 @triton.jit
-def adjoint_ordinates(a, b, d_ordinates, d_a, d_b, n_series, n_chunks, SERIES: tl.constexpr):
-    n_series = n_series.to(tl.int64)
+def adjoint_ordinates(a, b, d_ordinates, d_a, d_b, n_series: "i64", n_chunks: "i64", SERIES: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * SERIES + tl.arange(0, SERIES)
     used = n < n_series
     given_a, given_b = tl.load(a + n, mask=used, other=1.0), tl.load(b + n, mask=used, other=1.0)

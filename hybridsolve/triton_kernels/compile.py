@@ -1,0 +1,177 @@
+"""Compile the Triton kernels ahead of time, without a GPU: `python -m hybridsolve.triton_kernels.compile [--full]`.
+
+Prints for every kernel, target and precision the registers, the bytes spilled and the shared memory. Fails where a
+float32 kernel computes in float64, or spills on sm_80 or sm_90; other spills are only listed. The kernels come through
+launch.py with the arguments of real runs, so that what is compiled is what would be launched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from unittest import mock
+
+import torch
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+NO_SPILLS = ("sm_80", "sm_90")
+COLUMNS = "kernel model target precision registers spilled shared".split()
+
+
+@dataclass
+class Compiled:
+    """What the compilers say of one kernel; registers and spills are known for NVIDIA alone."""
+
+    kernel: str
+    model: str
+    target: str
+    precision: str
+    registers: int | None
+    spilled: int | None
+    shared: int
+    double: bool
+
+    def row(self) -> str:
+        return " | ".join(str("-" if getattr(self, c) is None else getattr(self, c)) for c in COLUMNS)
+
+
+class _Driver:
+    """Stands in for a card: Triton asks it what to compile for."""
+
+    def __init__(self, target: str):
+        from triton.backends.compiler import GPUTarget
+
+        self.target = (
+            GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
+        )
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return self.target.arch
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def _resources(kernel, target: str) -> tuple[int | None, int | None]:
+    """Registers of a thread and bytes spilled, as the compiled kernel states them."""
+    if target.startswith("gfx"):
+        found = {n: re.search(rf"\.{n}:\s+(\d+)", kernel.asm["amdgcn"]) for n in ("vgpr_count", "vgpr_spill_count")}
+        return tuple(int(m[1]) if m else None for m in found.values())
+    from triton import knobs
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        tool = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        said = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+    # The kernels hold no arrays, so what they have on the stack is spilled.
+    return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"STACK:(\d+)", said)[1])
+
+
+def compile_all(models: list[str], targets: list[str], precisions: list[torch.dtype]):
+    """Compile every kernel of every model, and yield what came of it.
+
+    Parameters
+    ----------
+    models : list of str
+        Kernels of csrc/models.def, or "unit_hydrograph".
+    """
+    import triton
+
+    from . import launch
+
+    if launch.interpreted():
+        raise RuntimeError(
+            "TRITON_INTERPRET is set, and then Triton compiles nothing; expected it unset: unset TRITON_INTERPRET."
+        )
+    for model, target, dtype in itertools.product(models, targets, precisions):
+        found = []
+
+        def compile_only(kernel, grid, *args, _found=found, **kwargs):
+            _found.append((kernel.__name__, kernel.warmup(*args, grid=grid, **kwargs, **launch.OPTIONS)))
+
+        driver = _Driver(target)
+        with (
+            mock.patch.object(triton.runtime.driver, "_active", driver),
+            mock.patch.object(launch, "start", compile_only),
+            mock.patch.object(launch, "WARP", driver.target.warp_size),
+        ):
+            _launch_everything(model, dtype)
+        for name, kernel in found:
+            double = dtype == torch.float32 and bool(re.search(r"\.f64|v_\w+_f64", _text(kernel)))
+            precision = str(dtype).removeprefix("torch.")
+            yield Compiled(name, model, target, precision, *_resources(kernel, target), kernel.metadata.shared, double)
+
+
+def _text(kernel) -> str:
+    return kernel.asm.get("ptx") or kernel.asm["amdgcn"]
+
+
+def _launch_everything(model: str, dtype: torch.dtype) -> None:
+    """The launches of typical runs: streamflow alone, static and per-step parameters, everything at once."""
+    from .. import backends
+    from ..problem import spec_of
+
+    meta = dict(dtype=dtype, device="meta")
+    if model == "unit_hydrograph":
+        series = [torch.empty(shape, **meta) for shape in ((40, 50), (50,), (50,), (14, 50))]
+        backends.unit_hydrograph("triton", *series)
+        backends.unit_hydrograph("triton", *series, torch.empty(40, 50, **meta))
+        return
+    spec = spec_of(model)
+    n = len(spec.present_parameters(model.removeprefix(spec.name).split("_"))) or len(spec.parameters)
+    # components, outputs, per-step parameters, kept apart, raw, gradient of the forcing, weights
+    cases = [
+        (1, ["streamflow"], (), False, False, False, False),
+        (16, ["streamflow"], (), False, False, False, False),
+        (16, ["streamflow"], (0, 2), False, True, False, False),
+        (3, list(spec.output_names), (0,), False, False, True, True),
+        (3, ["streamflow", "sm"], (), True, False, True, False),
+    ]
+    for C, outputs, moving, each, raw, forcing_gradient, weighted in cases:
+        T, B = 20, 50
+        forcing = [torch.empty(T, B, **meta) for _ in spec.forcings]
+        parameters = [torch.empty(*((T,) if i in moving else ()), B, C, **meta) for i in range(n)]
+        state = torch.empty(len(spec.states), B, C, **meta)
+        weights = torch.empty(B, C, **meta) if weighted else None
+        run = (forcing, parameters, state, weights, (T, B, C), outputs, each, 4, raw)
+        fluxes, final, checkpoints = backends.forward("triton", model, *run)
+        needs = [forcing_gradient] * len(forcing) + [True] * (n + 1) + [weighted]
+        backends.adjoint("triton", model, forcing, parameters, checkpoints, weights, fluxes, final, *run[4:], needs)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compile, print the table, and return 1 if a kernel breaks what the module promises."""
+    from .launch import STEPS
+
+    every = [*STEPS, "unit_hydrograph"]
+    parser = argparse.ArgumentParser(prog="python -m hybridsolve.triton_kernels.compile", description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=every, default=every)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["sm_90"])
+    parser.add_argument("--precisions", nargs="+", choices=("float32", "float64"), default=["float32"])
+    parser.add_argument("--full", action="store_true", help="every target in both precisions")
+    options = parser.parse_args(argv)
+    targets = TARGETS if options.full else options.targets
+    precisions = ["float32", "float64"] if options.full else options.precisions
+    print(" | ".join(COLUMNS))
+    broken = []
+    for found in compile_all(options.models, targets, [getattr(torch, p) for p in precisions]):
+        print(found.row(), flush=True)
+        if found.precision == "float32" and (found.double or (found.spilled and found.target in NO_SPILLS)):
+            broken.append(found)
+    for found in broken:
+        what = "computes in float64" if found.double else f"spills {found.spilled} bytes"
+        print(f"{found.kernel} of {found.model} for {found.target} {what}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The Triton kernels compiled ahead of time: a slice of `python -m hybridsolve.triton_kernels.compile`."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import hybridsolve as hs
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+
+def compiled(*options, env=None):
+    """Exit status, rows of the table, and what was said on stderr."""
+    command = [sys.executable, "-m", "hybridsolve.triton_kernels.compile", *options]
+    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"} | (env or {})
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    header, *rows = [line.split(" | ") for line in done.stdout.splitlines()]
+    return done.returncode, [dict(zip(header, row, strict=True)) for row in rows], done.stderr
+
+
+@pytest.mark.slow
+def test_every_model_for_hopper_in_single_precision():
+    status, rows, said = compiled("--targets", "sm_90")
+    assert status == 0, said
+    assert {r["model"] for r in rows} == {
+        m.kernel_name(m.parameter_names + optional)
+        for m in hs.models.MODELS.values()
+        for optional in ((), m.optional_parameter_names)
+    } | {"unit_hydrograph"}
+    assert {r["kernel"] for r in rows} == {"forward", "adjoint", "adjoint_ordinates"}
+    # The mean over components and the adjoint stay inside a warp; nothing goes through shared memory.
+    assert all(r["spilled"] == r["shared"] == "0" for r in rows)
+
+
+@pytest.mark.slow
+def test_one_model_for_every_target_in_both_precisions():
+    options = ("--models", "hbv11p", "--targets", "sm_80", "sm_90", "sm_100", "gfx942")
+    status, rows, said = compiled(*options, "--precisions", "float32", "float64")
+    assert status == 0, said
+    assert len({(r["target"], r["precision"]) for r in rows}) == 8
+
+
+def test_the_interpreter_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "hybridsolve.triton_kernels.compile"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+    )
+    assert done.returncode and "TRITON_INTERPRET is set" in done.stderr
