@@ -92,32 +92,10 @@ def simulate(
     """
     if isinstance(model, str):
         model = models.get(model)
-    outputs = _output_names(model, fluxes)
-    if components not in ("mean", "each"):
-        raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
-    each = components == "each"
-    if each and weights is not None:
-        raise ValueError("weights apply to the sum over components; with components='each' leave them out.")
-
-    forcing_given, forcing = forcing, {name: _named(forcing, name, "forcing") for name in model.forcing_names}
-    _refuse_unknown(forcing_given, model.forcing_names, "forcing", model)
-    rows = model.present_parameters(parameters)
-    _refuse_unknown(parameters, [v.name for v in rows], "parameters", model)
-    parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
-    given_state = dict(initial_state or {})
-    _refuse_unknown(given_state, model.state_names, "initial_state", model)
-
-    sizes = _sizes(model, forcing, parameters, given_state, weights)
-    like = next(iter(forcing.values()))
-    state = torch.stack(
-        [
-            given_state[name].expand(sizes[1:]) if name in given_state else like.new_full(sizes[1:], INITIAL_STATE)
-            for name in model.state_names
-        ]
-    )
-    interval = _interval(checkpoint_interval, sizes[0])
-
-    backend = backends.choose(backend, like.device)
+    x = check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval)
+    forcing, parameters, state, sizes, outputs, each = x.forcing, x.parameters, x.state, x.sizes, x.outputs, x.each
+    interval = x.interval
+    backend = backends.choose(backend, state.device)
     if backend == "reference":
         if raw:
             parameters = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in parameters.items()})
@@ -141,6 +119,48 @@ def simulate(
     # One series is a view whose gradient needs no copy; unbind's gradient stacks.
     series = (series.squeeze(0),) if len(outputs) == 1 else series.unbind(0)
     return Run(dict(zip(outputs, series, strict=True)), dict(zip(model.state_names, final.unbind(0), strict=True)))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The inputs of a run after `check`, in the kernel's order; `state` is ``[S, B, C]``."""
+
+    forcing: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+    state: Tensor
+    sizes: list[int]
+    outputs: list[str]
+    each: bool
+    interval: int
+
+
+def check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval) -> Checked:
+    """Raise unless names, shapes, types and devices fit; values are looked at by the kernels."""
+    outputs = _output_names(model, fluxes)
+    if components not in ("mean", "each"):
+        raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
+    each = components == "each"
+    if each and weights is not None:
+        raise ValueError("weights apply to the sum over components; with components='each' leave them out.")
+
+    forcing_given, forcing = forcing, {name: _named(forcing, name, "forcing") for name in model.forcing_names}
+    _refuse_unknown(forcing_given, model.forcing_names, "forcing", model)
+    rows = model.present_parameters(parameters)
+    _refuse_unknown(parameters, [v.name for v in rows], "parameters", model)
+    parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
+    given_state = dict(initial_state or {})
+    _refuse_unknown(given_state, model.state_names, "initial_state", model)
+
+    sizes = _sizes(model, forcing, parameters, given_state, weights)
+    interval = _interval(checkpoint_interval, sizes[0])
+    like = next(iter(forcing.values()))
+    state = torch.stack(
+        [
+            given_state[name].expand(sizes[1:]) if name in given_state else like.new_full(sizes[1:], INITIAL_STATE)
+            for name in model.state_names
+        ]
+    )
+    return Checked(forcing, parameters, state, sizes, outputs, each, interval)
 
 
 def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:

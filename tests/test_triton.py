@@ -1,5 +1,7 @@
 """The Triton kernels against the oracle: on the GPU where there is one, else a few cells in Triton's interpreter."""
 
+import re
+
 import pytest
 import torch
 from conftest import (
@@ -167,10 +169,26 @@ def test_a_bad_value_leaves_no_number_behind(monkeypatch):
     x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2)
     good = {n: v.cpu() for n, v in on_device(x).outputs(backend="triton").items()}
     x.forcing["tmean"][3, 1] = 200
-    monkeypatch.setattr(hs.faults, "raise_pending", lambda wait=False: hs.faults._pending.clear())
+    monkeypatch.setattr(hs.faults.Watch, "fault", lambda watch: None)
     bad = {n: v.cpu() for n, v in on_device(x).outputs(backend="triton").items()}
     for name, v in good.items():
         where = torch.zeros_like(v, dtype=torch.bool)
         where[(slice(3, None), 1) if name in x.model.output_names else 1] = True
         assert bad[name][where].isnan().all()
         assert torch.equal(bad[name][~where], v[~where])
+
+
+def test_a_bad_value_is_said_though_its_tensor_is_gone(monkeypatch):
+    """A GPU's run may be over long after its inputs are."""
+    x = on_device(random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2))
+    watches = []
+    monkeypatch.setattr(hs.faults, "raise_pending", lambda wait=False: watches.extend(hs.faults._pending))
+    x.forcing["tmean"][3, 1] = 200
+    x.simulate(backend="triton")
+    watch = watches[-1]
+    hs.faults._pending.clear()
+    del x
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    assert re.match("a forcing of an earlier run of hbv10 was out of bounds at step 3, basin 1, comp", watch.fault())
+    assert watch.fault() is None

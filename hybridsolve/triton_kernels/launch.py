@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..faults import Watch
 from ..problem import Problem, axes, strides
 from . import drive, hbv
 from . import unit_hydrograph as route
@@ -92,8 +93,6 @@ def _blocks(run: Problem) -> int:
 
 def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
     """Fill fluxes, final state and checkpoints."""
-    from ..faults import Watch
-
     watch = Watch(run)
     start(
         drive.forward,

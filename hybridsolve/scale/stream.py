@@ -1,0 +1,405 @@
+"""simulate() for inputs in host memory that a card cannot hold at once: piece by piece, forward and gradient.
+
+A piece is a range of basins over a window of time; windows of the same basins are chained by the state. While the card
+computes one piece, the next one's inputs are on their way to it and the last one's results on their way back. Forward
+results have the bits of the whole run; so have gradients for pieces of basins, while the sum of windows' gradients
+differs from the whole by rounding.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import api, backends, faults, models
+from ..problem import Problem
+from ..spec import ModelSpec
+
+FILLS_A_CARD = 2**17  # cells: fewer leave multiprocessors without work, and then windows of time are the better cut
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is cut: `basins` at a time, over `steps` at a time."""
+
+    basins: int
+    steps: int
+    sizes: tuple[int, int, int]
+    bytes_of_a_piece: int
+    memory: int
+
+    def __str__(self) -> str:
+        n_steps, n_basins, _ = self.sizes
+        return (
+            f"{-(-n_basins // self.basins)} x {-(-n_steps // self.steps)} pieces of {self.basins} basins x "
+            f"{self.steps} steps, {self.bytes_of_a_piece / 2**30:.3g} GiB of {self.memory / 2**30:.3g} GiB"
+        )
+
+    def pieces(self) -> Iterator[tuple[slice, list[slice]]]:
+        """The ranges of basins, each with its windows."""
+        n_steps, n_basins, _ = self.sizes
+        windows = [slice(t, min(t + self.steps, n_steps)) for t in range(0, n_steps, self.steps)]
+        for b in range(0, n_basins, self.basins):
+            yield slice(b, min(b + self.basins, n_basins)), windows
+
+
+@dataclass(frozen=True)
+class StreamedRun(api.Run):
+    """A `Run` in host memory, and the plan it was made by."""
+
+    plan: Plan
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a run may take: four fifths of what the card has free, torch's own cache counted as free."""
+    if device.type != "cuda":
+        raise ValueError(f"the free memory of {device} is not known; say with memory= how many bytes a piece may take.")
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(0.8 * (torch.cuda.mem_get_info(device)[0] + cached))
+
+
+def plan(
+    sizes: Sequence[int],
+    *,
+    n_forcings: int,
+    n_states: int,
+    n_static: int,
+    n_per_step: int,
+    n_outputs: int,
+    each: bool,
+    gradient: bool,
+    itemsize: int,
+    memory: int,
+    interval: int | None = None,
+) -> Plan:
+    """Cut a run so that what is on the card at a time takes no more than `memory` bytes.
+
+    Parameters
+    ----------
+    sizes : (T, B, C)
+    n_forcings, n_states, n_static, n_per_step, n_outputs : int
+        How many tensors there are of each kind.
+    each, gradient : bool
+        Whether components are kept apart, and whether gradients are wanted.
+    itemsize : int
+        Bytes of a number.
+    memory : int
+        Bytes.
+    interval : int, optional
+        Steps between checkpoints.
+
+    Returns
+    -------
+    Plan
+        Whole series of as many basins as fit where those fill the card, else windows of time of as many as fill it.
+
+    Raises
+    ------
+    ValueError
+        If not even one step of one basin fits.
+    """
+    n_steps, n_basins, n_components = sizes
+    series = n_outputs * (n_components if each else 1)
+    moving = n_forcings + n_per_step * n_components
+
+    def size(basins: int, steps: int) -> int:
+        every = interval or backends.check_interval(steps)
+        held = 2 * (moving + series) * steps  # the piece at work, and the next or the last
+        held += (n_static + 4 * n_states) * n_components
+        if gradient:
+            held += (moving + series) * steps + n_static * n_components
+            held += n_states * n_components * (-(-steps // every) + every)
+        return held * basins * itemsize
+
+    def most(low: int, high: int, fits) -> int:
+        """The largest number in low..high that fits, by halving; low - 1 if none does."""
+        while low <= high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if fits(middle) else (low, middle - 1)
+        return high
+
+    wanted = min(n_basins, -(-FILLS_A_CARD // n_components))
+    basins, steps = most(1, n_basins, lambda n: size(n, n_steps) <= memory), n_steps
+    if basins < wanted:
+        basins, steps = wanted, most(1, n_steps, lambda n: size(wanted, n) <= memory)
+        if steps < 1:
+            basins, steps = most(1, n_basins, lambda n: size(n, 1) <= memory), 1
+    if basins < 1:
+        raise ValueError(
+            f"one step of one basin with {n_components} components takes {size(1, 1)} bytes on the card, but memory is "
+            f"{memory}: give more, or keep fewer components or outputs."
+        )
+    # Pieces of equal size: the last is not a crumb.
+    basins, steps = (-(-n // -(-n // piece)) for n, piece in ((n_basins, basins), (n_steps, steps)))
+    return Plan(basins, steps, tuple(sizes), size(basins, steps), memory)
+
+
+def simulate(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    *,
+    device: torch.device | str = "cuda",
+    memory: int | None = None,
+    initial_state: Mapping[str, Tensor] | None = None,
+    fluxes: Sequence[str] = ("streamflow",),
+    components: str = "mean",
+    weights: Tensor | None = None,
+    checkpoint_interval: int | None = None,
+    raw: bool = False,
+    backend: str = "auto",
+) -> StreamedRun:
+    """Run a model on a card from inputs in host memory, of any size; results and gradients are in host memory.
+
+    Parameters
+    ----------
+    model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw, backend
+        As for `hybridsolve.simulate`; the tensors are on the CPU. Pinned ones are copied faster.
+    device : torch.device
+        Where to compute; "cpu" bounds the memory of a gradient there.
+    memory : int, optional
+        Bytes to take on the card at a time; four fifths of what is free if left out.
+
+    Returns
+    -------
+    StreamedRun
+        Its `plan` says how the run was cut.
+
+    Raises
+    ------
+    ValueError
+        As `hybridsolve.simulate`, if an input is not on the CPU, or if nothing fits.
+    RuntimeError
+        Inside the capture of a CUDA graph, since the host takes part.
+    """
+    model = models.get(model) if isinstance(model, str) else model
+    device = torch.device(device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeError("torch finds no GPU; run on the CPU with device='cpu', or install a GPU build of torch.")
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a streamed run cannot be captured in a CUDA graph; capture hybridsolve.simulate instead."
+            )
+    checked = api.check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval)
+    like = next(iter(checked.forcing.values()))
+    if like.device.type != "cpu":
+        raise ValueError(f"a streamed run takes tensors in host memory; found them on {like.device}: move with .cpu().")
+    tensors = [*checked.forcing.values(), *checked.parameters.values(), checked.state]
+    tensors += [] if weights is None else [weights]
+    per_step = [p.dim() == 3 and p.shape[0] > 1 for p in checked.parameters.values()]
+    cut = plan(
+        checked.sizes,
+        n_forcings=len(checked.forcing),
+        n_states=len(model.states),
+        n_static=per_step.count(False),
+        n_per_step=per_step.count(True),
+        n_outputs=len(checked.outputs),
+        each=checked.each,
+        gradient=torch.is_grad_enabled() and any(x.requires_grad for x in tensors),
+        itemsize=like.element_size(),
+        memory=free_memory(device) if memory is None else memory,
+        interval=checkpoint_interval,
+    )
+    options = dict(fluxes=checked.outputs, components=components, raw=raw, backend=backend)
+    options["checkpoint_interval"] = checkpoint_interval
+    names = (tuple(checked.forcing), tuple(checked.parameters), weights is not None)
+    series, final = _Streamed.apply(_Stream(model, device, cut, names, options), *tensors)
+    return StreamedRun(
+        dict(zip(checked.outputs, series.unbind(0), strict=True)),
+        dict(zip(model.state_names, final.unbind(0), strict=True)),
+        cut,
+    )
+
+
+class _Streamed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, stream, *tensors):
+        ctx.stream = stream
+        ctx.save_for_backward(*tensors)
+        try:
+            return stream.forward([x.detach() for x in tensors])
+        except ValueError as error:
+            # A piece counts basins and steps from its own first; the whole says where a bad value really is.
+            raise ValueError(stream.explain(tensors) or str(error)) from None
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_series, d_final):
+        tensors = [x.detach() for x in ctx.saved_tensors]
+        return None, *ctx.stream.backward(tensors, ctx.needs_input_grad[1:], d_series, d_final)
+
+
+class _Stream:
+    """One streamed run; tensors are flat: forcing, parameters, state ``[S, B, C]``, and weights if given."""
+
+    def __init__(self, model, device, plan, names, options):
+        self.model, self.device, self.plan, self.options = model, device, plan, options
+        self.forcing_names, self.parameter_names, self.weighted = names
+        self.state_at = len(self.forcing_names) + len(self.parameter_names)
+
+    def axes(self, i: int, x: Tensor) -> str:
+        """The axes of the i-th tensor; of a series the outputs come first."""
+        return "tb" if i < len(self.forcing_names) else "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
+
+    def explain(self, tensors) -> str | None:
+        """The sentence on a value out of bounds, if there is one."""
+        n = len(self.forcing_names)
+        whole = Problem(
+            kernel=self.model.kernel_name(self.parameter_names),
+            forcing=list(tensors[:n]),
+            parameters=list(tensors[n : self.state_at]),
+            state=tensors[self.state_at],
+            weights=tensors[-1] if self.weighted else None,
+            sizes=self.plan.sizes,
+            outputs=self.options["fluxes"],
+            each=self.options["components"] == "each",
+            interval=0,
+            raw=self.options["raw"],
+            group=1,
+            checkpoints=tensors[self.state_at][:0],
+        )
+        return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, whole)
+
+    def run(self, tensors, state):
+        forcing = dict(zip(self.forcing_names, tensors, strict=False))
+        parameters = dict(zip(self.parameter_names, tensors[len(forcing) : self.state_at], strict=True))
+        weights = tensors[-1] if self.weighted else None
+        state = dict(zip(self.model.state_names, state.unbind(0), strict=True))
+        run = api.simulate(self.model, forcing, parameters, initial_state=state, weights=weights, **self.options)
+        return torch.stack(list(run.fluxes.values())), torch.stack(list(run.final_state.values()))
+
+    def forward(self, tensors):
+        n_steps, n_basins, n_components = self.plan.sizes
+        each = (n_components,) if self.options["components"] == "each" else ()
+        n = len(self.options["fluxes"])
+        series = tensors[0].new_empty(n, n_steps, n_basins, *each)
+        final = torch.empty_like(tensors[self.state_at])
+        card = _Card(self.device)
+        pieces = [(b, t) for b, windows in self.plan.pieces() for t in windows]
+        ahead = self.bring(card, tensors, *pieces[0])
+        state = None
+        for i, (b, t) in enumerate(pieces):
+            here = card.arrived(ahead)
+            state = here[self.state_at] if t.start == 0 else state
+            out, state = self.run(here, state)
+            if i + 1 < len(pieces):
+                ahead = self.bring(card, tensors, *pieces[i + 1])
+            card.send(out, series[:, t, b])
+            if t.stop == n_steps:
+                card.send(state, final[:, b])
+        card.finish()
+        return series, final
+
+    def backward(self, tensors, needs, d_series, d_final):
+        gradients = [torch.zeros_like(x) if need else None for x, need in zip(tensors, needs, strict=True)]
+        card = _Card(self.device)
+        for b, windows in self.plan.pieces():
+            # The state before each window, then the windows from the last, each run again with its gradient.
+            states = [card.arrived(self.bring(card, tensors, b, windows[0]))[self.state_at]]
+            with torch.no_grad():
+                for t in windows[:-1]:
+                    states.append(self.run(card.arrived(self.bring(card, tensors, b, t)), states[-1])[1])
+            d_state = card.arrived(card.bring([d_final[:, b]]))[0]
+            ahead = self.bring(card, [*tensors, d_series], b, windows[-1])
+            for i in reversed(range(len(windows))):
+                *here, d_out = card.arrived(ahead)
+                here[self.state_at] = states.pop()
+                wanted = [k for k, need in enumerate(needs) if need or k == self.state_at]
+                leaves = [x.requires_grad_(k in wanted) for k, x in enumerate(here)]
+                with torch.enable_grad():
+                    outputs = self.run(leaves, leaves[self.state_at])
+                found = torch.autograd.grad(outputs, [leaves[k] for k in wanted], (d_out, d_state))
+                if i:
+                    ahead = self.bring(card, [*tensors, d_series], b, windows[i - 1])
+                for k, g in zip(wanted, found, strict=True):
+                    if k == self.state_at:
+                        d_state = g
+                    else:
+                        card.add(g, self.cut(k, gradients[k], b, windows[i]))
+            if needs[self.state_at]:
+                card.add(d_state, gradients[self.state_at][:, b])
+        card.finish()
+        return gradients
+
+    def cut(self, i: int, x: Tensor, b: slice, t: slice) -> Tensor:
+        """The part of the i-th tensor that a piece needs: an axis of size 1 is whole in every piece."""
+        axes = "otbc" if i == self.state_at + 1 + self.weighted else self.axes(i, x)
+        parts = {"t": t, "b": b}
+        whole = slice(None)
+        index = [parts.get(a, whole) if n > 1 else whole for a, n in zip(axes, x.shape, strict=False)]
+        return x[tuple(index)]
+
+    def bring(self, card, tensors, b, t):
+        return card.bring([self.cut(i, x, b, t) for i, x in enumerate(tensors)])
+
+
+class _Card:
+    """Copies to and from a device beside its computing. On the CPU a piece is a view, and nothing is copied."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.on_card = device.type == "cuda"
+        self.waiting: deque = deque()  # results on their way: event, pinned copy, where to, and whether to add
+        if self.on_card:
+            self.computing = torch.cuda.current_stream(device)
+            self.copying, self.returning = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+    def bring(self, tensors):
+        """Begin to copy to the device; with the event that it is done."""
+        if not self.on_card:
+            return [x.detach() for x in tensors], None
+        with torch.cuda.stream(self.copying):
+            # torch keeps pinned memory for reuse, and hands it out again once the copies from it are done.
+            here = [self.pinned(x).to(self.device, non_blocking=True) for x in tensors]
+            return here, self.copying.record_event()
+
+    @staticmethod
+    def pinned(x: Tensor) -> Tensor:
+        return x if x.is_pinned() and x.is_contiguous() else x.contiguous().pin_memory()
+
+    def arrived(self, brought):
+        here, event = brought
+        if event is not None:
+            self.computing.wait_event(event)
+            for x in here:
+                x.record_stream(self.computing)
+        return here
+
+    def send(self, x: Tensor, target: Tensor) -> None:
+        """Copy a result into host memory, at the latest when `finish` returns."""
+        self._return(x, target, False)
+
+    def add(self, x: Tensor, target: Tensor) -> None:
+        """Add a result to what is in host memory, in the order of the calls."""
+        self._return(x, target, True)
+
+    def _return(self, x, target, adding):
+        x = x.detach()
+        event = None
+        if self.on_card:
+            self.returning.wait_event(self.computing.record_event())
+            with torch.cuda.stream(self.returning):
+                here = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+                here.copy_(x, non_blocking=True)
+                x.record_stream(self.returning)
+                event, x = self.returning.record_event(), here
+        self.waiting.append((event, x, target, adding))
+        while len(self.waiting) > (4 if self.on_card else 0):
+            self._settle()
+
+    def _settle(self):
+        event, x, target, adding = self.waiting.popleft()
+        if event is not None:
+            event.synchronize()
+        target.add_(x) if adding else target.copy_(x)
+
+    def finish(self) -> None:
+        while self.waiting:
+            self._settle()
+        if self.on_card:
+            faults.synchronize()

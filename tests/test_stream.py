@@ -1,0 +1,114 @@
+"""Runs cut into pieces of basins and windows of time: the numbers of the whole."""
+
+import re
+
+import pytest
+import torch
+from conftest import assert_close, assert_same_bits, cotangents, every_variant, gradients, random_inputs
+
+import hybridsolve as hs
+from hybridsolve import scale
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+every_device = pytest.mark.parametrize("device", DEVICES)
+OPTIONS = [{}, {"components": "each"}]
+
+
+def streamed(x, device, **options):
+    leaves = {n: v.detach().requires_grad_() for n, v in x.tensors().items()}
+    y = x.with_tensors(leaves)
+    run = scale.simulate(
+        y.model,
+        y.forcing,
+        y.parameters,
+        initial_state=y.initial_state,
+        weights=y.weights,
+        device=device,
+        fluxes=x.model.output_names,
+        **options,
+    )
+    outputs = run.fluxes | {f"final {n}": v for n, v in run.final_state.items()}
+    return {n: v.detach() for n, v in outputs.items()} | gradients(outputs, leaves), run.plan
+
+
+def whole(x, device, **options):
+    leaves = {n: v.detach().to(device).requires_grad_() for n, v in x.tensors().items()}
+    outputs = x.with_tensors(leaves).outputs(**options)
+    d_outputs = {n: d.to(device) for n, d in cotangents({n: v.cpu() for n, v in outputs.items()}).items()}
+    found = {n: v.detach() for n, v in outputs.items()} | gradients(outputs, leaves, d_outputs)
+    return {n: v.cpu() for n, v in found.items()}
+
+
+@every_variant
+@every_device
+@pytest.mark.parametrize("options", OPTIONS, ids=("mean", "each"))
+@pytest.mark.parametrize("memory", (2**30, 25_000, 6_000))
+def test_pieces_give_the_numbers_of_the_whole(variant, device, options, memory, monkeypatch):
+    monkeypatch.setattr(scale.stream, "FILLS_A_CARD", 9)  # a card of nine cells, so that windows are wanted too
+    x = random_inputs(variant, T=23, B=7, C=3, weights=not options, per_step=variant[1][::4])
+    expected = whole(x, device, **options)
+    found, plan = streamed(x, device, memory=memory, **options)
+    assert (plan.basins, plan.steps) == {2**30: (7, 23)}.get(memory, (plan.basins, plan.steps))
+    assert memory == 2**30 or plan.basins < 7
+    assert memory != 6_000 or plan.steps < 23
+    forward = [n for n in expected if not n.startswith("d ")]
+    assert_same_bits({n: found[n] for n in forward}, {n: expected[n] for n in forward})
+    assert_close(found, expected, 1e-12)
+    if plan.steps == 23:
+        assert_same_bits(found, expected)
+
+
+@every_variant
+@every_device
+def test_shared_axes(variant, device, monkeypatch):
+    monkeypatch.setattr(scale.stream, "FILLS_A_CARD", 6)
+    x = random_inputs(variant, T=12, B=6, C=2, weights=True, per_step=variant[1])
+    names = iter("tbctb" * 10)
+
+    def shared(name, v):
+        axes = "tb" if name.startswith("forcing") else "bc" if v.dim() == 2 else "tbc"
+        gone = next(names)
+        return v[tuple(slice(0, 1) if a == gone else slice(None) for a in axes)]
+
+    x = x.map(shared)
+    found, plan = streamed(x, device, memory=7_000)
+    assert plan.steps < 12 and plan.basins < 6
+    assert_close(found, whole(x, device), 1e-12)
+
+
+@every_device
+def test_without_gradient_nothing_is_kept_for_it(device):
+    x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=20, B=9, C=2)
+    run = scale.simulate(x.model, x.forcing, x.parameters, device=device, memory=10_000)
+    assert not run.fluxes["streamflow"].requires_grad
+    x.parameters["fc"].requires_grad_()
+    again = scale.simulate(x.model, x.forcing, x.parameters, device=device, memory=10_000)
+    assert again.plan.steps < run.plan.steps
+    assert_same_bits({"q": again.fluxes["streamflow"].detach()}, {"q": run.fluxes["streamflow"]})
+
+
+def test_the_plan_keeps_to_the_memory_and_says_what_it_is():
+    about = dict(n_forcings=3, n_states=5, n_static=12, n_per_step=0, n_outputs=1, each=False, itemsize=4)
+    for gradient in (False, True):
+        for memory in (10**9, 10**10, 8 * 10**10):
+            plan = scale.plan((14_600, 180_000, 4), gradient=gradient, memory=memory, **about)
+            assert plan.bytes_of_a_piece <= memory < 4 * plan.bytes_of_a_piece or plan.basins == 180_000
+            covered = [(b.stop - b.start) * (t.stop - t.start) for b, windows in plan.pieces() for t in windows]
+            assert sum(covered) == 14_600 * 180_000
+    assert re.fullmatch(r"\d+ x \d+ pieces of \d+ basins x \d+ steps, .* GiB of .* GiB", str(plan))
+    with pytest.raises(ValueError, match="one step of one basin with 4 components takes .* bytes .*, but memory is 10"):
+        scale.plan((10, 10, 4), gradient=True, memory=10, **about)
+
+
+def test_bad_input_is_said():
+    x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names))
+    with pytest.raises(ValueError, match="forcing lacks 'pet'"):
+        scale.simulate(x.model, {n: x.forcing[n] for n in ("prcp", "tmean")}, x.parameters, device="cpu", memory=10**6)
+    with pytest.raises(ValueError, match="the free memory of cpu is not known; say with memory="):
+        scale.simulate(x.model, x.forcing, x.parameters, device="cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="torch finds no GPU; run on the CPU with device='cpu'"):
+            scale.simulate(x.model, x.forcing, x.parameters)
+    x.forcing["prcp"][20, 4] = float("nan")
+    with pytest.raises(ValueError, match="forcing 'prcp' must lie in .* found nan at step 20, basin 4: fill"):
+        scale.simulate(x.model, x.forcing, x.parameters, device="cpu", memory=9_000)
