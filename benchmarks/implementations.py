@@ -56,7 +56,7 @@ def check(name: str, run, case: Case) -> None:
     else:
         with torch.no_grad():
             found, expected = ((r(forcing, parameters), ()) for r in (run, ours))
-    _compare(found, expected, parameters, case)
+    compare(found, expected, parameters, case)
 
 
 @cache
@@ -71,10 +71,10 @@ def _check_small(model: str, per_step: bool, dtype: str) -> None:
     # Rounded to the case's precision first, then widened: the oracle sees the very same numbers.
     widened = [{n: x.double() for n, x in given.items()} for given in (forcing, parameters)]
     expected = gradient(oracle, *widened, cotangent(case).double())
-    _compare(found, expected, parameters, case)
+    compare(found, expected, parameters, case)
 
 
-def _compare(found, expected, names, case: Case) -> None:
+def compare(found, expected, names, case: Case) -> None:
     # In the Euclidean norm, since in float32 a single cell may fall on the other side of a kink.
     tolerance = 1e-10 if case.dtype == "float64" else 1e-3
     pairs = [("streamflow", found[0], expected[0])]

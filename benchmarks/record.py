@@ -26,7 +26,7 @@ def about() -> dict:
         date=datetime.now().isoformat(timespec="minutes"),
         machine=_processor(),
         cores=os.cpu_count(),
-        isa=compiled.extension().isa(),
+        isa=compiled.extension("cpu").isa(),
         torch=torch.__version__,
         python=platform.python_version(),
     )
@@ -54,13 +54,13 @@ def add_ratios(rows: list[dict]) -> None:
             row["ratio_to_compiled"] = f"{best[case] / row['median_s']:.3g}"
 
 
-def write(rows: list[dict], kind: str, path: str | None = None) -> Path:
+def write(rows: list[dict], kind: str, path: str | None = None, columns=COLUMNS) -> Path:
     """Write all rows at once or none; return where to (by default ``results/<kind>-<date>.csv``)."""
     target = Path(path) if path else RESULTS / f"{kind}-{rows[0]['date'].replace(':', '')}.csv"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     partial.replace(target)

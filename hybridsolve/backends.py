@@ -1,12 +1,15 @@
 """The backends: which can run here, and the way into each. Nothing is chosen or replaced in silence.
 
-`cpu` is the compiled extension (compiled.py), `triton` the GPU kernels (triton_kernels/launch.py), `reference` the
-plain-torch oracle. The operators in ops.py call `forward` and `adjoint` here with inputs whose names, shapes, types and
-devices api.py has checked; here is allocated what a kernel fills, and summed what it leaves in parts.
+`cpu` and `cuda` are the compiled extensions (compiled.py), `triton` GPU kernels that need no compiler at the user's
+(triton_kernels/launch.py), `reference` the plain-torch oracle. The operators in ops.py call `forward` and `adjoint`
+here with inputs whose names, shapes, types and devices api.py has checked; here is allocated what a kernel fills, and
+summed what it leaves in parts.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 
 import torch
@@ -14,20 +17,23 @@ import torch
 from . import compiled
 from .problem import Problem, is_per_step
 
-NAMES = ("cpu", "triton", "reference")
+NAMES = ("cpu", "triton", "cuda", "reference")
+DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each serves
+# What "auto" is for tensors on each device. On a GPU it is to be the faster one, and neither has been measured yet.
+DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
 
 def _engine(backend: str):
-    """The module that launches a backend's kernels."""
-    if backend == "cpu":
-        compiled.extension()
-        return compiled
+    """What launches a backend's kernels: of all the same functions."""
+    if backend != "triton":
+        compiled.extension(backend)
+        return {"cpu": compiled.Cpu, "cuda": compiled.Cuda}[backend]
     try:
         from .triton_kernels import launch
     except ImportError as error:
         raise RuntimeError(
             f"backend 'triton' needs the package triton, which cannot be imported ({error}); "
-            "pip install triton, or ask for backend='reference'."
+            "pip install triton, or ask for backend='cuda'."
         ) from error
     return launch
 
@@ -35,7 +41,7 @@ def _engine(backend: str):
 def describe() -> dict[str, str]:
     """Each backend's state on this machine, in a line each; `hybridsolve info` prints it."""
     lines = {}
-    for name in ("cpu", "triton"):
+    for name in DEVICE:
         try:
             lines[name] = f"available: {_engine(name).available()}"
         except RuntimeError as error:
@@ -43,8 +49,9 @@ def describe() -> dict[str, str]:
     return lines | {"reference": "available: plain torch, for checking"}
 
 
+@torch.compiler.assume_constant_result  # under torch.compile it is asked once, while the graph is made
 def choose(backend: str, device: torch.device) -> str:
-    """The backend to run on: the one named, or for "auto" the fastest that serves the tensors' device.
+    """The backend to run on: the one named, or for "auto" the default for the tensors' device.
 
     Raises
     ------
@@ -57,21 +64,19 @@ def choose(backend: str, device: torch.device) -> str:
         raise ValueError(f"unknown backend '{backend}'; expected auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
     if backend == "reference":
         return backend
-    serves = {"cpu": "cpu", "cuda": "triton"}
-    if device.type not in serves:
+    if device.type not in DEFAULT:
         raise ValueError(
             f"backend '{backend}' runs on CPU or CUDA tensors; found tensors on {device}: "
             "move them with .to(), or ask for backend='reference'."
         )
-    name = serves[device.type] if backend == "auto" else backend
+    name = DEFAULT[device.type] if backend == "auto" else backend
     engine = _engine(name)
-    if name != serves[device.type] and not (name == "triton" and engine.interpreted()):
+    if DEVICE[name] != device.type and not (name == "triton" and engine.interpreted()):
         raise ValueError(
-            f"backend '{name}' does not run on {device.type} tensors; found tensors on {device}: "
-            f"move them with .to(), or ask for backend='{serves[device.type]}'."
+            f"backend '{name}' runs on {DEVICE[name]} tensors; found tensors on {device}: "
+            f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
         )
-    if name == "triton":
-        engine.check(device)
+    engine.check(device)
     return name
 
 
@@ -112,6 +117,26 @@ def _sum_to(engine, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return x
 
 
+def _fits(function):
+    """Says of memory that is not there how large the run was and how it would fit."""
+    at = list(inspect.signature(function).parameters).index("sizes")
+
+    @functools.wraps(function)
+    def or_says(*args):
+        try:
+            return function(*args)
+        except torch.OutOfMemoryError as error:
+            n_steps, n_basins, n_components = args[at]
+            raise torch.OutOfMemoryError(
+                f"a run of {n_steps} steps x {n_basins} basins x {n_components} components does not fit into the free "
+                "memory of the card: leave the inputs in host memory and call hybridsolve.scale.simulate(), which cuts "
+                "the run into pieces that fit, or ask for fewer outputs."
+            ) from error
+
+    return or_says
+
+
+@_fits
 def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
     """Run the model; see `ops.run` for the arguments.
 
@@ -136,6 +161,7 @@ def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs
     return fluxes, final_state, checkpoints
 
 
+@_fits
 def adjoint(
     backend,
     kernel,

@@ -1,7 +1,8 @@
-"""The call into the compiled extension `_cpu`: addresses and strides out of tensors."""
+"""The calls into the compiled extensions `_cpu` and `_cuda`: addresses and strides out of tensors."""
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from types import ModuleType
 
@@ -11,27 +12,28 @@ from torch import Tensor
 from . import faults
 from .problem import Problem, axes, spec_of, strides
 
+NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
+
 
 @cache
-def extension() -> ModuleType:
-    """The module `_cpu`, or an error that says how to come by it."""
+def extension(backend: str) -> ModuleType:
+    """The module `_cpu` or `_cuda`, or an error that says how to come by it."""
     try:
-        from . import _cpu
+        return importlib.import_module(f"hybridsolve._{backend}")
     except ImportError as error:
         raise RuntimeError(
-            f"backend 'cpu' needs the compiled extension hybridsolve._cpu, which cannot be imported ({error}); "
-            "reinstall hybridsolve with a C++17 compiler present, or ask for backend='reference'."
+            f"backend '{backend}' needs the compiled extension hybridsolve._{backend}, which cannot be imported "
+            f"({error}); reinstall hybridsolve with {NEEDS[backend]} present, or ask for another backend."
         ) from error
-    return _cpu
 
 
 def _address(x: Tensor | None) -> int:
     return x.data_ptr() if x is not None and x.numel() else 0
 
 
-def _arguments(run: Problem, **more):
-    names = _names(run.kernel)
-    arguments = extension().Arguments()
+def _arguments(backend: str, run: Problem, **more):
+    names = _names(backend, run.kernel)
+    arguments = extension(backend).Arguments()
     fields = dict(
         model=run.kernel,
         is_double=run.state.dtype == torch.float64,
@@ -57,10 +59,25 @@ def _arguments(run: Problem, **more):
     return arguments
 
 
+def _adjoint_arguments(backend, run, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights):
+    over_outputs, *rest = d_fluxes.stride()
+    return _arguments(
+        backend,
+        run,
+        d_fluxes=(d_fluxes.data_ptr(), *rest, *(() if run.each else (0,))),
+        d_fluxes_stride=over_outputs,
+        d_final_state=d_final_state.data_ptr(),
+        d_forcing=[_address(d) for d in d_forcing],
+        d_parameters=[_address(d) for d in d_parameters],
+        d_initial_state=d_state.data_ptr(),
+        d_weights=_address(d_weights),
+    )
+
+
 @cache
-def _names(kernel: str) -> list[str]:
+def _names(backend: str, kernel: str) -> list[str]:
     """What a compiled kernel can put out, after checking that its header and the table in Python tell one story."""
-    compiled, spec = extension().models()[kernel], spec_of(kernel)
+    compiled, spec = extension(backend).models()[kernel], spec_of(kernel)
     ours = {
         "forcing_names": spec.forcing_names,
         "parameter_names": tuple(v.name for v in spec.present_parameters(compiled["parameter_names"].split())),
@@ -75,60 +92,116 @@ def _names(kernel: str) -> list[str]:
     return compiled["flux_names"].split() + compiled["state_names"].split()
 
 
-def available() -> str:
-    """What was built and is chosen here, in a few words; raises if nothing was."""
-    return f"{extension().isa()} of {', '.join(extension().isas())}"
-
-
-def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
-    """How many components the kernel runs behind one another in a lane (see csrc/core/drive.h).
-
-    Where components are summed (`reduced`) this fixes the order of the sum, so it may depend on their number alone:
-    a basin's result must not change with the basins beside it. Else a few basins of many components spread out.
-    """
-    if not reduced and n_basins < 16:
-        return 1
-    return -(-n_components // -(-n_components // 16))
-
-
-def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
-    """Fill fluxes, final state and checkpoints; raise if a value is out of bounds."""
-    arguments = _arguments(run, fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr())
-    if fault := extension().forward(arguments, torch.get_num_threads()):
-        raise ValueError(faults.explain(fault, run))
-
-
-def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
-    """Fill the gradients that are not empty."""
-    over_outputs, *rest = d_fluxes.stride()
-    arguments = _arguments(
-        run,
-        d_fluxes=(d_fluxes.data_ptr(), *rest, *(() if run.each else (0,))),
-        d_fluxes_stride=over_outputs,
-        d_final_state=d_final_state.data_ptr(),
-        d_forcing=[_address(d) for d in d_forcing],
-        d_parameters=[_address(d) for d in d_parameters],
-        d_initial_state=d_state.data_ptr(),
-        d_weights=_address(d_weights),
-    )
-    extension().adjoint(arguments, torch.get_num_threads())
-
-
-def unit_hydrograph(inputs, results, d_outflow=None) -> None:
-    """Fill the routed series, or with a cotangent the gradients of the four inputs."""
+def _route_arguments(inputs, results, d_outflow, length):
     arrays = [*inputs, *results] if d_outflow is None else [*inputs, None, d_outflow, *results]
-    arrays += [None] * (10 - len(arrays))
-    extension().unit_hydrograph(
+    return dict(
         is_double=inputs[0].dtype == torch.float64,
         n_steps=inputs[0].shape[0],
         n_series=inputs[0].shape[1],
-        arrays=[_address(x) for x in arrays],
+        arrays=[*(_address(x) for x in arrays), *[0] * (length - len(arrays))],
         reverse=d_outflow is not None,
-        n_threads=torch.get_num_threads(),
     )
 
 
-def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
-    """Sum x, seen as [rows, n, columns], over n in order: the same bits for any number of threads."""
-    double = x.dtype == torch.float64
-    extension().sum_middle(double, x.data_ptr(), out.data_ptr(), rows, n, columns, torch.get_num_threads())
+class Cpu:
+    """The functions that every backend has, by `_cpu`."""
+
+    @staticmethod
+    def available() -> str:
+        """What was built and is chosen here, in a few words; raises if nothing was."""
+        _cpu = extension("cpu")
+        return f"{_cpu.isa()} of {', '.join(_cpu.isas())}"
+
+    @staticmethod
+    def check(device: torch.device) -> None:
+        """Raise if the backend cannot run on the device."""
+        extension("cpu")
+
+    @staticmethod
+    def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
+        """How many components the kernel runs behind one another in a lane (see csrc/core/drive.h).
+
+        Where components are summed (`reduced`) this fixes the order of the sum, so it may depend on their number
+        alone: a basin's result must not change with the basins beside it. Else a few basins of many components
+        spread out.
+        """
+        if not reduced and n_basins < 16:
+            return 1
+        return -(-n_components // -(-n_components // 16))
+
+    @staticmethod
+    def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
+        """Fill fluxes, final state and checkpoints; raise if a value is out of bounds."""
+        arguments = _arguments("cpu", run, fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr())
+        if fault := extension("cpu").forward(arguments, torch.get_num_threads()):
+            raise ValueError(faults.explain(fault, run))
+
+    @staticmethod
+    def adjoint(run: Problem, *cotangents_and_gradients) -> None:
+        """Fill the gradients that are not empty."""
+        arguments = _adjoint_arguments("cpu", run, *cotangents_and_gradients)
+        extension("cpu").adjoint(arguments, torch.get_num_threads())
+
+    @staticmethod
+    def unit_hydrograph(inputs, results, d_outflow=None) -> None:
+        """Fill the routed series, or with a cotangent the gradients of the four inputs."""
+        arguments = _route_arguments(inputs, results, d_outflow, 10)
+        extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
+
+    @staticmethod
+    def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
+        """Sum x, seen as [rows, n, columns], over n in order: the same bits for any number of threads."""
+        double = x.dtype == torch.float64
+        extension("cpu").sum_middle(double, x.data_ptr(), out.data_ptr(), rows, n, columns, torch.get_num_threads())
+
+
+class Cuda:
+    """The same by `_cuda`, on the stream that torch has current."""
+
+    @staticmethod
+    def available() -> str:
+        architectures = ", ".join(extension("cuda").architectures())
+        extension("cuda").check(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+        return f"built for {architectures}, on {torch.cuda.get_device_name()}"
+
+    @staticmethod
+    def check(device: torch.device) -> None:
+        extension("cuda").check(device.index or 0)
+
+    @staticmethod
+    def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
+        """Components that a warp sums, as equal in number over the groups of a basin as can be."""
+        return -(-n_components // -(-n_components // 32))
+
+    @staticmethod
+    def _where(x: Tensor) -> dict:
+        index = x.device.index or 0
+        return dict(device=index, stream=torch.cuda.current_stream(index).cuda_stream)
+
+    @classmethod
+    def forward(cls, run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
+        watch = faults.Watch(run)
+        filled = dict(fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr(), faults=watch.places.data_ptr())
+        extension("cuda").forward(_arguments("cuda", run, **filled), **cls._where(run.state))
+        watch.launched()
+
+    @classmethod
+    def adjoint(cls, run: Problem, *cotangents_and_gradients) -> None:
+        arguments = _adjoint_arguments("cuda", run, *cotangents_and_gradients)
+        tape = run.state.new_empty(extension("cuda").tape_size(arguments))
+        arguments.tape = _address(tape)
+        extension("cuda").adjoint(arguments, **cls._where(run.state))
+
+    @classmethod
+    def unit_hydrograph(cls, inputs, results, d_outflow=None) -> None:
+        arguments = _route_arguments(inputs, results, d_outflow, 11)
+        if d_outflow is not None:
+            parts = inputs[0].new_empty(extension("cuda").unit_hydrograph_scratch(*inputs[0].shape))
+            arguments["arrays"][10] = _address(parts)
+        extension("cuda").unit_hydrograph(**arguments, **cls._where(inputs[0]))
+
+    @classmethod
+    def sum_middle(cls, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
+        double = x.dtype == torch.float64
+        where = cls._where(x)
+        extension("cuda").sum_middle(double, x.data_ptr(), out.data_ptr(), rows, n, columns, **where)

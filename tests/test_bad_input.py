@@ -1,6 +1,7 @@
 """Nothing wrong is taken in silence: one sentence names the argument, the expected, the found, the remedy."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -174,7 +175,7 @@ OPTIONS = [
     (dict(fluxes=[]), r"fluxes is empty; expected at least one of streamflow"),
     (dict(fluxes=["sm", "q0", "sm"]), r"fluxes names a series twice: sm, q0, sm; name each once"),
     (dict(components="all"), r"components must be 'mean' or 'each'; found 'all'"),
-    (dict(backend="metal"), r"unknown backend 'metal'; expected auto, cpu, triton or reference"),
+    (dict(backend="metal"), r"unknown backend 'metal'; expected auto, cpu, triton, cuda or reference"),
     (dict(checkpoint_interval=0), r"checkpoint_interval must be a whole number of steps, 1 or more; found 0"),
     (dict(checkpoint_interval=-3), r"checkpoint_interval .* found -3"),
     (dict(checkpoint_interval=2.0), r"checkpoint_interval .* found 2.0"),
@@ -211,11 +212,16 @@ def test_tensors_of_another_device():
 
 
 def test_a_missing_build_is_said(monkeypatch):
-    def missing():
-        raise RuntimeError("backend 'cpu' needs the compiled extension.")
-
-    monkeypatch.setattr(hs.backends.compiled, "extension", missing)
-    refused("needs the compiled extension", inputs(), RuntimeError)
+    hs.compiled.extension.cache_clear()
+    monkeypatch.setitem(sys.modules, "hybridsolve._cpu", None)
+    monkeypatch.setitem(sys.modules, "hybridsolve._cuda", None)
+    monkeypatch.setitem(sys.modules, "hybridsolve.triton_kernels", None)
+    said = r"backend '{0}' needs the compiled extension hybridsolve._{0}, which cannot be imported .*; reinstall .*{1}"
+    refused(said.format("cpu", r"C\+\+17 compiler present"), inputs(), RuntimeError)
+    refused(said.format("cuda", r"nvcc \(HYBRIDSOLVE_CUDA=1\) present"), inputs(), RuntimeError, backend="cuda")
+    refused(
+        r"backend 'triton' needs the package triton, .*; pip install triton", inputs(), RuntimeError, backend="triton"
+    )
     assert inputs().simulate(backend="reference").fluxes["streamflow"].isfinite().all()
 
 
@@ -310,3 +316,24 @@ def test_the_last_basin_of_many_and_the_last_component_are_looked_at(variant):
         x = random_inputs(variant, 2, 131, 17)
         refused(rf"parameter 'fc' .* basin {b}, component {c}", put(x, "parameters fc", (b, c), NAN))
         refused(rf"initial_state 'suz' .* basin {b}, component {c}", put(x, "initial_state suz", (b, c), -1.0))
+
+
+def test_a_backend_does_not_run_on_tensors_of_another_device(monkeypatch):
+    monkeypatch.setattr(hs.backends.compiled, "extension", lambda backend: None)
+    refused(
+        r"backend 'cuda' runs on cuda tensors; found tensors on cpu: move them with .to\(\), or ask for backend='cpu'",
+        inputs(),
+        backend="cuda",
+    )
+
+
+def test_memory_that_is_not_there(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(hs.compiled.Cpu, "forward", full)
+    refused(
+        r"a run of 7 steps x 5 basins x 3 components does not fit .*: .* hybridsolve.scale.simulate\(\)",
+        inputs(),
+        torch.OutOfMemoryError,
+    )

@@ -123,7 +123,10 @@ def all_within(values, BOUNDS: tl.constexpr, WHICH: tl.constexpr):
     ok = ok | True
     for i in tl.static_range(len(values)):
         if WHICH[i]:
-            ok = ok & (values[i] >= BOUNDS[i][0]) & (values[i] <= BOUNDS[i][1])
+            # As numbers of x's own type: a bare one may be taken for a float64.
+            lower = tl.full(values[i].shape, BOUNDS[i][0], values[i].dtype)
+            upper = tl.full(values[i].shape, BOUNDS[i][1], values[i].dtype)
+            ok = ok & (values[i] >= lower) & (values[i] <= upper)
     return ok
 
 

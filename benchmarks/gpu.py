@@ -1,0 +1,322 @@
+"""The kernels on a GPU: `python -m benchmarks.gpu` builds, checks, measures and writes `results/gpu-<date>.csv`.
+
+Ten minutes on one H100. Nothing is timed before its fluxes and gradients agree with the float64 oracle, and come out
+the same to the bit twice. Every time is a median after warm-up, by device events, and stands beside its floor: the
+larger of the bytes over the copy bandwidth and the instructions over the rate of fp32 instructions, both measured in
+the same run. `--rehearse` goes the whole way on the CPU with small sizes, to try the script where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+import triton
+import triton.language as tl
+
+import hybridsolve as hs
+from hybridsolve import backends, scale
+
+from . import implementations, record
+from .baselines import StepLoop
+from .cases import BOTH, FORWARD, Case, inputs
+
+COLUMNS = (
+    "date device driver torch triton copy_bytes_per_s fp32_instructions_per_s backend model B C T dtype mode "
+    "median_s min_s repeats million_cell_steps_per_s floor_s share_of_floor bound note"
+).split()
+# Basins, components, steps; the last two fill the card, by memory and by arithmetic.
+SIZES = ((100, 16, 365), (100, 16, 730), (671, 16, 730), (1000, 1, 3650), (3_000_000, 1, 100), (200_000, 16, 100))
+REHEARSED = ((10, 4, 20), (50, 1, 30))
+# Floors, HBV in float32 with static parameters. Forward: three forcings in, one flux out, and about 140 instructions a
+# cell-step. Gradient: the forward run, the forcing twice more (states made again, steps reversed) and the flux's
+# cotangent; the instructions of a forward run twice and about 250 of the reversal. The states of a segment are taken
+# to stay on the chip, and checkpoints, 40 bytes over their interval a cell-step, are counted.
+BYTES = {FORWARD: 16, BOTH: 16 + 28}
+INSTRUCTIONS = {FORWARD: 140, BOTH: 140 + 140 + 250}
+
+
+@dataclass
+class Card:
+    """Where it runs, how time is taken there, and its two ceilings."""
+
+    device: torch.device
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, work, most: float = 3.0, repeats: int = 15) -> list[float]:
+        """Times of `work` after two warm-ups: up to `repeats`, or as many as fit into `most` seconds, at least 3."""
+        for _ in range(2):
+            work()
+        self.synchronize()
+        times: list[float] = []
+        while len(times) < 3 or (len(times) < repeats and sum(times) < most):
+            if self.device.type == "cuda":
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                work()
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end) / 1e3)
+            else:
+                start = time.perf_counter()
+                work()
+                times.append(time.perf_counter() - start)
+        return times
+
+    def about(self) -> dict:
+        on_card = self.device.type == "cuda"
+        return dict(
+            date=datetime.now().isoformat(timespec="minutes"),
+            device=torch.cuda.get_device_name() if on_card else platform.processor() or "cpu",
+            driver=torch.cuda.driver_version() if hasattr(torch.cuda, "driver_version") and on_card else "",
+            torch=torch.__version__,
+            triton=triton.__version__,
+        )
+
+    def copy_bandwidth(self) -> float:
+        """Bytes read and written a second by a large copy."""
+        n = 2**30 if self.device.type == "cuda" else 2**24
+        a, b = (torch.rand(n, device=self.device) for _ in range(2))
+        return 8 * n / statistics.median(self.seconds(lambda: b.copy_(a)))
+
+    def fp32_rate(self) -> float:
+        """Fused multiply-adds a second, one an instruction and lane; 0 where there is no card."""
+        if self.device.type != "cuda":
+            return 0.0
+        blocks, rounds = 132 * 64, 4096
+        out = torch.empty(blocks * 256, device=self.device)
+        seconds = statistics.median(self.seconds(lambda: chains[(blocks,)](out, rounds, 0.999, CHAINS, num_warps=8)))
+        return blocks * 256 * rounds * CHAINS / seconds
+
+
+CHAINS = 8  # independent ones in a lane: enough to hide an instruction's latency
+
+
+@triton.jit
+def chains(out, rounds, factor, N: tl.constexpr):
+    """Nothing but fused multiply-adds."""
+    i = tl.program_id(0) * 256 + tl.arange(0, 256)
+    a = i.to(tl.float32) * 1e-9 + factor
+    x = ()
+    for c in tl.static_range(N):
+        x = x + (a + c,)
+    for _ in range(rounds):
+        y = ()
+        for c in tl.static_range(N):
+            y = y + (tl.fma(x[c], a, a),)
+        x = y
+    total = a
+    for c in tl.static_range(N):
+        total += x[c]
+    tl.store(out + i, total)
+
+
+def on_gpu(card: Card) -> list[str]:
+    """The GPU's backends, `_cuda` built first where nvcc is and it is not built yet."""
+    if importlib.util.find_spec("hybridsolve._cuda") is None and shutil.which("nvcc"):
+        root = Path(__file__).resolve().parents[1]
+        command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+        start = time.perf_counter()
+        subprocess.run(command, cwd=root, env=os.environ | {"HYBRIDSOLVE_CUDA": "1"}, check=True, capture_output=True)
+        print(f"built in {time.perf_counter() - start:.0f} s")
+        importlib.invalidate_caches()
+    names = []
+    for name in ("triton", "cuda"):
+        try:
+            names.append(backends.choose(name, card.device))
+        except RuntimeError as error:
+            print(f"not measured: {error}")
+    return names
+
+
+def on(device, tensors):
+    return {n: x.to(device) for n, x in tensors.items()}
+
+
+def check(card: Card, backend: str, model: str) -> None:
+    """Raise unless the kernels agree with the oracle in both precisions and repeat themselves to the bit."""
+    for dtype in ("float64", "float32"):
+        case = Case(model, 37, 5, 60, BOTH, dtype)
+        forcing, parameters = inputs(case)
+        cotangent = implementations.cotangent(case)
+
+        def ours(f, p, d=cotangent):
+            learned = implementations.leaves(on(card.device, p))
+            run = hs.simulate(model, on(card.device, f), learned, backend=backend)
+            flow = run.fluxes["streamflow"]
+            return flow.detach().cpu(), [
+                g.cpu() for g in torch.autograd.grad(flow, list(learned.values()), d.to(card.device))
+            ]
+
+        def oracle(f, p):
+            return hs.simulate(model, f, p, backend="reference").fluxes["streamflow"]
+
+        widened = [{n: x.double() for n, x in given.items()} for given in (forcing, parameters)]
+        expected = implementations.gradient(oracle, *widened, cotangent.double())
+        found, again = ours(forcing, parameters), ours(forcing, parameters)
+        implementations.compare(found, expected, parameters, case)
+        if not all(torch.equal(x, y) for x, y in zip((found[0], *found[1]), (again[0], *again[1]), strict=True)):
+            raise AssertionError(f"{backend} {case}: two runs differ; no speed is reported for what does not repeat.")
+    hs.synchronize()
+
+
+def floor(case: Case, ceilings: dict, interval: int) -> tuple[float, str]:
+    """Seconds at least, and by what: memory or arithmetic."""
+    basin_steps = case.B * case.T
+    moved = BYTES[case.mode] * basin_steps
+    if case.mode == BOTH:
+        moved += 40 / interval * basin_steps * case.C
+    memory = moved / ceilings["copy_bytes_per_s"]
+    rate = ceilings["fp32_instructions_per_s"]
+    arithmetic = INSTRUCTIONS[case.mode] * basin_steps * case.C / rate if rate else 0.0
+    return max(memory, arithmetic), "memory" if memory > arithmetic else "arithmetic"
+
+
+def made(case: Case, device) -> tuple[dict, dict]:
+    """Inputs on the device; large ones are made there."""
+    if case.B * case.T < 10**7:
+        return tuple(on(device, x) for x in inputs(case))
+    model = hs.models.get(case.model)
+    rand = lambda *shape: torch.rand(shape, device=device)  # noqa: E731
+    forcing = {"prcp": 20 * rand(case.T, case.B) ** 3, "tmean": 30 * rand(case.T, case.B) - 10}
+    forcing["pet"] = 5 * rand(case.T, case.B)
+    return forcing, model.parameters_from_unit({n: rand(case.B, case.C) for n in model.parameter_names})
+
+
+def measure(card: Card, backend: str, case: Case, ceilings: dict) -> dict:
+    """One row."""
+    forcing, parameters = made(case, card.device)
+    learned = implementations.leaves(parameters)
+    cotangent = torch.randn(case.T, case.B, device=card.device)
+
+    def forward():
+        with torch.no_grad():
+            hs.simulate(case.model, forcing, parameters, backend=backend)
+
+    def both():
+        flow = hs.simulate(case.model, forcing, learned, backend=backend).fluxes["streamflow"]
+        torch.autograd.grad(flow, list(learned.values()), cotangent)
+
+    times = card.seconds(forward if case.mode == FORWARD else both)
+    hs.synchronize()
+    least, bound = floor(case, ceilings, backends.check_interval(case.T))
+    median = statistics.median(times)
+    return row(backend, case, times) | dict(floor_s=least, share_of_floor=f"{least / median:.3f}", bound=bound)
+
+
+def row(backend: str, case: Case, times: list[float], note: str = "") -> dict:
+    median = statistics.median(times)
+    return {k: getattr(case, k) for k in ("model", "B", "C", "T", "dtype", "mode")} | dict(
+        backend=backend,
+        median_s=median,
+        min_s=min(times),
+        repeats=len(times),
+        million_cell_steps_per_s=f"{case.million_cell_steps / median:.4g}",
+        note=note,
+    )
+
+
+def eager(card: Card, case: Case) -> dict:
+    """The oracle's step in a loop over days on the same device."""
+    forcing, parameters = made(case, card.device)
+    learned = implementations.leaves(parameters)
+    loop = StepLoop(case.model, 0)
+    cotangent = torch.randn(case.T, case.B, device=card.device)
+    times = card.seconds(
+        lambda: torch.autograd.grad(loop(forcing, learned), list(learned.values()), cotangent), most=10, repeats=5
+    )
+    return row("eager", case, times, "the oracle's step in a loop")
+
+
+def streamed(card: Card, backend: str, case: Case) -> dict:
+    """Forcing in host memory, forty years: one of them over and over, since only the copying is measured."""
+    model = hs.models.get(case.model)
+    year = {n: torch.rand(min(case.T, 365), case.B) for n in model.forcing_names}
+    forcing = {n: x.repeat(-(-case.T // len(x)), 1)[: case.T] for n, x in year.items()}
+    parameters = model.parameters_from_unit({n: torch.rand(case.B, case.C) for n in model.parameter_names})
+    memory = None if card.device.type == "cuda" else 10**6
+    start = time.perf_counter()
+    run = scale.simulate(model, forcing, parameters, device=card.device, memory=memory, backend=backend)
+    return row(backend, case, [time.perf_counter() - start], f"streamed from host memory: {run.plan}")
+
+
+def synthetic(card: Card, backend: str, case: Case, window: int = 100) -> dict:
+    """Forcing made on the card, window by window, chained by the state."""
+    model = hs.models.get(case.model)
+    rand = lambda *shape: torch.rand(shape, device=card.device)  # noqa: E731
+    parameters = model.parameters_from_unit({n: rand(case.B, case.C) for n in model.parameter_names})
+    state, total = None, torch.zeros(case.B, device=card.device)
+    card.synchronize()
+    start = time.perf_counter()
+    with torch.no_grad():
+        for t in range(0, case.T, window):
+            n = min(window, case.T - t)
+            forcing = {"prcp": 10 * rand(n, case.B), "tmean": 30 * rand(n, case.B) - 10, "pet": 5 * rand(n, case.B)}
+            run = hs.simulate(model, forcing, parameters, initial_state=state, backend=backend)
+            state = run.final_state
+            total += run.fluxes["streamflow"].sum(0)
+    hs.synchronize()
+    seconds = time.perf_counter() - start
+    assert total.isfinite().all()
+    return row(backend, case, [seconds], f"synthetic forcing, windows of {window} steps")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--csv", help="where to write (default: benchmarks/results/gpu-<date>.csv)")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with small sizes")
+    options = parser.parse_args(argv)
+    if not options.rehearse and not torch.cuda.is_available():
+        parser.exit(2, "torch finds no GPU; install a GPU build of torch, or try the script with --rehearse.\n")
+    card = Card(torch.device("cpu" if options.rehearse else "cuda"))
+    names = ["cpu"] if options.rehearse else on_gpu(card)
+    sizes = REHEARSED if options.rehearse else SIZES
+    for model in hs.models.names():
+        for backend in names:
+            check(card, backend, model)
+            print(f"{model} on {backend}: agrees with the oracle, twice the same", flush=True)
+    ceilings = dict(copy_bytes_per_s=card.copy_bandwidth(), fp32_instructions_per_s=card.fp32_rate())
+    print(", ".join(f"{name} {value:.3g}" for name, value in ceilings.items()), flush=True)
+    common = card.about() | ceilings
+    rows = []
+
+    def keep(found: dict) -> None:
+        rows.append(common | found)
+        show = "backend B C T mode median_s million_cell_steps_per_s share_of_floor bound note".split()
+        print(" | ".join(str(found.get(k, "")) for k in show), flush=True)
+
+    for size in sizes:
+        for mode in (FORWARD, BOTH):
+            for backend in names:  # one after another: a ratio compares neighbours in time
+                keep(measure(card, backend, Case("hbv10", *size, mode), ceilings))
+    keep(eager(card, Case("hbv10", *sizes[min(1, len(sizes) - 1)], BOTH)))
+    for backend in names:
+        keep(
+            streamed(
+                card, backend, Case("hbv10", *((50, 4, 60) if options.rehearse else (180_000, 4, 14_600)), FORWARD)
+            )
+        )
+        keep(
+            synthetic(
+                card, backend, Case("hbv10", *((50, 1, 150) if options.rehearse else (3_000_000, 1, 14_600)), FORWARD)
+            )
+        )
+    print(f"wrote {len(rows)} rows to {record.write(rows, 'gpu', options.csv, COLUMNS)}")
+
+
+if __name__ == "__main__":
+    main()
