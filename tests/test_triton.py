@@ -192,3 +192,26 @@ def test_a_bad_value_is_said_though_its_tensor_is_gone(monkeypatch):
         torch.cuda.synchronize()
     assert re.match("a forcing of an earlier run of hbv10 was out of bounds at step 3, basin 1, comp", watch.fault())
     assert watch.fault() is None
+
+
+def test_through_the_doors_of_torch():
+    """torch.compile, torch.func and vmap lead to the same kernels."""
+    x = on_device(random_inputs(VARIANTS[0].values[0], T=4, B=2, C=2))
+
+    def loss(fc):
+        run = x.with_tensors({"parameters fc": fc}).simulate(backend="triton", fluxes=("streamflow", "sm"))
+        return sum(v.square().sum() for v in run.fluxes.values())
+
+    fc = x.parameters["fc"]
+    leaf = fc.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    (found,) = torch.autograd.grad(compiled(leaf), leaf)
+    batched = torch.vmap(torch.func.grad(loss))(torch.stack([fc, 0.9 * fc]))
+    for g in (
+        found,
+        torch.func.grad(loss)(fc),
+        torch.compile(torch.func.grad(loss), backend="aot_eager")(fc),
+        batched[0],
+    ):
+        torch.testing.assert_close(g, expected, rtol=1e-13, atol=0)

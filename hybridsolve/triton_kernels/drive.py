@@ -16,6 +16,7 @@ import triton.language as tl
 from .math import sigmoid
 
 NEVER = tl.constexpr(1 << 62)
+NO_STEP = tl.constexpr((1 << 31) - 1)
 
 
 @triton.jit
@@ -173,42 +174,42 @@ def forward(
     cell, n_cells, n_columns = b * n_components + c, n_basins * n_components, n_basins * n_groups
     s = rows(initial_state, n_cells, cell, S)
     none = zeros(len(parameters), s[0])
-    start = tl.zeros_like(b)
-    p = parameters_of(none, parameters, parameter_strides, b, c, start, RANGE, STATIC, RAW)
+    p = parameters_of(none, parameters, parameter_strides, b, c, 0, RANGE, STATIC, RAW)
     weight = tl.full((BLOCK,), 1.0, s[0].dtype) / n_components.to(s[0].dtype)
     if weights is not None:
         weight = tl.load(weights + b * weight_strides[0] + c * weight_strides[1])
 
     # The first step with a value out of bounds: of the forcing, and of the parameters.
-    good = start + NEVER
-    bad_forcing = good
-    bad_parameter = tl.where(all_within(p, PARAMETER_BOUNDS, STATIC), good, 0)
     state_ok = all_within(s, ((0.0, 1e30),) * S, (True,) * S)
     weight_ok = (weight >= -1e30) & (weight <= 1e30)
-    entry = tl.where(state_ok & weight_ok, good, 0)
+    bad_forcing = tl.full((BLOCK,), NO_STEP, tl.int32)
+    bad_parameter = tl.where(all_within(p, PARAMETER_BOUNDS, STATIC), bad_forcing, 0)
+    good = state_ok & weight_ok & (bad_parameter == NO_STEP)
+    step_number = (n_steps * 0).to(tl.int32)
 
-    f = forcing_of(forcing, forcing_strides, b, start)
-    f_next = forcing_of(forcing, forcing_strides, b, tl.minimum(start + 1, n_steps - 1))
+    f = forcing_of(forcing, forcing_strides, b, 0)
+    f_next = forcing_of(forcing, forcing_strides, b, tl.minimum(1, n_steps - 1))
     next_checkpoint = n_steps * 0
     row = n_steps * 0
     for t in range(n_steps):
         # Two steps ahead, so that the memory's answer is there when it is wanted.
-        f_ahead = forcing_of(forcing, forcing_strides, b, tl.minimum(start + (t + 2), n_steps - 1))
+        f_ahead = forcing_of(forcing, forcing_strides, b, tl.minimum(t + 2, n_steps - 1))
         if checkpoints is not None:
             if t == next_checkpoint:
                 put_rows(checkpoints + row * S * n_cells, n_cells, cell, s, used)
                 next_checkpoint += interval
                 row += 1
-        p_t = parameters_of(p, parameters, parameter_strides, b, c, start + t, RANGE, PER_STEP, RAW)
-        bad_forcing = tl.where(all_within(f, FORCING_BOUNDS, (True,) * len(f)), bad_forcing, tl.minimum(bad_forcing, t))
-        bad_parameter = tl.where(
-            all_within(p_t, PARAMETER_BOUNDS, PER_STEP), bad_parameter, tl.minimum(bad_parameter, t)
-        )
-        good_so_far = tl.minimum(tl.minimum(bad_forcing, bad_parameter), entry) == NEVER
+        p_t = parameters_of(p, parameters, parameter_strides, b, c, t, RANGE, PER_STEP, RAW)
+        forcing_ok = all_within(f, FORCING_BOUNDS, (True,) * len(f))
+        parameter_ok = all_within(p_t, PARAMETER_BOUNDS, PER_STEP)
+        bad_forcing = tl.minimum(bad_forcing, tl.where(forcing_ok, NO_STEP, step_number))
+        bad_parameter = tl.minimum(bad_parameter, tl.where(parameter_ok, NO_STEP, step_number))
+        good = good & forcing_ok & parameter_ok
+        step_number += 1
         s, q = step(f, p_t, s)
         q = q + s
         for o in tl.static_range(len(OUTPUTS)):
-            value = tl.where(good_so_far, q[OUTPUTS[o]], float("nan"))
+            value = tl.where(good, q[OUTPUTS[o]], float("nan"))
             if EACH:
                 tl.store(fluxes + (o * n_steps + t) * n_cells + cell, value, mask=used)
             else:
@@ -216,11 +217,10 @@ def forward(
                 tl.store(fluxes + (o * n_steps + t) * n_columns + column, mean, mask=first)
         f = f_next
         f_next = f_ahead
-    good_so_far = tl.minimum(tl.minimum(bad_forcing, bad_parameter), entry) == NEVER
     for i in tl.static_range(S):
-        tl.store(final_state + i * n_cells + cell, tl.where(good_so_far, s[i], float("nan")), mask=used)
-    note(faults, 0, tl.where(bad_forcing < NEVER, bad_forcing * n_cells + cell, NEVER), used)
-    note(faults, 1, tl.where(bad_parameter < NEVER, bad_parameter * n_cells + cell, NEVER), used)
+        tl.store(final_state + i * n_cells + cell, tl.where(good, s[i], float("nan")), mask=used)
+    note(faults, 0, tl.where(bad_forcing < NO_STEP, bad_forcing * n_cells + cell, NEVER), used)
+    note(faults, 1, tl.where(bad_parameter < NO_STEP, bad_parameter * n_cells + cell, NEVER), used)
     note(faults, 2, tl.where(state_ok, NEVER, cell), used)
     note(faults, 3, tl.where(weight_ok, NEVER, cell), used)
 
@@ -270,10 +270,9 @@ def adjoint(
     for block in range(tl.program_id(0), n_blocks, tl.num_programs(0)):
         column, b, c, used, first = lanes(block, n_basins, n_components, n_groups, group_size, WIDTH, BLOCK)
         cell = b * n_components + c
-        start = tl.zeros_like(b)
         d_s = rows(d_final_state, n_cells, cell, S)
         zero = tl.zeros_like(d_s[0])
-        p = parameters_of(zeros(len(parameters), zero), parameters, parameter_strides, b, c, start, RANGE, STATIC, RAW)
+        p = parameters_of(zeros(len(parameters), zero), parameters, parameter_strides, b, c, 0, RANGE, STATIC, RAW)
         weight = tl.full((BLOCK,), 1.0, zero.dtype) / n_components.to(zero.dtype)
         if weights is not None:
             weight = tl.load(weights + b * weight_strides[0] + c * weight_strides[1])
@@ -288,15 +287,15 @@ def adjoint(
             tl.debug_barrier()  # Triton does not promise that the lane which reads the tape is the one that wrote it
             for k in range(length):
                 put_rows(tape_row + k * S * BLOCK, BLOCK, 0, s, True)
-                f = forcing_of(forcing, forcing_strides, b, start + (begin + k))
-                p_t = parameters_of(p, parameters, parameter_strides, b, c, start + (begin + k), RANGE, PER_STEP, RAW)
+                f = forcing_of(forcing, forcing_strides, b, begin + k)
+                p_t = parameters_of(p, parameters, parameter_strides, b, c, begin + k, RANGE, PER_STEP, RAW)
                 s, _ = step(f, p_t, s)
             tl.debug_barrier()
             for k in range(length):
                 t = begin + (length - 1 - k)
                 s = rows(tape_row + (length - 1 - k) * S * BLOCK, BLOCK, 0, S)
-                f = forcing_of(forcing, forcing_strides, b, start + t)
-                p_t = parameters_of(p, parameters, parameter_strides, b, c, start + t, RANGE, PER_STEP, RAW)
+                f = forcing_of(forcing, forcing_strides, b, t)
+                p_t = parameters_of(p, parameters, parameter_strides, b, c, t, RANGE, PER_STEP, RAW)
                 if d_weights is not None:
                     after, q = step(f, p_t, s)
                     q = q + after
@@ -329,7 +328,7 @@ def adjoint(
                 for i in tl.static_range(len(PER_STEP)):
                     if PER_STEP[i]:
                         if d_parameters[i] is not None:
-                            d = d_given(d_p_t[i], parameters, parameter_strides, b, c, start + t, i, RANGE, RAW)
+                            d = d_given(d_p_t[i], parameters, parameter_strides, b, c, t, i, RANGE, RAW)
                             if BY_GROUP[i]:
                                 d = over_components(d, used, WIDTH, BLOCK)
                                 tl.store(d_parameters[i] + t * n_columns + column, d, mask=first)
@@ -345,7 +344,7 @@ def adjoint(
         for i in tl.static_range(len(STATIC)):
             if STATIC[i]:
                 if d_parameters[i] is not None:
-                    d = d_given(d_p[i], parameters, parameter_strides, b, c, start, i, RANGE, RAW)
+                    d = d_given(d_p[i], parameters, parameter_strides, b, c, 0, i, RANGE, RAW)
                     tl.store(d_parameters[i] + cell, d, mask=used)
 
 
