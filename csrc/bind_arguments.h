@@ -16,7 +16,7 @@ namespace hs {
 
 using Address = uintptr_t;
 using Strided = std::array<int64_t, 4>;  // address, strides over T, B, C
-using Range = std::array<double, 2>;
+using Limits = std::array<double, 2>;
 
 template <class T> const T* at(Address a) { return reinterpret_cast<const T*>(a); }
 template <class T> T* to(Address a) { return reinterpret_cast<T*>(a); }
@@ -28,7 +28,7 @@ struct Arguments {
   std::array<int64_t, 3> sizes{};  // T, B, C
   int64_t group_size = 0;
   std::vector<Strided> forcing, parameters;
-  std::vector<Range> forcing_bounds, parameter_bounds, parameter_range;
+  std::vector<Limits> forcing_bounds, parameter_bounds, parameter_range;
   bool raw = false;
   std::vector<bool> per_step, by_group;
   Strided weights{};
@@ -55,12 +55,12 @@ struct Arguments {
     r.group_size = group_size, r.n_groups = (r.n_components + group_size - 1) / group_size;
     for (size_t i = 0; i < forcing.size(); ++i) {
       r.forcing[i] = view<T>(forcing[i]);
-      r.forcing_bounds[i] = {forcing_bounds[i][0], forcing_bounds[i][1]};
+      r.forcing_bounds[i] = {T(forcing_bounds[i][0]), T(forcing_bounds[i][1])};
     }
     for (size_t i = 0; i < parameters.size(); ++i) {
       r.parameter[i] = view<T>(parameters[i]);
-      r.parameter_bounds[i] = {parameter_bounds[i][0], parameter_bounds[i][1]};
-      r.parameter_range[i] = {parameter_range[i][0], parameter_range[i][1]};
+      r.parameter_bounds[i] = {T(parameter_bounds[i][0]), T(parameter_bounds[i][1])};
+      r.parameter_range[i] = {T(parameter_range[i][0]), T(parameter_range[i][1] - parameter_range[i][0])};
       r.per_step[i] = per_step[i], r.by_group[i] = by_group[i];
     }
     r.raw = raw;

@@ -149,7 +149,7 @@ def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs
     state = state.contiguous()
     group = engine.group_size(n_components, n_basins, reduced=not each)
     checkpoints = empty_checkpoints(backend, state, sizes, interval)
-    final_state = torch.empty_like(state)
+    final_state = state.new_empty(state.shape)
     run = Problem(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw, group, checkpoints)
     if each:
         fluxes = empty_series(backend, state, len(outputs), sizes, each)
@@ -227,6 +227,6 @@ def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
     Tensor ``[T, N]``, or with `d_outflow` the gradients of the four inputs.
     """
     inputs = [x.contiguous() for x in (inflow, a, b, memory)]
-    results = [torch.empty_like(x) for x in (inputs if d_outflow is not None else inputs[:1])]
+    results = [x.new_empty(x.shape) for x in (inputs if d_outflow is not None else inputs[:1])]
     _engine(backend).unit_hydrograph(inputs, results, None if d_outflow is None else d_outflow.contiguous())
     return results[0] if d_outflow is None else results

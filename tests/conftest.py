@@ -5,12 +5,18 @@ The rule of every comparison here is the largest difference over the largest val
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
+import shutil
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pybind11
 import pytest
 import torch
 from torch import Tensor
@@ -55,6 +61,38 @@ def uniform(*shape, seed=0, dtype=torch.float64) -> Tensor:
 
 def normal(*shape, seed=0, dtype=torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.fixture(scope="session")
+def cuda_on_cpu(tmp_path_factory):
+    """hybridsolve._cuda built for the CPU, by the stand-in for CUDA's header in tests/cuda_on_cpu."""
+    compiler = shutil.which("g++")
+    if not compiler:
+        pytest.skip("g++ is not installed")
+    folder = tmp_path_factory.mktemp("cuda_on_cpu")
+    flags = "-std=c++17 -O1 -ffp-contract=off -fPIC -w -DHS_CUDA_ON_CPU -DHS_ISA=cuda".split()
+    flags += ["-mfma"] if torch.backends.cpu.get_cpu_capability().startswith("AVX") else []
+    flags += [f"-I{ROOT}/tests/cuda_on_cpu", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    parts = {
+        "binding": ["csrc/bind_cuda.cpp", '-DHS_CUDA_ARCHITECTURES="sm_80 sm_90 compute_90"'],
+        "double": ["-x", "c++", "csrc/kernels_cuda.cu", "-DHS_VALUE=double"],
+        "float": ["-x", "c++", "csrc/kernels_cuda.cu", "-DHS_VALUE=float"],
+        "runtime": ["tests/cuda_on_cpu/runtime.cpp"],
+    }
+
+    def build(name):
+        made = folder / f"{name}.o"
+        subprocess.run([compiler, *flags, "-c", *parts[name], "-o", str(made)], cwd=ROOT, check=True)
+        return str(made)
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(build, parts))
+    library = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    subprocess.run([compiler, "-shared", *objects, "-o", str(library)], check=True)
+    spec = importlib.util.spec_from_file_location("_cuda", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass

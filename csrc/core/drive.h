@@ -54,9 +54,8 @@ template <class V> HS_FN void store(typename Lane<V>::scalar* base, const Lanes<
 }
 
 // A value outside its bounds, in any lane. Comparisons are written so that a NaN is outside.
-template <class V> HS_FN typename Lane<V>::bits outside(V x, Bounds bounds) {
-  using T = typename Lane<V>::scalar;
-  return ~((x >= splat<V>(T(bounds.lower))) & (x <= splat<V>(T(bounds.upper))));
+template <class V> HS_FN typename Lane<V>::bits outside(V x, Bounds<typename Lane<V>::scalar> bounds) {
+  return ~((x >= splat<V>(bounds.lower)) & (x <= splat<V>(bounds.upper)));
 }
 
 template <class Model, class V> struct Block {
@@ -156,12 +155,12 @@ template <class Model, class V> struct Block {
         if (run.weights.data) {
           lie(at, k, g, run.weights.b_stride, run.weights.c_stride);
           weight[u] = load<V>(run.weights.data, at);
-          weights_out |= outside(weight[u], {-1e30, 1e30});
+          weights_out |= outside(weight[u], {T(-1e30), T(1e30)});
         }
         for (int l = 0; l < L; ++l)
           if (!cells[u].used[l]) lane(weight[u], l) = 0;
         for (int i = 0; i < S; ++i) s[u][i] = load<V>(run.initial_state + i * cells_in_all(), cells[u]);
-        for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], {0, 1e30});
+        for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], {0, T(1e30)});
       }
     }
     forcing_fault = parameter_fault = typename Lane<V>::bits{};
@@ -194,12 +193,12 @@ template <class Model, class V> struct Block {
 
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   HS_FN V as_taken(V given, int i) const {
-    return run.raw ? scaled(given, run.parameter_range[i].lower, run.parameter_range[i].upper) : given;
+    return run.raw ? scaled(given, run.parameter_range[i].lower, run.parameter_range[i].span) : given;
   }
   HS_FN V d_given(int i, int64_t t, const Lanes<V>& at, V d) const {
     if (!run.raw) return d;
     const V given = load<V>(run.parameter[i].data + t * run.parameter[i].t_stride, at);
-    return adj_scaled(given, run.parameter_range[i].lower, run.parameter_range[i].upper, d);
+    return adj_scaled(given, run.parameter_range[i].span, d);
   }
 
   template <bool STREAMFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {

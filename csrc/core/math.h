@@ -163,21 +163,20 @@ template <class V> HS_FN V adj_pow01(const Pow01<V>& r, V y, V d_r, V& d_y) {
   return d_exponent * y;
 }
 
-// lower + (upper - lower) / (1 + exp(-x)): a learned parameter from what a network puts out. From |x| = 83 on the
+// lower + span / (1 + exp(-x)): a learned parameter from what a network puts out. From |x| = 83 on the
 // sigmoid is taken as that of 83, 1e-36 from its limit.
 template <class V> HS_FN V sigmoid(V x) {
   using T = typename Lane<V>::scalar;
   const V z = at_most(at_least(x * T(-1.4426950408889634074), T(-120)), T(120));
   return T(1) / (exp2(z) + T(1));
 }
-template <class V> HS_FN V scaled(V x, double lower, double upper) {
-  using T = typename Lane<V>::scalar;
-  return sigmoid(x) * T(upper - lower) + T(lower);
+template <class V> HS_FN V scaled(V x, typename Lane<V>::scalar lower, typename Lane<V>::scalar span) {
+  return sigmoid(x) * span + lower;
 }
-template <class V> HS_FN V adj_scaled(V x, double lower, double upper, V d_r) {
+template <class V> HS_FN V adj_scaled(V x, typename Lane<V>::scalar span, V d_r) {
   using T = typename Lane<V>::scalar;
   const V u = sigmoid(x);
-  return d_r * T(upper - lower) * (u * (T(1) - u));
+  return d_r * span * (u * (T(1) - u));
 }
 
 }  // namespace HS_ISA

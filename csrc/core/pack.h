@@ -5,7 +5,7 @@
 
 #include "portable.h"
 
-#if defined(__x86_64__) && !defined(__CUDACC__)
+#if defined(__x86_64__) && !defined(HS_CUDA)
 #include <immintrin.h>
 #endif
 
@@ -28,7 +28,7 @@ HS_FN float select(bool mask, float a, float b) { return mask ? a : b; }
 HS_FN double select(bool mask, double a, double b) { return mask ? a : b; }
 HS_FN bool any(bool mask) { return mask; }
 
-#if !defined(__CUDACC__)
+#if !defined(HS_CUDA)
 template <class T> struct PackOf;
 template <> struct PackOf<float> { typedef float type __attribute__((vector_size(HS_PACK_BYTES))); };
 template <> struct PackOf<double> { typedef double type __attribute__((vector_size(HS_PACK_BYTES))); };
@@ -65,7 +65,22 @@ template <class V> HS_FN typename Lane<V>::scalar& lane(V& v, int l) {
 // give the same bits; where a fused product is wanted it is written. The baseline has no fused instruction and rounds
 // twice: bits may differ between instruction sets, never within one.
 // below(a, b) is the hardware's a < b ? a : b, above(a, b) its a > b ? a : b: both return b where either is NaN.
-#if defined(__CUDACC__)
+// A GPU has a minimum and a maximum that give a NaN where either operand is one, in float alone.
+#if defined(__CUDA_ARCH__)
+HS_FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+HS_FN double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
+HS_FN float below(float a, float b) {
+  float r;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+HS_FN float above(float a, float b) {
+  float r;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
+  return r;
+}
+HS_FN float min(float a, float b) { return below(a, b); }
+#elif defined(HS_CUDA)
 HS_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 HS_FN double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #elif defined(__AVX512F__)
@@ -86,7 +101,7 @@ HS_FN f64 above(f64 a, f64 b) { return (f64)_mm256_max_pd((__m256d)a, (__m256d)b
 #define HS_NO_FMA
 template <class V> HS_FN V fma(V a, V b, V c) { return a * b + c; }
 #endif
-#if defined(__CUDACC__) || !(defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)))
+#if defined(HS_CUDA) || !(defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)))
 template <class V> HS_FN V below(V a, V b) { return select(a < b, a, b); }
 template <class V> HS_FN V above(V a, V b) { return select(a > b, a, b); }
 #endif

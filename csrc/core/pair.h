@@ -52,8 +52,10 @@ template <class V> struct Lane<Pair<V>> {
   using integer = typename Lane<V>::integer;
   using bits = Pair<typename Lane<V>::bits>;
 };
+#if !defined(HS_CUDA)
 template <> struct Lane<i32> { using scalar = int32_t; };
 template <> struct Lane<i64> { using scalar = int64_t; };
+#endif
 
 }  // namespace HS_ISA
 }  // namespace hs

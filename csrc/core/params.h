@@ -13,8 +13,11 @@ template <class T> struct View {  // an input [T, B], [B, C] or [T, B, C]
 };
 
 // What an input's values must lie within, both ends included; written so that a NaN is outside.
-struct Bounds {
-  double lower, upper;
+template <class T> struct Bounds {
+  T lower, upper;
+};
+template <class T> struct Range {
+  T lower, span;
 };
 
 // Where the first value out of bounds is, by kind: the caller finds the place and says it.
@@ -24,9 +27,9 @@ template <class T> struct Run {
   int64_t n_steps, n_basins, n_components;
   int64_t group_size, n_groups;  // components are summed in groups of group_size, then the groups: see drive.h
   View<T> forcing[MAX_FORCINGS], parameter[MAX_PARAMETERS], weights;
-  Bounds forcing_bounds[MAX_FORCINGS], parameter_bounds[MAX_PARAMETERS];
+  Bounds<T> forcing_bounds[MAX_FORCINGS], parameter_bounds[MAX_PARAMETERS];
   bool raw;                         // parameters come before the sigmoid, and a step takes them scaled to their range
-  Bounds parameter_range[MAX_PARAMETERS];
+  Range<T> parameter_range[MAX_PARAMETERS];
   bool per_step[MAX_PARAMETERS];    // it has a value for every step
   bool by_group[MAX_PARAMETERS];    // per-step, with one value for all components: its gradient is summed over them
   const T* initial_state;  // [S, B, C]
@@ -54,6 +57,8 @@ template <class T> struct Run {
   // On a GPU alone, where arrays over cells are [.., B, C] and not [.., C, B], and nobody waits for a kernel's answer.
   int64_t* faults;  // [4], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds
   T* tape;          // memory for the states of a segment, where they do not fit on the chip
+  int width;        // lanes that a group of components takes: a power of two, so that it stays inside a warp
+  signed char slot[MAX_OUTPUTS];  // the inverse of output: the place of a flux or state among the outputs, or -1
 };
 
 }  // namespace hs

@@ -4,6 +4,12 @@
 
 #include <stdint.h>  // not <cstdint>: no std names in files that are compiled for several instruction sets
 
+// HS_CUDA: a thread is one cell and a value one number. HS_CUDA_ON_CPU says that a host compiler reads the GPU's
+// sources, to run them where there is no GPU (tests/cuda_on_cpu).
+#if defined(__CUDACC__) || defined(HS_CUDA_ON_CPU)
+#define HS_CUDA
+#endif
+
 #if defined(__CUDACC__)
 #define HS_FN __host__ __device__ __forceinline__
 #else

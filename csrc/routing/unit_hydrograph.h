@@ -24,6 +24,38 @@ template <class T> struct Convolution {
 
 namespace HS_ISA {
 
+// The ordinates w of one hydrograph, or of a pack of them.
+template <class V> HS_FN void ordinates(V a, V b, V* w) {
+  using T = typename Lane<V>::scalar;
+  const V power = relu(a) + T(0.1 - 1), rate = T(1) / (relu(b) + T(0.5));
+  V z[UNIT_HYDROGRAPH_LENGTH], highest = splat<V>(T(-1e30)), sum = V{};
+  for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) {  // log2 of u(k)
+    const V t = splat<V>(k + T(0.5));
+    z[k] = power * log2(t) - t * rate * T(1.4426950408889634074);
+    highest = above(highest, z[k]);
+  }
+  for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) {
+    w[k] = exp2(at_least(z[k] - highest, Format<T>::lowest_exponent));
+    sum += w[k];
+  }
+  for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) w[k] = w[k] / sum;
+}
+// Sets the cotangents of a and b.
+template <class V> HS_FN void adj_ordinates(V a, V b, const V* w, const V* d_w, V& d_a, V& d_b) {
+  using T = typename Lane<V>::scalar;
+  const V rate = T(1) / (relu(b) + T(0.5));
+  V mean = V{}, d_power = V{}, d_scale = V{};
+  for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) mean = fma(w[k], d_w[k], mean);
+  for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) {
+    const V d_ln_u = w[k] * (d_w[k] - mean), t = splat<V>(k + T(0.5));
+    d_power = fma(d_ln_u, log2(t) * T(0.69314718055994530942), d_power);
+    d_scale = fma(d_ln_u, t * rate * rate, d_scale);
+  }
+  d_a = adj_relu(a, d_power), d_b = adj_relu(b, d_scale);
+}
+
+#if !defined(HS_CUDA)
+
 // One pack of lanes, of which the last ones may lie past the end of a row: those go lane by lane.
 template <class V> HS_FN V load_some(const typename Lane<V>::scalar* from, int64_t n) {
   if (n >= int64_t(sizeof(V) / sizeof(*from))) return load<V>(from);
@@ -45,34 +77,6 @@ template <class V> struct Convolve {
   const Convolution<T>& c;
   int64_t first, n_lanes;  // of the pack at hand
   V a, b, w[LENGTH], d_w[LENGTH];
-
-  void ordinates() {
-    const V power = relu(a) + T(0.1 - 1), rate = T(1) / (relu(b) + T(0.5));
-    V z[LENGTH], highest = splat<V>(-1e30), sum = V{};
-    for (int k = 0; k < LENGTH; ++k) {  // log2 of u(k)
-      const V t = splat<V>(k + T(0.5));
-      z[k] = power * log2(t) - t * rate * T(1.4426950408889634074);
-      highest = above(highest, z[k]);
-    }
-    for (int k = 0; k < LENGTH; ++k) {
-      w[k] = exp2(at_least(z[k] - highest, Format<T>::lowest_exponent));
-      sum += w[k];
-    }
-    for (int k = 0; k < LENGTH; ++k) w[k] = w[k] / sum, d_w[k] = V{};
-  }
-
-  void adjoint_ordinates() {
-    const V rate = T(1) / (relu(b) + T(0.5));
-    V mean = V{}, d_power = V{}, d_scale = V{};
-    for (int k = 0; k < LENGTH; ++k) mean = fma(w[k], d_w[k], mean);
-    for (int k = 0; k < LENGTH; ++k) {
-      const V d_ln_u = w[k] * (d_w[k] - mean), t = splat<V>(k + T(0.5));
-      d_power = fma(d_ln_u, log2(t) * T(0.69314718055994530942), d_power);
-      d_scale = fma(d_ln_u, t * rate * rate, d_scale);
-    }
-    store_some(c.d_a + first, adj_relu(a, d_power), n_lanes);
-    store_some(c.d_b + first, adj_relu(b, d_scale), n_lanes);
-  }
 
   HS_FN V row(const T* base, int64_t t) const { return load_some<V>(base + t * c.n_series + first, n_lanes); }
   HS_FN V inflow(int64_t t) const { return t < 0 ? row(c.memory, t + LENGTH - 1) : row(c.inflow, t); }
@@ -108,13 +112,17 @@ template <class V> struct Convolve {
     for (int64_t first = block * SPAN; first < end; first += L) {
       Convolve self{c, first, end - first, {}, {}, {}, {}};
       self.a = load_some<V>(c.a + first, end - first), self.b = load_some<V>(c.b + first, end - first);
-      self.ordinates();
+      ordinates(self.a, self.b, self.w);
+      for (V& d : self.d_w) d = V{};
       if constexpr (ADJOINT) {
         int64_t t = -(LENGTH - 1);
         for (; t < 0; ++t) self.template adjoint_steps<1>(t);
         for (; t + STEPS + LENGTH - 1 <= c.n_steps; t += STEPS) self.template adjoint_steps<STEPS>(t);
         for (; t < c.n_steps; ++t) self.template adjoint_steps<1>(t);
-        self.adjoint_ordinates();
+        V d_a, d_b;
+        adj_ordinates(self.a, self.b, self.w, self.d_w, d_a, d_b);
+        store_some(c.d_a + first, d_a, end - first);
+        store_some(c.d_b + first, d_b, end - first);
       } else {
         int64_t t = 0;
         for (; t < LENGTH - 1 && t < c.n_steps; ++t) self.template forward_steps<1>(t);
@@ -126,6 +134,8 @@ template <class V> struct Convolve {
   static void forward(const Convolution<T>& c, int64_t block) { run<false>(c, block); }
   static void adjoint(const Convolution<T>& c, int64_t block) { run<true>(c, block); }
 };
+
+#endif  // !HS_CUDA
 
 }  // namespace HS_ISA
 }  // namespace hs

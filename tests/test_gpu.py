@@ -1,4 +1,5 @@
-"""The Triton kernels against the oracle: on the GPU where there is one, else a few cells in Triton's interpreter."""
+"""The GPU's kernels against the oracle. Where there is no GPU a few cells run on the CPU: Triton's in its interpreter,
+CUDA's compiled as plain C++ (tests/cuda_on_cpu)."""
 
 import re
 
@@ -11,6 +12,7 @@ from conftest import (
     both_precisions,
     cotangents,
     every_variant,
+    gradients,
     normal,
     random_inputs,
     run_both_ways,
@@ -21,108 +23,149 @@ from conftest import (
 import hybridsolve as hs
 from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
 
-pytest.importorskip("triton", reason="triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN = float("nan")
 OPTIONS = [{}, {"fluxes": ("streamflow",)}, {"components": "each"}]
 every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "streamflow", "each"))
 
 
+@pytest.fixture(params=("triton", "cuda"))
+def gpu(request, monkeypatch):
+    """The backend's name, made to serve the device at hand."""
+    name = request.param
+    if name == "triton":
+        pytest.importorskip("triton", reason="triton is not installed")
+    elif DEVICE == "cuda":
+        pytest.importorskip("hybridsolve._cuda", reason="hybridsolve._cuda is not built")
+    else:
+        module = request.getfixturevalue("cuda_on_cpu")
+        extension = hs.compiled.extension
+        monkeypatch.setattr(
+            hs.compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend)
+        )
+        monkeypatch.setattr(hs.compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
+        monkeypatch.setitem(hs.backends.DEVICE, "cuda", "cpu")
+        hs.compiled._names.cache_clear()
+        yield from margins(name, monkeypatch)
+        return
+    yield name
+
+
+def margins(name, monkeypatch, width=64):
+    """Every array that a kernel fills lies between margins, which must be untouched at the end."""
+    buffers, new_empty = [], torch.Tensor.new_empty
+
+    def between_margins(like, *shape, **options):
+        if type(like) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(like):
+            return new_empty(like, *shape, **options)  # of torch.compile, where nothing is computed, or of torch.func
+        shape = torch.Size(shape if isinstance(shape[0], int) else shape[0])
+        buffers.append(new_empty(like, shape.numel() + 2 * width, **options).fill_(NAN))
+        return buffers[-1][width : width + shape.numel()].view(shape)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", between_margins)
+    yield name
+    assert buffers or name != "cuda"
+    for x in buffers:
+        assert x[:width].isnan().all() and x[-width:].isnan().all(), "a kernel has written outside an array"
+
+
 def on_device(x):
     return x.map(lambda _, v: v.to(DEVICE))
 
 
-def triton(x, d_outputs=None, **options):
+def run_on(gpu, x, d_outputs=None, **options):
     if d_outputs is not None:
         d_outputs = {n: d.to(DEVICE) for n, d in d_outputs.items()}
-    found = run_both_ways(on_device(x), d_outputs, backend="triton", **options)
+    found = run_both_ways(on_device(x), d_outputs, backend=gpu, **options)
     return {n: v.cpu() for n, v in found.items()}
 
 
-def assert_matches(x, **options):
+def assert_matches(gpu, x, **options):
     d_outputs = cotangents(x.outputs(backend="reference", **options))
-    assert_close(triton(x, d_outputs, **options), run_both_ways(x, d_outputs, backend="reference", **options), 1e-10)
+    assert_close(
+        run_on(gpu, x, d_outputs, **options), run_both_ways(x, d_outputs, backend="reference", **options), 1e-10
+    )
 
 
 @every_variant
 @every_way
 @pytest.mark.parametrize("per_step", ("none", "some", "all"))
-def test_all_gradients_match_the_reference(variant, options, per_step):
+def test_all_gradients_match_the_reference(gpu, variant, options, per_step):
     moving = {"none": (), "some": variant[1][::3], "all": variant[1]}[per_step]
     x = random_inputs(variant, T=7, B=3, C=3, per_step=moving, weights=per_step == "some" and not options)
-    assert_matches(x, **options)
+    assert_matches(gpu, x, **options)
 
 
 @every_variant
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 1, 2), (4, 37, 1), (3, 2, 17), (3, 2, 33), (2, 1, 70)], ids=str)
-def test_small_and_odd_sizes(variant, shape):
-    assert_matches(random_inputs(variant, *shape, per_step=variant[1][:1]))
+def test_small_and_odd_sizes(gpu, variant, shape):
+    assert_matches(gpu, random_inputs(variant, *shape, per_step=variant[1][:1]))
 
 
 @every_variant
 @every_way
-def test_exact_ties(variant, options):
-    assert_matches(ties(variant, T=9, B=3, C=2), **options)
+def test_exact_ties(gpu, variant, options):
+    assert_matches(gpu, ties(variant, T=9, B=3, C=2), **options)
 
 
 @every_variant
-def test_empty_stores_and_no_water(variant):
+def test_empty_stores_and_no_water(gpu, variant):
     x = random_inputs(variant, T=6, B=3, C=2)
     x.initial_state = {n: torch.zeros_like(s) for n, s in x.initial_state.items()}
     x.forcing["prcp"] = torch.where(torch.arange(6)[:, None] < 3, 0.0, x.forcing["prcp"])
-    assert_matches(x)
+    assert_matches(gpu, x)
 
 
 @every_variant
 @pytest.mark.parametrize("moving", (False, True), ids=("static", "per-step"))
-def test_raw_parameters(variant, moving):
+def test_raw_parameters(gpu, variant, moving):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1][::2] if moving else ())
     x.parameters = {n: 2 * normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
-    assert_matches(x, raw=True)
+    assert_matches(gpu, x, raw=True)
 
 
 @every_variant
 @pytest.mark.parametrize("shape", [(1, 3, 2), (5, 1, 2), (5, 3, 1), (1, 1, 1)], ids=str)
-def test_shared_axes(variant, shape):
+def test_shared_axes(gpu, variant, shape):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1], weights=True)
     cut = tuple(slice(0, 1) if s == 1 else slice(None) for s in shape)
     x = x.map(lambda n, v: v[cut[: v.dim()] if v.dim() == 3 or n.startswith("forcing") else cut[1:]])
     x.forcing["prcp"] = x.forcing["prcp"].expand(5, 3) + torch.arange(15).view(5, 3)
     x.parameters["k1"] = x.parameters["k1"].expand(1 if shape[0] == 1 else 5, shape[1], 2)
-    assert_matches(x)
+    assert_matches(gpu, x)
 
 
 @every_way
 @both_precisions
-def test_bits_for_intervals_chunks_and_windows(options, dtype):
+def test_bits_for_intervals_chunks_and_windows(gpu, options, dtype):
     variant = VARIANTS[-1].values[0]  # the driver is one for all models
     x = random_inputs(variant, T=7, B=5, C=3, dtype=dtype, per_step=variant[1][:1])
     d_outputs = cotangents(x.outputs(**options))
-    whole = triton(x, d_outputs, **options)
+    whole = run_on(gpu, x, d_outputs, **options)
     for interval in (1, 3, 7):
-        assert_same_bits(triton(x, d_outputs, checkpoint_interval=interval, **options), whole)
+        assert_same_bits(run_on(gpu, x, d_outputs, checkpoint_interval=interval, **options), whole)
     series = [n for n in whole if n in x.model.output_names]
-    parts = [triton(x.basins(cut), **options) for cut in (slice(0, 2), slice(2, 5))]
+    parts = [run_on(gpu, x.basins(cut), **options) for cut in (slice(0, 2), slice(2, 5))]
     assert_same_bits({n: torch.cat([p[n] for p in parts], 1) for n in series}, {n: whole[n] for n in series})
-    first = on_device(x.steps(slice(0, 4))).simulate(backend="triton", **options)
+    first = on_device(x.steps(slice(0, 4))).simulate(backend=gpu, **options)
     second = on_device(x.steps(slice(4, 7)))
     second.initial_state = first.final_state
-    joined = {n: v.cpu() for n, v in second.simulate(backend="triton", **options).fluxes.items()}
+    joined = {n: v.cpu() for n, v in second.simulate(backend=gpu, **options).fluxes.items()}
     assert_same_bits(joined, {n: whole[n][4:] for n in joined})
 
 
 @every_variant
-def test_single_precision_is_near_double(variant):
+def test_single_precision_is_near_double(gpu, variant):
     x = random_inputs(variant, T=7, B=3, C=2, dtype=torch.float32, weights=True)
     d_outputs = cotangents(x.outputs())
     double = run_both_ways(x.to(torch.float64), {n: d.double() for n, d in d_outputs.items()}, backend="reference")
-    found = triton(x, d_outputs)
+    found = run_on(gpu, x, d_outputs)
     assert {v.dtype for v in found.values()} == {torch.float32}
     assert_close({n: v.double() for n, v in found.items()}, double, 1e-4)
 
 
-@pytest.mark.parametrize("T, N", [(1, 1), (9, 3), (40, 35)])
-def test_unit_hydrograph(T, N):
+@pytest.mark.parametrize("T, N", [(1, 1), (9, 3), (40, 35), (65, 2)])
+def test_unit_hydrograph(gpu, T, N):
     values = [
         9 * uniform(T, N),
         2.9 * uniform(N, seed=1) - 0.2,
@@ -137,7 +180,7 @@ def test_unit_hydrograph(T, N):
         gradients = torch.autograd.grad(out, leaves, d_out.to(device))
         return {n: v.detach().cpu() for n, v in zip(("out", *"qabm"), (out, *gradients), strict=True)}
 
-    found = both_ways(lambda q, a, b, m: hs.unit_hydrograph(q, a, b, m, backend="triton"), DEVICE)
+    found = both_ways(lambda q, a, b, m: hs.unit_hydrograph(q, a, b, m, backend=gpu), DEVICE)
     assert_close(found, both_ways(reference_unit_hydrograph, "cpu"), 1e-10)
 
 
@@ -152,25 +195,25 @@ BAD = [
 
 
 @pytest.mark.parametrize("name, place, value, match", BAD, ids=[b[0] for b in BAD])
-def test_bad_values_are_named_at_the_next_synchronisation(name, place, value, match):
+def test_bad_values_are_named_at_the_next_synchronisation(gpu, name, place, value, match):
     variant = (hs.models.get("hbv11p"), hs.models.get("hbv11p").parameter_names)
     x = random_inputs(variant, T=6, B=3, C=2, weights=True, per_step=("beta",))
     tensor = x.tensors()[name].clone()
     tensor[place] = value
     with pytest.raises(ValueError, match=match):
-        on_device(x.with_tensors({name: tensor})).simulate(backend="triton")
+        on_device(x.with_tensors({name: tensor})).simulate(backend=gpu)
         hs.synchronize()
-    on_device(x).simulate(backend="triton")  # and then it is over
+    on_device(x).simulate(backend=gpu)  # and then it is over
     hs.synchronize()
 
 
-def test_a_bad_value_leaves_no_number_behind(monkeypatch):
+def test_a_bad_value_leaves_no_number_behind(gpu, monkeypatch):
     """From the step on at which it is met, in its basin alone."""
     x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2)
-    good = {n: v.cpu() for n, v in on_device(x).outputs(backend="triton").items()}
+    good = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
     x.forcing["tmean"][3, 1] = 200
     monkeypatch.setattr(hs.faults.Watch, "fault", lambda watch: None)
-    bad = {n: v.cpu() for n, v in on_device(x).outputs(backend="triton").items()}
+    bad = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
     for name, v in good.items():
         where = torch.zeros_like(v, dtype=torch.bool)
         where[(slice(3, None), 1) if name in x.model.output_names else 1] = True
@@ -178,13 +221,13 @@ def test_a_bad_value_leaves_no_number_behind(monkeypatch):
         assert torch.equal(bad[name][~where], v[~where])
 
 
-def test_a_bad_value_is_said_though_its_tensor_is_gone(monkeypatch):
+def test_a_bad_value_is_said_though_its_tensor_is_gone(gpu, monkeypatch):
     """A GPU's run may be over long after its inputs are."""
     x = on_device(random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2))
     watches = []
     monkeypatch.setattr(hs.faults, "raise_pending", lambda wait=False: watches.extend(hs.faults._pending))
-    x.forcing["tmean"][3, 1] = 200
-    x.simulate(backend="triton")
+    x.forcing["tmean"][5, 0] = x.forcing["tmean"][3, 1] = x.forcing["prcp"][3, 2] = -200
+    x.simulate(backend=gpu)
     watch = watches[-1]
     hs.faults._pending.clear()
     del x
@@ -194,12 +237,12 @@ def test_a_bad_value_is_said_though_its_tensor_is_gone(monkeypatch):
     assert watch.fault() is None
 
 
-def test_through_the_doors_of_torch():
+def test_through_the_doors_of_torch(gpu):
     """torch.compile, torch.func and vmap lead to the same kernels."""
     x = on_device(random_inputs(VARIANTS[0].values[0], T=4, B=2, C=2))
 
     def loss(fc):
-        run = x.with_tensors({"parameters fc": fc}).simulate(backend="triton", fluxes=("streamflow", "sm"))
+        run = x.with_tensors({"parameters fc": fc}).simulate(backend=gpu, fluxes=("streamflow", "sm"))
         return sum(v.square().sum() for v in run.fluxes.values())
 
     fc = x.parameters["fc"]
@@ -215,3 +258,37 @@ def test_through_the_doors_of_torch():
         batched[0],
     ):
         torch.testing.assert_close(g, expected, rtol=1e-13, atol=0)
+
+
+def test_gradients_do_not_depend_on_which_are_wanted(gpu):
+    x = random_inputs(VARIANTS[-1].values[0], T=5, B=3, C=2, per_step=("fc",), weights=True)
+    leaves = {n: v.detach().requires_grad_() for n, v in on_device(x).tensors().items()}
+    outputs = on_device(x).with_tensors(leaves).outputs(backend=gpu)
+    everything = gradients(outputs, leaves)
+    for wanted in (["forcing pet"], ["parameters fc", "parameters beta"], ["weights"], ["initial_state sm"]):
+        some = {n: v.detach().requires_grad_(n in wanted) for n, v in leaves.items()}
+        found = gradients(on_device(x).with_tensors(some).outputs(backend=gpu), {n: some[n] for n in wanted})
+        assert_same_bits(found, {n: everything[n] for n in found})
+
+
+@pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
+@both_precisions
+@pytest.mark.parametrize("per_step", (False, True))
+def test_the_place_of_the_tape_changes_no_bit(gpu, dtype, per_step):
+    """A short segment's states lie on the chip, a long one's in global memory."""
+    variant = VARIANTS[-1].values[0]
+    x = random_inputs(variant, T=50, B=7, C=3, dtype=dtype, per_step=variant[1][:2] if per_step else ())
+    d_outputs = cotangents(x.outputs())
+    whole = run_on(gpu, x, d_outputs, checkpoint_interval=1)
+    for interval in (7, 49, 50):
+        assert_same_bits(run_on(gpu, x, d_outputs, checkpoint_interval=interval), whole)
+
+
+@pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
+def test_more_blocks_than_tapes(gpu):
+    x = random_inputs(VARIANTS[0].values[0], T=21, B=32 * 4097 - 5, C=1)
+    on_chip, in_memory = (
+        run_both_ways(on_device(x), only=["parameters fc"], fluxes=["streamflow"], checkpoint_interval=k, backend=gpu)
+        for k in (5, 21)
+    )
+    assert_same_bits(in_memory, on_chip)

@@ -1,0 +1,475 @@
+// The time loop over any model, and its adjoint, on a GPU: one thread is one cell. Beside it: drive.h, the CPU's.
+//
+// A block is one warp, so that few cells spread over the whole card, and nothing waits for anything but the lanes of
+// its own warp. The components of a basin, or of a group of them, are neighbouring lanes, padded to `width`, a power of
+// two; then comes the next column (a basin's group). Sums over components are butterflies of shuffles inside `width`
+// lanes, whose order C alone decides. All lanes stay in the loops to the end: those past the last cell repeat another,
+// write nothing and add 0.
+//
+// Stores, static parameters and their adjoints are in registers from the first step to the last. Registers have no
+// addresses: every loop over an array of them is unrolled, and which outputs are wanted is looked up by flux.
+//
+// The adjoint goes back segment by segment: the states before a segment's steps are made again from its checkpoint and
+// laid on a tape, in the multiprocessor's own memory where they fit, then the steps are reversed. The powers of a step
+// are made again with it: the tape would be twice as long with them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "math.h"
+#include "params.h"
+
+namespace hs {
+namespace HS_ISA {
+
+constexpr int WARP = 32;
+// The tape of a block on the chip. A multiprocessor then holds six blocks (compute capability 8.0) or nine (9.0).
+constexpr int64_t TAPE_BYTES = 24 * 1024;
+// Blocks that work at a time where the tape is in global memory, more than any card holds: each has a tape of its own
+// and takes one block of cells after another.
+constexpr int64_t MAX_TAPES = 4096;
+
+template <class... A>
+cudaError_t launch(void (*kernel)(A...), int64_t blocks, int threads, int64_t shared, cudaStream_t stream, A... a) {
+  if (blocks < 1 || blocks > INT32_MAX) return cudaErrorInvalidValue;
+  void* arguments[] = {&a...};
+  const cudaError_t error =
+      cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), arguments, size_t(shared), stream);
+  cudaGetLastError();  // the error is returned: the next caller must not find it again
+  return error;
+}
+
+template <class T> __device__ __forceinline__ bool within(T x, Bounds<T> bounds) {  // false for a NaN
+  return x >= bounds.lower && x <= bounds.upper;
+}
+template <class T> __device__ __forceinline__ bool within(T x, double lower, double upper) {
+  return within(x, Bounds<T>{T(lower), T(upper)});
+}
+
+template <class T> __device__ __forceinline__ T over_components(T x, int width) {
+  if (width > 16) x += __shfl_xor_sync(~0u, x, 16);
+  if (width > 8) x += __shfl_xor_sync(~0u, x, 8);
+  if (width > 4) x += __shfl_xor_sync(~0u, x, 4);
+  if (width > 2) x += __shfl_xor_sync(~0u, x, 2);
+  if (width > 1) x += __shfl_xor_sync(~0u, x, 1);
+  return x;
+}
+
+// Hides from the compiler that addresses follow from those of the step before: it would carry those of all per-step
+// parameters from step to step, in some seventy registers, and a multiprocessor would hold half as many warps.
+__device__ __forceinline__ void hide(int& x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(x));
+#endif
+}
+__device__ __forceinline__ void hide(int64_t& x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(x));
+#endif
+}
+
+// The least place of a fault in the warp goes to `least`. Nothing is sent where there is none: `least` may be memory of
+// the host.
+__device__ __forceinline__ void note(int64_t* least, bool found, int64_t place) {
+  if (!__any_sync(~0u, found)) return;
+  long long mine = found ? place : (1ll << 62);
+  for (int apart = WARP / 2; apart; apart /= 2) {
+    const long long other = __shfl_xor_sync(~0u, mine, apart);
+    mine = other < mine ? other : mine;
+  }
+  if (threadIdx.x == 0 && least) atomicMin(reinterpret_cast<long long*>(least), mine);
+}
+
+// A cell, with what does not change from step to step. Per-step parameters (MOVING: there are some) are read a step
+// before they are wanted.
+template <class Model, class T, bool MOVING> struct Cell {
+  static constexpr int P = Model::P;
+
+  const Run<T>& run;
+  int64_t n_cells, n_columns;
+  int64_t column, basin, component, index;  // index: of the cell, in arrays [.., B, C]
+  bool used, first;                         // first: the lane that writes its column's sums
+  T p[P], given[MOVING ? P : 1], weight;
+
+  __device__ __forceinline__ Cell(const Run<T>& run, int64_t block) : run(run) {
+    n_cells = run.n_basins * run.n_components, n_columns = run.n_basins * run.n_groups;
+    const int lane = threadIdx.x, g = lane % run.width;
+    column = block * (WARP / run.width) + lane / run.width;
+    used = column < n_columns && g < run.group_size;
+    if (column >= n_columns) column = n_columns - 1;
+    basin = column / run.n_groups;
+    component = column % run.n_groups * run.group_size + g;
+    used = used && component < run.n_components;
+    if (component >= run.n_components) component = run.n_components - 1;
+    index = basin * run.n_components + component;
+    first = used && g == 0;
+    weight = T(1) / T(run.n_components);
+    if (run.weights.data)
+      weight = __ldg(run.weights.data + basin * run.weights.b_stride + component * run.weights.c_stride);
+#pragma unroll
+    for (int i = 0; i < P; ++i) p[i] = taken(read(i, 0), i);
+  }
+
+  __device__ __forceinline__ T read(int i, int t) const {
+    int64_t basin = this->basin, component = this->component;
+    if constexpr (MOVING) hide(t), hide(basin), hide(component);
+    const View<T>& v = run.parameter[i];
+    return __ldg(v.data + t * v.t_stride + basin * v.b_stride + component * v.c_stride);
+  }
+  // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
+  __device__ __forceinline__ T taken(T given, int i) const {
+    return run.raw ? scaled(given, run.parameter_range[i].lower, run.parameter_range[i].span) : given;
+  }
+  __device__ __forceinline__ T d_given(T d, int i, int t) const {
+    return run.raw ? adj_scaled(read(i, t), run.parameter_range[i].span, d) : d;
+  }
+
+  __device__ __forceinline__ void read_ahead(int t) {
+    if constexpr (MOVING) {
+#pragma unroll
+      for (int i = 0; i < P; ++i)
+        if (run.per_step[i]) given[i] = read(i, t);
+    }
+  }
+  // Takes the per-step parameters that were read, then reads those of step `next`.
+  __device__ __forceinline__ void move(int next) {
+    if constexpr (MOVING) {
+#pragma unroll
+      for (int i = 0; i < P; ++i)
+        if (run.per_step[i]) p[i] = taken(given[i], i);
+      read_ahead(next);
+    }
+  }
+  __device__ __forceinline__ bool parameters_within(bool per_step) const {
+    bool good = true;
+#pragma unroll
+    for (int i = 0; i < P; ++i)
+      if (run.per_step[i] == per_step) good = good && within(p[i], run.parameter_bounds[i]);
+    return good;
+  }
+};
+
+// The forcing of n_steps steps from `start` on, forward (WAY 1) or back (WAY -1), read two steps before it is wanted.
+template <class Model, class T, int WAY> struct Forcing {
+  static constexpr int F = Model::F;
+
+  const Run<T>& run;
+  const T* row[F];
+  T now[F], next[F], after_next[F];
+  int left;  // steps not yet read
+
+  __device__ __forceinline__ Forcing(const Run<T>& run, int64_t basin, int start, int n_steps)
+      : run(run), left(n_steps - 1) {
+#pragma unroll
+    for (int i = 0; i < F; ++i) {
+      row[i] = run.forcing[i].data + start * run.forcing[i].t_stride + basin * run.forcing[i].b_stride;
+      now[i] = next[i] = after_next[i] = __ldg(row[i]);
+    }
+    read(next);
+  }
+  __device__ __forceinline__ void read(T* into) {
+    if (left <= 0) return;
+    --left;
+#pragma unroll
+    for (int i = 0; i < F; ++i) into[i] = __ldg(row[i] += WAY * run.forcing[i].t_stride);
+  }
+  __device__ __forceinline__ void read_ahead() { read(after_next); }
+  __device__ __forceinline__ void advance() {
+#pragma unroll
+    for (int i = 0; i < F; ++i) now[i] = next[i], next[i] = after_next[i];
+  }
+};
+
+// STREAMFLOW_ONLY: streamflow is the one output, which is what most runs ask for, and the code for all the others falls
+// away.
+template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING>
+__global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ Run<T> run) {
+  constexpr int F = Model::F, S = Model::S, Q = Model::Q;
+  Cell<Model, T, MOVING> cell(run, blockIdx.x);
+  const int n_steps = int(run.n_steps);
+
+  T s[S];
+  bool state_good = true;
+#pragma unroll
+  for (int i = 0; i < S; ++i) {
+    s[i] = run.initial_state[i * cell.n_cells + cell.index];
+    state_good = state_good && within(s[i], 0, 1e30);
+  }
+  const bool weight_good = within(cell.weight, -1e30, 1e30);
+  // The step of the first fault; n_steps: none.
+  int bad_forcing = n_steps, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
+  bool good = state_good && weight_good && bad_parameter == n_steps;
+
+  const int64_t row = run.each ? cell.n_cells : cell.n_columns;
+  const bool writes = run.each ? cell.used : cell.first;
+  T* out = run.fluxes + (run.each ? cell.index : cell.column);
+  T* checkpoint = run.checkpoints + cell.index;
+  int next_checkpoint = run.interval ? 0 : -1;
+  const T nan = from_bits<T>(as_bits(T(0)) - 1);  // all bits set
+  // Of a cell that met a value out of bounds nothing can be taken for a result.
+  auto put = [&](int place, T value) {
+    if (!good) value = nan;
+    if (!run.each) value = over_components(cell.used ? cell.weight * value : T(0), run.width);
+    if (writes) out[place * (n_steps * row)] = value;
+  };
+
+  Forcing<Model, T, 1> forcing(run, cell.basin, 0, n_steps);
+  cell.read_ahead(0);
+  for (int t = 0; t < n_steps; ++t, out += row) {
+    if (t == next_checkpoint) {
+#pragma unroll
+      for (int i = 0; i < S; ++i, checkpoint += cell.n_cells)
+        if (cell.used) *checkpoint = s[i];
+      next_checkpoint += int(run.interval);
+    }
+    forcing.read_ahead();
+    cell.move(t + 1 < n_steps ? t + 1 : t);
+    bool forcing_good = true;
+#pragma unroll
+    for (int i = 0; i < F; ++i) forcing_good = forcing_good && within(forcing.now[i], run.forcing_bounds[i]);
+    if (!forcing_good && bad_forcing == n_steps) bad_forcing = t;
+    good = good && forcing_good;
+    if constexpr (MOVING) {
+      const bool parameters_good = cell.parameters_within(true);
+      if (!parameters_good && bad_parameter == n_steps) bad_parameter = t;
+      good = good && parameters_good;
+    }
+
+    T q[Q];
+    typename Model::template Kept<T> kept;
+    Model::step(forcing.now, cell.p, s, q, kept);
+    if constexpr (STREAMFLOW_ONLY) {
+      put(0, q[0]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < Q + S; ++i)
+        if (run.slot[i] >= 0) put(run.slot[i], i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
+    }
+    forcing.advance();
+  }
+
+  if (cell.used && run.final_state)
+#pragma unroll
+    for (int i = 0; i < S; ++i) run.final_state[i * cell.n_cells + cell.index] = good ? s[i] : nan;
+  if (!run.faults) return;
+  note(run.faults, cell.used && bad_forcing < n_steps, bad_forcing * cell.n_cells + cell.index);
+  note(run.faults + 1, cell.used && bad_parameter < n_steps, bad_parameter * cell.n_cells + cell.index);
+  note(run.faults + 2, cell.used && !state_good, cell.index);
+  note(run.faults + 3, cell.used && !weight_good, cell.index);
+}
+
+// Reverses one block of cells. `tape` is this lane's: tape[(k S + i) WARP] is state i before a segment's k-th step.
+template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING, bool FORCING>
+__device__ __forceinline__ void reverse(const Run<T>& run, int64_t block, T* tape) {
+  constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  Cell<Model, T, MOVING> cell(run, block);
+  const int n_steps = int(run.n_steps), interval = int(run.interval);
+
+  T d_s[S], d_p[P], d_weight = 0;
+#pragma unroll
+  for (int i = 0; i < P; ++i) d_p[i] = 0;
+#pragma unroll
+  for (int i = 0; i < S; ++i) d_s[i] = run.d_final_state ? run.d_final_state[i * cell.n_cells + cell.index] : T(0);
+  // The row of the step at hand. Streamflow's cotangent is read a step before it is wanted.
+  const T* d_row = run.d_fluxes.data + (n_steps - 1) * run.d_fluxes.t_stride + cell.basin * run.d_fluxes.b_stride +
+                   (run.each ? cell.component * run.d_fluxes.c_stride : 0);
+  T d_streamflow = STREAMFLOW_ONLY ? __ldg(d_row) : T(0);
+
+  for (int start = (n_steps - 1) / interval * interval; start >= 0; start -= interval) {
+    const int end = interval < n_steps - start ? start + interval : n_steps;
+    T s[S];
+#pragma unroll
+    for (int i = 0; i < S; ++i)
+      s[i] = run.checkpoints[(int64_t(start / interval) * S + i) * cell.n_cells + cell.index];
+    {
+      Forcing<Model, T, 1> forcing(run, cell.basin, start, end - start);
+      cell.read_ahead(start);
+      for (int t = start; t < end - 1; ++t) {
+        forcing.read_ahead();
+        cell.move(t + 1);
+#pragma unroll
+        for (int i = 0; i < S; ++i) tape[((t - start) * S + i) * WARP] = s[i];
+        T q[Q];
+        typename Model::template Kept<T> kept;
+        Model::step(forcing.now, cell.p, s, q, kept);
+        forcing.advance();
+      }
+    }
+    // s is the state before the last step of the segment; the tape holds those before the others.
+    Forcing<Model, T, -1> forcing(run, cell.basin, end - 1, end - start);
+    cell.read_ahead(end - 1);
+    for (int t = end - 1; t >= start; --t) {
+      T s_before[S];
+#pragma unroll
+      for (int i = 0; i < S; ++i) s_before[i] = t > start ? tape[((t - 1 - start) * S + i) * WARP] : T(0);
+      const T d_streamflow_now = d_streamflow;
+      if (STREAMFLOW_ONLY && t > 0) d_streamflow = __ldg(d_row - run.d_fluxes.t_stride);
+      forcing.read_ahead();
+      cell.move(t > 0 ? t - 1 : 0);
+
+      T sT[S], q[Q], d_q[Q], d_f[F];
+#pragma unroll
+      for (int i = 0; i < S; ++i) sT[i] = s[i];
+#pragma unroll
+      for (int i = 0; i < Q; ++i) d_q[i] = 0;
+#pragma unroll
+      for (int i = 0; i < F; ++i) d_f[i] = 0;
+      typename Model::template Kept<T> kept;
+      Model::step(forcing.now, cell.p, sT, q, kept);
+      if constexpr (STREAMFLOW_ONLY) {
+        d_q[0] = run.each ? d_streamflow_now : cell.weight * d_streamflow_now;
+      } else {
+#pragma unroll
+        for (int i = 0; i < Q + S; ++i) {
+          if (run.slot[i] < 0) continue;
+          T d = __ldg(d_row + run.slot[i] * run.d_fluxes_stride);
+          if (!run.each) {
+            if (run.d_weights) d_weight = fma(d, i < Q ? q[i < Q ? i : 0] : sT[i < Q ? 0 : i - Q], d_weight);
+            d = cell.weight * d;
+          }
+          if (i < Q) d_q[i < Q ? i : 0] += d;
+          else d_s[i < Q ? 0 : i - Q] += d;
+        }
+      }
+      Model::step_adj(forcing.now, cell.p, s, kept, d_q, d_s, d_f, d_p);
+
+      if constexpr (FORCING) {
+#pragma unroll
+        for (int i = 0; i < F; ++i)
+          if (run.d_forcing[i]) {
+            const T sum = over_components(cell.used ? d_f[i] : T(0), run.width);
+            if (cell.first) run.d_forcing[i][t * cell.n_columns + cell.column] = sum;
+          }
+      }
+      if constexpr (MOVING) {  // a per-step parameter's gradient, then a clean start for the step before
+        int now = t;
+        hide(now);
+        const int64_t row = now * cell.n_cells + cell.index, row_of_sums = now * cell.n_columns + cell.column;
+#pragma unroll
+        for (int i = 0; i < P; ++i) {
+          if (!run.per_step[i]) continue;
+          if (run.d_parameter[i]) {
+            const T d = cell.d_given(d_p[i], i, t);
+            if (run.by_group[i]) {
+              const T sum = over_components(cell.used ? d : T(0), run.width);
+              if (cell.first) run.d_parameter[i][row_of_sums] = sum;
+            } else if (cell.used) {
+              run.d_parameter[i][row] = d;
+            }
+          }
+          d_p[i] = 0;
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < S; ++i) s[i] = s_before[i];
+      d_row -= run.d_fluxes.t_stride;
+      forcing.advance();
+    }
+  }
+
+  if (!cell.used) return;
+#pragma unroll
+  for (int i = 0; i < P; ++i)
+    if (run.d_parameter[i] && !run.per_step[i]) run.d_parameter[i][cell.index] = cell.d_given(d_p[i], i, 0);
+  if (run.d_initial_state)
+#pragma unroll
+    for (int i = 0; i < S; ++i) run.d_initial_state[i * cell.n_cells + cell.index] = d_s[i];
+  if (run.d_weights) run.d_weights[cell.index] = d_weight;
+}
+
+extern __shared__ double on_chip[];
+
+// Twelve blocks a multiprocessor leave 168 registers to a thread: HBV in float needs no more. In double it takes all 255
+// that there are.
+template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING, bool FORCING>
+__global__ void __launch_bounds__(WARP, sizeof(T) == 4 ? 12 : 8)
+    adjoint_kernel(const __grid_constant__ Run<T> run, int64_t n_blocks, int64_t tape_length) {
+  T* tape = run.tape ? run.tape + blockIdx.x * tape_length : reinterpret_cast<T*>(on_chip);
+  for (int64_t block = blockIdx.x; block < n_blocks; block += gridDim.x)
+    reverse<Model, T, STREAMFLOW_ONLY, MOVING, FORCING>(run, block, tape + threadIdx.x);
+}
+
+// The sums of x [rows, n, columns] over its middle axis, in order.
+template <class T>
+__global__ void sum_middle_kernel(const T* x, T* y, int64_t rows, int64_t n, int64_t columns) {
+  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= rows * columns) return;
+  x += i / columns * n * columns + i % columns;
+  T sum = 0;
+  for (int64_t k = 0; k < n; ++k) sum += x[k * columns];
+  y[i] = sum;
+}
+
+template <class T>
+cudaError_t sum_middle(const T* x, T* y, int64_t rows, int64_t n, int64_t columns, cudaStream_t stream) {
+  constexpr int THREADS = 256;
+  const int64_t blocks = (rows * columns + THREADS - 1) / THREADS;
+  return launch(sum_middle_kernel<T>, blocks, THREADS, 0, stream, x, y, rows, n, columns);
+}
+
+// A model's kernels, as core/cuda.h offers them.
+template <class Model, class T> struct Launch {
+  static Run<T> prepared(Run<T> run) {
+    static_assert(Model::Q + Model::S <= MAX_OUTPUTS, "Run::slot holds every flux and state");
+    for (run.width = 1; run.width < run.group_size;) run.width *= 2;
+    for (signed char& slot : run.slot) slot = -1;
+    for (int o = 0; o < run.n_outputs; ++o) run.slot[run.output[o]] = (signed char)o;
+    return run;
+  }
+  static int64_t n_blocks(const Run<T>& run) {
+    const int64_t columns = run.n_basins * run.n_groups, per_block = WARP / run.width;
+    return (columns + per_block - 1) / per_block;
+  }
+  static int64_t tape_length(const Run<T>& run) {  // of a block: the last step of a segment needs no place
+    const int64_t steps = (run.interval < run.n_steps ? run.interval : run.n_steps) - 1;
+    return steps * Model::S * WARP;
+  }
+  static int64_t tape_size(const Run<T>& run) {
+    const int64_t blocks = n_blocks(prepared(run)), length = tape_length(run);
+    if (length * int64_t(sizeof(T)) <= TAPE_BYTES) return 0;
+    return length * (blocks < MAX_TAPES ? blocks : MAX_TAPES);
+  }
+  static bool streamflow_only(const Run<T>& run) {
+    return run.n_outputs == 1 && run.output[0] == 0 && !run.d_weights;
+  }
+  static bool moving(const Run<T>& run) {
+    bool any = false;
+    for (int i = 0; i < Model::P; ++i) any |= run.per_step[i];
+    return any;
+  }
+
+  static cudaError_t forward(const Run<T>& given, cudaStream_t stream) {
+    const Run<T> run = prepared(given);
+    auto kernel = streamflow_only(run) ? (moving(run) ? forward_kernel<Model, T, true, true>
+                                                      : forward_kernel<Model, T, true, false>)
+                                       : (moving(run) ? forward_kernel<Model, T, false, true>
+                                                      : forward_kernel<Model, T, false, false>);
+    return launch(kernel, n_blocks(run), WARP, 0, stream, run);
+  }
+
+  template <bool STREAMFLOW_ONLY, bool FORCING> static auto adjoint_of(bool moving) {
+    return moving ? adjoint_kernel<Model, T, STREAMFLOW_ONLY, true, FORCING>
+                  : adjoint_kernel<Model, T, STREAMFLOW_ONLY, false, FORCING>;
+  }
+  static cudaError_t adjoint(const Run<T>& given, cudaStream_t stream) {
+    Run<T> run = prepared(given);
+    bool forcing = false;
+    for (int i = 0; i < Model::F; ++i) forcing |= run.d_forcing[i] != nullptr;
+    auto kernel = !streamflow_only(run) ? adjoint_of<false, true>(moving(run))
+                  : forcing             ? adjoint_of<true, true>(moving(run))
+                                        : adjoint_of<true, false>(moving(run));
+    int64_t blocks = n_blocks(run), shared = 0;
+    const int64_t all_blocks = blocks, length = tape_length(run);
+    if (tape_size(run)) {
+      if (!run.tape) return cudaErrorInvalidValue;
+      blocks = blocks < MAX_TAPES ? blocks : MAX_TAPES;
+    } else {
+      run.tape = nullptr;
+      shared = length * int64_t(sizeof(T));
+    }
+    return launch(kernel, blocks, WARP, shared, stream, run, all_blocks, length);
+  }
+};
+
+}  // namespace HS_ISA
+}  // namespace hs

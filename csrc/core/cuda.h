@@ -1,0 +1,42 @@
+// What the GPU's object files offer to the binding: plain functions that launch kernels on a stream. Nothing here
+// allocates or waits, so that every call can be captured in a CUDA graph.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "../routing/unit_hydrograph.h"
+#include "params.h"
+
+namespace hs {
+
+template <class T> struct CudaModel {
+  const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
+  cudaError_t (*forward)(const Run<T>&, cudaStream_t);
+  cudaError_t (*adjoint)(const Run<T>&, cudaStream_t);
+  int64_t (*tape_size)(const Run<T>&);  // values of memory that the adjoint needs; 0 where the chip's own suffices
+};
+
+template <class T> struct CudaKernels {
+  const CudaModel<T>* models;
+  int n_models;
+  cudaError_t (*convolve)(const Convolution<T>&, cudaStream_t);
+  // `parts` holds unit_hydrograph_scratch(n_steps, n_series) values.
+  cudaError_t (*adj_convolve)(const Convolution<T>&, T* parts, cudaStream_t);
+  cudaError_t (*sum_middle)(const T* from, T* into, int64_t rows, int64_t n, int64_t columns, cudaStream_t);
+};
+
+// One object file for each type of number: setup.py compiles kernels_cuda.cu twice.
+template <class T> const CudaKernels<T>& cuda_kernels();
+template <> const CudaKernels<float>& cuda_kernels<float>();
+template <> const CudaKernels<double>& cuda_kernels<double>();
+
+// The convolution's adjoint sums over chunks of steps, then over the chunks.
+constexpr int UNIT_HYDROGRAPH_CHUNK = 64;
+inline int64_t unit_hydrograph_chunks(int64_t n_steps) {
+  return (n_steps + UNIT_HYDROGRAPH_CHUNK - 1) / UNIT_HYDROGRAPH_CHUNK;
+}
+inline int64_t unit_hydrograph_scratch(int64_t n_steps, int64_t n_series) {
+  return unit_hydrograph_chunks(n_steps + UNIT_HYDROGRAPH_LENGTH - 1) * UNIT_HYDROGRAPH_LENGTH * n_series;
+}
+
+}  // namespace hs

@@ -1,0 +1,84 @@
+"""The CUDA extension as it was built: for which cards, linked to what; and what it says where something lacks."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from hybridsolve import _cpu
+
+try:
+    from hybridsolve import _cuda
+
+    why_not = None
+except ImportError as error:
+    why_not = f"hybridsolve._cuda was not built, or cannot be imported ({error})"
+    if not shutil.which("nvcc"):
+        why_not = "hybridsolve._cuda is built where nvcc is, and nvcc is not installed"
+built = pytest.mark.skipif(why_not is not None, reason=str(why_not))
+
+
+@built
+@pytest.mark.skipif("HYBRIDSOLVE_CUDA_ARCHS" in os.environ, reason="HYBRIDSOLVE_CUDA_ARCHS is set")
+def test_built_for_two_generations_and_for_later_ones():
+    assert _cuda.architectures() == ["sm_80", "sm_90", "compute_90"]
+
+
+@built
+def test_the_library_stands_alone():
+    ldd = shutil.which("ldd")
+    if not ldd:
+        pytest.skip("ldd is not installed")
+    needed = subprocess.run([ldd, _cuda.__file__], capture_output=True, text=True, check=True).stdout
+    assert not re.search("torch|c10|cudart|libcuda", needed)
+
+
+@built
+def test_the_models_are_those_of_the_cpu():
+    assert _cuda.models() == _cpu.models()
+
+
+@built
+def test_without_a_gpu_it_can_be_imported_and_says_so():
+    code = """if True:
+        import re
+        from hybridsolve import _cuda
+        try:
+            _cuda.check(0)
+        except RuntimeError as error:
+            assert re.match(r"backend 'cuda' (needs|was asked) .*; found .*: [^.]*\\.$", str(error)), error
+            print("refused")
+    """
+    hidden = dict(os.environ, CUDA_VISIBLE_DEVICES="")
+    done = subprocess.run([sys.executable, "-c", code], env=hidden, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "refused"), done.stderr
+
+
+@built
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_launch_without_a_gpu_is_an_error():
+    with pytest.raises(RuntimeError, match=r"^asking for the current GPU failed: .*check\(\) tells"):
+        _cuda.sum_middle(True, 0, 0, 1, 1, 1, 0, 0)
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="there is no setup.py beside the tests")
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"HYBRIDSOLVE_CUDA": "yes"}, "HYBRIDSOLVE_CUDA must be auto, 0 or 1; found 'yes': set it"),
+        (
+            {"HYBRIDSOLVE_CUDA": "1", "PATH": "", "CUDA_HOME": ""},
+            "HYBRIDSOLVE_CUDA=1 needs nvcc on PATH .*; found none: ",
+        ),
+    ],
+    ids=("unknown", "no-nvcc"),
+)
+def test_wishes_that_the_build_cannot_fulfil(settings, message):
+    setup = [sys.executable, "setup.py", "--quiet", "--version"]
+    done = subprocess.run(setup, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
+    assert done.returncode != 0 and re.search(message, done.stderr)

@@ -1,0 +1,92 @@
+"""The binding of the CUDA kernels where there is no GPU, by the stand-in for CUDA's header in tests/cuda_on_cpu.
+
+test_gpu.py holds the kernels' numbers against the oracle.
+"""
+
+import ctypes
+import re
+
+import pytest
+import torch
+from conftest import both_precisions, normal
+
+
+@pytest.fixture
+def cuda(cuda_on_cpu):
+    return cuda_on_cpu
+
+
+@both_precisions
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 300), (300, 33, 1)], ids=str)
+def test_sums_over_the_middle_axis_are_in_order(cuda, dtype, shape):
+    x = normal(*shape, dtype=dtype)
+    found = torch.full((shape[0], shape[2]), float("nan"), dtype=dtype)
+    cuda.sum_middle(dtype == torch.float64, x.data_ptr(), found.data_ptr(), *shape, 0, 0)
+    expected = torch.zeros_like(found)
+    for part in x.unbind(1):
+        expected += part
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, None),
+        ({"CAPABILITY": 80}, None),
+        ({"CAPABILITY": 120}, None),  # by the driver's translation
+        (
+            {"CAPABILITY": 75},
+            r"built for sm_80, sm_90, compute_90; GPU 0 has compute capability 7\.5: build .*ARCHS=75",
+        ),
+        ({"DRIVER": 0}, r"needs an NVIDIA driver for CUDA 13\.0 or newer; found none: install"),
+        ({"DRIVER": 12080}, r"needs an NVIDIA driver for CUDA 13\.0 or newer; found one for 12\.8: update"),
+        ({"GPUS": 0}, r"was asked for GPU 0; found 0: name"),
+    ],
+    ids=str,
+)
+def test_whether_a_card_can_run_it(cuda, monkeypatch, settings, message):
+    for name, value in settings.items():
+        monkeypatch.setenv(f"CUDA_ON_CPU_{name}", str(value))
+    if message is None:
+        return cuda.check(0)
+    with pytest.raises(RuntimeError, match=message) as error:
+        cuda.check(0)
+    assert re.search(r"\. ", str(error.value)) is None  # one sentence
+
+
+def test_calls_that_cannot_be_served(cuda):
+    with pytest.raises(RuntimeError, match="choosing GPU 3 failed: invalid argument; .*check"):
+        cuda.sum_middle(True, 0, 0, 1, 0, 1, 3, 0)
+    a = cuda.Arguments()
+    a.model, a.sizes, a.group_size, a.interval = "hbv10", [500, 1, 1], 1, 500
+    with pytest.raises(ValueError, match=f"needs a tape of {499 * 5 * 32} values; found none: allocate"):
+        cuda.adjoint(a, 0, 0)
+    for field, value, message in (
+        ("model", "hbv", "model 'hbv' has no CUDA kernel"),
+        ("group_size", 33, "group_size must be 1 to 32; found 33"),
+        ("sizes", [1 << 31, 1, 1], r"fewer than 2\^31 steps; found 2147483648: cut"),
+        ("outputs", [2, 0, 2], "asked for once; found number 2 twice"),
+    ):
+        b = cuda.Arguments()
+        for name in ("model", "sizes", "group_size", "interval"):
+            setattr(b, name, getattr(a, name))
+        setattr(b, field, value)
+        with pytest.raises(ValueError, match=message):
+            cuda.forward(b, 0, 0)
+
+
+def test_the_models_are_those_of_the_cpu(cuda):
+    from hybridsolve import _cpu
+
+    assert cuda.models() == _cpu.models()
+    assert cuda.architectures() == ["sm_80", "sm_90", "compute_90"]
+
+
+def test_device_is_left_as_it_was(cuda, monkeypatch):
+    """Also where a launch fails."""
+    monkeypatch.setenv("CUDA_ON_CPU_GPUS", "2")
+    x, y = normal(2, 3, 4), torch.empty(2, 4, dtype=torch.float64)
+    cuda.sum_middle(True, x.data_ptr(), y.data_ptr(), 2, 3, 4, 1, 0)
+    with pytest.raises(RuntimeError, match="launching the CUDA kernel 'sum' failed: invalid argument"):
+        cuda.sum_middle(True, x.data_ptr(), y.data_ptr(), 0, 3, 4, 1, 0)
+    assert ctypes.CDLL(cuda.__file__).cuda_on_cpu_device() == 0
