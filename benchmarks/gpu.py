@@ -82,7 +82,7 @@ class Card:
         return dict(
             date=datetime.now().isoformat(timespec="minutes"),
             device=torch.cuda.get_device_name() if on_card else platform.processor() or "cpu",
-            driver=torch.cuda.driver_version() if hasattr(torch.cuda, "driver_version") and on_card else "",
+            driver=torch._C._cuda_getDriverVersion() if on_card else "",
             torch=torch.__version__,
             triton=triton.__version__,
         )
@@ -218,6 +218,29 @@ def measure(card: Card, backend: str, case: Case, ceilings: dict) -> dict:
     return row(backend, case, times) | dict(floor_s=least, share_of_floor=f"{least / median:.3f}", bound=bound)
 
 
+def routing(card: Card, backend: str, n_steps: int, n_series: int, ceilings: dict) -> list[dict]:
+    """The unit hydrograph: inflow read and outflow written; for the gradient the cotangent and the inflow too."""
+    series = [torch.rand(n_steps, n_series), 2.9 * torch.rand(n_series), 6 * torch.rand(n_series)]
+    leaves = [x.to(card.device).requires_grad_() for x in series]
+    cotangent = torch.rand(n_steps, n_series, device=card.device)
+
+    def forward():
+        with torch.no_grad():
+            hs.unit_hydrograph(*leaves, backend=backend)
+
+    def both():
+        torch.autograd.grad(hs.unit_hydrograph(*leaves, backend=backend), leaves, cotangent)
+
+    rows = []
+    for mode, work, moved in ((FORWARD, forward, 8), (BOTH, both, 20)):
+        times = card.seconds(work)
+        least = moved * n_steps * n_series / ceilings["copy_bytes_per_s"]
+        found = row(backend, Case("unit_hydrograph", n_series, 1, n_steps, mode), times)
+        share = f"{least / statistics.median(times):.3f}"
+        rows.append(found | dict(floor_s=least, share_of_floor=share, bound="memory"))
+    return rows
+
+
 def row(backend: str, case: Case, times: list[float], note: str = "") -> dict:
     median = statistics.median(times)
     return {k: getattr(case, k) for k in ("model", "B", "C", "T", "dtype", "mode")} | dict(
@@ -275,6 +298,20 @@ def synthetic(card: Card, backend: str, case: Case, window: int = 100) -> dict:
     return row(backend, case, [seconds], f"synthetic forcing, windows of {window} steps")
 
 
+def winners(rows: list[dict]) -> list[str]:
+    """Which backend was fastest, case by case: what `backends.DEFAULT` should say."""
+    cases: dict[tuple, list[dict]] = {}
+    for r in rows:
+        if "share_of_floor" in r:
+            cases.setdefault(tuple(r[k] for k in ("model", "B", "C", "T", "mode")), []).append(r)
+    lines = []
+    for case, found in cases.items():
+        found.sort(key=lambda r: r["median_s"])
+        ahead = f", {found[1]['median_s'] / found[0]['median_s']:.2f} times {found[1]['backend']}" if found[1:] else ""
+        lines.append(f"{' '.join(map(str, case))}: {found[0]['backend']}{ahead}")
+    return lines
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--csv", help="where to write (default: benchmarks/results/gpu-<date>.csv)")
@@ -296,13 +333,16 @@ def main(argv: list[str] | None = None) -> None:
 
     def keep(found: dict) -> None:
         rows.append(common | found)
-        show = "backend B C T mode median_s million_cell_steps_per_s share_of_floor bound note".split()
+        show = "backend model B C T mode median_s million_cell_steps_per_s share_of_floor bound note".split()
         print(" | ".join(str(found.get(k, "")) for k in show), flush=True)
 
     for size in sizes:
         for mode in (FORWARD, BOTH):
             for backend in names:  # one after another: a ratio compares neighbours in time
                 keep(measure(card, backend, Case("hbv10", *size, mode), ceilings))
+    for backend in names:
+        for found in routing(card, backend, *((30, 50) if options.rehearse else (365, 500_000)), ceilings):
+            keep(found)
     keep(eager(card, Case("hbv10", *sizes[min(1, len(sizes) - 1)], BOTH)))
     for backend in names:
         keep(
@@ -315,6 +355,8 @@ def main(argv: list[str] | None = None) -> None:
                 card, backend, Case("hbv10", *((50, 1, 150) if options.rehearse else (3_000_000, 1, 14_600)), FORWARD)
             )
         )
+    for best in winners(rows):
+        print(best)
     print(f"wrote {len(rows)} rows to {record.write(rows, 'gpu', options.csv, COLUMNS)}")
 
 

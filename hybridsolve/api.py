@@ -1,7 +1,9 @@
 """simulate(): check names, shapes, types and devices; choose the backend; call the operator; name the outputs.
 
-The way of a run: `simulate` here -> `ops.run` (autograd) -> `backends.forward` (allocates) -> csrc/core/drive.h (the
-time loop) -> csrc/models/<model>.h (one step); and back: `ops._RunAdjoint` -> `backends.adjoint` -> the same two files.
+The way of a run: `simulate` here -> `ops.run` (autograd) -> `backends.forward` (allocates) -> `compiled.Cpu.forward` ->
+csrc/core/drive.h (the time loop) -> csrc/models/<model>.h (one step); and back: `ops._RunAdjoint` ->
+`backends.adjoint` -> the same files. On a GPU it is `triton_kernels/launch.py` -> drive.py -> <model>.py there, or
+`compiled.Cuda` -> csrc/core/cuda.cuh -> the CPU's own csrc/models/<model>.h.
 """
 
 from __future__ import annotations
@@ -69,8 +71,8 @@ def simulate(
     raw : bool
         Take every parameter as a network puts it out, and scale ``sigmoid(x)`` to the parameter's bounds inside the
         kernel: the numbers of ``model.parameters_from_unit(sigmoid(x))`` to rounding, without the scaled copies.
-    backend : {"auto", "cpu", "triton", "reference"}
-        "auto": the CPU's kernels for CPU tensors, Triton's for CUDA tensors.
+    backend : {"auto", "cpu", "triton", "cuda", "reference"}
+        "auto": "cpu" for CPU tensors, "triton" for CUDA tensors.
 
     Returns
     -------
@@ -88,7 +90,8 @@ def simulate(
     Notes
     -----
     The same input gives the same bits for any number of threads (torch's), checkpoint interval, split into basins or
-    chain of windows.
+    chain of windows. On a GPU nobody waits for the run to end: a value out of bounds is raised by the next call of this
+    package or by `synchronize`, and until then the outputs of its cell are NaN.
     """
     if isinstance(model, str):
         model = models.get(model)

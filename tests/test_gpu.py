@@ -292,3 +292,26 @@ def test_more_blocks_than_tapes(gpu):
         for k in (5, 21)
     )
     assert_same_bits(in_memory, on_chip)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="no GPU here: CUDA graphs need one")
+def test_inside_a_cuda_graph(gpu):
+    x = on_device(random_inputs(VARIANTS[0].values[0], T=20, B=9, C=4, dtype=torch.float32))
+    leaves = {n: v.requires_grad_() for n, v in x.tensors().items() if n.startswith("parameters")}
+
+    def work():
+        flow = x.with_tensors(leaves).simulate(backend=gpu).fluxes["streamflow"]
+        return flow.detach(), *torch.autograd.grad(flow.square().sum(), list(leaves.values()))
+
+    work()  # compiles, loads and allocates what a capture forbids
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = work()
+    with torch.no_grad():
+        for p in leaves.values():
+            p.copy_(0.9 * p + 0.1 * p.flip(0))  # stays within the bounds
+    expected = work()
+    graph.replay()
+    torch.cuda.synchronize()
+    for found, wanted in zip(captured, expected, strict=True):
+        assert torch.equal(found, wanted)

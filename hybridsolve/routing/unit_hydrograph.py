@@ -40,7 +40,7 @@ def unit_hydrograph(
     return_memory : bool
         Also return the memory after the last step, from which the next window continues: a run cut into windows
         gives the same bits as the whole.
-    backend : {"auto", "cpu", "triton"}
+    backend : {"auto", "cpu", "triton", "cuda", "reference"}
         As for `simulate`.
 
     Returns
@@ -72,7 +72,11 @@ def unit_hydrograph(
         raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
     if memory is None:
         memory = q.new_zeros(LENGTH - 1, n_basins)
-    routed = ops.unit_hydrograph(backends.choose(backend, q.device), q, a, b, memory)
+    backend = backends.choose(backend, q.device)
+    if backend == "reference":
+        routed = reference_unit_hydrograph(q, a, b, memory)
+    else:
+        routed = ops.unit_hydrograph(backend, q, a, b, memory)
     if not return_memory:
         return routed
     return routed, torch.cat([memory, q[-(LENGTH - 1) :]])[-(LENGTH - 1) :]

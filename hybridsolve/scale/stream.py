@@ -20,6 +20,8 @@ from ..problem import Problem
 from ..spec import ModelSpec
 
 FILLS_A_CARD = 2**17  # cells: fewer leave multiprocessors without work, and then windows of time are the better cut
+PIECE = 2**31  # bytes: enough for copying at full speed, few enough that the first and the last are soon copied
+SHORTEST = 64  # steps that a window should have
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def plan(
     Returns
     -------
     Plan
-        Whole series of as many basins as fit where those fill the card, else windows of time of as many as fill it.
+        For a gradient whole series of as many basins as fit, else windows of time of as many basins as fit; if those
+        do not fill the card, windows short enough that as many fit as do.
 
     Raises
     ------
@@ -123,7 +126,13 @@ def plan(
         return high
 
     wanted = min(n_basins, -(-FILLS_A_CARD // n_components))
-    basins, steps = most(1, n_basins, lambda n: size(n, n_steps) <= memory), n_steps
+    if gradient:  # windows would be run twice, once for the states between them
+        basins, steps = most(1, n_basins, lambda n: size(n, n_steps) <= memory), n_steps
+    else:  # rows of all basins lie together in memory
+        shortest = min(n_steps, SHORTEST)
+        basins = most(1, n_basins, lambda n: size(n, shortest) <= memory)
+        largest = min(memory, max(PIECE, size(basins, shortest)))
+        steps = max(shortest, most(1, n_steps, lambda n: size(basins, n) <= largest))
     if basins < wanted:
         basins, steps = wanted, most(1, n_steps, lambda n: size(wanted, n) <= memory)
         if steps < 1:
@@ -360,7 +369,9 @@ class _Card:
 
     @staticmethod
     def pinned(x: Tensor) -> Tensor:
-        return x if x.is_pinned() and x.is_contiguous() else x.contiguous().pin_memory()
+        if x.is_pinned() and x.is_contiguous():
+            return x
+        return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x)
 
     def arrived(self, brought):
         here, event = brought

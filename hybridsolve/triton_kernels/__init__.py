@@ -1,1 +1,1 @@
-"""The GPU kernels in Triton: math.py, one step of each model, drive.py (the time loop), launch.py (the call)."""
+"""The GPU kernels in Triton: math.py, the step of each model, drive.py (the time loop), launch.py (the call)."""

@@ -1,6 +1,8 @@
-"""The call into the Triton kernels: what compiled.py is to the compiled extension, with the same functions."""
+"""The call into the Triton kernels: the functions that the classes of compiled.py have, for Triton."""
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 import triton
@@ -20,9 +22,10 @@ ROUTED = 8  # steps of the unit hydrograph that a program takes, one register fo
 PROGRAMS = 4096  # that work at a time on an adjoint, each with a tape of its own
 
 
-def start(kernel, grid, *args, **kwargs) -> None:
-    """Every launch of this package goes through here."""
-    kernel[grid](*args, **kwargs, **OPTIONS)
+def start(kernel, grid, device: torch.device, *args, **kwargs) -> None:
+    """Every launch of this package goes through here: Triton launches on torch's current device."""
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        kernel[grid](*args, **kwargs, **OPTIONS)
 
 
 def interpreted() -> bool:
@@ -97,6 +100,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
     start(
         drive.forward,
         (_blocks(run),),
+        run.state.device,
         step=STEPS[run.kernel].step,
         initial_state=run.state,
         fluxes=fluxes,
@@ -117,6 +121,7 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
     start(
         drive.adjoint,
         (n_programs,),
+        d_state.device,
         step=model.step,
         step_adj=model.step_adj,
         tape=d_state.new_empty(n_programs * run.interval * d_state.shape[0] * WARP),
@@ -142,16 +147,16 @@ def unit_hydrograph(inputs, results, d_outflow=None) -> None:
     tile = dict(STEPS=ROUTED, SERIES=WARP)
     if d_outflow is None:
         grid = (triton.cdiv(n_series, WARP), triton.cdiv(n_steps, ROUTED))
-        start(route.forward, grid, inflow, a, b, memory, results[0], n_steps, n_series, **tile)
+        start(route.forward, grid, inflow.device, inflow, a, b, memory, results[0], n_steps, n_series, **tile)
         return
     d_inflow, d_a, d_b, d_memory = results
     n_chunks = triton.cdiv(n_steps + memory.shape[0], ROUTED)
     grid = (triton.cdiv(n_series, WARP), n_chunks)
     parts = inflow.new_empty(n_chunks, memory.shape[0] + 1, n_series)
-    start(route.adjoint, grid, *inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile)
-    start(route.adjoint_ordinates, grid[:1], a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP)
+    start(route.adjoint, grid, inflow.device, *inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile)
+    start(route.adjoint_ordinates, grid[:1], inflow.device, a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP)
 
 
 def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
     """Sum x, seen as [rows, n, columns], over n in order."""
-    start(drive.sum_middle, (triton.cdiv(rows * columns, WARP),), x, out, rows, n, columns, BLOCK=WARP)
+    start(drive.sum_middle, (triton.cdiv(rows * columns, WARP),), x.device, x, out, rows, n, columns, BLOCK=WARP)

@@ -1,4 +1,4 @@
-"""Compile the Triton kernels ahead of time, without a GPU: `python -m hybridsolve.triton_kernels.compile [--full]`.
+"""Compile the Triton kernels ahead of time, without a GPU: `python -m benchmarks.ahead_of_time [--full]`.
 
 Prints for every kernel, target and precision the registers, the bytes spilled and the shared memory. Fails where a
 float32 kernel computes in float64, or spills on sm_80 or sm_90; other spills are only listed. The kernels come through
@@ -17,6 +17,13 @@ from dataclasses import dataclass
 from unittest import mock
 
 import torch
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+
+from hybridsolve import backends
+from hybridsolve.problem import spec_of
+from hybridsolve.triton_kernels import launch
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 NO_SPILLS = ("sm_80", "sm_90")
@@ -44,8 +51,6 @@ class _Driver:
     """Stands in for a card: Triton asks it what to compile for."""
 
     def __init__(self, target: str):
-        from triton.backends.compiler import GPUTarget
-
         self.target = (
             GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
         )
@@ -65,8 +70,6 @@ def _resources(kernel, target: str) -> tuple[int | None, int | None]:
     if target.startswith("gfx"):
         found = {n: re.search(rf"\.{n}:\s+(\d+)", kernel.asm["amdgcn"]) for n in ("vgpr_count", "vgpr_spill_count")}
         return tuple(int(m[1]) if m else None for m in found.values())
-    from triton import knobs
-
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -84,10 +87,6 @@ def compile_all(models: list[str], targets: list[str], precisions: list[torch.dt
     models : list of str
         Kernels of csrc/models.def, or "unit_hydrograph".
     """
-    import triton
-
-    from . import launch
-
     if launch.interpreted():
         raise RuntimeError(
             "TRITON_INTERPRET is set, and then Triton compiles nothing; expected it unset: unset TRITON_INTERPRET."
@@ -95,7 +94,7 @@ def compile_all(models: list[str], targets: list[str], precisions: list[torch.dt
     for model, target, dtype in itertools.product(models, targets, precisions):
         found = []
 
-        def compile_only(kernel, grid, *args, _found=found, **kwargs):
+        def compile_only(kernel, grid, device, *args, _found=found, **kwargs):
             _found.append((kernel.__name__, kernel.warmup(*args, grid=grid, **kwargs, **launch.OPTIONS)))
 
         driver = _Driver(target)
@@ -117,9 +116,6 @@ def _text(kernel) -> str:
 
 def _launch_everything(model: str, dtype: torch.dtype) -> None:
     """The launches of typical runs: streamflow alone, static and per-step parameters, everything at once."""
-    from .. import backends
-    from ..problem import spec_of
-
     meta = dict(dtype=dtype, device="meta")
     if model == "unit_hydrograph":
         series = [torch.empty(shape, **meta) for shape in ((40, 50), (50,), (50,), (14, 50))]
@@ -150,10 +146,8 @@ def _launch_everything(model: str, dtype: torch.dtype) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Compile, print the table, and return 1 if a kernel breaks what the module promises."""
-    from .launch import STEPS
-
-    every = [*STEPS, "unit_hydrograph"]
-    parser = argparse.ArgumentParser(prog="python -m hybridsolve.triton_kernels.compile", description=__doc__)
+    every = [*launch.STEPS, "unit_hydrograph"]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ahead_of_time", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=every, default=every)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["sm_90"])
     parser.add_argument("--precisions", nargs="+", choices=("float32", "float64"), default=["float32"])

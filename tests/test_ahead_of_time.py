@@ -1,10 +1,11 @@
-"""The Triton kernels compiled ahead of time: a slice of `python -m hybridsolve.triton_kernels.compile`."""
+"""The Triton kernels compiled ahead of time: a slice of `python -m benchmarks.ahead_of_time`."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 import hybridsolve as hs
 
@@ -13,9 +14,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 def compiled(*options, env=None):
     """Exit status, rows of the table, and what was said on stderr."""
-    command = [sys.executable, "-m", "hybridsolve.triton_kernels.compile", *options]
+    command = [sys.executable, "-m", "benchmarks.ahead_of_time", *options]
     environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"} | (env or {})
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     header, *rows = [line.split(" | ") for line in done.stdout.splitlines()]
     return done.returncode, [dict(zip(header, row, strict=True)) for row in rows], done.stderr
 
@@ -44,9 +45,10 @@ def test_one_model_for_every_target_in_both_precisions():
 
 def test_the_interpreter_is_refused():
     done = subprocess.run(
-        [sys.executable, "-m", "hybridsolve.triton_kernels.compile"],
+        [sys.executable, "-m", "benchmarks.ahead_of_time"],
         capture_output=True,
         text=True,
+        cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1"},
     )
     assert done.returncode and "TRITON_INTERPRET is set" in done.stderr
