@@ -8,6 +8,7 @@ HYBRIDSOLVE_CUDA_ARCHS  compute capabilities to build for, "80,90"; newer cards 
 
 import os
 import platform
+import re
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,9 @@ def find_nvcc():
     if wish not in ("auto", "0", "1"):
         raise SetupError(f"HYBRIDSOLVE_CUDA must be auto, 0 or 1; found '{wish}': set it to one of these or unset it.")
     home = os.environ.get("CUDA_HOME")
-    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None) or shutil.which("nvcc")
+    nvcc = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
+    if wish != "0" and home and not nvcc:
+        raise SetupError(f"CUDA_HOME must have bin/nvcc; found none in '{home}': correct or unset it.")
     if wish == "1" and not nvcc:
         raise SetupError(
             "HYBRIDSOLVE_CUDA=1 needs nvcc on PATH or in CUDA_HOME/bin; found none: "
@@ -45,14 +48,23 @@ def find_nvcc():
 def cuda_architectures():
     """What to build for, as nvcc names it: machine code of every capability, and of the last what drivers translate."""
     wish = os.environ.get("HYBRIDSOLVE_CUDA_ARCHS") or "80,90"
-    numbers = wish.replace(" ", "").split(",")
-    if not all(n.isdigit() for n in numbers):
+    numbers = list(dict.fromkeys(wish.replace(" ", "").split(",")))
+    if not all(re.fullmatch("[1-9][0-9]{1,2}", n) for n in numbers):
         raise SetupError(f"HYBRIDSOLVE_CUDA_ARCHS must be numbers such as 80,90; found '{wish}': correct or unset it.")
     return [*(f"sm_{n}" for n in numbers), f"compute_{numbers[-1]}"]
 
 
 class BuildKernels(build_ext):
     """Compiles the kernels once per instruction set or type of number, in parallel, and links them to the binding."""
+
+    def run(self):
+        super().run()
+        if not any(ext.name.endswith("._cuda") for ext in self.extensions):
+            # Nor may an earlier build's be installed as if it were this one's.
+            here = [Path("hybridsolve")] if self.inplace or self.editable_mode else []
+            for folder in (Path(self.build_lib, "hybridsolve"), *here):
+                for old in folder.glob("_cuda.*"):
+                    old.unlink()
 
     def build_extension(self, ext):
         if ext.name.endswith("._cuda"):
@@ -80,11 +92,14 @@ class BuildKernels(build_ext):
         """All by nvcc, which knows where its own headers and runtime lie."""
         library, folder = Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp, "cuda")
         newest = max(Path(source).stat().st_mtime for source in [__file__, *ext.depends])
-        if not self.force and library.exists() and library.stat().st_mtime > newest:
+        nvcc, architectures = find_nvcc(), cuda_architectures()
+        stamp = folder / f"{'-'.join(architectures)}.built"
+        if not self.force and stamp.exists() and library.exists() and library.stat().st_mtime > newest:
             return
         for path in (folder, library.parent):
             path.mkdir(parents=True, exist_ok=True)
-        nvcc, architectures = find_nvcc(), cuda_architectures()
+        for old in folder.glob("*.built"):
+            old.unlink()
         codes = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in architectures]
         includes = [f"-I{path}" for path in dict.fromkeys([*ext.include_dirs, *self.include_dirs])]
 
@@ -102,6 +117,7 @@ class BuildKernels(build_ext):
         binding = str(folder / "bind.o")
         self.spawn([nvcc, "-c", *ext.sources, "-o", binding, f"-std=c++{ext.cxx_std}", *CUDA_FLAGS, *includes, names])
         self.spawn([nvcc, "-shared", "-cudart=static", *objects, binding, "-o", str(library)])
+        stamp.touch()
 
     def accepts(self, flags):
         with tempfile.TemporaryDirectory() as folder:
@@ -124,4 +140,5 @@ cpu = Pybind11Extension(
     extra_link_args=["-pthread"],
 )
 cuda = Pybind11Extension("hybridsolve._cuda", ["csrc/bind_cuda.cpp"], cxx_std=17, depends=depends)
+cuda_architectures()  # what cannot be built for is said though nothing be built
 setup(ext_modules=[cpu, cuda] if find_nvcc() else [cpu], cmdclass={"build_ext": BuildKernels})

@@ -26,6 +26,7 @@ from hybridsolve.problem import spec_of
 from hybridsolve.triton_kernels import launch
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+PRECISIONS = ("float32", "float64")
 NO_SPILLS = ("sm_80", "sm_90")
 COLUMNS = "kernel model target precision registers spilled shared".split()
 
@@ -87,10 +88,6 @@ def compile_all(models: list[str], targets: list[str], precisions: list[torch.dt
     models : list of str
         Kernels of csrc/models.def, or "unit_hydrograph".
     """
-    if launch.interpreted():
-        raise RuntimeError(
-            "TRITON_INTERPRET is set, and then Triton compiles nothing; expected it unset: unset TRITON_INTERPRET."
-        )
     for model, target, dtype in itertools.product(models, targets, precisions):
         found = []
 
@@ -149,12 +146,14 @@ def main(argv: list[str] | None = None) -> int:
     every = [*launch.STEPS, "unit_hydrograph"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ahead_of_time", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=every, default=every)
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["sm_90"])
-    parser.add_argument("--precisions", nargs="+", choices=("float32", "float64"), default=["float32"])
-    parser.add_argument("--full", action="store_true", help="every target in both precisions")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, help="default: sm_90, or with --full all")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: float32, or with --full both")
+    parser.add_argument("--full", action="store_true", help="every target in both precisions, where none are named")
     options = parser.parse_args(argv)
-    targets = TARGETS if options.full else options.targets
-    precisions = ["float32", "float64"] if options.full else options.precisions
+    if launch.interpreted():
+        parser.error("TRITON_INTERPRET is set, and then Triton compiles nothing; unset it.")
+    targets = options.targets or (TARGETS if options.full else TARGETS[1:2])
+    precisions = options.precisions or (PRECISIONS if options.full else PRECISIONS[:1])
     print(" | ".join(COLUMNS))
     broken = []
     for found in compile_all(options.models, targets, [getattr(torch, p) for p in precisions]):

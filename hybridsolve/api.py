@@ -8,13 +8,15 @@ csrc/core/drive.h (the time loop) -> csrc/models/<model>.h (one step); and back:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from . import backends, models, ops, reference
+from . import backends, faults, models, ops, reference
+from .problem import Problem, dense
 from .spec import INITIAL_STATE, ModelSpec
 
 
@@ -93,13 +95,15 @@ def simulate(
     chain of windows. On a GPU nobody waits for the run to end: a value out of bounds is raised by the next call of this
     package or by `synchronize`, and until then the outputs of its cell are NaN.
     """
-    if isinstance(model, str):
-        model = models.get(model)
-    x = check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval)
+    model = models.get(model)
+    x = check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw)
     forcing, parameters, state, sizes, outputs, each = x.forcing, x.parameters, x.state, x.sizes, x.outputs, x.each
-    interval = x.interval
-    backend = backends.choose(backend, state.device)
+    interval, kernel = x.interval, model.kernel_name(x.parameters)
+    backend = backends.choose(backend, state.device, kernel)
     if backend == "reference":
+        faults.look(
+            Problem(kernel, [*forcing.values()], [*parameters.values()], state, weights, sizes, outputs, each, 0, raw)
+        )
         if raw:
             parameters = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in parameters.items()})
         series, final = reference.run(model, forcing, parameters, state, weights, sizes, outputs, each)
@@ -108,7 +112,7 @@ def simulate(
             interval = 0  # no gradient can be asked for: keep no checkpoints
         series, final = ops.run(
             backend,
-            model.kernel_name(parameters),
+            kernel,
             list(forcing.values()),
             list(parameters.values()),
             state,
@@ -137,8 +141,12 @@ class Checked:
     interval: int
 
 
-def check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval) -> Checked:
+def check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw) -> Checked:
     """Raise unless names, shapes, types and devices fit; values are looked at by the kernels."""
+    forcing, parameters = _mapping(forcing, "forcing"), _mapping(parameters, "parameters")
+    given_state = {} if initial_state is None else _mapping(initial_state, "initial_state")
+    if not isinstance(raw, bool):
+        raise ValueError(f"raw must be True or False; found {raw!r}: say whether the parameters come unscaled.")
     outputs = _output_names(model, fluxes)
     if components not in ("mean", "each"):
         raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
@@ -151,7 +159,6 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
     rows = model.present_parameters(parameters)
     _refuse_unknown(parameters, [v.name for v in rows], "parameters", model)
     parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
-    given_state = dict(initial_state or {})
     _refuse_unknown(given_state, model.state_names, "initial_state", model)
 
     sizes = _sizes(model, forcing, parameters, given_state, weights)
@@ -167,6 +174,8 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
 
 
 def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
+    if isinstance(fluxes, Tensor) or not isinstance(fluxes, str | Sequence | Set):
+        raise ValueError(f"fluxes must be names of series; found {type(fluxes).__name__}: pass a tuple of names.")
     names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
     if not names:
         raise ValueError(f"fluxes is empty; expected at least one of {', '.join(model.output_names)}.")
@@ -180,16 +189,19 @@ def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
     return names
 
 
+def _mapping(x, what: str) -> dict:
+    if isinstance(x, Run):
+        raise ValueError(f"{what} must map names to tensors; found a Run: pass its final_state.")
+    if not isinstance(x, Mapping):
+        raise ValueError(f"{what} must map names to tensors; found {type(x).__name__}: pass a dict.")
+    return dict(x)
+
+
 def _named(mapping, name: str, what: str) -> Tensor:
     if name not in mapping:
-        raise ValueError(f"{what} lacks '{name}'; expected it beside {', '.join(mapping) or 'nothing'}: add it.")
-    return _tensor(mapping[name], f"{what} '{name}'")
-
-
-def _tensor(x, what: str) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: convert it with torch.as_tensor().")
-    return x
+        there = ", ".join(map(str, mapping)) or "nothing"
+        raise ValueError(f"{what} lacks '{name}'; expected it beside {there}: add it.")
+    return dense(mapping[name], f"{what} '{name}'")
 
 
 def _refuse_unknown(mapping, known, what: str, model: ModelSpec) -> None:
@@ -206,7 +218,7 @@ def _sizes(model, forcing, parameters, state, weights) -> list[int]:
     every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
     every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
     every += [(f"initial_state '{n}'", _named(state, n, "initial_state"), "bc") for n in state]
-    every += [("weights", _tensor(weights, "weights"), "bc")] if weights is not None else []
+    every += [("weights", dense(weights, "weights"), "bc")] if weights is not None else []
     letters = {"t": "T", "b": "B", "c": "C"}
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}
@@ -249,6 +261,7 @@ def _sizes(model, forcing, parameters, state, weights) -> list[int]:
 def _interval(interval: int | None, n_steps: int) -> int:
     if interval is None:
         return backends.check_interval(n_steps)
-    if not isinstance(interval, int) or interval < 1:
+    whole = hasattr(interval, "__index__") and not isinstance(interval, bool | Tensor)
+    if not whole or operator.index(interval) < 1:
         raise ValueError(f"checkpoint_interval must be a whole number of steps, 1 or more; found {interval!r}.")
-    return min(interval, n_steps)
+    return min(operator.index(interval), n_steps)

@@ -50,8 +50,13 @@ def describe() -> dict[str, str]:
 
 
 @torch.compiler.assume_constant_result  # under torch.compile it is asked once, while the graph is made
-def choose(backend: str, device: torch.device) -> str:
+def choose(backend: str, device: torch.device, kernel: str | None = None) -> str:
     """The backend to run on: the one named, or for "auto" the default for the tensors' device.
+
+    Parameters
+    ----------
+    kernel : str, optional
+        The time loop that it is to have.
 
     Raises
     ------
@@ -66,8 +71,8 @@ def choose(backend: str, device: torch.device) -> str:
         return backend
     if device.type not in DEFAULT:
         raise ValueError(
-            f"backend '{backend}' runs on CPU or CUDA tensors; found tensors on {device}: "
-            "move them with .to(), or ask for backend='reference'."
+            f"backend '{backend}' runs on CPU or CUDA tensors; found tensors on {device}: make them there, or move "
+            "them with .to()."
         )
     name = DEFAULT[device.type] if backend == "auto" else backend
     engine = _engine(name)
@@ -77,6 +82,11 @@ def choose(backend: str, device: torch.device) -> str:
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
         )
     engine.check(device)
+    if kernel is not None and kernel not in engine.kernels():
+        raise RuntimeError(
+            f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve after "
+            "adding it, or ask for backend='reference'."
+        )
     return name
 
 
@@ -117,26 +127,35 @@ def _sum_to(engine, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return x
 
 
-def _fits(function):
-    """Says of memory that is not there how large the run was and how it would fit."""
-    at = list(inspect.signature(function).parameters).index("sizes")
+def _fits(run: str, remedy: str):
+    """Says of memory that is not there how large the run was, and how it would fit."""
 
-    @functools.wraps(function)
-    def or_says(*args):
-        try:
-            return function(*args)
-        except torch.OutOfMemoryError as error:
-            n_steps, n_basins, n_components = args[at]
-            raise torch.OutOfMemoryError(
-                f"a run of {n_steps} steps x {n_basins} basins x {n_components} components does not fit into the free "
-                "memory of the card: leave the inputs in host memory and call hybridsolve.scale.simulate(), which cuts "
-                "the run into pieces that fit, or ask for fewer outputs."
-            ) from error
+    def decorate(function):
+        signature = inspect.signature(function)
 
-    return or_says
+        @functools.wraps(function)
+        def or_says(*args):
+            try:
+                return function(*args)
+            except torch.OutOfMemoryError as error:
+                size = run.format(**signature.bind(*args).arguments)
+                raise torch.OutOfMemoryError(
+                    f"{size} does not fit into the free memory of the card: {remedy}."
+                ) from error
+
+        return or_says
+
+    return decorate
 
 
-@_fits
+_time_loop_fits = _fits(
+    "a run of {sizes[0]} steps x {sizes[1]} basins x {sizes[2]} components",
+    "leave the inputs in host memory and call hybridsolve.scale.simulate(), which cuts the run into pieces that fit, "
+    "or ask for fewer outputs",
+)
+
+
+@_time_loop_fits
 def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
     """Run the model; see `ops.run` for the arguments.
 
@@ -161,7 +180,7 @@ def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs
     return fluxes, final_state, checkpoints
 
 
-@_fits
+@_time_loop_fits
 def adjoint(
     backend,
     kernel,
@@ -219,6 +238,7 @@ def adjoint(
     return [*d_forcing, *d_parameters, d_state if needs[-2] else new(0), d_weights]
 
 
+@_fits("the unit hydrograph of {inflow.shape[0]} steps x {inflow.shape[1]} series", "route fewer series at a time")
 def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
     """Route `[T, N]` series by their unit hydrographs after a memory `[14, N]`; with a cotangent, the adjoint of it.
 

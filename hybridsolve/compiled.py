@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from functools import cache
 from types import ModuleType
 
@@ -118,6 +119,11 @@ class Cpu:
         extension("cpu")
 
     @staticmethod
+    def kernels() -> Iterable[str]:
+        """The time loops there are."""
+        return extension("cpu").models()
+
+    @staticmethod
     def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
         """How many components the kernel runs behind one another in a lane (see csrc/core/drive.h).
 
@@ -167,6 +173,10 @@ class Cuda:
     @staticmethod
     def check(device: torch.device) -> None:
         extension("cuda").check(device.index or 0)
+
+    @staticmethod
+    def kernels() -> Iterable[str]:
+        return extension("cuda").models()
 
     @staticmethod
     def group_size(n_components: int, n_basins: int, reduced: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import weakref
 
 import torch
@@ -38,14 +39,22 @@ def explain(fault: int, run: Problem) -> str | None:
                     f"parameter '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
                     f"{_place(place, axes(p))}: clip it, or scale it with model.parameters_from_unit()."
                 )
-    for v, f, bounds in zip(run.spec.forcings, run.forcing, run.forcing_bounds, strict=True):
-        if (found := _first_outside(f, *bounds)) is not None:
-            place, value = found
-            return (
-                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit} without gaps; found {value:g} "
-                f"at {_place(place, 'tb')}: fill, correct or leave out that basin or period."
-            )
+    if fault & FORCING:
+        for v, f, bounds in zip(run.spec.forcings, run.forcing, run.forcing_bounds, strict=True):
+            if (found := _first_outside(f, *bounds)) is not None:
+                place, value = found
+                return (
+                    f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit} without gaps; found {value:g} "
+                    f"at {_place(place, 'tb')}: fill, correct or leave out that basin or period."
+                )
     return None
+
+
+def look(run: Problem) -> None:
+    """Raise what is out of bounds, for a backend without kernels; inside torch.func nobody can look at a value."""
+    if torch._C._functorch.maybe_current_level() is None and not torch.compiler.is_compiling():
+        if said := explain(FORCING | PARAMETER | STATE | WEIGHTS, run):
+            raise ValueError(said)
 
 
 def _first_outside(x: torch.Tensor, lower: float, upper: float):
@@ -64,6 +73,7 @@ def _place(place: tuple[int, ...], names: str) -> str:
 # --- On a GPU, where nobody waits for a kernel's answer ------------------------------------------------------------
 
 NEVER = 1 << 62  # as in triton_kernels/drive.py
+BLOCK = 256  # runs that memory is allocated for at a time
 KINDS = ("forcing", "parameter", "initial_state", "weights")  # in the order of the bits above
 
 
@@ -71,14 +81,16 @@ class Watch:
     """A run on a GPU, whose faults are raised at the next synchronisation: by `raise_pending`, which every call asks.
 
     The kernel writes into `places`, memory of the host that the card sees, the least step * B * C + cell of each kind
-    of fault. The inputs are held weakly, so that a run does not keep alive what its caller has let go.
+    of fault; of the initial state, store * B * C + cell. The inputs are held weakly, so that a run does not keep alive
+    what its caller has let go.
     """
 
     def __init__(self, run: Problem):
         raise_pending()
         self.device = run.state.device
         self.places = _take_places(self.device).fill_(NEVER)
-        self.run = dataclasses.replace(run, forcing=[], parameters=[], weights=None, checkpoints=run.state[:0])
+        nothing = torch.empty(0, dtype=run.state.dtype)
+        self.run = dataclasses.replace(run, forcing=[], parameters=[], state=nothing, weights=None, checkpoints=nothing)
         given = {"forcing": run.forcing, "parameters": run.parameters, "weights": run.weights}
         self.inputs = {name: _weakly(x) for name, x in given.items()}
         self.done = None  # an event; None where there is none to wait for
@@ -101,14 +113,21 @@ class Watch:
         if not found:
             return None
         self.places.fill_(NEVER)
+        _, n_basins, n_components = self.run.sizes
+        step, cell = divmod(places[found[-1]], n_basins * n_components)
+        basin, component = divmod(cell, n_components)
+        kind = KINDS[found[-1]]
+        if kind == "initial_state":
+            return (
+                f"initial_state '{self.run.spec.state_names[step]}' must be 0 mm or more; found another value at basin "
+                f"{basin}, component {component}: start from a state that a run has given, or leave it out."
+            )
         inputs = {name: _strongly(x) for name, x in self.inputs.items()}
         if all(x is not GONE for x in inputs.values()):
             if said := explain(1 << found[-1], dataclasses.replace(self.run, **inputs)):
                 return said
-        step, cell = divmod(places[found[-1]], self.run.sizes[1] * self.run.sizes[2])
-        basin, component = divmod(cell, self.run.sizes[2])
         return (
-            f"a {KINDS[found[-1]]} of an earlier run of {self.run.kernel} was out of bounds at step {step}, "
+            f"a {kind} of an earlier run of {self.run.kernel} was out of bounds at step {step}, "
             f"basin {basin}, component {component}, and its tensors are gone or changed: call "
             "hybridsolve.synchronize() right after that run to be told which."
         )
@@ -131,44 +150,63 @@ def _strongly(x):
     return GONE if value is None and isinstance(x, weakref.ref) else value
 
 
+_lock = threading.RLock()  # of the three below: torch may run forward passes again in threads of its own
 _pending: list[Watch] = []
 _captured: list[Watch] = []
 _free: dict[torch.device, list[torch.Tensor]] = {}
 
 
 def _take_places(device: torch.device) -> torch.Tensor:
-    if not _free.get(device):
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    with _lock:
+        free = _free.setdefault(device, [])
+        if len(free) < BLOCK and not capturing:
+            # Not of inference mode even inside it: written to by runs that are not.
+            with torch.inference_mode(False):
+                shape = (BLOCK, len(KINDS))
+                block = torch.full(shape, NEVER, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda")
+                free += block.unbind(0)
+        if not free:
             raise RuntimeError(
-                "a CUDA graph cannot begin with the first run of hybridsolve, which allocates memory that a capture "
-                "forbids; run once before the capture."
+                "a captured run found no memory to report faults into, which the capture of a CUDA graph cannot "
+                f"allocate: run once outside before it, and capture at most {BLOCK} runs at a time."
             )
-        block = torch.full((256, len(KINDS)), NEVER, dtype=torch.int64, pin_memory=device.type == "cuda")
-        _free[device] = list(block.unbind(0))
-    return _free[device].pop()
+        return free.pop()
 
 
 def raise_pending(wait: bool = False) -> None:
-    """Raise the first fault of the runs that have ended, or with `wait` of all."""
+    """Raise the first fault of the runs that have ended, or with `wait` of all; later ones stay to be raised."""
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return  # nothing may be asked of the card now
-    faults = [watch.fault() for watch in _captured]
-    while _pending and (_pending[0].done is None or wait or _pending[0].done.query()):
-        watch = _pending.pop(0)
-        if watch.done is not None:
-            watch.done.synchronize()
-        faults.append(watch.fault())
-        _free[watch.device].append(watch.places)
-    for fault in faults:
-        if fault:
-            raise ValueError(fault)
+    with _lock:
+        for watch in _captured:
+            if fault := watch.fault():
+                raise ValueError(fault)
+        while _pending and (_pending[0].done is None or wait or _pending[0].done.query()):
+            watch = _pending.pop(0)
+            if watch.done is not None:
+                watch.done.synchronize()
+            fault = watch.fault()
+            _free[watch.device].append(watch.places)
+            if fault:
+                raise ValueError(fault)
+
+
+def forget() -> None:
+    """Wait for all runs on GPUs, and say nothing of what was wrong with them: somebody else will."""
+    while True:
+        try:
+            return synchronize()
+        except ValueError:
+            continue
 
 
 def synchronize() -> None:
     """Wait for all runs on GPUs, and raise what was wrong with any of them.
 
     A GPU computes while Python goes on: a value out of bounds shows when the run that met it has ended, and is raised
-    by the next call of this package, or by this function. Until then the outputs of that cell are NaN.
+    by the next call of this package, or by this function; of several runs one at each call. Until then the outputs of
+    that cell are NaN.
 
     Raises
     ------
@@ -176,5 +214,6 @@ def synchronize() -> None:
         As `simulate` does on the CPU: one sentence that names the input, the place, the value and the remedy.
     """
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
+        for device in {w.device for w in (*_pending, *_captured) if w.device.type == "cuda"}:
+            torch.cuda.synchronize(device)
     raise_pending(wait=True)

@@ -22,7 +22,8 @@ _SECOND = (
 )
 
 
-def _refuse(*_):
+def refuse(*_):
+    """The formula of every adjoint's own derivative."""
     raise NotImplementedError(_SECOND)
 
 
@@ -261,7 +262,7 @@ class _RunAdjoint(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         pass
 
-    backward = staticmethod(_refuse)
+    backward = staticmethod(refuse)
 
 
 _RUNS = [_of_arity(_Run, 10 + n) for n in range(40)]
@@ -277,7 +278,7 @@ def _op_backward(ctx, d_fluxes, d_final_state, _):
 
 
 torch.library.register_autograd(_RUN, _op_backward, setup_context=_run_setup, lib=_library)
-torch.library.register_autograd(_RUN_ADJOINT, _refuse, lib=_library)
+torch.library.register_autograd(_RUN_ADJOINT, refuse, lib=_library)
 
 
 def run(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw=False):
@@ -357,11 +358,11 @@ class _RouteAdjoint(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         pass
 
-    backward = staticmethod(_refuse)
+    backward = staticmethod(refuse)
 
 
 torch.library.register_autograd(_ROUTE, _Route.backward, setup_context=_Route.setup_context, lib=_library)
-torch.library.register_autograd(_ROUTE_ADJOINT, _refuse, lib=_library)
+torch.library.register_autograd(_ROUTE_ADJOINT, refuse, lib=_library)
 
 
 def unit_hydrograph(backend: str, inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:

@@ -19,6 +19,16 @@ def spec_of(kernel: str) -> ModelSpec:
     return next(m for m in models.MODELS.values() if kernel == m.name or kernel.startswith(m.name + "_"))
 
 
+def dense(x, what: str) -> Tensor:
+    """The tensor itself; raise if it is none, or not laid out with strides."""
+    if not isinstance(x, Tensor):
+        how = "torch.as_tensor(x.values)" if hasattr(x, "values") else "torch.as_tensor(x)"
+        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: convert it with {how}.")
+    if x.layout != torch.strided:
+        raise ValueError(f"{what} must be dense; found {x.layout}: convert it with .to_dense().")
+    return x
+
+
 def axes(x: Tensor) -> str:
     """The axes of a parameter."""
     return "bc" if x.dim() == 2 else "tbc"
@@ -63,8 +73,8 @@ class Problem:
     each: bool
     interval: int
     raw: bool
-    group: int
-    checkpoints: Tensor
+    group: int = 1
+    checkpoints: Tensor | None = None
 
     @cached_property
     def spec(self) -> ModelSpec:

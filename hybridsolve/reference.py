@@ -44,6 +44,6 @@ def run(model: ModelSpec, forcing, parameters, state, weights, sizes, outputs, e
     fluxes = torch.stack(series, dim=1)
     if not each:
         if weights is None:
-            weights = torch.full((1, 1), 1.0 / n_components, dtype=fluxes.dtype)
+            weights = torch.full((1, 1), 1.0 / n_components, dtype=fluxes.dtype, device=fluxes.device)
         fluxes = (fluxes * weights).sum(-1)
     return fluxes, torch.stack([s[name] for name in model.state_names])

@@ -1,11 +1,13 @@
 """Nothing wrong is taken in silence: one sentence names the argument, the expected, the found, the remedy."""
 
+import dataclasses
 import re
 import sys
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import VARIANTS, both_precisions, every_variant, random_inputs
 
 import hybridsolve as hs
@@ -137,6 +139,16 @@ MISFITS = {
         lambda v: v.numpy(),
         r"initial_state 'sm' must be a torch tensor; found ndarray",
     ),
+    "sparse": (
+        "forcing tmean",
+        lambda v: v.to_sparse(),
+        r"forcing 'tmean' must be dense; found torch.sparse_coo: convert it with .to_dense\(\)",
+    ),
+    "xarray": (
+        "forcing tmean",
+        lambda v: xr.DataArray(v.numpy()),
+        r"must be a torch tensor; found DataArray: convert it with torch.as_tensor\(x.values\)",
+    ),
     "numpy weights": ("weights", lambda v: v.numpy(), r"weights must be a torch tensor; found ndarray"),
 }
 
@@ -179,12 +191,70 @@ OPTIONS = [
     (dict(checkpoint_interval=0), r"checkpoint_interval must be a whole number of steps, 1 or more; found 0"),
     (dict(checkpoint_interval=-3), r"checkpoint_interval .* found -3"),
     (dict(checkpoint_interval=2.0), r"checkpoint_interval .* found 2.0"),
+    (dict(checkpoint_interval=True), r"checkpoint_interval .* found True"),
+    (dict(fluxes=None), r"fluxes must be names of series; found NoneType: pass a tuple"),
+    (dict(fluxes=5), r"fluxes must be names of series; found int"),
+    (dict(raw=1), r"raw must be True or False; found 1"),
 ]
 
 
 @pytest.mark.parametrize("options, match", OPTIONS, ids=lambda v: str(v)[:30])
 def test_options(options, match):
     refused(match, inputs(), **options)
+
+
+@pytest.mark.parametrize("kind", ("forcing", "parameters", "initial_state"))
+@pytest.mark.parametrize("value", (5, [1, 2], torch.ones(3)), ids=lambda v: type(v).__name__)
+def test_what_maps_no_names(kind, value):
+    x = inputs()
+    setattr(x, kind, value)
+    refused(rf"{kind} must map names to tensors; found {type(value).__name__}: pass a dict", x)
+
+
+def test_a_run_in_place_of_its_final_state():
+    x = inputs()
+    x.initial_state = x.simulate()
+    refused("initial_state must map names to tensors; found a Run: pass its final_state", x)
+
+
+def test_numpy_whole_numbers_are_whole_numbers():
+    inputs().simulate(checkpoint_interval=np.int64(3))
+
+
+@pytest.mark.parametrize("name", ("forcing prcp", "parameters fc", "initial_state sm", "forcing pet"))
+def test_the_reference_looks_at_values_too(name):
+    x = put(inputs(), name, (1, 1), -7e6)
+    refused(f"{name.split()[1]}' must .* found -7e\\+06 at", x, backend="reference")
+
+
+def test_a_model_that_nobody_has_registered():
+    x = inputs()
+    x.model = dataclasses.replace(x.model, title="mine")
+    refused("this ModelSpec is not the one that models.MODELS has as 'hbv11p'; put it there first", x)
+    x.model = dataclasses.replace(x.model, name="mine")
+    refused("unknown model <model mine: .*>; expected one of hbv10, hbv11p", x)
+    x.model = 5
+    refused("unknown model 5; expected one of", x)
+
+
+def test_a_model_without_kernels(monkeypatch):
+    x = inputs()
+    x.model = dataclasses.replace(x.model, name="mine")
+    monkeypatch.setitem(hs.models.MODELS, "mine", x.model)
+    refused("backend 'cpu' has no kernel 'mine', only hbv10.*; rebuild", x, RuntimeError)
+    assert x.simulate(backend="reference").fluxes["streamflow"].isfinite().all()
+
+
+def test_unit_hydrograph_of_what_is_no_tensor():
+    q, a = torch.rand(5, 3), torch.rand(3)
+    for given, match in (
+        ((q.numpy(), a, a), r"q must be a torch tensor; found ndarray: convert it with torch.as_tensor\(x\)"),
+        ((q, 2.0, a), "a must be a torch tensor; found float"),
+        ((q, a, a.to_sparse()), r"b must be dense; found torch.sparse_coo: convert it with .to_dense\(\)"),
+    ):
+        with pytest.raises(ValueError, match=match) as caught:
+            hs.unit_hydrograph(*given)
+        assert one_sentence(str(caught.value))
 
 
 def test_weights_with_each_component():
@@ -206,7 +276,7 @@ def test_unknown_model():
 def test_tensors_of_another_device():
     x = inputs()
     refused(
-        r"backend 'auto' runs on CPU or CUDA tensors; found tensors on meta: move them with .to\(\)",
+        r"runs on CPU or CUDA tensors; found tensors on meta: make them there, or move them with .to\(\)",
         x.map(lambda _, v: v.to("meta")),
     )
 

@@ -75,8 +75,10 @@ def test_a_launch_without_a_gpu_is_an_error():
             {"HYBRIDSOLVE_CUDA": "1", "PATH": "", "CUDA_HOME": ""},
             "HYBRIDSOLVE_CUDA=1 needs nvcc on PATH .*; found none: ",
         ),
+        ({"CUDA_HOME": "/nowhere"}, "CUDA_HOME must have bin/nvcc; found none in '/nowhere': correct or unset it"),
+        ({"HYBRIDSOLVE_CUDA": "0", "HYBRIDSOLVE_CUDA_ARCHS": "9.0"}, "HYBRIDSOLVE_CUDA_ARCHS must be .*; found '9.0'"),
     ],
-    ids=("unknown", "no-nvcc"),
+    ids=("unknown", "no-nvcc", "no-nvcc-at-home", "architectures"),
 )
 def test_wishes_that_the_build_cannot_fulfil(settings, message):
     setup = [sys.executable, "setup.py", "--quiet", "--version"]

@@ -184,12 +184,45 @@ def test_unit_hydrograph(gpu, T, N):
     assert_close(found, both_ways(reference_unit_hydrograph, "cpu"), 1e-10)
 
 
+def test_a_nan_of_the_unit_hydrograph_stays_a_nan(gpu):
+    values = {"q": 9 * uniform(20, 3), "a": uniform(3), "b": uniform(3), "memory": uniform(14, 3)}
+    for name in values:
+        x = {n: v.clone().to(DEVICE) for n, v in values.items()}
+        x[name].view(-1)[-1] = NAN
+        out = hs.unit_hydrograph(**x, backend=gpu)
+        assert out[:, -1].isnan().any() and out[:, :-1].isfinite().all()
+
+
+def test_of_two_bad_runs_each_is_said(gpu, monkeypatch):
+    """A fault that is raised hides no other, and one met in inference mode is raised outside of it too."""
+    variant = (hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names)
+    good, runs = on_device(random_inputs(variant, T=4, B=2, C=2)), []
+    with monkeypatch.context() as quiet:
+        quiet.setattr(hs.faults, "raise_pending", lambda wait=False: None)
+        for name in ("prcp", "tmean"):
+            forcing = good.tensors()[f"forcing {name}"].clone()
+            forcing[1, 1] = -500
+            runs.append(good.with_tensors({f"forcing {name}": forcing}))
+            with torch.inference_mode(name == "prcp"):
+                runs[-1].simulate(backend=gpu)
+    for name in ("prcp", "tmean"):
+        with pytest.raises(ValueError, match=f"forcing '{name}' must lie in .* found -500 at step 1, basin 1"):
+            hs.synchronize()
+    good.simulate(backend=gpu)
+    hs.synchronize()
+
+
 BAD = [
     ("forcing prcp", (3, 2), NAN, r"forcing 'prcp' must lie in .*; found nan at step 3, basin 2: fill"),
     ("forcing tmean", (4, 0), 300.0, r"forcing 'tmean' must lie in .*; found 300 at step 4, basin 0: fill"),
     ("parameters fc", (1, 1), 5000.0, r"parameter 'fc' must lie in .*; found 5000 at basin 1, component 1: clip"),
     ("parameters beta", (2, 1, 0), NAN, r"parameter 'beta' must .*; found nan at step 2, basin 1, component 0: clip"),
-    ("initial_state sm", (2, 1), -1.0, r"initial_state 'sm' must be 0 mm or more; found -1 at basin 2, component 1"),
+    (
+        "initial_state sm",
+        (2, 1),
+        -1.0,
+        r"initial_state 'sm' must be 0 mm or more; found another value at basin 2, component 1",
+    ),
     ("weights", (2, 1), NAN, r"weights must be finite; found nan at basin 2, component 1"),
 ]
 
@@ -200,8 +233,9 @@ def test_bad_values_are_named_at_the_next_synchronisation(gpu, name, place, valu
     x = random_inputs(variant, T=6, B=3, C=2, weights=True, per_step=("beta",))
     tensor = x.tensors()[name].clone()
     tensor[place] = value
+    bad = on_device(x.with_tensors({name: tensor}))  # kept until it is asked what was wrong with it
     with pytest.raises(ValueError, match=match):
-        on_device(x.with_tensors({name: tensor})).simulate(backend=gpu)
+        bad.simulate(backend=gpu)
         hs.synchronize()
     on_device(x).simulate(backend=gpu)  # and then it is over
     hs.synchronize()
@@ -214,6 +248,7 @@ def test_a_bad_value_leaves_no_number_behind(gpu, monkeypatch):
     x.forcing["tmean"][3, 1] = 200
     monkeypatch.setattr(hs.faults.Watch, "fault", lambda watch: None)
     bad = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
+    hs.synchronize()
     for name, v in good.items():
         where = torch.zeros_like(v, dtype=torch.bool)
         where[(slice(3, None), 1) if name in x.model.output_names else 1] = True

@@ -22,3 +22,9 @@ def test_the_rehearsal_writes_every_kind_of_row(tmp_path):
     assert sum("streamed" in r["note"] for r in rows) == sum("synthetic" in r["note"] for r in rows) == 1
     timed = [r for r in rows if not r["note"]]
     assert len(timed) == 6 and all(float(r["floor_s"]) > 0 and float(r["median_s"]) > 0 for r in timed)
+
+
+def test_where_it_cannot_write_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = rehearse("--rehearse", "--csv", str(tmp_path / "file" / "gpu.csv"))
+    assert done.returncode != 0 and "agrees" not in done.stdout

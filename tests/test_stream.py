@@ -100,12 +100,48 @@ def test_the_plan_keeps_to_the_memory_and_says_what_it_is():
         scale.plan((10, 10, 4), gradient=True, memory=10, **about)
 
 
+def test_what_is_asked_of_a_plan_is_looked_at():
+    about = dict(n_forcings=3, n_states=5, n_static=12, n_per_step=0, n_outputs=1, each=False, gradient=False)
+    for wrong, match in (
+        (dict(memory=1e9), "memory must be a whole number, none below 0; found 1000000000.0"),
+        (dict(itemsize=0), "itemsize must .*; found 0"),
+        (dict(n_states=-1), "n_states must .*; found -1"),
+        (dict(sizes=(10, 0, 4)), "B must .*; found 0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            scale.plan(**dict(sizes=(10, 10, 4), itemsize=4, memory=10**6) | about | wrong)
+
+
+def test_a_second_derivative_is_refused():
+    x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2)
+    fc = x.parameters["fc"].requires_grad_()
+    flow = scale.simulate(x.model, x.forcing, x.parameters, device="cpu", memory=10**6).fluxes["streamflow"]
+    (d_fc,) = torch.autograd.grad(flow.square().sum(), fc, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives of hybridsolve are not implemented"):
+        d_fc.sum().backward()
+
+
+def test_memory_that_is_not_there(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names))
+    monkeypatch.setattr(hs.compiled.Cpu, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError, match="no room for a run in .* pieces of .*: call with memory="):
+        scale.simulate(x.model, x.forcing, x.parameters, device="cpu", memory=10**6)
+
+
 def test_bad_input_is_said():
     x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names))
     with pytest.raises(ValueError, match="forcing lacks 'pet'"):
         scale.simulate(x.model, {n: x.forcing[n] for n in ("prcp", "tmean")}, x.parameters, device="cpu", memory=10**6)
     with pytest.raises(ValueError, match="the free memory of cpu is not known; say with memory="):
         scale.simulate(x.model, x.forcing, x.parameters, device="cpu")
+    for device in ("meta", "mps", "gpu", 3.5):
+        with pytest.raises(ValueError, match=f"device must be 'cuda', .* or 'cpu'; found {device!r}"):
+            scale.simulate(x.model, x.forcing, x.parameters, device=device, memory=10**6)
+    with pytest.raises(ValueError, match="memory must be a whole number, none below 0; found '1G'"):
+        scale.simulate(x.model, x.forcing, x.parameters, device="cpu", memory="1G")
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="torch finds no GPU; run on the CPU with device='cpu'"):
             scale.simulate(x.model, x.forcing, x.parameters)

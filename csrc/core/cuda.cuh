@@ -189,16 +189,16 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
   const int n_steps = int(run.n_steps);
 
   T s[S];
-  bool state_good = true;
+  int bad_state = S;  // the first store out of bounds; S: none
 #pragma unroll
   for (int i = 0; i < S; ++i) {
     s[i] = run.initial_state[i * cell.n_cells + cell.index];
-    state_good = state_good && within(s[i], 0, 1e30);
+    if (bad_state == S && !within(s[i], 0, 1e30)) bad_state = i;
   }
   const bool weight_good = within(cell.weight, -1e30, 1e30);
   // The step of the first fault; n_steps: none.
   int bad_forcing = n_steps, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
-  bool good = state_good && weight_good && bad_parameter == n_steps;
+  bool good = bad_state == S && weight_good && bad_parameter == n_steps;
 
   const int64_t row = run.each ? cell.n_cells : cell.n_columns;
   const bool writes = run.each ? cell.used : cell.first;
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
   if (!run.faults) return;
   note(run.faults, cell.used && bad_forcing < n_steps, bad_forcing * cell.n_cells + cell.index);
   note(run.faults + 1, cell.used && bad_parameter < n_steps, bad_parameter * cell.n_cells + cell.index);
-  note(run.faults + 2, cell.used && !state_good, cell.index);
+  note(run.faults + 2, cell.used && bad_state < S, bad_state * cell.n_cells + cell.index);
   note(run.faults + 3, cell.used && !weight_good, cell.index);
 }
 

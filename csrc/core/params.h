@@ -55,7 +55,8 @@ template <class T> struct Run {
   T* d_weights;             // [B, C]
 
   // On a GPU alone, where arrays over cells are [.., B, C] and not [.., C, B], and nobody waits for a kernel's answer.
-  int64_t* faults;  // [4], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds
+  int64_t* faults;  // [4], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds;
+                    // of the initial state t is the store
   T* tape;          // memory for the states of a segment, where they do not fit on the chip
   int width;        // lanes that a group of components takes: a power of two, so that it stays inside a warp
   signed char slot[MAX_OUTPUTS];  // the inverse of output: the place of a flux or state among the outputs, or -1

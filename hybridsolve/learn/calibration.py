@@ -122,7 +122,7 @@ def calibrate(
         If an argument, a unit, a period or a value of the data does not fit; or if basins cannot be fitted and
         `skip_unusable` is not set.
     """
-    model = models.get(model) if isinstance(model, str) else model
+    model = models.get(model)
     if method not in METHODS:
         raise ValueError(f"unknown method '{method}'; expected {' or '.join(METHODS)}.")
     if loss not in losses.names(per_series=True):

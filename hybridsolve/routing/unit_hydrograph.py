@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import backends, ops
+from ..problem import dense
 
 LENGTH = 15  # ordinates
 
@@ -16,8 +17,8 @@ LENGTH = 15  # ordinates
 def reference_unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None) -> Tensor:
     """The oracle: what `unit_hydrograph` computes, in plain torch (equations in csrc/routing/unit_hydrograph.h)."""
     zero = torch.zeros_like(a)
-    shape = torch.where(a >= 0, a, zero) + 0.1
-    scale = torch.where(b >= 0, b, zero) + 0.5
+    shape = torch.where(a < 0, zero, a) + 0.1
+    scale = torch.where(b < 0, zero, b) + 0.5
     t = torch.arange(LENGTH, dtype=a.dtype, device=a.device)[:, None] + 0.5
     ordinates = torch.softmax((shape - 1) * t.log() - t / scale, dim=0)
     inflow = torch.cat([q.new_zeros(LENGTH - 1, q.shape[1]) if memory is None else memory, q])
@@ -53,6 +54,7 @@ def unit_hydrograph(
     ValueError
         If a shape or dtype does not fit.
     """
+    dense(q, "q")
     if q.dim() != 2 or q.shape[0] == 0 or q.shape[1] == 0:
         raise ValueError(
             f"q must be [T, B] with at least one step and one basin; found {list(q.shape)}: reshape it, time first."
@@ -62,6 +64,7 @@ def unit_hydrograph(
     if memory is not None:
         expected["memory"] = (memory, (LENGTH - 1, n_basins))
     for name, (x, shape) in expected.items():
+        dense(x, name)
         if tuple(x.shape) != shape:
             raise ValueError(f"{name} must be {list(shape)} for q {list(q.shape)}; found {list(x.shape)}: reshape it.")
         if x.dtype != q.dtype or x.device != q.device:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import api, backends, faults, models
+from .. import api, backends, faults, models, ops
 from ..problem import Problem
 from ..spec import ModelSpec
 
@@ -54,6 +54,16 @@ class StreamedRun(api.Run):
     """A `Run` in host memory, and the plan it was made by."""
 
     plan: Plan
+
+
+def _device(given) -> torch.device:
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in backends.DEFAULT:
+        raise ValueError(f"device must be 'cuda', 'cuda:<number>' or 'cpu'; found {given!r}: name one of these.")
+    return device
 
 
 def free_memory(device: torch.device) -> int:
@@ -105,6 +115,11 @@ def plan(
     ValueError
         If not even one step of one basin fits.
     """
+    whole = dict(n_forcings=n_forcings, n_states=n_states, n_static=n_static, n_per_step=n_per_step)
+    whole |= dict(n_outputs=n_outputs, itemsize=itemsize, memory=memory)
+    for name, number in (*zip("TBC", sizes, strict=True), *whole.items()):
+        if isinstance(number, bool) or not isinstance(number, int) or number < (name in "TBC" or name == "itemsize"):
+            raise ValueError(f"{name} must be a whole number, none below 0; found {number!r}: correct it.")
     n_steps, n_basins, n_components = sizes
     series = n_outputs * (n_components if each else 1)
     moving = n_forcings + n_per_step * n_components
@@ -185,8 +200,8 @@ def simulate(
     RuntimeError
         Inside the capture of a CUDA graph, since the host takes part.
     """
-    model = models.get(model) if isinstance(model, str) else model
-    device = torch.device(device)
+    model = models.get(model)
+    device = _device(device)
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise RuntimeError("torch finds no GPU; run on the CPU with device='cpu', or install a GPU build of torch.")
@@ -194,7 +209,9 @@ def simulate(
             raise RuntimeError(
                 "a streamed run cannot be captured in a CUDA graph; capture hybridsolve.simulate instead."
             )
-    checked = api.check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval)
+    checked = api.check(
+        model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw
+    )
     like = next(iter(checked.forcing.values()))
     if like.device.type != "cpu":
         raise ValueError(f"a streamed run takes tensors in host memory; found them on {like.device}: move with .cpu().")
@@ -230,17 +247,29 @@ class _Streamed(torch.autograd.Function):
     def forward(ctx, stream, *tensors):
         ctx.stream = stream
         ctx.save_for_backward(*tensors)
+        faults.synchronize()  # what an earlier run has left is not this one's
         try:
-            return stream.forward([x.detach() for x in tensors])
+            return stream.or_says(stream.forward, [x.detach() for x in tensors])
         except ValueError as error:
+            faults.forget()  # the pieces on their way may have met as much
             # A piece counts basins and steps from its own first; the whole says where a bad value really is.
             raise ValueError(stream.explain(tensors) or str(error)) from None
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, d_series, d_final):
-        tensors = [x.detach() for x in ctx.saved_tensors]
-        return None, *ctx.stream.backward(tensors, ctx.needs_input_grad[1:], d_series, d_final)
+        return None, *_StreamedAdjoint.apply(
+            ctx.stream, ctx.needs_input_grad[1:], d_series, d_final, *ctx.saved_tensors
+        )
+
+
+class _StreamedAdjoint(torch.autograd.Function):
+    """Once more is refused."""
+
+    @staticmethod
+    def forward(ctx, stream, needs, d_series, d_final, *tensors):
+        return tuple(stream.or_says(stream.backward, [x.detach() for x in tensors], needs, d_series, d_final))
+
+    backward = staticmethod(ops.refuse)
 
 
 class _Stream:
@@ -269,8 +298,6 @@ class _Stream:
             each=self.options["components"] == "each",
             interval=0,
             raw=self.options["raw"],
-            group=1,
-            checkpoints=tensors[self.state_at][:0],
         )
         return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, whole)
 
@@ -281,6 +308,16 @@ class _Stream:
         state = dict(zip(self.model.state_names, state.unbind(0), strict=True))
         run = api.simulate(self.model, forcing, parameters, initial_state=state, weights=weights, **self.options)
         return torch.stack(list(run.fluxes.values())), torch.stack(list(run.final_state.values()))
+
+    def or_says(self, work, *args):
+        """Do it, and say of memory that is not there how to ask for less."""
+        try:
+            return work(*args)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"{self.device} has no room for a run in {self.plan}: call with memory= and fewer bytes, or free some "
+                "there."
+            ) from error
 
     def forward(self, tensors):
         n_steps, n_basins, n_components = self.plan.sizes
@@ -296,6 +333,7 @@ class _Stream:
             here = card.arrived(ahead)
             state = here[self.state_at] if t.start == 0 else state
             out, state = self.run(here, state)
+            card.settle()
             if i + 1 < len(pieces):
                 ahead = self.bring(card, tensors, *pieces[i + 1])
             card.send(out, series[:, t, b])
@@ -306,25 +344,22 @@ class _Stream:
 
     def backward(self, tensors, needs, d_series, d_final):
         gradients = [torch.zeros_like(x) if need else None for x, need in zip(tensors, needs, strict=True)]
+        wanted = [k for k, need in enumerate(needs) if need or k == self.state_at]
         card = _Card(self.device)
         for b, windows in self.plan.pieces():
             # The state before each window, then the windows from the last, each run again with its gradient.
-            states = [card.arrived(self.bring(card, tensors, b, windows[0]))[self.state_at]]
-            with torch.no_grad():
-                for t in windows[:-1]:
-                    states.append(self.run(card.arrived(self.bring(card, tensors, b, t)), states[-1])[1])
+            states = self.states_before(card, tensors, b, windows)
             d_state = card.arrived(card.bring([d_final[:, b]]))[0]
-            ahead = self.bring(card, [*tensors, d_series], b, windows[-1])
+            ahead = self.bring(card, [*tensors, d_series], b, windows[-1], states[-1])
             for i in reversed(range(len(windows))):
                 *here, d_out = card.arrived(ahead)
-                here[self.state_at] = states.pop()
-                wanted = [k for k, need in enumerate(needs) if need or k == self.state_at]
                 leaves = [x.requires_grad_(k in wanted) for k, x in enumerate(here)]
                 with torch.enable_grad():
                     outputs = self.run(leaves, leaves[self.state_at])
                 found = torch.autograd.grad(outputs, [leaves[k] for k in wanted], (d_out, d_state))
+                card.settle()
                 if i:
-                    ahead = self.bring(card, [*tensors, d_series], b, windows[i - 1])
+                    ahead = self.bring(card, [*tensors, d_series], b, windows[i - 1], states[i - 1])
                 for k, g in zip(wanted, found, strict=True):
                     if k == self.state_at:
                         d_state = g
@@ -335,6 +370,20 @@ class _Stream:
         card.finish()
         return gradients
 
+    def states_before(self, card, tensors, b, windows):
+        """The state before each window, in host memory."""
+        first = tensors[self.state_at][:, b]
+        states = [first, *(torch.empty_like(first) for _ in windows[1:])]
+        state = None
+        with torch.no_grad():
+            for t, target in zip(windows, states[1:], strict=False):
+                here = card.arrived(self.bring(card, tensors, b, t))
+                _, state = self.run(here, here[self.state_at] if state is None else state)
+                card.settle()
+                card.send(state, target)
+        card.settle()
+        return states
+
     def cut(self, i: int, x: Tensor, b: slice, t: slice) -> Tensor:
         """The part of the i-th tensor that a piece needs: an axis of size 1 is whole in every piece."""
         axes = "otbc" if i == self.state_at + 1 + self.weighted else self.axes(i, x)
@@ -343,8 +392,12 @@ class _Stream:
         index = [parts.get(a, whole) if n > 1 else whole for a, n in zip(axes, x.shape, strict=False)]
         return x[tuple(index)]
 
-    def bring(self, card, tensors, b, t):
-        return card.bring([self.cut(i, x, b, t) for i, x in enumerate(tensors)])
+    def bring(self, card, tensors, b, t, state=None):
+        """Begin to copy what a piece needs; `state`, where given, in place of the initial one."""
+        here = [self.cut(i, x, b, t) for i, x in enumerate(tensors)]
+        if state is not None:
+            here[self.state_at] = state
+        return card.bring(here)
 
 
 class _Card:
@@ -371,7 +424,7 @@ class _Card:
     def pinned(x: Tensor) -> Tensor:
         if x.is_pinned() and x.is_contiguous():
             return x
-        return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x)
+        return torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=True).copy_(x)
 
     def arrived(self, brought):
         here, event = brought
@@ -382,7 +435,7 @@ class _Card:
         return here
 
     def send(self, x: Tensor, target: Tensor) -> None:
-        """Copy a result into host memory, at the latest when `finish` returns."""
+        """Copy a result into host memory, at the latest when `settle` returns."""
         self._return(x, target, False)
 
     def add(self, x: Tensor, target: Tensor) -> None:
@@ -395,22 +448,23 @@ class _Card:
         if self.on_card:
             self.returning.wait_event(self.computing.record_event())
             with torch.cuda.stream(self.returning):
-                here = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+                here = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=True)
                 here.copy_(x, non_blocking=True)
                 x.record_stream(self.returning)
                 event, x = self.returning.record_event(), here
         self.waiting.append((event, x, target, adding))
-        while len(self.waiting) > (4 if self.on_card else 0):
-            self._settle()
+        if not self.on_card:
+            self.settle()
 
-    def _settle(self):
-        event, x, target, adding = self.waiting.popleft()
-        if event is not None:
-            event.synchronize()
-        target.add_(x) if adding else target.copy_(x)
+    def settle(self) -> None:
+        """Wait for what was sent, which is when its piece is done and the card has room for another."""
+        while self.waiting:
+            event, x, target, adding = self.waiting.popleft()
+            if event is not None:
+                event.synchronize()
+            target.add_(x) if adding else target.copy_(x)
 
     def finish(self) -> None:
-        while self.waiting:
-            self._settle()
+        self.settle()
         if self.on_card:
             faults.synchronize()

@@ -179,12 +179,15 @@ def forward(
     if weights is not None:
         weight = tl.load(weights + b * weight_strides[0] + c * weight_strides[1])
 
-    # The first step with a value out of bounds: of the forcing, and of the parameters.
-    state_ok = all_within(s, ((0.0, 1e30),) * S, (True,) * S)
+    # The first store out of bounds, and the first step with a value out of bounds: of the forcing, of the parameters.
+    bad_state = tl.full((BLOCK,), NO_STEP, tl.int32)
+    for i in tl.static_range(S):
+        within = all_within((s[i],), ((0.0, 1e30),), (True,))
+        bad_state = tl.minimum(bad_state, tl.where(within, NO_STEP, i))
     weight_ok = (weight >= -1e30) & (weight <= 1e30)
     bad_forcing = tl.full((BLOCK,), NO_STEP, tl.int32)
     bad_parameter = tl.where(all_within(p, PARAMETER_BOUNDS, STATIC), bad_forcing, 0)
-    good = state_ok & weight_ok & (bad_parameter == NO_STEP)
+    good = (bad_state == NO_STEP) & weight_ok & (bad_parameter == NO_STEP)
     step_number = (n_steps * 0).to(tl.int32)
 
     f = forcing_of(forcing, forcing_strides, b, 0)
@@ -221,7 +224,7 @@ def forward(
         tl.store(final_state + i * n_cells + cell, tl.where(good, s[i], float("nan")), mask=used)
     note(faults, 0, tl.where(bad_forcing < NO_STEP, bad_forcing * n_cells + cell, NEVER), used)
     note(faults, 1, tl.where(bad_parameter < NO_STEP, bad_parameter * n_cells + cell, NEVER), used)
-    note(faults, 2, tl.where(state_ok, NEVER, cell), used)
+    note(faults, 2, tl.where(bad_state < NO_STEP, bad_state * n_cells + cell, NEVER), used)
     note(faults, 3, tl.where(weight_ok, NEVER, cell), used)
 
 
@@ -304,7 +307,9 @@ def adjoint(
                 # The cotangents of the sums over components, or of the cells' own values.
                 d_out = ()
                 for o in tl.static_range(len(OUTPUTS)):
-                    d_row = d_fluxes + o * d_flux_strides[0] + t * d_flux_strides[1] + b * d_flux_strides[2]
+                    # Integers that come in a tuple have 32 bits, and so would their product with o.
+                    d_row = d_fluxes + tl.full((), o, tl.int64) * d_flux_strides[0]
+                    d_row += t * d_flux_strides[1] + b * d_flux_strides[2]
                     if EACH:
                         d_out = d_out + (tl.load(d_row + c * d_flux_strides[3]),)
                     else:

@@ -52,6 +52,10 @@ def check(device: torch.device) -> None:
         )
 
 
+def kernels():
+    return STEPS
+
+
 def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
     """Components that a warp sums, as equal in number over the groups of a basin as can be."""
     return -(-n_components // -(-n_components // 32))
@@ -144,17 +148,17 @@ def unit_hydrograph(inputs, results, d_outflow=None) -> None:
     """Fill the routed series, or with a cotangent the gradients of the four inputs."""
     inflow, a, b, memory = inputs
     n_steps, n_series = inflow.shape
-    tile = dict(STEPS=ROUTED, SERIES=WARP)
+    tile, across = dict(STEPS=ROUTED, SERIES=WARP), triton.cdiv(n_series, WARP)
     if d_outflow is None:
-        grid = (triton.cdiv(n_series, WARP), triton.cdiv(n_steps, ROUTED))
-        start(route.forward, grid, inflow.device, inflow, a, b, memory, results[0], n_steps, n_series, **tile)
+        grid = across * triton.cdiv(n_steps, ROUTED)
+        start(route.forward, (grid,), inflow.device, inflow, a, b, memory, results[0], n_steps, n_series, **tile)
         return
     d_inflow, d_a, d_b, d_memory = results
     n_chunks = triton.cdiv(n_steps + memory.shape[0], ROUTED)
-    grid = (triton.cdiv(n_series, WARP), n_chunks)
+    grid = (across * n_chunks,)
     parts = inflow.new_empty(n_chunks, memory.shape[0] + 1, n_series)
     start(route.adjoint, grid, inflow.device, *inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile)
-    start(route.adjoint_ordinates, grid[:1], inflow.device, a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP)
+    start(route.adjoint_ordinates, (across,), inflow.device, a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP)
 
 
 def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:

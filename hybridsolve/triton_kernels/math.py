@@ -18,6 +18,11 @@ def minimum(a, b):
 
 
 @triton.jit
+def maximum(a, b):
+    return tl.maximum(a, b, propagate_nan=NAN_TOO)
+
+
+@triton.jit
 def adj_minimum(a, b, d_r, d_a, d_b):
     first = a <= b
     return tl.where(first, d_a + d_r, d_a), tl.where(first, d_b, d_b + d_r)

@@ -7,7 +7,7 @@ chunks' sums are added in order by a second kernel.
 import triton
 import triton.language as tl
 
-from .math import adj_relu, exp2, log2, relu
+from .math import adj_relu, at_least, exp2, log2, maximum, relu
 
 LENGTH = tl.constexpr(15)
 
@@ -24,7 +24,7 @@ def scale_of_ordinates(a, b):
     """The highest logarithm, and the sum of the ordinates taken relative to it."""
     highest = log2_ordinate(a, b, 0)
     for k in tl.static_range(1, LENGTH):
-        highest = tl.maximum(highest, log2_ordinate(a, b, k))
+        highest = maximum(highest, log2_ordinate(a, b, k))
     total = tl.zeros_like(a)
     for k in tl.static_range(LENGTH):
         total += relative_ordinate(a, b, highest, k)
@@ -33,7 +33,16 @@ def scale_of_ordinates(a, b):
 
 @triton.jit
 def relative_ordinate(a, b, highest, k: tl.constexpr):
-    return exp2(tl.maximum(log2_ordinate(a, b, k) - highest, -120.0))
+    return exp2(at_least(log2_ordinate(a, b, k) - highest, -120.0))
+
+
+@triton.jit
+def tile(n_series, STEPS: tl.constexpr, SERIES: tl.constexpr):
+    """This program's chunk of steps, its steps from 0 and its series; on one axis, since others end at 65,535."""
+    across = (n_series + SERIES - 1) // SERIES
+    chunk = tl.program_id(0) // across
+    n = (tl.program_id(0) % across) * SERIES + tl.arange(0, SERIES)[None, :]
+    return chunk, chunk * STEPS + tl.arange(0, STEPS)[:, None], n
 
 
 @triton.jit
@@ -45,8 +54,7 @@ def inflow_at(inflow, memory, t, n, n_series, used):
 
 @triton.jit
 def forward(inflow, a, b, memory, outflow, n_steps: "i64", n_series: "i64", STEPS: tl.constexpr, SERIES: tl.constexpr):
-    n = tl.program_id(0).to(tl.int64) * SERIES + tl.arange(0, SERIES)[None, :]
-    t = tl.program_id(1).to(tl.int64) * STEPS + tl.arange(0, STEPS)[:, None]
+    _, t, n = tile(n_series, STEPS, SERIES)
     used = (n < n_series) & (t < n_steps)
     a, b = tl.load(a + n, mask=n < n_series, other=1.0), tl.load(b + n, mask=n < n_series, other=1.0)
     highest, total = scale_of_ordinates(a, b)
@@ -73,9 +81,8 @@ def adjoint(
     SERIES: tl.constexpr,
 ):
     """The cotangents of inflow and memory, and of the ordinates a chunk's part: d_ordinates [chunks, 15, N]."""
-    n = tl.program_id(0).to(tl.int64) * SERIES + tl.arange(0, SERIES)[None, :]
-    # From the memory on: the first chunk begins 14 steps before the first.
-    t = tl.program_id(1).to(tl.int64) * STEPS + tl.arange(0, STEPS)[:, None] - (LENGTH - 1)
+    chunk, t, n = tile(n_series, STEPS, SERIES)
+    t -= LENGTH - 1  # from the memory on: the first chunk begins 14 steps before the first
     used = (n < n_series) & (t < n_steps)
     a, b = tl.load(a + n, mask=n < n_series, other=1.0), tl.load(b + n, mask=n < n_series, other=1.0)
     highest, total = scale_of_ordinates(a, b)
@@ -88,7 +95,7 @@ def adjoint(
         )
         d_q = tl.fma(w, d, d_q)
         part = tl.sum(q * d, axis=0, keep_dims=True)
-        tl.store(d_ordinates + (tl.program_id(1).to(tl.int64) * LENGTH + k) * n_series + n, part, mask=n < n_series)
+        tl.store(d_ordinates + (chunk * LENGTH + k) * n_series + n, part, mask=n < n_series)
     tl.store(d_inflow + t * n_series + n, d_q, mask=used & (t >= 0))
     tl.store(d_memory + (t + (LENGTH - 1)) * n_series + n, d_q, mask=used & (t < 0))
 
