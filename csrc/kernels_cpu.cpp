@@ -45,6 +45,11 @@ template <class V> constexpr ConvolutionKernels<typename Lane<V>::scalar> convol
   return {Convolve<V>::SPAN, Convolve<V>::forward, Convolve<V>::adjoint};
 }
 
+template <class Scheme, class V> constexpr RouteKernels<typename Lane<V>::scalar> routing() {
+  using R = Router<Scheme, V>;
+  return {Scheme::name, Scheme::CONSTANTS, Scheme::STORES, R::workspace, R::forward, R::adjoint};
+}
+
 }  // namespace
 
 const Kernels& kernels() {
@@ -54,7 +59,9 @@ const Kernels& kernels() {
   };
 #undef HS_MODEL
   static const Kernels all = {HS_STRING(HS_ISA), models, int(sizeof models / sizeof *models), convolution<f32>(),
-                              convolution<f64>()};
+                              convolution<f64>(),
+                              {routing<Linear, f32>(), routing<Ddr, f32>(), routing<Todini, f32>()},
+                              {routing<Linear, f64>(), routing<Ddr, f64>(), routing<Todini, f64>()}};
   return all;
 }
 

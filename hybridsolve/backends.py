@@ -250,3 +250,45 @@ def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
     results = [x.new_empty(x.shape) for x in (inputs if d_outflow is not None else inputs[:1])]
     _engine(backend).unit_hydrograph(inputs, results, None if d_outflow is None else d_outflow.contiguous())
     return results[0] if d_outflow is None else results
+
+
+def route(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+    """Route lateral inflow through a network; see `ops.route` for the arguments.
+
+    Returns
+    -------
+    discharge, final_state, checkpoints : Tensor
+    """
+    n_steps, _, _, n_outputs, _, tile = sizes
+    graph = (level_start, first, downstream, column)
+    discharge = state.new_empty(n_steps, n_outputs)
+    final_state = state.clone(memory_format=torch.contiguous_format)
+    checkpoints = state.new_empty(-(-n_steps // tile) if keep else 0, *state.shape)
+    inputs = (constants.contiguous(), lateral.contiguous())
+    _engine(backend).route(scheme, graph, inputs, final_state, discharge, checkpoints, dt, sizes)
+    return discharge, final_state, checkpoints
+
+
+def route_adjoint(
+    backend,
+    scheme,
+    level_start,
+    first,
+    downstream,
+    column,
+    constants,
+    lateral,
+    checkpoints,
+    dt,
+    sizes,
+    d_discharge,
+    d_final_state,
+):
+    """The adjoint of `route`: gradients of constants, lateral inflow and initial state."""
+    graph, inputs = (level_start, first, downstream, column), (constants.contiguous(), lateral.contiguous())
+    d_state = d_final_state.clone(memory_format=torch.contiguous_format)
+    found = [x.new_zeros(x.shape) for x in inputs]
+    _engine(backend).route_adjoint(
+        scheme, graph, inputs, checkpoints, d_discharge.contiguous(), d_state, found, dt, sizes
+    )
+    return [*found, d_state]

@@ -104,6 +104,23 @@ def _route_arguments(inputs, results, d_outflow, length):
     )
 
 
+def _route(backend, scheme, dt, sizes, arrays) -> bool:
+    """Call the kernel with `arrays` in the order of csrc/routing/network.h; whether an inflow was out of bounds."""
+    arguments = extension(backend).RouteArguments()
+    fields = dict(
+        scheme=scheme,
+        is_double=arrays[4].dtype == torch.float64,
+        reverse=len(arrays) > 9,
+        sizes=list(sizes),
+        dt=dt,
+        arrays=[*(_address(x) for x in arrays), *[0] * (14 - len(arrays))],
+        n_threads=torch.get_num_threads(),
+    )
+    for name, value in fields.items():
+        setattr(arguments, name, value)
+    return extension(backend).route(arguments)
+
+
 class Cpu:
     """The functions that every backend has, by `_cpu`."""
 
@@ -153,6 +170,19 @@ class Cpu:
         """Fill the routed series, or with a cotangent the gradients of the four inputs."""
         arguments = _route_arguments(inputs, results, d_outflow, 10)
         extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
+
+    @staticmethod
+    def route(scheme, graph, inputs, state, discharge, checkpoints, dt, sizes) -> None:
+        """Fill discharge and checkpoints, and make `state` that of the end; raise if an inflow is out of bounds."""
+        if _route("cpu", scheme, dt, sizes, [*graph, *inputs, state, discharge, checkpoints]):
+            raise faults.BadInflow
+
+    @staticmethod
+    def route_adjoint(scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
+        """Make `d_state` that of the begin, and add to the gradients of the inputs."""
+        d_inflow = d_state.new_zeros(d_state.shape[1:])
+        arrays = [*graph, *inputs, None, None, checkpoints, d_discharge, d_state, *d_inputs, d_inflow]
+        _route("cpu", scheme, dt, sizes, arrays)
 
     @staticmethod
     def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:

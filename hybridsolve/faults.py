@@ -13,6 +13,10 @@ from .problem import Problem, axes
 FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/params.h
 
 
+class BadInflow(ValueError):
+    """A lateral inflow is below zero or no number; who called for routing knows the reaches' names."""
+
+
 def explain(fault: int, run: Problem) -> str | None:
     """One sentence that names the first value out of bounds, or None if there is none any more."""
     if fault & STATE:

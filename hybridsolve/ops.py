@@ -368,3 +368,136 @@ torch.library.register_autograd(_ROUTE_ADJOINT, refuse, lib=_library)
 def unit_hydrograph(backend: str, inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
     """Route ``[T, N]`` series by the unit hydrographs of ``a, b [N]`` after a memory ``[14, N]``, differentiably."""
     return _Route.apply(backend, *_aliases([inflow, a, b, memory]))
+
+
+# --- Routing along a network -------------------------------------------------------------------------------------
+
+
+def _reaches_fake(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+    n_steps, n_reaches, _, n_outputs, _, tile = sizes
+    return (
+        state.new_empty(n_steps, n_outputs),
+        state.new_empty(state.shape),
+        state.new_empty((n_steps + tile - 1) // tile if keep else 0, *state.shape),
+    )
+
+
+_NETWORK = "str backend, str scheme, Tensor level_start, Tensor first, Tensor downstream, Tensor column, "
+_REACHES = _define(
+    f"route({_NETWORK}Tensor constants, Tensor lateral, Tensor state, float dt, SymInt[] sizes, bool keep) "
+    "-> (Tensor, Tensor, Tensor)",
+    backends.route,
+    _reaches_fake,
+)
+_REACHES_ADJOINT = _define(
+    f"route_adjoint({_NETWORK}Tensor constants, Tensor lateral, Tensor checkpoints, float dt, SymInt[] sizes, "
+    "Tensor d_discharge, Tensor d_final_state) -> Tensor[]",
+    backends.route_adjoint,
+    lambda backend, scheme, level_start, first, downstream, column, constants, lateral, checkpoints, dt, sizes, *_: [
+        x.new_empty(x.shape) for x in (constants, lateral, checkpoints[0])
+    ],
+)
+
+
+class _Reaches(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+        return _call(_REACHES)(
+            backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *ctx.before, level_start, first, downstream, column, constants, lateral, _, ctx.dt, ctx.sizes, _ = inputs
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(level_start, first, downstream, column, constants, lateral, output[2])
+
+    @staticmethod
+    def backward(ctx, d_discharge, d_final_state, _):
+        found = _ReachesAdjoint.apply(*ctx.before, *ctx.saved_tensors, ctx.dt, ctx.sizes, d_discharge, d_final_state)
+        return *[None] * 6, *found, None, None, None
+
+
+class _ReachesAdjoint(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        backend,
+        scheme,
+        level_start,
+        first,
+        downstream,
+        column,
+        constants,
+        lateral,
+        checkpoints,
+        dt,
+        sizes,
+        d_discharge,
+        d_final_state,
+    ):
+        return tuple(
+            _call(_REACHES_ADJOINT)(
+                backend,
+                scheme,
+                level_start,
+                first,
+                downstream,
+                column,
+                constants,
+                lateral,
+                checkpoints,
+                dt,
+                sizes,
+                d_discharge,
+                d_final_state,
+            )
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(refuse)
+
+
+torch.library.register_autograd(_REACHES, _Reaches.backward, setup_context=_Reaches.setup_context, lib=_library)
+torch.library.register_autograd(_REACHES_ADJOINT, refuse, lib=_library)
+
+
+def route(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+    """Route lateral inflow through a network, differentiably in constants, inflow and state.
+
+    Parameters
+    ----------
+    scheme : str
+        A scheme of csrc/routing/muskingum.h.
+    level_start, first, downstream : integer Tensors
+        Of the `RiverNetwork`.
+    column : int32 Tensor ``[N]``
+        Where each reach's discharge goes among the outputs; -1: nowhere.
+    constants : Tensor ``[CONSTANTS, N]``
+    lateral : Tensor ``[T / repeat, N]``
+    state : Tensor ``[STORES, N]``
+    dt : float
+    sizes : (T, N, levels, outputs, repeat, tile)
+        `tile` is the number of steps between checkpoints.
+    keep : bool
+        Keep checkpoints, without which there is no gradient.
+
+    Returns
+    -------
+    discharge : Tensor ``[T, outputs]``
+    final_state : Tensor ``[STORES, N]``
+
+    Raises
+    ------
+    faults.BadInflow
+    """
+    constants, lateral, state = _aliases([constants, lateral, state])
+    return _Reaches.apply(
+        backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep
+    )[:2]

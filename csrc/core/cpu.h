@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 
+#include "../routing/network.h"
 #include "../routing/unit_hydrograph.h"
 #include "params.h"
 
@@ -22,6 +23,16 @@ template <class T> struct ConvolutionKernels {
   void (*adjoint)(const Convolution<T>&, int64_t block);
 };
 
+template <class T> struct RouteKernels {
+  const char* scheme;
+  int constants, stores;
+  size_t (*workspace)(const Route<T>&, bool adjoint);  // bytes that each thread needs
+  // A tile of steps; false: all lateral inflows are within bounds. `passed` [tiles] comes as zeros.
+  bool (*forward)(const Route<T>&, int64_t tile, int64_t* passed, void* workspace);
+  void (*adjoint)(const Route<T>&, int64_t tile, int64_t* passed, void* workspace);
+};
+constexpr int N_SCHEMES = 3;
+
 struct Model {
   const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
   ModelKernels<float> f32;
@@ -34,6 +45,8 @@ struct Kernels {
   int n_models;
   ConvolutionKernels<float> convolve_f32;
   ConvolutionKernels<double> convolve_f64;
+  RouteKernels<float> route_f32[N_SCHEMES];
+  RouteKernels<double> route_f64[N_SCHEMES];
 };
 
 namespace baseline { const Kernels& kernels(); }

@@ -106,5 +106,52 @@ template <class V> HS_FN V below(V a, V b) { return select(a < b, a, b); }
 template <class V> HS_FN V above(V a, V b) { return select(a > b, a, b); }
 #endif
 
+#if !defined(HS_CUDA)
+// from[at[l]] in every lane, and the square root of every lane. (With masks that hide nothing: without them g++ 12 warns
+// of its own header.)
+#if defined(__AVX512F__)
+HS_FN f32 gather(const float* from, i32 at) {
+  return (f32)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, (__m512i)at, from, 4);
+}
+HS_FN f64 gather(const double* from, i64 at) {
+  return (f64)_mm512_mask_i64gather_pd(_mm512_setzero_pd(), 0xff, (__m512i)at, from, 8);
+}
+HS_FN f32 square_root(f32 x) { return (f32)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
+HS_FN f64 square_root(f64 x) { return (f64)_mm512_maskz_sqrt_pd(0xff, (__m512d)x); }
+#elif defined(__AVX2__)
+HS_FN f32 gather(const float* from, i32 at) { return (f32)_mm256_i32gather_ps(from, (__m256i)at, 4); }
+HS_FN f64 gather(const double* from, i64 at) { return (f64)_mm256_i64gather_pd((const double*)from, (__m256i)at, 8); }
+HS_FN f32 square_root(f32 x) { return (f32)_mm256_sqrt_ps((__m256)x); }
+HS_FN f64 square_root(f64 x) { return (f64)_mm256_sqrt_pd((__m256d)x); }
+#else
+template <class V> HS_FN V each_gathered(const typename Lane<V>::scalar* from, typename Lane<V>::bits at) {
+  V v;
+  for (unsigned l = 0; l < sizeof(V) / sizeof(*from); ++l) lane(v, l) = from[at[l]];
+  return v;
+}
+HS_FN f32 gather(const float* from, i32 at) { return each_gathered<f32>(from, at); }
+HS_FN f64 gather(const double* from, i64 at) { return each_gathered<f64>(from, at); }
+HS_FN f32 square_root(f32 x) {
+  for (unsigned l = 0; l < sizeof(x) / sizeof(float); ++l) x[l] = __builtin_sqrtf(x[l]);
+  return x;
+}
+HS_FN f64 square_root(f64 x) {
+  for (unsigned l = 0; l < sizeof(x) / sizeof(double); ++l) x[l] = __builtin_sqrt(x[l]);
+  return x;
+}
+#endif
+// One pack, of which only the first n lanes are there.
+template <class V> HS_FN V load_some(const typename Lane<V>::scalar* from, int64_t n) {
+  if (n >= int64_t(sizeof(V) / sizeof(*from))) return load<V>(from);
+  V v{};
+  for (int l = 0; l < n; ++l) v[l] = from[l];
+  return v;
+}
+template <class V> HS_FN void store_some(typename Lane<V>::scalar* to, V v, int64_t n) {
+  if (n >= int64_t(sizeof(V) / sizeof(*to))) return store(to, v);
+  for (int l = 0; l < n; ++l) to[l] = v[l];
+}
+#endif
+
 }  // namespace HS_ISA
 }  // namespace hs

@@ -56,18 +56,6 @@ template <class V> HS_FN void adj_ordinates(V a, V b, const V* w, const V* d_w, 
 
 #if !defined(HS_CUDA)
 
-// One pack of lanes, of which the last ones may lie past the end of a row: those go lane by lane.
-template <class V> HS_FN V load_some(const typename Lane<V>::scalar* from, int64_t n) {
-  if (n >= int64_t(sizeof(V) / sizeof(*from))) return load<V>(from);
-  V v{};
-  for (int l = 0; l < n; ++l) v[l] = from[l];
-  return v;
-}
-template <class V> HS_FN void store_some(typename Lane<V>::scalar* to, V v, int64_t n) {
-  if (n >= int64_t(sizeof(V) / sizeof(*to))) return store(to, v);
-  for (int l = 0; l < n; ++l) to[l] = v[l];
-}
-
 template <class V> struct Convolve {
   using T = typename Lane<V>::scalar;
   static constexpr int L = sizeof(V) / sizeof(T), SPAN = 16 * L;  // series a block takes: a few lines of each row

@@ -1,0 +1,310 @@
+// Time steps along a river network, and their adjoint, for any scheme of muskingum.h.
+//
+// Reaches lie in the order of RiverNetwork: level by level, every upstream neighbour exactly one level before, those of
+// reach i being first[i] .. first[i+1]. What a reach does in a step needs of its upstream neighbours that step alone. So
+// a thread takes a tile of steps, and within it all levels in turn: a pack of reaches of one level runs through all
+// steps of the tile, reading the series that the level before has left, and leaving its own for the level after. Those
+// two levels' series stay in the cache; nothing of the size [T, N] is made but what was asked for. A tile may follow
+// the one before it as soon as that one has passed a level, so threads follow one another down the river.
+//
+// The adjoint takes the tiles from the last, runs each again from its checkpoint with all series kept, and goes through
+// the levels from the outlets up. A reach's inflow is one sum, whose cotangent all its upstream neighbours share: they
+// read it from their one downstream reach. Sums over steps run from the last to the first whatever the tiles are, so the
+// bits depend neither on them nor on the threads.
+#pragma once
+
+#include <sched.h>
+
+#include "muskingum.h"
+
+namespace hs {
+
+template <class T> struct Route {
+  int64_t n_steps, n_reaches, n_levels, n_outputs;
+  int64_t repeat;             // steps that share a row of the lateral inflow
+  int64_t tile;               // steps between checkpoints
+  T dt;                       // s
+  const int64_t* level_start;  // [levels + 1]
+  const int32_t *first, *downstream, *column;  // [N + 1], [N], [N]: the column of the output, or -1
+  const T *constants, *lateral;  // [CONSTANTS, N], [T / repeat, N]
+  T* state;                   // [STORES, N], of the begin, which the run makes that of the end
+  T* discharge;               // [T, n_outputs], at the end of every step
+  T* checkpoints;             // [tiles, STORES, N], or null: the state before each tile
+  // The adjoint's own.
+  const T* d_discharge;       // [T, n_outputs]
+  T *d_state, *d_constants, *d_lateral;  // d_state comes as the final state's; the others are zero and added to
+  T* d_inflow;                // [N], zero: hands on what a tile adds to the inflow at the end of the one before it
+};
+
+namespace HS_ISA {
+
+template <class Scheme, class V> struct Router {
+  using T = typename Lane<V>::scalar;
+  using Index = typename Lane<V>::bits;
+  static constexpr int L = sizeof(V) / sizeof(T), C = Scheme::CONSTANTS, S = Scheme::STORES;
+  static constexpr int SERIES = 1 + Scheme::AUX;  // that a reach publishes: its discharge, and what its scheme adds
+  static constexpr int KEPT = SERIES + S - 1;     // and those that its own reversal needs besides
+  static constexpr int MOST_UPSTREAM = 16;        // gathered as packs; what is beyond goes lane by lane
+
+  const Route<T>& r;
+  int64_t t0, n;       // the tile's first step, and its steps
+  int64_t row;         // numbers that one pack of reaches takes in a series: (tile + 1) L
+  T* memory;
+
+  static int64_t packs(int64_t reaches) { return (reaches + L - 1) / L; }
+  static int64_t row_of(const Route<T>& r) { return (r.tile + 1) * L; }
+  static int64_t widest(const Route<T>& r) {
+    int64_t most = 0;
+    for (int64_t l = 0; l < r.n_levels; ++l) {
+      const int64_t n = packs(r.level_start[l + 1] - r.level_start[l]);
+      most = n > most ? n : most;
+    }
+    return most;
+  }
+  static int64_t all_packs(const Route<T>& r) {
+    int64_t n = 0;
+    for (int64_t l = 0; l < r.n_levels; ++l) n += packs(r.level_start[l + 1] - r.level_start[l]);
+    return n;
+  }
+  // Numbers a thread needs: a row of zeros, where lanes without a neighbour read, then two levels of what is published;
+  // in the adjoint all levels of what is kept, and two levels of cotangents of what was published.
+  static size_t workspace(const Route<T>& r, bool adjoint) {
+    const int64_t published = 2 * widest(r) * SERIES, kept = all_packs(r) * KEPT;
+    return sizeof(T) * row_of(r) * (1 + (adjoint ? kept + published : published));
+  }
+
+  // Where a level's series lie: those of pack g from at + g row on, and the further series `apart` behind one another.
+  struct Level {
+    T* at;
+    int64_t apart, start, end;
+    HS_FN T* series(int64_t g, int64_t row, int k = 0) const { return at + k * apart + g * row; }
+  };
+
+  // The sum of a series over what lies upstream of each lane, at one time.
+  struct Upstream {
+    Index index[MOST_UPSTREAM];
+    int most = 0;
+    const int32_t* first = nullptr;  // for reaches of more neighbours than that
+    int64_t start = 0, row = 0;
+    int n_lanes = 0;
+
+    HS_FN V sum(const T* level, int64_t t) const {
+      V total = V{};
+      for (int u = 0; u < (most < MOST_UPSTREAM ? most : MOST_UPSTREAM); ++u) total += gather(level + t * L, index[u]);
+      if (most > MOST_UPSTREAM)
+        for (int l = 0; l < n_lanes; ++l)
+          for (int64_t j = first[l] + MOST_UPSTREAM; j < first[l + 1]; ++j)
+            lane(total, l) += level[place(j - start, row) + t * L];
+      return total;
+    }
+  };
+  static HS_FN int64_t place(int64_t j, int64_t row) { return j / L * row + j % L; }
+
+  // `zero` is the place of the row of zeros, relative to the level's series.
+  Upstream upstream(const Level& up, int64_t zero, int64_t i, int n_lanes) const {
+    Upstream u;
+    u.first = r.first + i, u.start = up.start, u.row = row, u.n_lanes = n_lanes;
+    for (int l = 0; l < n_lanes; ++l) {
+      const int count = u.first[l + 1] - u.first[l];
+      u.most = count > u.most ? count : u.most;
+    }
+    for (int k = 0; k < u.most && k < MOST_UPSTREAM; ++k)
+      for (int l = 0; l < L; ++l) {
+        const bool there = l < n_lanes && k < u.first[l + 1] - u.first[l];
+        u.index[k][l] = there ? place(u.first[l] + k - up.start, row) : zero;
+      }
+    return u;
+  }
+
+  void load_constants(V* c, int64_t i, int n_lanes) const {
+    for (int k = 0; k < C; ++k) c[k] = load_some<V>(r.constants + k * r.n_reaches + i, n_lanes);
+    if (n_lanes < L)  // idle lanes repeat the first, so that they divide by nothing that is zero
+      for (int k = 0; k < C; ++k)
+        for (int l = n_lanes; l < L; ++l) c[k][l] = c[k][0];
+  }
+
+  bool has_output(int64_t i, int n_lanes) const {
+    bool found = false;
+    for (int l = 0; l < n_lanes; ++l) found |= r.column[i + l] >= 0;
+    return found;
+  }
+  bool neighbouring_outputs(int64_t i, int n_lanes) const {
+    bool found = n_lanes == L;
+    for (int l = 0; l < n_lanes; ++l) found &= r.column[i + l] >= 0 && r.column[i + l] == r.column[i] + l;
+    return found;
+  }
+
+  // All steps of the tile for one level. With KEEP all that the reversal needs is left in `here`, and nothing elsewhere.
+  template <bool KEEP> bool run_level(const Level& up, const Level& here, const T* state) const {
+    bool fault = false;
+    for (int64_t i = here.start, g = 0; i < here.end; i += L, ++g) {
+      const int n_lanes = int(here.end - i < L ? here.end - i : L);
+      V c[C], s[S];
+      load_constants(c, i, n_lanes);
+      for (int k = 0; k < S; ++k) s[k] = load_some<V>(state + k * r.n_reaches + i, n_lanes);
+      const int n_sub = Scheme::substeps(c);
+      const Upstream u = upstream(up, memory - up.at, i, n_lanes);
+      const Upstream u_aux = Scheme::AUX ? upstream(up, memory - up.series(0, row, 1), i, n_lanes) : u;
+      const bool output = !KEEP && has_output(i, n_lanes), together = output && neighbouring_outputs(i, n_lanes);
+      T* series[KEPT];
+      for (int k = 0; k < KEPT; ++k) series[k] = here.series(g, row, k);
+      store(series[0], s[0]);
+      if (KEEP && S > 1) store(series[KEPT - 1], s[S - 1]);
+      Inflow<V> in;
+      in.i0 = u.sum(up.at, 0), in.mean = V{};
+      Index good = splat<V>(0) == splat<V>(0);
+      int64_t left = r.repeat - t0 % r.repeat;
+      const T* lateral = r.lateral + t0 / r.repeat * r.n_reaches + i;
+      T* out = r.discharge + t0 * r.n_outputs;
+      for (int64_t t = 0; t < n; ++t, out += r.n_outputs) {
+        in.ql = load_some<V>(lateral, n_lanes);
+        // Rows lie far apart, where no processor looks ahead by itself: two packs on is soon wanted.
+        __builtin_prefetch(lateral + 2 * L);
+        if (--left == 0) left = r.repeat, lateral += r.n_reaches;
+        good &= (in.ql >= V{}) & (in.ql <= splat<V>(T(1e30)));
+        in.i1 = u.sum(up.at, t + 1);
+        if (Scheme::AUX) in.mean = u_aux.sum(up.series(0, row, 1), t + 1);
+        V aux;
+        Scheme::step(c, r.dt, n_sub, in, s, aux);
+        store(series[0] + (t + 1) * L, s[0]);
+        if (Scheme::AUX) store(series[1] + (t + 1) * L, aux);
+        if (KEEP && S > 1) store(series[KEPT - 1] + (t + 1) * L, s[S - 1]);
+        if (together) {
+          store(out + r.column[i], s[0]);
+          __builtin_prefetch(out + r.column[i] + 2 * L, 1);
+        } else if (output) {
+          for (int l = 0; l < n_lanes; ++l)
+            if (r.column[i + l] >= 0) out[r.column[i + l]] = lane(s[0], l);
+        }
+        in.i0 = in.i1;
+      }
+      for (int k = 0; !KEEP && k < S; ++k) store_some(r.state + k * r.n_reaches + i, s[k], n_lanes);
+      fault |= any(~good);
+    }
+    return fault;
+  }
+
+  Router(const Route<T>& r, int64_t number, void* workspace)
+      : r(r), t0(number * r.tile), n(r.n_steps - t0 < r.tile ? r.n_steps - t0 : r.tile), row(row_of(r)),
+        memory(static_cast<T*>(workspace)) {}
+
+  Level level(int64_t l, T* at, int64_t apart) const {
+    return l < 0 || l >= r.n_levels ? Level{memory, 0, 0, 0} : Level{at, apart, r.level_start[l], r.level_start[l + 1]};
+  }
+
+  // passed[k] counts the levels that tile k has done, for the thread of the tile that follows it.
+  static void wait(const int64_t* passed, int64_t levels) {
+    for (int spins = 0; __atomic_load_n(passed, __ATOMIC_ACQUIRE) < levels; ++spins)
+      if (spins > 1000) sched_yield();
+  }
+
+  static bool forward(const Route<T>& r, int64_t number, int64_t* passed, void* workspace) {
+    const Router self(r, number, workspace);
+    return self.forward_tile(number, passed);
+  }
+  bool forward_tile(int64_t number, int64_t* passed) const {
+    const int64_t most = widest(r) * row;
+    T* buffer = memory + row;
+    for (int64_t k = 0; k < row; ++k) memory[k] = 0;
+    bool fault = false;
+    for (int64_t l = 0; l < r.n_levels; ++l) {
+      if (number) wait(passed + number - 1, l + 1);
+      const Level up = level(l - 1, buffer + (l + 1) % 2 * most * SERIES, most);
+      // What is kept but not published has no reader here.
+      const Level here = level(l, buffer + l % 2 * most * SERIES, most);
+      if (r.checkpoints)
+        for (int k = 0; k < S; ++k)
+          for (int64_t i = here.start; i < here.end; ++i)
+            r.checkpoints[(number * S + k) * r.n_reaches + i] = r.state[k * r.n_reaches + i];
+      fault |= run_level<false>(up, here, r.state);
+      __atomic_store_n(passed + number, l + 1, __ATOMIC_RELEASE);
+    }
+    return fault;
+  }
+
+  static void adjoint(const Route<T>& r, int64_t number, int64_t* passed, void* workspace) {
+    const Router self(r, number, workspace);
+    self.adjoint_tile(number, passed);
+  }
+  void adjoint_tile(int64_t number, int64_t* passed) const {
+    const int64_t most = widest(r) * row, all = all_packs(r) * row;
+    for (int64_t k = 0; k < row; ++k) memory[k] = 0;
+    T *kept = memory + row, *d_published = kept + all * KEPT;
+    int64_t at = 0;
+    Level up = level(-1, nullptr, 0), here = up;
+    for (int64_t l = 0; l < r.n_levels; ++l, up = here) {
+      here = level(l, kept + at * row, all);
+      run_level<true>(up, here, r.checkpoints + number * S * r.n_reaches);
+      at += packs(here.end - here.start);
+    }
+    for (int64_t l = r.n_levels - 1; l >= 0; --l) {
+      if (t0 + n < r.n_steps) wait(passed + number + 1, r.n_levels - l);
+      at -= packs(r.level_start[l + 1] - r.level_start[l]);
+      here = level(l, kept + at * row, all);
+      const int64_t before = l ? packs(r.level_start[l] - r.level_start[l - 1]) : 0;
+      up = level(l - 1, kept + (at - before) * row, all);
+      const Level d_down = level(l + 1, d_published + (l + 1) % 2 * most * SERIES, most);
+      const Level d_here = level(l, d_published + l % 2 * most * SERIES, most);
+      reverse_level(up, here, d_down, d_here);
+      __atomic_store_n(passed + number, r.n_levels - l, __ATOMIC_RELEASE);
+    }
+  }
+
+  void reverse_level(const Level& up, const Level& here, const Level& d_down, const Level& d_here) const {
+    for (int64_t i = here.start, g = 0; i < here.end; i += L, ++g) {
+      const int n_lanes = int(here.end - i < L ? here.end - i : L);
+      V c[C], d_c[C], d_s[S];
+      load_constants(c, i, n_lanes);
+      for (int k = 0; k < C; ++k) d_c[k] = load_some<V>(r.d_constants + k * r.n_reaches + i, n_lanes);
+      for (int k = 0; k < S; ++k) d_s[k] = load_some<V>(r.d_state + k * r.n_reaches + i, n_lanes);
+      V d_i0 = load_some<V>(r.d_inflow + i, n_lanes);  // of the inflow at the end of the step, from the step after it
+      const int n_sub = Scheme::substeps(c);
+      const Upstream u = upstream(up, memory - up.at, i, n_lanes);
+      const Upstream u_aux = Scheme::AUX ? upstream(up, memory - up.series(0, row, 1), i, n_lanes) : u;
+      Index down, down_aux;
+      for (int l = 0; l < L; ++l) {
+        const int64_t j = l < n_lanes ? r.downstream[i + l] : -1;
+        down[l] = j < 0 ? memory - d_down.at : place(j - d_down.start, row);
+        down_aux[l] = j < 0 ? memory - d_down.series(0, row, 1) : place(j - d_down.start, row);
+      }
+      const bool output = has_output(i, n_lanes), together = output && neighbouring_outputs(i, n_lanes);
+      const T *discharge = here.series(g, row), *storage = here.series(g, row, KEPT - 1);
+      T *d_inflow = d_here.series(g, row), *d_mean = d_here.series(g, row, SERIES - 1);
+      V i1 = u.sum(up.at, n);
+      for (int64_t t = n - 1; t >= 0; --t) {
+        Inflow<V> in, d;
+        in.i1 = i1, in.i0 = i1 = u.sum(up.at, t), in.mean = V{};
+        if (Scheme::AUX) in.mean = u_aux.sum(up.series(0, row, 1), t + 1);
+        const int64_t lateral = (t0 + t) / r.repeat * r.n_reaches + i;
+        in.ql = load_some<V>(r.lateral + lateral, n_lanes);
+        const T* d_out = r.d_discharge + (t0 + t) * r.n_outputs;
+        if (together) {
+          d_s[0] += load<V>(d_out + r.column[i]);
+        } else if (output) {
+          for (int l = 0; l < n_lanes; ++l)
+            if (r.column[i + l] >= 0) lane(d_s[0], l) += d_out[r.column[i + l]];
+        }
+        d_s[0] += gather(d_down.at + (t + 1) * L, down);
+        const V d_aux = Scheme::AUX ? gather(d_down.series(0, row, 1) + (t + 1) * L, down_aux) : V{};
+        V s[S];
+        s[0] = load<V>(discharge + t * L);
+        if (S > 1) s[S - 1] = load<V>(storage + t * L);
+        Scheme::step_adj(c, r.dt, n_sub, in, s, d_aux, d_s, d, d_c);
+        store(d_inflow + (t + 1) * L, d.i1 + d_i0);
+        if (Scheme::AUX) store(d_mean + (t + 1) * L, d.mean);
+        d_i0 = d.i0;
+        store_some(r.d_lateral + lateral, load_some<V>(r.d_lateral + lateral, n_lanes) + d.ql, n_lanes);
+      }
+      store_some(r.d_inflow + i, d_i0, n_lanes);
+      if (t0 == 0) {  // the discharges before the first step are an inflow too
+        store(d_inflow, d_i0);
+        d_s[0] += gather(d_down.at, down);
+      }
+      for (int k = 0; k < C; ++k) store_some(r.d_constants + k * r.n_reaches + i, d_c[k], n_lanes);
+      for (int k = 0; k < S; ++k) store_some(r.d_state + k * r.n_reaches + i, d_s[k], n_lanes);
+    }
+  }
+};
+
+}  // namespace HS_ISA
+}  // namespace hs

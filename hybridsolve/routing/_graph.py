@@ -1,0 +1,54 @@
+"""The loops over a river network; apart from network.py so that only who makes a network pays for numba."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def breadth_first(downstream):
+    """Rows outlets last, upstream rows of each ascending and together; and how many rows reach no outlet."""
+    n = len(downstream)
+    start = np.zeros(n + 1, np.int64)
+    for d in downstream:
+        if d >= 0:
+            start[d + 1] += 1
+    for i in range(n):
+        start[i + 1] += start[i]
+    upstream, place = np.empty(start[n], np.int64), start[:-1].copy()
+    for i in range(n):
+        if downstream[i] >= 0:
+            upstream[place[downstream[i]]] = i
+            place[downstream[i]] += 1
+
+    order, head = np.empty(n, np.int64), n
+    for i in range(n - 1, -1, -1):
+        if downstream[i] < 0:
+            head -= 1
+            order[head] = i
+    tail = n - 1
+    while tail >= head:
+        row = order[tail]
+        tail -= 1
+        for k in range(start[row + 1] - 1, start[row] - 1, -1):
+            head -= 1
+            order[head] = upstream[k]
+    return order, head
+
+
+@njit(cache=True)
+def accumulate(downstream, values):
+    """Add to each column of values [M, N], in place, all that lies upstream of it."""
+    for row in values:
+        for i in range(len(downstream)):
+            if downstream[i] >= 0:
+                row[downstream[i]] += row[i]
+
+
+@njit(cache=True)
+def spread_upstream(downstream, label):
+    """Give every reach without a label (-1), in place, the one of its downstream reach."""
+    for i in range(len(downstream) - 1, -1, -1):
+        if label[i] < 0 and downstream[i] >= 0:
+            label[i] = label[downstream[i]]

@@ -1,0 +1,481 @@
+"""route(): lateral inflow to discharge along a river network, by Muskingum's family of schemes.
+
+The way of a run: `route` checks and orders by id, makes the constants of each reach from its parameters in plain torch
+(`linear`, `ddr`, `todini`, whose adjoint torch knows) and calls `ops.route` -> `backends.route` ->
+csrc/routing/network.h (time steps along the network, and their adjoint) -> csrc/routing/muskingum.h (one step of one
+reach). The `_step` functions here are the oracle: the same step in plain torch, level by level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import backends, ops
+from ..faults import BadInflow
+from ..problem import dense
+
+if TYPE_CHECKING:
+    from .network import RiverNetwork
+
+LEAST = 1e-4  # m3/s: the discharge at which a dry reach's hydraulics are taken
+MOST_SUBSTEPS = 16  # as in csrc/routing/muskingum.h
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a reach: its unit, the bounds that its values must lie within, and its meaning."""
+
+    name: str
+    unit: str
+    lower: float
+    upper: float
+    meaning: str
+
+
+PARAMETERS = {
+    v.name: v
+    for v in (
+        Parameter("n", "s m-1/3", 1e-4, 10.0, "Manning's roughness"),
+        Parameter("p", "m", 1e-3, 1e5, "top width at a depth of 1 m; the width is p d^q"),
+        Parameter("q", "1", 0.0, 10.0, "how the width grows with depth: 0 rectangular, 1 triangular"),
+        Parameter("slope", "1", 1e-8, 10.0, "of the bed"),
+        Parameter("length", "m", 1e-2, 1e7, "of the reach"),
+        Parameter("x", "1", 0.0, 0.5, "Muskingum's weight of the inflow"),
+        Parameter("k", "s", 1e-3, 1e9, "Muskingum's travel time"),
+    )
+}
+CHANNEL = ("n", "p", "q", "slope", "length")
+# The parameters that each scheme takes, and the kernel that runs it.
+SCHEMES = {
+    "todini": (CHANNEL, "todini"),
+    "ddr": ((*CHANNEL, "x"), "ddr"),
+    "muskingum": (("k", "x"), "linear"),
+    "accumulate": ((), "linear"),
+}
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What routing gives.
+
+    Attributes
+    ----------
+    discharge : Tensor ``[T, G]``
+        At the end of each step, m3/s, of the gauges, or of all reaches in the network's order.
+    ids : ndarray ``[G]``
+        The reaches of the columns.
+    final_state : dict of str to Tensor ``[N]``
+        "discharge" (m3/s) and, in the scheme that conserves mass, "storage" (m3) and "substeps" of every reach in the
+        network's order: the `initial_state` of a run that continues this one.
+    """
+
+    discharge: Tensor
+    ids: np.ndarray
+    final_state: dict[str, Tensor]
+
+
+def route(
+    network: RiverNetwork,
+    lateral: Tensor,
+    parameters: Mapping[str, Tensor] | None = None,
+    *,
+    ids: Sequence[int] | str,
+    dt: float,
+    scheme: str = "todini",
+    repeat: int = 1,
+    gauges: Sequence[int] | None = None,
+    initial_state: Mapping[str, Tensor] | None = None,
+    substeps: Tensor | int | None = None,
+    checkpoint_interval: int | None = None,
+    backend: str = "auto",
+) -> Routed:
+    """Route lateral inflow through a river network; gradients come back to inflow, parameters and initial state.
+
+    Parameters
+    ----------
+    network : RiverNetwork
+        Of N reaches.
+    lateral : Tensor ``[T / repeat, N]``
+        Lateral inflow of each reach, m3/s, the mean of each row's time.
+    parameters : mapping of str to Tensor ``[N]`` or ``[1]``, optional
+        In the network's order; what is left out comes from the network's attributes. `PARAMETERS` lists units, bounds
+        and meanings, `SCHEMES` what each scheme takes.
+    ids : sequence of int ``[N]``, or "network"
+        The reach of each column of `lateral`; "network" says that they are in the order of ``network.ids``.
+    dt : float
+        Length of a step, s.
+    scheme : {"todini", "ddr", "muskingum", "accumulate"}
+        "todini": Muskingum-Cunge that conserves mass (Todini 2007, doi 10.5194/hess-11-1645-2007). "ddr":
+        Muskingum-Cunge with the clamps of ddr (Bindas et al. 2024, doi 10.1029/2023WR035337), which do not.
+        "muskingum": constant k and x. "accumulate": the sum of all inflow upstream.
+    repeat : int
+        Steps that share a row of `lateral`: 24 for daily inflow and hourly steps.
+    gauges : sequence of int, optional
+        The reaches whose discharge is kept; all if left out.
+    initial_state : mapping of str to Tensor ``[N]``, optional
+        "discharge", and "storage" and "substeps" where a run has given them. Left out, the network starts in the
+        steady state of the first row of inflow.
+    substeps : int or integer Tensor ``[N]``, optional
+        Of "todini": parts that each step is computed in, 1 to 16. Left out, those of the initial state, or so many that
+        the Courant number at the mean discharge is about 1.
+    checkpoint_interval : int, optional
+        Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
+    backend : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    Routed
+
+    Raises
+    ------
+    ValueError
+        If a name, shape, dtype or value does not fit, or ids differ; one sentence says which, where and what to do.
+    NotImplementedError
+        If a second derivative is asked for.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
+    n_steps = _check_lateral(network, lateral, dt, repeat)
+    lateral = _in_network_order(network, lateral, ids)
+    columns, column = _columns(network, gauges)
+    device = lateral.device
+    if device.type != "cpu" and backend != "reference":
+        raise ValueError(f"routing runs on CPU tensors; found lateral on {device}: move it with .cpu().")
+    backend = backends.choose(backend, device)
+    names, kernel = SCHEMES[scheme]
+    values = _parameters(network, parameters or {}, names, lateral, scheme)
+    graph = [torch.from_numpy(x).to(device) for x in (network.level_start, network.first, network.downstream)]
+
+    def run(kernel, constants, rows, state, column, n_outputs, n_steps, repeat):
+        sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
+        try:
+            if backend == "reference":
+                return _reference(kernel, graph, column, constants, rows, state, dt, sizes)
+            keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
+            sizes.append(_tile(checkpoint_interval, n_steps, network.n_reaches, keep))
+            return ops.route(backend, kernel, *graph, column, constants, rows, state, float(dt), sizes, keep)
+        except BadInflow:
+            raise ValueError(_explain(network, lateral)) from None
+
+    def accumulate(rows):
+        one, zero = rows.new_ones(1).expand(network.n_reaches), rows.new_zeros(network.n_reaches)
+        every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
+        return run("linear", torch.stack([one, zero, zero, one]), rows, zero[None], every, len(every), len(rows), 1)[0]
+
+    given = dict(initial_state or {})
+    _check_state(network, given, lateral)
+    discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
+    if scheme == "todini":
+        if substeps is None:
+            substeps = given.get("substeps")
+        if substeps is None:
+            with torch.no_grad():
+                mean = accumulate(lateral.mean(0, keepdim=True))[0]
+                substeps = _courant(todini(values, dt, torch.ones_like(mean)), mean).ceil().clamp(1, 8)
+        substeps = _check_substeps(network, substeps, lateral)
+        constants = todini(values, dt, substeps)
+        inflow = torch.zeros_like(discharge).index_add(0, *_edges(graph[2], discharge))
+        storage = given["storage"] if "storage" in given else _storage(constants, dt, inflow, discharge)
+        state = torch.stack([discharge, storage])
+    elif scheme == "ddr":
+        constants, state = ddr(values), discharge.clamp(min=LEAST)[None]
+    else:
+        constants = linear(values["k"], values["x"], dt) if scheme == "muskingum" else _passing(discharge)
+        state = discharge[None]
+    series, final = run(kernel, constants, lateral, state.contiguous(), column, len(columns), n_steps, repeat)
+    named = dict(zip(("discharge", "storage"), final.unbind(0), strict=False))
+    return Routed(series, columns, named | ({"substeps": substeps} if scheme == "todini" else {}))
+
+
+# --- What is asked of the inputs -----------------------------------------------------------------------------------
+
+
+def _check_lateral(network, lateral, dt, repeat) -> int:
+    dense(lateral, "lateral")
+    if lateral.dim() != 2 or lateral.shape[1] != network.n_reaches or lateral.shape[0] == 0:
+        raise ValueError(
+            f"lateral must be [T / repeat, {network.n_reaches}] for this network; found {list(lateral.shape)}: reshape "
+            "it, time first, or give every reach a column."
+        )
+    if lateral.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
+    if not (isinstance(dt, int | float) and 0 < dt < 1e9):
+        raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
+    if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
+        raise ValueError(f"repeat must be a whole number of steps, 1 or more; found {repeat!r}: correct it.")
+    return lateral.shape[0] * repeat
+
+
+def _in_network_order(network, lateral, ids):
+    if isinstance(ids, str):
+        if ids != "network":
+            raise ValueError(
+                f"ids must be the reach of each column of lateral, or 'network'; found '{ids}': name them."
+            )
+        return lateral
+    given = np.asarray(ids)
+    if given.shape != (network.n_reaches,):
+        raise ValueError(
+            f"ids must be [{network.n_reaches}], one for each column; found {list(given.shape)}: correct it."
+        )
+    order = np.argsort(given, kind="stable")
+    at = order[np.searchsorted(given, network.ids, sorter=order).clip(max=len(order) - 1)]
+    if (wrong := given[at] != network.ids).any():
+        raise ValueError(
+            f"lateral has no column of reach {network.ids[wrong][0]}, and {wrong.sum()} reaches of the network lack "
+            "one: add them, or prune the network."
+        )
+    return lateral.index_select(1, torch.from_numpy(at).to(lateral.device))
+
+
+def _columns(network, gauges):
+    """The ids of the output's columns, and the column of each reach or -1."""
+    if gauges is None:
+        return network.ids, torch.arange(network.n_reaches, dtype=torch.int32)
+    gauges = np.asarray(gauges)
+    at = network.index(gauges)
+    if gauges.ndim != 1 or len(np.unique(at)) < len(at) or not len(at):
+        raise ValueError(f"gauges must be a list of different reaches; found {gauges.tolist()}: name each once.")
+    column = np.full(network.n_reaches, -1, np.int32)
+    column[at] = np.arange(len(at))
+    return gauges, torch.from_numpy(column)
+
+
+def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
+    if unknown := [name for name in given if name not in PARAMETERS]:
+        raise ValueError(f"parameters has '{unknown[0]}'; expected {', '.join(PARAMETERS)}: remove or rename it.")
+    values = {}
+    for name in names:
+        if name not in given and name not in network.attributes:
+            raise ValueError(
+                f"scheme '{scheme}' needs '{name}' ({PARAMETERS[name].meaning}), which neither parameters nor the "
+                "network's attributes have; add it."
+            )
+        x = given[name] if name in given else torch.from_numpy(network.attributes[name]).to(like)
+        values[name] = _of_reaches(network, x, f"parameter '{name}'", like, PARAMETERS[name])
+    return values
+
+
+def _of_reaches(network, x, what, like, row):
+    dense(x, what)
+    if tuple(x.shape) not in ((network.n_reaches,), (1,)) or x.dtype != like.dtype or x.device != like.device:
+        raise ValueError(
+            f"{what} must be [{network.n_reaches}] or [1], {like.dtype} on {like.device} as lateral is; found "
+            f"{list(x.shape)}, {x.dtype} on {x.device}: correct it."
+        )
+    x = x.expand(network.n_reaches)
+    bad = ~((x >= row.lower) & (x <= row.upper))
+    if bad.any():
+        i = int(bad.nonzero()[0, 0])
+        raise ValueError(
+            f"{what} must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {float(x[i]):g} at reach "
+            f"{network.ids[i]}: correct, clip or fill it."
+        )
+    return x
+
+
+STATE = {
+    "discharge": Parameter("discharge", "m3/s", 0.0, 1e30, ""),
+    "storage": Parameter("storage", "m3", -1e30, 1e30, ""),
+}
+
+
+def _check_state(network, given, like) -> None:
+    for name in given:
+        if name not in (*STATE, "substeps"):
+            raise ValueError(f"initial_state has '{name}'; expected discharge, storage, substeps: remove or rename it.")
+    if "discharge" not in given and given:
+        raise ValueError("initial_state lacks 'discharge'; expected it beside the others: add it.")
+    for name in STATE:
+        if name in given:
+            given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, STATE[name])
+
+
+def _check_substeps(network, substeps, like) -> Tensor:
+    substeps = torch.as_tensor(substeps, device=like.device).to(like.dtype).expand(network.n_reaches)
+    if bool(((substeps < 1) | (substeps > MOST_SUBSTEPS) | (substeps != substeps.round())).any()):
+        raise ValueError(
+            f"substeps must be whole numbers from 1 to {MOST_SUBSTEPS}; found others: clip and round them."
+        )
+    return substeps
+
+
+def _tile(interval, n_steps, n_reaches, keep) -> int:
+    """Steps between checkpoints, or, where none are kept, that a thread takes at a time."""
+    if interval is None:
+        # The series of a tile lie in the cache, two levels' at a time; in the adjoint all levels' lie in memory.
+        interval = min(max(backends.check_interval(n_steps), 16), 64) if keep else 128
+        interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # offsets there have 32 bits
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise ValueError(f"checkpoint_interval must be a whole number of steps, 1 or more; found {interval!r}.")
+    return min(interval, n_steps)
+
+
+def _explain(network, lateral) -> str:
+    bad = ~((lateral >= 0) & (lateral <= 1e30))
+    row, i = (int(v) for v in bad.nonzero()[0])
+    return (
+        f"lateral must be 0 m3/s or more without gaps; found {float(lateral[row, i]):g} in row {row} of reach "
+        f"{network.ids[i]}: fill or correct it."
+    )
+
+
+# --- The constants of a reach: [CONSTANTS, N], in the order of csrc/routing/muskingum.h -----------------------------
+
+
+def linear(k: Tensor, x: Tensor, dt: float) -> Tensor:
+    """Muskingum's coefficients of inflow after and before, outflow before, and lateral inflow."""
+    most = k * (1 - x) + dt / 2
+    return torch.stack([(dt / 2 - k * x) / most, (dt / 2 + k * x) / most, (k * (1 - x) - dt / 2) / most, dt / most])
+
+
+def _passing(like: Tensor) -> Tensor:
+    return torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=like.dtype)[:, None].expand(4, len(like)).contiguous()
+
+
+def ddr(v: Mapping[str, Tensor]) -> Tensor:
+    """Constants of section and celerity; the slope is 0.001 at least."""
+    q, root = v["q"] + 1e-6, v["slope"].clamp(min=1e-3).sqrt()
+    a = torch.log2(v["n"] * (q + 1) / (v["p"] * root + 1e-8))
+    return torch.stack([a, 3 / (5 + 3 * q), q, torch.log2(v["p"]), root / v["n"], v["length"], v["x"]])
+
+
+def todini(v: Mapping[str, Tensor], dt: float, substeps: Tensor) -> Tensor:
+    """Exponents and factors of the Courant and Reynolds numbers as powers of the discharge, and the sub-steps."""
+    q1 = v["q"] + 1
+    e = 3 / (2 + 3 * q1)
+    log2_d = e * torch.log2(v["n"] * q1 / (v["p"] * v["slope"].sqrt()))  # of the depth at 1 m3/s
+    g = torch.log2(dt * q1 / (substeps * v["p"] * v["length"])) - q1 * log2_d
+    h = torch.log2(e * e * q1 / (v["slope"] * v["length"])) + log2_d
+    return torch.stack([1 - q1 * e, g, e, h, substeps.to(e.dtype)])
+
+
+def _courant(constants: Tensor, discharge: Tensor) -> Tensor:
+    f, g, *_ = constants
+    return torch.exp2(f * torch.log2(discharge.clamp(min=LEAST)) + g)
+
+
+def _storage(constants: Tensor, dt: float, inflow: Tensor, discharge: Tensor) -> Tensor:
+    """Todini's storage of inflow and outflow."""
+    _, _, e, h, substeps = constants
+    courant = _courant(constants, (inflow + discharge) / 2)
+    reynolds = torch.exp2(e * torch.log2(((inflow + discharge) / 2).clamp(min=LEAST)) + h)
+    reynolds = torch.maximum(reynolds, (1 - courant).abs())
+    return dt / substeps / (2 * courant) * ((1 - reynolds) * inflow + (1 + reynolds) * discharge)
+
+
+def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str, Tensor] | None = None, *, ids=None):
+    """Depth, top width and velocity of uniform flow in the channel of the default scheme.
+
+    Parameters
+    ----------
+    discharge : Tensor ``[T, G]``
+        m3/s, as `route` gives it.
+    parameters : mapping of str to Tensor ``[N]`` or ``[1]``, optional
+        As for `route`.
+    ids : sequence of int ``[G]``, optional
+        The reaches of the columns, `Routed.ids`; all in the network's order if left out.
+
+    Returns
+    -------
+    dict of str to Tensor ``[T, G]``
+        "depth" and "top_width" in m, "velocity" in m/s.
+    """
+    v = _parameters(network, parameters or {}, CHANNEL, discharge, "hydraulics")
+    if ids is not None:
+        at = torch.from_numpy(network.index(np.asarray(ids))).to(discharge.device)
+        v = {name: x[at] for name, x in v.items()}
+    q1 = v["q"] + 1
+    flow = discharge.clamp(min=LEAST)
+    depth = (flow * v["n"] * q1 / (v["p"] * v["slope"].sqrt())) ** (3 / (2 + 3 * q1))
+    width = v["p"] * depth ** v["q"]
+    return {"depth": depth, "top_width": width, "velocity": flow * q1 / (width * depth)}
+
+
+# --- The oracle ----------------------------------------------------------------------------------------------------
+
+
+def _edges(downstream: Tensor, values: Tensor):
+    flows = downstream >= 0
+    return downstream[flows].long(), values[flows]
+
+
+def _linear_step(c, dt, i0, i1, mean, ql, s):
+    o = c[0] * i1 + c[1] * i0 + c[2] * s[0] + c[3] * ql
+    return [o], o
+
+
+def _ddr_step(c, dt, i0, i1, mean, ql, s):
+    a, e, q, log2_p, r, length, x = c
+    d = torch.exp2(e * (torch.log2(s[0]) + a)).clamp(min=0.01)
+    width = torch.exp2(log2_p) * d**q
+    z = (width * q / (2 * d)).clamp(0.5, 50)
+    bottom = (width - 2 * z * d).clamp(min=0.01)
+    radius = (width + bottom) * d / 2 / (bottom + 2 * d * (1 + z**2).sqrt())
+    k = length / (5 / 3 * (radius ** (2 / 3) * r).clamp(0.01, 15))
+    raw = (
+        (dt - 2 * k * x) * mean + (dt + 2 * k * x) * i0 + (2 * k * (1 - x) - dt) * s[0] + 2 * dt * ql.clamp(min=LEAST)
+    ) / (2 * k * (1 - x) + dt)
+    return [raw.clamp(min=LEAST)], raw
+
+
+def _todini_step(c, dt, i0, i1, mean, ql, s):
+    f, g, e, h, substeps = c
+    w = dt / substeps
+    o, storage = s
+    total = torch.zeros_like(o)
+
+    def outflow(begin, end, guess, volume):
+        log2_q = torch.log2(((end + guess) / 2).clamp(min=LEAST))
+        courant, reynolds = torch.exp2(f * log2_q + g), torch.exp2(e * log2_q + h)
+        least = torch.where(courant - 1 > 1 - courant, courant - 1, 1 - courant)
+        reynolds = torch.where(reynolds >= least, reynolds, least)
+        out = (courant * (2 * volume - begin) - (1 - reynolds) * end) / (1 + courant + reynolds)
+        return out.clamp(min=0)
+
+    for j in range(int(substeps.max())):
+        begin, end = i0 + (i1 - i0) * j / substeps, i0 + (i1 - i0) * (j + 1) / substeps
+        volume = storage / w + (begin + end) / 2 + mean - (i0 + i1) / 2 + ql
+        new = outflow(o, end, outflow(o, end, o + end - begin, volume), volume)
+        used = j < substeps
+        total = torch.where(used, total + (o + new) / 2, total)
+        storage = torch.where(used, w * (volume - (o + new) / 2), storage)
+        o = torch.where(used, new, o)
+    return [o, storage], total / substeps
+
+
+_STEPS = {"linear": _linear_step, "ddr": _ddr_step, "todini": _todini_step}
+
+
+def _reference(kernel, graph, column, constants, lateral, state, dt, sizes):
+    """What `ops.route` computes, level by level in plain torch."""
+    n_steps, n_reaches, n_levels, n_outputs, repeat = sizes
+    level_start, _, downstream = graph
+    if bool((~((lateral >= 0) & (lateral <= 1e30))).any()):
+        raise BadInflow
+    levels = [slice(int(a), int(b)) for a, b in zip(level_start[:-1], level_start[1:], strict=True)]
+    at = torch.full((n_outputs,), -1, dtype=torch.long)
+    at[column[column >= 0].long()] = (column >= 0).nonzero()[:, 0]
+    series = []
+    for t in range(n_steps):
+        before = torch.zeros_like(state[0]).index_add(0, *_edges(downstream, state[0]))
+        new, published = [], []
+        i1 = i_mean = torch.zeros_like(state[0])
+        for here in levels:
+            s, out = _STEPS[kernel](
+                constants[:, here], dt, before[here], i1[here], i_mean[here], lateral[t // repeat, here], state[:, here]
+            )
+            new.append(torch.stack(s))
+            published.append(out)
+            flows = downstream[here] >= 0
+            i1 = i1.index_add(0, downstream[here][flows].long(), s[0][flows])
+            i_mean = i_mean.index_add(0, downstream[here][flows].long(), out[flows])
+        state = torch.cat(new, dim=1)
+        series.append(state[0][at])
+    return torch.stack(series), state

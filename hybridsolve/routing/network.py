@@ -1,0 +1,727 @@
+"""River networks: reaches in an order in which each upstream reach lies exactly one level before its downstream.
+
+Sources: Scheidegger (1967, doi 10.1080/02626666709493507) for random networks; David et al. (2011, doi
+10.1175/2011JHM1345.1) for RAPID's tables; the National Water Model's RouteLink for its names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+OUTLET_IDS = (0, -1)  # what tables of ids write where a reach flows nowhere
+ROUTELINK = {
+    "length": "Length",
+    "slope": "So",
+    "n": "n",
+    "k": "MusK",
+    "x": "MusX",
+    "bottom_width": "BtmWdth",
+    "side_slope": "ChSlp",
+    "top_width": "TopWdth",
+    "top_width_cc": "TopWdthCC",
+    "n_cc": "nCC",
+    "alt": "alt",
+    "lon": "lon",
+    "lat": "lat",
+    "waterbody": "NHDWaterbodyComID",
+}
+DIVIDED = ("length", "area", "k")  # attributes of a reach that its pieces share
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RiverNetwork:
+    """N reaches, each of which flows to one other or out, in network order; made by one of the ``from_...`` below.
+
+    Network order is breadth-first from the outlets upstream, reversed; outlets, and reaches that flow to the same one,
+    ascend by id. So it depends on the ids alone, not on the rows of the table given.
+
+    Attributes
+    ----------
+    ids : int64 ``[N]``
+        Of every reach.
+    order : int64 ``[N]``
+        Where each reach came from: the row of the table given, or the position in the network pruned, parted or split.
+    downstream : int32 ``[N]``
+        Position of the reach that each flows to, always after its own; -1 at an outlet.
+    first : int32 ``[N + 1]``
+        The reaches ``first[i]:first[i + 1]`` flow to reach i.
+    level_start : int64 ``[n_levels + 1]``
+        Level k is the reaches ``level_start[k]:level_start[k + 1]``, and flows to level k + 1; outlets are the last.
+    attributes : dict of str to float64 ``[N]``
+        What else was given: length (m), slope (m/m), area (m2), k (s), x, n, p, q and any other.
+    """
+
+    ids: np.ndarray
+    order: np.ndarray
+    downstream: np.ndarray
+    first: np.ndarray
+    level_start: np.ndarray
+    attributes: dict[str, np.ndarray]
+
+    # --- From tables -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_downstream(cls, downstream, ids=None, **attributes) -> RiverNetwork:
+        """The network of a table whose reaches name the row that they flow to.
+
+        Parameters
+        ----------
+        downstream : int ``[N]``
+            Row of the downstream reach; -1 at an outlet.
+        ids : int ``[N]``, optional
+            Of the reaches, unique; their rows if left out.
+        **attributes : float ``[N]``
+            Of the reaches, by name.
+
+        Raises
+        ------
+        ValueError
+            If there is no reach, two have the same id, one flows to itself or in a cycle, a row or an id is not a whole
+            number, a row does not exist, or an array is not ``[N]``.
+        """
+        downstream = _whole(downstream, "downstream")
+        ids = np.arange(len(downstream)) if ids is None else _whole(ids, "ids")
+        return _make(ids, downstream, attributes)
+
+    @classmethod
+    def from_ids(cls, ids, to, *, dangling="refuse", **attributes) -> RiverNetwork:
+        """The network of a table whose reaches name the id that they flow to.
+
+        Parameters
+        ----------
+        ids : int ``[N]``
+            Of the reaches, unique, none 0 or -1.
+        to : int or float ``[N]``
+            Id of the downstream reach; 0, -1 or NaN at an outlet.
+        dangling : {"refuse", "outlet"}
+            What a reach is that flows to an id not in `ids`: an error, or an outlet.
+        **attributes : float ``[N]``
+            Of the reaches, by name.
+
+        Raises
+        ------
+        ValueError
+            As `from_downstream`, or if a reach flows to an id that is not in `ids`.
+        """
+        if dangling not in ("refuse", "outlet"):
+            raise ValueError(f"dangling must be 'refuse' or 'outlet'; found {dangling!r}: choose one.")
+        ids, to = _whole(ids, "ids"), _whole(to, "to", nan=0)
+        if len(to) != len(ids):
+            raise ValueError(f"to must be [{len(ids)}] as ids is; found [{len(to)}]: give each reach one downstream.")
+        _refuse_duplicates(ids)
+        if np.isin(ids, OUTLET_IDS).any():
+            raise ValueError(
+                "ids must not hold 0 or -1, which mean an outlet where a reach flows to; found "
+                f"{_some(ids[np.isin(ids, OUTLET_IDS)])}: give that reach another id."
+            )
+        downstream, known = _look_up(ids, to)
+        lost = ~known & ~np.isin(to, OUTLET_IDS)
+        if lost.any() and dangling == "refuse":
+            raise ValueError(
+                f"every reach must flow to a reach of ids or out (0, -1 or NaN); found {_some(ids[lost])} flowing to "
+                f'{_some(to[lost])}, not in ids: add what is missing, or pass dangling="outlet".'
+            )
+        return _make(ids, np.where(known, downstream, -1), attributes)
+
+    @classmethod
+    def from_edges(cls, upstream_ids, downstream_ids, ids=None, *, dangling="refuse", **attributes) -> RiverNetwork:
+        """The network of a list of edges.
+
+        Parameters
+        ----------
+        upstream_ids, downstream_ids : int ``[E]``
+            Each edge's reach and the one it flows to; 0, -1 or NaN where it flows out.
+        ids : int ``[N]``, optional
+            Of the reaches, those without edges among them; those that have edges, ascending, if left out.
+        dangling : {"refuse", "outlet"}
+            As for `from_ids`.
+        **attributes : float ``[N]``
+            Of the reaches as in `ids`, by name.
+
+        Raises
+        ------
+        ValueError
+            As `from_ids`, or if a reach has two edges downstream, or attributes are given without ids.
+        """
+        upstream_ids = _whole(upstream_ids, "upstream_ids")
+        downstream_ids = _whole(downstream_ids, "downstream_ids", nan=0)
+        if len(upstream_ids) != len(downstream_ids):
+            raise ValueError(
+                f"downstream_ids must be [{len(upstream_ids)}] as upstream_ids is; found [{len(downstream_ids)}]: "
+                "give both ends of each edge."
+            )
+        if ids is None:
+            if attributes:
+                raise ValueError(
+                    f"attributes of edges must come with the ids they belong to; found {_names(attributes)} without "
+                    "ids: pass ids=."
+                )
+            ids = np.union1d(upstream_ids, downstream_ids[~np.isin(downstream_ids, OUTLET_IDS)])
+        ids = _whole(ids, "ids")
+        values, counts = np.unique(upstream_ids, return_counts=True)
+        if (counts > 1).any():
+            reach = values[counts > 1][0]
+            raise ValueError(
+                f"every reach must flow to one downstream reach; found a divergence, {reach} flowing to "
+                f"{_some(downstream_ids[upstream_ids == reach])}: keep the main one."
+            )
+        place, known = _look_up(ids, upstream_ids)
+        if not known.all():
+            raise ValueError(
+                f"upstream_ids must all be in ids; found {_some(upstream_ids[~known])}, which are not: add them to ids."
+            )
+        to = np.zeros(len(ids), np.int64)
+        to[place] = downstream_ids
+        return cls.from_ids(ids, to, dangling=dangling, **attributes)
+
+    @classmethod
+    def from_routelink(cls, path, *, dangling="refuse") -> RiverNetwork:
+        """The network of a RouteLink file of the National Water Model.
+
+        Parameters
+        ----------
+        path : path_like
+            NetCDF with ``link`` and ``to``. Of the others it makes length (m), slope (m/m), n, n_cc (of the compound
+            channel), k (s), x, bottom_width, top_width, top_width_cc (m), side_slope, alt (m), lon, lat (degrees) and
+            waterbody (an id, negative where there is none), as far as the file has them.
+        dangling : {"refuse", "outlet"}
+            As for `from_ids`.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            As `from_ids`, or if it is not such a file.
+        """
+        table = _read(path, "a RouteLink file with link and to", ("link", "to"))
+        attributes = {name: table[theirs].values for name, theirs in ROUTELINK.items() if theirs in table.variables}
+        return cls.from_ids(table["link"].values, table["to"].values, dangling=dangling, **attributes)
+
+    @classmethod
+    def from_rapid(cls, rapid_connect_csv, k_csv, x_csv, *, dangling="refuse") -> RiverNetwork:
+        """The network of RAPID's tables, without header.
+
+        Parameters
+        ----------
+        rapid_connect_csv : path_like
+            Rows of id, downstream id (0 at an outlet), number of upstream reaches, and their ids, filled up by 0.
+        k_csv, x_csv : path_like
+            Muskingum's k (s) and x of the same rows.
+        dangling : {"refuse", "outlet"}
+            As for `from_ids`; a table that was cut out of a larger one needs "outlet".
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            As `from_ids`, if a file is not such a table, or if upstream and downstream ids contradict each other.
+        """
+        table = _read_csv(rapid_connect_csv, np.int64, "rows of id, downstream id, number upstream, upstream ids")
+        if table.shape[1] < 3:
+            raise ValueError(
+                f"{rapid_connect_csv} must have 3 columns or more, id, downstream id and number upstream; found "
+                f"{table.shape[1]}: check the file."
+            )
+        ids, to, listed = table[:, 0], table[:, 1], table[:, 3:]
+        flowing, used = np.isin(to, ids), listed != 0
+        ends = np.stack([ids, to])[:, flowing]
+        again = np.stack([listed[used], np.repeat(ids, used.sum(1))])
+        if not np.array_equal(ends[:, np.lexsort(ends)], again[:, np.lexsort(again)]):
+            once, twice = (Counter(map(tuple, x.T.tolist())) for x in (ends, again))
+            up, down = min((once - twice) | (twice - once))
+            raise ValueError(
+                f"{rapid_connect_csv} must list each reach once, upstream of the one it flows to; found {up} and "
+                f"{down}, of which only one names the other: correct one of the two rows."
+            )
+        k = _read_csv(k_csv, np.float64, "k of one reach a row").ravel()
+        x = _read_csv(x_csv, np.float64, "x of one reach a row").ravel()
+        return cls.from_ids(ids, to, dangling=dangling, k=k, x=x)
+
+    @classmethod
+    def random(cls, n, seed=0) -> RiverNetwork:
+        """A dendritic network of n reaches with plausible attributes: Scheidegger's lattice.
+
+        Each of about 1.25 sqrt(n) rows of cells flows to the row below, every cell to one of its two lower neighbours
+        at random; the lowest row flows out.
+
+        Parameters
+        ----------
+        n : int
+            Reaches; their ids are 1 to n, from the lowest row up.
+        seed : int
+            Of numpy's default generator; the same seed gives the same network.
+
+        Returns
+        -------
+        RiverNetwork
+            With length (m), slope (m/m, less the larger the area drained), n (Manning's), p and q (of the width
+            ``p * depth ** q``), x (of Muskingum) and area (m2).
+
+        Raises
+        ------
+        ValueError
+            If n is less than 1.
+        """
+        if n < 1:
+            raise ValueError(f"n must be 1 reach or more; found {n}: ask for at least one.")
+        rng = np.random.default_rng(seed)
+        width = -(-n // int(np.ceil(1.25 * np.sqrt(n))))
+        row, column = np.divmod(np.arange(n), width)
+        downstream = (row - 1) * width + (column + rng.integers(0, 2, n)) % width
+        downstream[:width] = -1
+        attributes = {
+            "length": rng.lognormal(np.log(3000), 0.5, n),
+            "n": rng.uniform(0.03, 0.1, n),
+            "p": rng.uniform(10, 60, n),
+            "q": rng.uniform(0.1, 0.9, n),
+            "x": rng.uniform(0.2, 0.35, n),
+            "area": rng.lognormal(np.log(5e6), 0.5, n),
+        }
+        network = _make(np.arange(1, n + 1), downstream, attributes)
+        # Hack's and Flint's laws, roughly: 0.026 at one reach's 5 km2, 0.0004 at 200,000 km2, and scatter.
+        slope = 0.05 * (network.upstream_area() / 1e6) ** -0.4 * rng.lognormal(0, 0.5, n)
+        network.attributes["slope"] = slope.clip(1e-4, 0.1)
+        return network
+
+    # --- What it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def n_reaches(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.level_start) - 1
+
+    @property
+    def outlets(self) -> np.ndarray:
+        """Positions of the reaches that flow out: the last ones."""
+        return np.arange(self.level_start[-2], self.n_reaches)
+
+    @property
+    def headwaters(self) -> np.ndarray:
+        """Positions of the reaches that no other flows to."""
+        return np.flatnonzero(np.diff(self.first) == 0)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of ids and downstream: two networks share it if a state of one fits the other."""
+        parts = (self.ids.astype("<i8"), self.downstream.astype("<i4"))
+        return hashlib.sha256(b"".join(x.tobytes() for x in parts)).hexdigest()
+
+    def __repr__(self) -> str:
+        return (
+            f"RiverNetwork({self.n_reaches} reaches, {self.n_levels} levels, {len(self.outlets)} outlets; "
+            f"{_names(self.attributes) or 'no attributes'})"
+        )
+
+    def index(self, ids) -> np.ndarray:
+        """Positions of the reaches with these ids.
+
+        Parameters
+        ----------
+        ids : int or int ``[M]``
+
+        Returns
+        -------
+        int64, of the same shape
+
+        Raises
+        ------
+        ValueError
+            If an id is not in the network.
+        """
+        wanted = _whole(np.atleast_1d(ids), "ids")
+        place, known = _look_up(self.ids, wanted, self._by_id)
+        if not known.all():
+            raise ValueError(
+                f"ids must be among the network's {self.n_reaches}; found {_some(wanted[~known])}, not in it: correct "
+                "or leave them out."
+            )
+        return place.reshape(np.shape(ids))
+
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        return np.argsort(self.ids)
+
+    def accumulate(self, values) -> np.ndarray:
+        """Sum over each reach and all that lies upstream of it.
+
+        Parameters
+        ----------
+        values : float ``[..., N]``
+            In network order; any unit.
+
+        Returns
+        -------
+        float64 ``[..., N]``
+
+        Raises
+        ------
+        ValueError
+            If the last axis is not N.
+        """
+        from ._graph import accumulate
+
+        sums = np.array(values, dtype=np.float64, order="C")
+        if sums.ndim == 0 or sums.shape[-1] != self.n_reaches:
+            raise ValueError(
+                f"values must be [..., {self.n_reaches}] in network order; found {list(sums.shape)}: put reaches last."
+            )
+        accumulate(self.downstream, sums.reshape(-1, self.n_reaches))
+        return sums
+
+    def upstream_area(self) -> np.ndarray:
+        """Area drained by each reach, m2, float64 ``[N]``; ValueError if there is no attribute area."""
+        self._need("area")
+        return self.accumulate(self.attributes["area"])
+
+    # --- Others made of it -----------------------------------------------------------------------------------------
+
+    def prune(self, gauges) -> RiverNetwork:
+        """The network of the reaches with these ids and all that lies upstream of any.
+
+        Parameters
+        ----------
+        gauges : int ``[M]``
+            Ids of reaches; those not upstream of another become outlets.
+
+        Returns
+        -------
+        RiverNetwork
+            Its `order` holds positions in this one.
+
+        Raises
+        ------
+        ValueError
+            If there is no gauge, or one is not in the network.
+        """
+        label = np.full(self.n_reaches, -1)
+        label[self.index(np.atleast_1d(gauges))] = 0
+        if (label < 0).all():
+            raise ValueError("gauges must name one reach or more; found none: give the ids of gauged reaches.")
+        return self._take(self._upstream_of(label) == 0)
+
+    def parts(self, n) -> list[RiverNetwork]:
+        """Independent networks of about equal size that together are this one.
+
+        Parameters
+        ----------
+        n : int
+            How many, at most one for each outlet; what flows to one outlet stays together.
+
+        Returns
+        -------
+        list of RiverNetwork
+            Largest basin first; `order` holds positions in this one.
+
+        Raises
+        ------
+        ValueError
+            If n is less than 1 or more than there are outlets.
+        """
+        outlets = self.outlets
+        if not 1 <= n <= len(outlets):
+            raise ValueError(
+                f"n must be 1 to {len(outlets)}, as many parts as there are outlets; found {n}: ask for fewer."
+            )
+        label = np.full(self.n_reaches, -1)
+        label[outlets] = np.arange(len(outlets))
+        outlet = self._upstream_of(label)
+        sizes = np.bincount(outlet)
+        part, loads = np.empty(len(outlets), np.int64), [(0, i) for i in range(n)]
+        for i in np.argsort(-sizes, kind="stable"):  # the largest that is left to the part that has least
+            load, part[i] = heapq.heappop(loads)
+            heapq.heappush(loads, (load + sizes[i], part[i]))
+        return [self._take(part[outlet] == i) for i in range(n)]
+
+    def split_long(self, max_length) -> tuple[RiverNetwork, np.ndarray]:
+        """Reaches longer than `max_length` in pieces of equal length, one after the other.
+
+        Parameters
+        ----------
+        max_length : float
+            m; a reach becomes ``ceil(length / max_length)`` pieces.
+
+        Returns
+        -------
+        network : RiverNetwork
+            The most downstream piece of a reach has its id, the others new ones below -1; length, area and k are
+            divided, other attributes copied.
+        parent : int64 ``[N of network]``
+            Position in this network of the reach that each is a piece of; the same as `network.order`.
+
+        Raises
+        ------
+        ValueError
+            If `max_length` is not positive, there is no attribute length, or one is negative or not finite.
+        """
+        self._need("length")
+        if not 0 < max_length < np.inf:
+            raise ValueError(f"max_length must be above 0 m and finite; found {max_length}: choose a length.")
+        length = self.attributes["length"]
+        bad = ~((length >= 0) & (length < np.inf))
+        if bad.any():
+            raise ValueError(
+                f"length must be 0 m or more and finite; found {length[bad][0]:g} at reach {self.ids[bad][0]}: correct "
+                "it."
+            )
+        pieces = np.maximum(np.ceil(length / max_length), 1).astype(np.int64)
+        parent = np.repeat(np.arange(self.n_reaches), pieces)
+        last = np.cumsum(pieces) - 1
+        downstream = np.arange(1, len(parent) + 1)
+        downstream[last] = np.where(self.downstream < 0, -1, (last - pieces + 1)[self.downstream])
+        # Below -1, which means an outlet, and below all that are there.
+        ids = min(int(self.ids.min()), -1) - 1 - np.arange(len(parent))
+        ids[last] = self.ids
+        attributes = {
+            name: values[parent] / (pieces[parent] if name in DIVIDED else 1)
+            for name, values in self.attributes.items()
+        }
+        network = _make(ids, downstream, attributes)
+        parent = parent[network.order]
+        return replace(network, order=parent), parent
+
+    def _need(self, name: str) -> None:
+        if name not in self.attributes:
+            raise ValueError(
+                f"the network must have the attribute {name}; found {_names(self.attributes) or 'none'}: give {name}= "
+                "when making it."
+            )
+
+    def _upstream_of(self, label: np.ndarray) -> np.ndarray:
+        from ._graph import spread_upstream
+
+        spread_upstream(self.downstream, label)
+        return label
+
+    def _take(self, keep: np.ndarray) -> RiverNetwork:
+        """The reaches where keep [N]; one that flows to another not kept becomes an outlet."""
+        taken, place = np.flatnonzero(keep), np.cumsum(keep) - 1
+        to = self.downstream[taken]
+        downstream = np.where((to >= 0) & keep[to], place[to], -1)
+        network = _make(self.ids[taken], downstream, {name: x[taken] for name, x in self.attributes.items()})
+        return replace(network, order=taken[network.order])
+
+    # --- On disk ---------------------------------------------------------------------------------------------------
+
+    def save(self, path) -> Path:
+        """Write the network to a NetCDF file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path_like
+            An existing file is replaced only once the new one is whole.
+
+        Returns
+        -------
+        pathlib.Path
+            The path written.
+
+        Raises
+        ------
+        OSError
+            As `write_netcdf`.
+        """
+        import xarray as xr
+
+        from ..data.netcdf import write_netcdf
+
+        arrays = {"ids": self.ids, "downstream": self.downstream, "order": self.order}
+        arrays |= {f"attribute_{name}": x for name, x in self.attributes.items()}
+        file = xr.Dataset({name: ("reach", x) for name, x in arrays.items()})
+        file.attrs.update(title="hybridsolve river network", fingerprint=self.fingerprint, checksum=_checksum(arrays))
+        return write_netcdf(file, path)
+
+    @classmethod
+    def load(cls, path) -> RiverNetwork:
+        """The network that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            If it is not such a file, or is damaged.
+        """
+        names = ("ids", "downstream", "order")
+        file = _read(path, "a network written by RiverNetwork.save", names, mask_and_scale=False)
+        arrays = {name: x.values for name, x in file.data_vars.items()}
+        if file.attrs.get("checksum") != _checksum(arrays):
+            raise ValueError(
+                f"{path} must hold what RiverNetwork.save wrote, by its checksum; found other values, so it is damaged "
+                "or was changed: save the network anew."
+            )
+        ids, downstream, order = (arrays.pop(name) for name in names)
+        network = _make(ids, downstream, {name.removeprefix("attribute_"): x for name, x in arrays.items()})
+        return replace(network, order=order)
+
+
+def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNetwork:
+    """The network of int64 ids [N] and rows of the downstream reaches [N], checked and put in network order."""
+    from ._graph import breadth_first
+
+    n = len(downstream)
+    if n == 0:
+        raise ValueError("a network must have one reach or more; found none: look whether its table was read or cut.")
+    if len(ids) != n:
+        raise ValueError(f"ids must be [{n}] as downstream is; found [{len(ids)}]: give each reach one id.")
+    sizes = {name: np.shape(x) for name, x in attributes.items()}
+    for name, shape in sizes.items():
+        if shape != (n,):
+            raise ValueError(f"attribute {name} must be [{n}], one value a reach; found {list(shape)}: reshape it.")
+    _refuse_duplicates(ids)
+    bad = (downstream < -1) | (downstream >= n)
+    if bad.any():
+        raise ValueError(
+            f"downstream must be a row from 0 to {n - 1}, or -1 at an outlet; found {_some(downstream[bad])} at reach "
+            f"{_some(ids[bad])}: correct it, or use from_ids if these are ids."
+        )
+    own = downstream == np.arange(n)
+    if own.any():
+        raise ValueError(f"no reach may flow to itself; found {_some(ids[own])}: correct where it flows, -1 if out.")
+
+    by_id = np.argsort(ids)
+    rank = np.empty(n, np.int64)
+    rank[by_id] = np.arange(n)
+    to = downstream[by_id]
+    to = np.where(to < 0, -1, rank[to])
+    order, lost = breadth_first(to)
+    if lost:
+        raise ValueError(
+            f"a river must not flow in a cycle; found {_cycle(ids[by_id], to, order[lost:])}: correct where one of "
+            "these flows."
+        )
+    inflows = np.bincount(to[to >= 0], minlength=n)[order]
+    first = np.concatenate([[0], np.cumsum(inflows)])
+    starts = [n, int(first[-1])]
+    while starts[-1] > 0:
+        starts.append(int(first[starts[-1]]))
+    order = by_id[order]
+    return RiverNetwork(
+        ids=ids[order],
+        order=order,
+        downstream=np.concatenate([np.repeat(np.arange(n), inflows), np.full(n - first[-1], -1)]).astype(np.int32),
+        first=first.astype(np.int32),
+        level_start=np.array(starts[::-1]),
+        attributes={name: _real(x, name)[order] for name, x in attributes.items()},
+    )
+
+
+def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
+    """The ids along one cycle; whatever does not reach an outlet leads into one."""
+    free = np.ones(len(ids), bool)
+    free[reached] = False
+    row, seen = int(np.flatnonzero(free)[0]), {}
+    while row not in seen:
+        seen[row] = len(seen)
+        row = int(to[row])
+    around = [str(i) for i in ids[list(seen)[seen[row] :]]]
+    shown = around if len(around) <= 6 else [*around[:5], f"({len(around) - 5} more)"]
+    return " -> ".join([*shown, around[0]])
+
+
+def _whole(values, name: str, nan: int | None = None) -> np.ndarray:
+    """Values as int64 [N], where `nan` stands for NaN if it is given."""
+    x = np.asarray(values)
+    if x.ndim != 1 or x.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be whole numbers [N]; found {x.dtype} {list(x.shape)}: convert or reshape it.")
+    if x.dtype.kind == "f":
+        if nan is not None:
+            x = np.where(np.isnan(x), nan, x)
+        bad = ~((np.abs(x) < 2**53) & (x == np.floor(x)))  # beyond 2^53 two ids could have become one
+        if bad.any():
+            row = np.flatnonzero(bad)[0]
+            raise ValueError(
+                f"{name} must be whole numbers, as floats below 2^53; found {x[row]} in row {row}: correct it, or give "
+                "integers."
+            )
+    return x.astype(np.int64)
+
+
+def _real(values, name: str) -> np.ndarray:
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"attribute {name} must be numbers; found {error}: convert it.") from error
+
+
+def _refuse_duplicates(ids: np.ndarray) -> None:
+    ascending = np.sort(ids)
+    again = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    if len(again):
+        rows = np.flatnonzero(ids == again[0])
+        raise ValueError(
+            f"ids must be unique; found more than once {_some(again)}, the first in rows {_some(rows)}: keep one row "
+            "of each."
+        )
+
+
+def _look_up(ids: np.ndarray, wanted: np.ndarray, by_id: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids in which wanted are, and whether they are at all."""
+    by_id = np.argsort(ids) if by_id is None else by_id
+    if len(ids) == 0:
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    place = by_id[np.searchsorted(ids, wanted, sorter=by_id).clip(max=len(ids) - 1)]
+    return place, ids[place] == wanted
+
+
+def _some(values) -> str:
+    shown = ", ".join(str(x) for x in values[:6])
+    return shown if len(values) <= 6 else f"{shown} and {len(values) - 6} more"
+
+
+def _names(attributes: dict) -> str:
+    return ", ".join(attributes)
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        x = arrays[name]
+        total.update(f"{name} {x.dtype.str[1:]} {x.shape}".encode())
+        total.update(x.astype(x.dtype.newbyteorder("<")).tobytes())
+    return total.hexdigest()
+
+
+def _exists(path, expected: str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
+    return path
+
+
+def _read(path, expected: str, names: tuple[str, ...], **options):
+    """A NetCDF file as an xarray dataset in memory, which has these variables."""
+    import xarray as xr
+
+    path = _exists(path, expected)
+    try:
+        with xr.open_dataset(path, engine="netcdf4", **options) as file:
+            table = file.load()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path} could not be read as NetCDF ({error}), expected {expected}; check the file."
+        ) from error
+    missing = [name for name in names if name not in table.variables]
+    if missing:
+        raise ValueError(f"{path} must be {expected}; found no {', '.join(missing)} in it: check the file.")
+    return table
+
+
+def _read_csv(path, dtype, expected: str) -> np.ndarray:
+    path = _exists(path, expected)
+    try:
+        return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2)
+    except ValueError as error:
+        reason = str(error).split("\n")[0].split("; ")[0].rstrip(".")
+        raise ValueError(f"{path} could not be read as a table ({reason}), expected {expected}; check it.") from error

@@ -1,0 +1,386 @@
+"""Routing along a network: the kernels against the oracle, its mass, its bits, and what it is told wrongly."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_close, assert_same_bits, golden, normal, uniform
+
+from hybridsolve import ops
+from hybridsolve.routing import RiverNetwork, hydraulics, route
+from hybridsolve.routing.muskingum import CHANNEL, SCHEMES
+
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+DT = 3600.0
+
+
+def network(n=150, seed=0, **attributes):
+    """A random tree with reaches of every kind: steep and flat, short and long, with up to n upstream neighbours."""
+    rng = np.random.default_rng(seed)
+    downstream = np.array([-1, *(rng.integers(max(0, i - 40), i) for i in range(1, n))])
+    made = dict(
+        n=rng.uniform(0.02, 0.1, n),
+        p=rng.uniform(5, 60, n),
+        q=rng.uniform(0.05, 0.9, n),
+        slope=10 ** rng.uniform(-4, -1.5, n),
+        length=rng.uniform(800, 7000, n),
+        x=rng.uniform(0.1, 0.35, n),
+        k=rng.uniform(1800, 9000, n),
+    )
+    return RiverNetwork.from_downstream(downstream, ids=1000 + np.arange(n), **made | attributes)
+
+
+def star(n):
+    """All flow to one, which has more upstream neighbours than a kernel gathers at once, and that to another."""
+    at = {name: np.full(n, v) for name, v in dict(n=0.05, p=20, q=0.5, slope=1e-3, length=3e3, x=0.2, k=5e3).items()}
+    return RiverNetwork.from_downstream([-1, 0, *[1] * (n - 2)], **at)
+
+
+def inputs(net, scheme, rows, seed=0, dtype=torch.float64):
+    """Tensors by name: inflow, initial discharge, and the scheme's parameters."""
+    tensors = {n: torch.from_numpy(net.attributes[n]).to(dtype) for n in SCHEMES[scheme][0]}
+    tensors["lateral"] = 5 * uniform(rows, net.n_reaches, seed=seed, dtype=dtype)
+    tensors["discharge"] = 20 * uniform(net.n_reaches, seed=seed + 1, dtype=dtype)
+    return tensors
+
+
+def outputs(net, scheme, tensors, substeps=None, **options):
+    x = dict(tensors)
+    lateral, state = x.pop("lateral"), {"discharge": x.pop("discharge")}
+    if scheme == "todini":
+        state |= {"substeps": torch.arange(net.n_reaches) % 4 + 1 if substeps is None else substeps}
+    run = route(net, lateral, x, ids="network", dt=DT, scheme=scheme, initial_state=state, **options)
+    return {"discharge": run.discharge} | {f"final {n}": v for n, v in run.final_state.items() if n != "substeps"}
+
+
+def both_ways(net, scheme, tensors, **options):
+    """Outputs and all gradients, for a fixed cotangent."""
+    leaves = {n: v.detach().requires_grad_() for n, v in tensors.items()}
+    found = outputs(net, scheme, leaves, **options)
+    d = {n: normal(*v.shape, dtype=v.dtype) for n, v in found.items()}
+    gradients = torch.autograd.grad(list(found.values()), list(leaves.values()), list(d.values()), allow_unused=True)
+    gradients = {f"d {n}": g for n, g in zip(leaves, gradients, strict=True) if g is not None}
+    return {n: v.detach() for n, v in found.items()} | gradients
+
+
+@every_scheme
+@pytest.mark.parametrize("net", (network(), network(37, 1), network(1), star(60)), ids=("150", "37", "1", "star"))
+@pytest.mark.parametrize("rows, repeat", ((17, 1), (5, 4), (1, 1)))
+def test_all_gradients_match_the_reference(scheme, net, rows, repeat):
+    x = inputs(net, scheme, rows)
+    found = both_ways(net, scheme, x, repeat=repeat)
+    assert len(found) == len(SCHEMES[scheme][0]) + (5 if scheme == "todini" else 4)
+    assert_close(found, both_ways(net, scheme, x, repeat=repeat, backend="reference"), 1e-10)
+
+
+@every_scheme
+def test_gauges_alone(scheme):
+    net = network()
+    x = inputs(net, scheme, 20)
+    gauges = net.ids[[149, 3, 70]]
+    found = both_ways(net, scheme, x, gauges=gauges)
+    assert_close(found, both_ways(net, scheme, x, gauges=gauges, backend="reference"), 1e-10)
+    assert_same_bits({"q": found["discharge"]}, {"q": outputs(net, scheme, x)["discharge"][:, [149, 3, 70]]})
+
+
+@pytest.mark.parametrize("scheme", ("todini", "ddr", "muskingum"))
+def test_gradcheck(scheme):
+    net = network(5, 3, slope=np.linspace(0.01, 0.05, 5))  # no number so small that a difference quotient is coarse
+    x = inputs(net, scheme, 3)
+    names = list(x)
+    leaves = [v.requires_grad_() for v in x.values()]
+    function = lambda *v: tuple(outputs(net, scheme, dict(zip(names, v, strict=True))).values())  # noqa: E731
+    assert torch.autograd.gradcheck(function, leaves, eps=1e-6, atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ("todini", "ddr", "muskingum"))
+def test_the_adjoint_is_that_of_the_tangent(scheme):
+    """<d, J v> of the oracle's forward mode and <J' d, v> of the kernel."""
+    net = network(60, 4)
+    x = inputs(net, scheme, 12)
+    v = {n: normal(*t.shape, seed=i) * t for i, (n, t) in enumerate(x.items())}
+    with torch.autograd.forward_ad.dual_level():
+        dual = {n: torch.autograd.forward_ad.make_dual(t, v[n]) for n, t in x.items()}
+        tangents = {
+            n: torch.autograd.forward_ad.unpack_dual(o).tangent
+            for n, o in outputs(net, scheme, dual, backend="reference").items()
+        }
+    forward = sum((normal(*t.shape) * t).sum() for t in tangents.values())
+    found = both_ways(net, scheme, x)
+    torch.testing.assert_close(sum((found[f"d {n}"] * v[n]).sum() for n in x), forward, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@every_scheme
+def test_bits_for_intervals_threads_and_windows(scheme, dtype, threads):
+    net = network()
+    x = inputs(net, scheme, 48, dtype=dtype)
+    whole = both_ways(net, scheme, x)
+    for interval, n in ((1, 1), (5, 3), (16, 2), (48, 1)):
+        torch.set_num_threads(n)
+        assert_same_bits(both_ways(net, scheme, x, checkpoint_interval=interval), whole)
+    parameters = {n: v for n, v in x.items() if n not in ("lateral", "discharge")}
+    options = dict(ids="network", dt=DT, scheme=scheme)
+    start = {"discharge": x["discharge"]} | ({"substeps": torch.arange(150) % 4 + 1} if scheme == "todini" else {})
+    first = route(net, x["lateral"][:19], parameters, initial_state=start, **options)
+    state = first.final_state if scheme == "todini" else {"discharge": first.final_state["discharge"]}
+    second = route(net, x["lateral"][19:], parameters, initial_state=state, **options)
+    assert_same_bits({"q": torch.cat([first.discharge, second.discharge])}, {"q": whole["discharge"]})
+
+
+@every_scheme
+def test_single_precision_is_near_double(scheme):
+    net = network()
+    x = inputs(net, scheme, 30)
+    found = both_ways(net, scheme, {n: v.float() for n, v in x.items()})
+    expected = outputs(net, scheme, x)["discharge"]
+    assert found["discharge"].dtype == torch.float32
+    assert ((found["discharge"].double() - expected).abs() / expected).max() < 1e-3
+
+
+def test_ddr_as_published():
+    """96 hours on 50 reaches from ddr itself, with the gradient of its loss."""
+    file = {n: torch.from_numpy(np.asarray(v)) for n, v in golden("ddr_mc_50").items()}
+    raw = {
+        n: file[f"raw01_{m}"].clone().requires_grad_() for n, m in (("n", "n"), ("q", "q_spatial"), ("p", "p_spatial"))
+    }
+    lateral = file["q_prime_m3s"].clone().requires_grad_()
+    net = RiverNetwork.from_downstream(
+        file["downstream"].numpy(), length=file["length_m"].numpy(), slope=file["slope"].numpy(), x=file["x"].numpy()
+    )
+    here = torch.from_numpy(net.order)
+    low, high = np.log(1 + 1e-6), np.log(200 + 1e-6)
+    parameters = {
+        "n": 0.015 + (0.25 - 0.015) * raw["n"],
+        "q": raw["q"],
+        "p": torch.exp(low + (high - low) * raw["p"]),
+    }
+    run = route(
+        net,
+        lateral[:-1],
+        {n: v[here] for n, v in parameters.items()},
+        ids=np.arange(50),
+        dt=float(file["dt_s"]),
+        scheme="ddr",
+        initial_state={"discharge": file["discharge_initial"][here]},
+    )
+    found = torch.cat([file["discharge_initial"][None], run.discharge[:, torch.from_numpy(net.index(np.arange(50)))]]).T
+    assert_close({"q": found.detach()}, {"q": file["discharge_m3s"]}, 1e-8)
+    gradients = torch.autograd.grad((found * file["loss_weight"]).sum(), [*raw.values(), lateral])
+    expected = [file[f"grad_raw01_{n}"] for n in ("n", "q_spatial", "p_spatial")] + [file["grad_q_prime"]]
+    # The initial discharge is the first inflow's; here it is given, so that row is not compared.
+    for g, e in zip(gradients[:3], expected, strict=False):
+        assert_close({"g": g}, {"g": e}, 1e-8)
+    assert_close({"g": gradients[3][1:]}, {"g": expected[3][1:]}, 1e-8)
+
+
+@pytest.mark.parametrize("backend", ("cpu", "reference"))
+def test_no_water_is_made_or_lost(backend):
+    """Inflow = outflow + change of storage, with sub-steps that differ and a flood that comes and goes."""
+    net = network(120, 5)
+    t = torch.arange(400, dtype=torch.float64)[:, None]
+    lateral = 0.05 + 3 * torch.exp(-(((t - 60) / 15) ** 2)) * uniform(1, 120)
+    substeps = torch.arange(120) % 5 + 1
+    substeps[-1] = 1  # of the outlet, whose mean outflow is then the mean of begin and end
+    start = route(net, lateral[:1], ids="network", dt=DT, substeps=substeps)
+    run = route(net, lateral, ids="network", dt=DT, initial_state=start.final_state, backend=backend)
+    outlet = torch.cat([start.final_state["discharge"][-1:], run.discharge[:, -1]])
+    out = DT * (outlet[1:] + outlet[:-1]).sum() / 2
+    change = (run.final_state["storage"] - start.final_state["storage"]).sum()
+    torch.testing.assert_close(out + change, DT * lateral.sum(), rtol=1e-12, atol=0)
+    assert run.discharge.min() >= 0
+
+
+def test_the_steady_state_is_the_sum_of_what_flows_in():
+    net = network(120, 5)
+    lateral = 0.1 + uniform(1, 120).expand(50, -1)
+    expected = torch.from_numpy(net.accumulate(lateral[0].numpy()))
+    for scheme in SCHEMES:
+        run = route(net, lateral.contiguous(), ids="network", dt=DT, scheme=scheme)
+        assert_close({"q": run.discharge[-1]}, {"q": expected}, 1e-11)
+
+
+def test_a_flood_wave_travels_at_the_celerity_and_flattens():
+    n = 40
+    at = dict(n=0.04, p=30, q=0.3, slope=5e-4, length=2000)
+    net = RiverNetwork.from_downstream([*range(1, n), -1], **{k: np.full(n, v) for k, v in at.items()})
+    t = torch.arange(200, dtype=torch.float64)
+    lateral = torch.zeros(200, n, dtype=torch.float64)
+    lateral[:, 0] = 50 + torch.exp(-(((t - 40) / 10) ** 2))
+    for scheme in ("todini", "ddr"):
+        run = route(net, lateral, {"x": torch.tensor([0.2], dtype=torch.float64)} if scheme == "ddr" else None,
+                    ids="network", dt=DT, scheme=scheme)  # fmt: skip
+        top, end = run.discharge[:, 0], run.discharge[:, -1]
+        velocity = hydraulics(net, run.discharge[:1])["velocity"][0, 0]
+        q1 = 1 + at["q"]
+        celerity = velocity * (2 + 3 * q1) / (3 * q1)
+        centre = [((x - 50) * t).sum() / (x - 50).sum() for x in (top, end)]
+        travel = (n - 1) * 2000 / (centre[1] - centre[0]) / DT
+        assert abs(travel / celerity - 1) < (0.02 if scheme == "todini" else 0.2)
+        assert 50.05 < end.max() < top.max()
+
+
+def test_sub_steps_follow_the_courant_number():
+    net = network(60, 6, length=np.geomspace(200, 20_000, 60))
+    run = route(net, uniform(10, 60), ids="network", dt=DT)
+    fine = route(net, uniform(10, 60), ids="network", dt=DT / 8)
+    assert run.final_state["substeps"].max() > 4 and run.final_state["substeps"].min() == 1
+    assert fine.final_state["substeps"].sum() < run.final_state["substeps"].sum() / 2
+
+
+def test_ids_may_come_in_any_order():
+    net = network(30, 7)
+    lateral, order = uniform(5, 30), np.random.default_rng(0).permutation(30)
+    whole = route(net, lateral, ids="network", dt=DT)
+    found = route(net, lateral[:, order], ids=net.ids[order], dt=DT, gauges=[net.ids[4]])
+    assert_same_bits({"q": found.discharge}, {"q": whole.discharge[:, 4:5]})
+    assert found.ids == [net.ids[4]]
+
+
+def op_arguments(scheme, requires_grad=True):
+    net = network(20, 8)
+    n = {"linear": 4, "ddr": 7, "todini": 5}[scheme]
+    constants = 0.2 + 0.1 * uniform(n, 20)
+    if scheme == "todini":
+        constants[4] = 2
+    state = 1 + uniform(1 + (scheme == "todini"), 20)
+    tensors = [x.requires_grad_(requires_grad) for x in (constants, uniform(3, 20), state)]
+    graph = [torch.from_numpy(x) for x in (net.level_start, net.first, net.downstream)]
+    column = torch.arange(20, dtype=torch.int32)
+    return ("cpu", scheme, *graph, column, *tensors, DT, [6, 20, net.n_levels, 20, 2, 4])
+
+
+@pytest.mark.parametrize("scheme", ("linear", "ddr", "todini"))
+def test_the_operators_are_well_behaved(scheme):
+    torch.library.opcheck(torch.ops.hybridsolve.route.default, (*op_arguments(scheme), True))
+    arguments = op_arguments(scheme, False)
+    _, final, checkpoints = torch.ops.hybridsolve.route(*arguments, True)
+    adjoint = (*arguments[:8], checkpoints, *arguments[9:], normal(6, 20), final)
+    torch.library.opcheck(
+        torch.ops.hybridsolve.route_adjoint.default, adjoint, test_utils=("test_schema", "test_faketensor")
+    )
+
+
+def test_through_the_doors_of_torch():
+    *before, constants, lateral, state, dt, sizes = op_arguments("todini")
+
+    def loss(lateral):
+        discharge, final = ops.route(*before, constants, lateral, state, dt, sizes, True)
+        return discharge.square().sum() + final.sum()
+
+    (expected,) = torch.autograd.grad(loss(lateral), lateral)
+    (compiled,) = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(lateral), lateral)
+    batch = torch.vmap(torch.func.grad(loss))(torch.stack([lateral.detach(), 2 * lateral.detach()]))
+    for g in (compiled, torch.func.grad(loss)(lateral.detach()), batch[0]):
+        torch.testing.assert_close(g, expected, rtol=1e-13, atol=0)
+    (d,) = torch.autograd.grad(loss(lateral), lateral, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives of hybridsolve are not implemented"):
+        d.sum().backward()
+
+
+@pytest.mark.slow
+def test_roughness_is_learned_from_hydrographs_at_a_few_gauges():
+    """A field of Manning's n that is smooth over the network, seen at eight gauges alone."""
+    net = RiverNetwork.random(400, seed=1)
+    depth = torch.from_numpy(np.searchsorted(net.level_start, np.arange(400), side="right") / net.n_levels)
+    basis = torch.stack([torch.ones(400, dtype=torch.float64), depth, depth**2, torch.sin(6 * depth)])
+    field = lambda c: torch.exp(c @ basis) * 0.05  # noqa: E731
+    true = torch.tensor([0.2, -0.7, 0.3, 0.25], dtype=torch.float64)
+    t = torch.arange(120, dtype=torch.float64)[:, None]
+    lateral = 0.05 + 2 * torch.exp(-(((t - 20 - 20 * uniform(1, 400)) / 6) ** 2)) * uniform(1, 400, seed=1)
+    upstream = np.argsort(net.accumulate(np.ones(400)))
+    gauges = net.ids[upstream[[-1, -2, -4, -8, -16, -30, -60, -90]]]
+    options = dict(ids="network", dt=DT, gauges=gauges, substeps=2)
+    observed = route(net, lateral, {"n": field(true)}, **options).discharge
+    c = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([c], lr=1, max_iter=60, line_search_fn="strong_wolfe", tolerance_change=1e-14)
+
+    def loss():
+        optimiser.zero_grad()
+        found = (
+            ((route(net, lateral, {"n": field(c)}, **options).discharge - observed) / observed.std(0)).square().mean()
+        )
+        found.backward()
+        return found
+
+    optimiser.step(loss)
+    with torch.no_grad():
+        assert ((field(c) / field(true)) - 1).abs().max() < 0.02
+        assert (0.05 / field(true) - 1).abs().max() > 0.2  # where it began
+
+
+def bad(change, match, error=ValueError, scheme="todini", **options):
+    def attempt():
+        net = network(12, 9)
+        lateral = uniform(4, 12)
+        given = dict(network=net, lateral=lateral, parameters={}, ids="network", dt=DT, scheme=scheme)
+        change(given)
+        route(given.pop("network"), given.pop("lateral"), given.pop("parameters"), **given, **options)
+
+    return attempt, match, error
+
+
+def put(key, place, value):
+    def change(given):
+        given[key] = given[key].clone()
+        given[key][place] = value
+
+    return change
+
+
+def named(**values):
+    return lambda given: given.update(values)
+
+
+def parameter(name, place, value):
+    def change(given):
+        x = torch.from_numpy(given["network"].attributes[name]).clone()
+        x[place] = value
+        given["parameters"] = {name: x}
+
+    return change
+
+
+NAN = float("nan")
+BAD = {
+    "negative inflow": bad(put("lateral", (2, 3), -1.0), r"lateral must be .*; found -1 in row 2 of reach 10\d\d"),
+    "a gap": bad(put("lateral", (0, 11), NAN), r"lateral must be .*; found nan in row 0 of reach 10\d\d: fill"),
+    "a gap, reference": bad(put("lateral", (0, 11), NAN), "lateral .* found nan in row 0", backend="reference"),
+    "n": bad(parameter("n", 3, 0.0), r"parameter 'n' must lie in \[0.0001, 10\] s m-1/3; found 0 at reach 10\d\d"),
+    "length": bad(parameter("length", 3, NAN), r"parameter 'length' must lie in .* m; found nan at reach 10\d\d"),
+    "slope": bad(parameter("slope", 0, -1e-3), r"parameter 'slope' must lie in .* 1; found -0.001 at reach"),
+    "x": bad(parameter("x", 0, 0.7), "parameter 'x' must lie in .*; found 0.7", scheme="muskingum"),
+    "an unknown parameter": bad(named(parameters={"manning": 0}), "parameters has 'manning'; expected n, p, q"),
+    "a number": bad(named(parameters={"n": 0.03}), "parameter 'n' must be a torch tensor; found float"),
+    "a shape": bad(named(parameters={"n": torch.ones(3)}), r"'n' must be \[12\] or \[1\], .*found \[3\]"),
+    "a scheme": bad(named(scheme="cunge"), "unknown scheme 'cunge'; expected one of todini, ddr"),
+    "columns": bad(named(lateral=torch.ones(4, 11)), r"lateral must be \[T / repeat, 12\] .*; found \[4, 11\]"),
+    "integers": bad(named(lateral=torch.ones(4, 12).int()), "lateral must be float32 or float64; found torch.int32"),
+    "other ids": bad(named(ids=np.arange(12)), r"lateral has no column of reach 10\d\d, and 12 reaches .* lack one"),
+    "too few ids": bad(named(ids=np.arange(5)), r"ids must be \[12\], one for each column; found \[5\]"),
+    "a word for ids": bad(named(ids="position"), "ids must be .*, or 'network'; found 'position'"),
+    "dt": bad(named(dt=0), "dt must be the seconds of a step, more than 0; found 0"),
+    "repeat": bad(named(repeat=1.5), "repeat must be a whole number of steps, 1 or more; found 1.5"),
+    "gauges": bad(named(gauges=[1001, 1001]), "gauges must be a list of different reaches"),
+    "an unknown gauge": bad(named(gauges=[7]), "found 7, not in it"),
+    "substeps": bad(named(substeps=17), "substeps must be whole numbers from 1 to 16"),
+    "part of a substep": bad(named(substeps=1.5), "substeps must be whole numbers"),
+    "interval": bad(named(checkpoint_interval=0), "checkpoint_interval must be .*; found 0"),
+    "state": bad(named(initial_state={"discharge": -torch.ones(12).double()}), "'discharge' must lie .* found -1"),
+    "half a state": bad(named(initial_state={"storage": torch.ones(12).double()}), "initial_state lacks 'discharge'"),
+    "a state's name": bad(named(initial_state={"depth": 1}), "initial_state has 'depth'; expected discharge, storage"),
+    "a device": bad(named(lateral=torch.ones(4, 12, device="meta")), "runs on CPU tensors; found lateral on meta"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attempt, match, error", BAD.values(), ids=BAD)
+def test_bad_input_is_said(attempt, match, error):
+    with pytest.raises(error, match=match) as caught:
+        attempt()
+    message = str(caught.value)
+    assert message.endswith(".") and "\n" not in message
+
+
+def test_a_network_without_slopes():
+    net = RiverNetwork.from_downstream([-1, 0], **{n: np.ones(2) for n in CHANNEL if n != "slope"})
+    with pytest.raises(ValueError, match="scheme 'todini' needs 'slope' .of the bed., which neither parameters nor"):
+        route(net, torch.ones(3, 2), ids="network", dt=DT)
