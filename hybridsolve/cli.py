@@ -1,4 +1,4 @@
-"""The command line: hybridsolve info | demo | calibrate | simulate."""
+"""The command line: hybridsolve info | demo | calibrate | simulate | route."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hybridsolve", description="Differentiable hydrology: simulate and calibrate."
+        prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate and route."
     )
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", required=True)
@@ -93,6 +93,27 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--fluxes", default="streamflow", help="joined by commas; streamflow is routed, the rest are not")
     sub.add_argument("--warmup-years", type=float, default=3.0)
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
+
+    sub = command("route", _route, "route lateral inflow through a river network to discharge")
+    sub.add_argument(
+        "inflow", help="NetCDF file with lateral_inflow(time, reach) in m3 s-1; time is the interval's begin"
+    )
+    sub.add_argument("network", help="file of RiverNetwork.save, or RouteLink.nc of the National Water Model")
+    sub.add_argument("--dt", type=float, default=3600.0, help="seconds of a step (default: %(default)g)")
+    sub.add_argument("--scheme", default="todini", help="todini, ddr, muskingum or accumulate (default: %(default)s)")
+    sub.add_argument("--gauges", help="ids joined by commas, or a file with one a line (default: all reaches)")
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a channel parameter for all reaches, such as n=0.05, in place of the network's",
+    )
+    sub.add_argument("--hydraulics", action="store_true", help="also write depth, top width and velocity")
+    sub.add_argument("--restart", metavar="FILE", help="start from the state that --write-restart has written")
+    sub.add_argument("--write-restart", metavar="FILE", help="write the state after the last step")
+    sub.add_argument("--map", metavar="PNG", help="draw the last discharge along the network (needs lon and lat)")
+    sub.add_argument("--out", default="discharge.nc", help="NetCDF file (default: %(default)s)")
     return parser
 
 
@@ -182,6 +203,37 @@ def _simulate(arguments) -> None:
         warmup_years=arguments.warmup_years,
     )
     print(f"wrote {write_netcdf(result, arguments.out, command=arguments.command_line)}")
+
+
+def _route(arguments) -> None:
+    from .routing.files import open_network, route_file
+
+    gauges = arguments.gauges
+    if gauges:
+        text = Path(gauges).read_text() if Path(gauges).is_file() else gauges
+        gauges = [_number(int, g, "--gauges") for g in text.replace(",", " ").split()]
+    pairs = [pair.partition("=") for pair in arguments.set]
+    written = route_file(
+        arguments.inflow,
+        open_network(arguments.network),
+        arguments.out,
+        dt=arguments.dt,
+        scheme=arguments.scheme,
+        gauges=gauges or None,
+        constants={name: _number(float, value, f"--set {name}") for name, _, value in pairs},
+        hydraulic=arguments.hydraulics,
+        restart=arguments.restart,
+        write_restart=arguments.write_restart,
+        command=arguments.command_line,
+    )
+    print("wrote " + ", ".join(str(path) for path in written))
+
+
+def _number(kind, text: str, what: str):
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{what} must be {'a whole number' if kind is int else 'a number'}; found '{text}'.") from None
 
 
 def _demo(arguments) -> None:

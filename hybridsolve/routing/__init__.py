@@ -2,6 +2,16 @@
 
 from .muskingum import Routed, hydraulics, route
 from .network import RiverNetwork
+from .rivers import RiverRun, lateral_inflow, simulate_rivers
 from .unit_hydrograph import unit_hydrograph
 
-__all__ = ["RiverNetwork", "Routed", "hydraulics", "route", "unit_hydrograph"]
+__all__ = [
+    "RiverNetwork",
+    "RiverRun",
+    "Routed",
+    "hydraulics",
+    "lateral_inflow",
+    "route",
+    "simulate_rivers",
+    "unit_hydrograph",
+]

@@ -1,0 +1,179 @@
+"""The whole way, differentiable throughout: catchments -> unit hydrograph -> area weighting -> rivers -> gauges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..api import simulate
+from ..problem import dense
+from ..spec import ModelSpec
+from .muskingum import Routed, route
+from .network import RiverNetwork
+from .unit_hydrograph import unit_hydrograph
+
+DAY = 86_400.0  # s: the models' rates are per day
+
+
+@dataclass(frozen=True)
+class RiverRun:
+    """What `simulate_rivers` gives.
+
+    Attributes
+    ----------
+    discharge : Tensor ``[T, G]``
+        At the gauges, or of all reaches, at the end of each routing step, m3/s.
+    ids : ndarray ``[G]``
+        The reaches of the columns.
+    runoff : Tensor ``[T / repeat, B]``
+        Of the catchments, after the unit hydrograph, mm/d.
+    final_state : dict of str to dict of str to Tensor
+        Of "catchments", "hydrograph" and "rivers": the `initial_state` of a run that continues this one.
+    """
+
+    discharge: Tensor
+    ids: np.ndarray
+    runoff: Tensor
+    final_state: dict[str, dict[str, Tensor]]
+
+
+def lateral_inflow(
+    runoff: Tensor,
+    network: RiverNetwork,
+    *,
+    catchment: Sequence[int] | None = None,
+    reach: Sequence[int] | None = None,
+    area: Tensor | None = None,
+) -> Tensor:
+    """Runoff of catchments (mm/d) as lateral inflow of reaches (m3/s), weighted by area.
+
+    Parameters
+    ----------
+    runoff : Tensor ``[T, B]``
+        mm/d.
+    network : RiverNetwork
+    catchment, reach : sequence of int ``[E]``, optional
+        Which catchment (its column, 0 to B - 1) drains to which reach (its id), once for every such pair. Left out,
+        catchment i is that of ``network.ids[i]``.
+    area : Tensor ``[E]``, optional
+        Area (m2) of the catchment that drains to the reach; the network's attribute "area" if left out.
+
+    Returns
+    -------
+    Tensor ``[T, N]``
+        In the network's order, m3/s; differentiable in runoff and area.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, a reach is unknown, or an area is not 0 or more.
+    """
+    dense(runoff, "runoff")
+    if (catchment is None) != (reach is None):
+        raise ValueError("catchment and reach must come together; found one of them alone: give both or neither.")
+    pairs = network.n_reaches if reach is None else len(reach)
+    if area is None:
+        if reach is not None or "area" not in network.attributes:
+            raise ValueError("area must be given in m2 with pairs of catchment and reach, or be the network's: add it.")
+        area = torch.from_numpy(network.attributes["area"]).to(runoff)
+    if runoff.dim() != 2 or tuple(area.shape) != (pairs,) or (reach is None and runoff.shape[1] != pairs):
+        raise ValueError(
+            f"runoff must be [T, B] and area [{pairs}], one catchment or pair a value; found {list(runoff.shape)} and "
+            f"{list(area.shape)}: reshape them, or name catchment and reach."
+        )
+    if not bool(((area >= 0) & (area < 1e15)).all()):
+        raise ValueError("area must be 0 m2 or more and finite; found another value: correct or fill it.")
+    weight = area / (1000 * DAY)
+    if reach is None:
+        return runoff * weight
+    catchment = torch.as_tensor(np.asarray(catchment), device=runoff.device)
+    if len(catchment) != pairs or bool(((catchment < 0) | (catchment >= runoff.shape[1])).any()):
+        raise ValueError(
+            f"catchment must be columns of runoff, 0 to {runoff.shape[1] - 1}, [{pairs}] as reach is; found others: "
+            "correct them."
+        )
+    to = torch.from_numpy(network.index(np.asarray(reach))).to(runoff.device)
+    inflow = runoff.new_zeros(runoff.shape[0], network.n_reaches)
+    return inflow.index_add(1, to, runoff.index_select(1, catchment) * weight)
+
+
+def simulate_rivers(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    network: RiverNetwork,
+    channel: Mapping[str, Tensor] | None = None,
+    *,
+    catchment: Sequence[int] | None = None,
+    reach: Sequence[int] | None = None,
+    area: Tensor | None = None,
+    forcing_step: float = DAY,
+    dt: float = 3600.0,
+    scheme: str = "todini",
+    gauges: Sequence[int] | None = None,
+    initial_state: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> RiverRun:
+    """Run a model on all catchments and route its runoff to the gauges.
+
+    Parameters
+    ----------
+    model, forcing, parameters
+        As for `hybridsolve.simulate`; with the model's routing parameters (``route_a``, ``route_b``; ``[B]`` or
+        ``[B, 1]``) among `parameters` the runoff passes the unit hydrograph.
+    network : RiverNetwork
+    channel : mapping of str to Tensor, optional
+        The parameters of `route`.
+    catchment, reach, area
+        As for `lateral_inflow`.
+    forcing_step : float
+        Length of a step of the forcing, s. The models' rates are per day, so for now a day.
+    dt : float
+        Length of a routing step, s; must divide `forcing_step`.
+    scheme, gauges
+        As for `route`.
+    initial_state : mapping, optional
+        ``final_state`` of the run that this one continues.
+
+    Returns
+    -------
+    RiverRun
+        Differentiable in forcing, parameters, channel, area and initial state.
+
+    Raises
+    ------
+    ValueError
+        As `hybridsolve.simulate`, `lateral_inflow` and `route`, or if the steps do not divide.
+    """
+    if forcing_step != DAY:
+        raise ValueError(
+            f"forcing_step must be a day, {DAY:g} s, as the models' rates are; found {forcing_step!r}: sum it."
+        )
+    repeat = whole_steps(forcing_step, dt)
+    before = dict(initial_state or {})
+    a, b = (parameters.get(name) for name in ("route_a", "route_b"))
+    physics = {name: x for name, x in parameters.items() if name not in ("route_a", "route_b")}
+    run = simulate(model, forcing, physics, initial_state=before.get("catchments"))
+    runoff, state = run.fluxes["streamflow"], {"catchments": run.final_state}
+    if (a is None) != (b is None):
+        raise ValueError("parameters must have both route_a and route_b or neither; found one of them: add the other.")
+    if a is not None:
+        a, b = (x.expand(runoff.shape[1], *x.shape[1:]).reshape(runoff.shape[1], -1)[:, 0] for x in (a, b))
+        memory = before.get("hydrograph", {}).get("memory")
+        runoff, memory = unit_hydrograph(runoff, a.contiguous(), b.contiguous(), memory, return_memory=True)
+        state["hydrograph"] = {"memory": memory}
+    lateral = lateral_inflow(runoff, network, catchment=catchment, reach=reach, area=area)
+    options = dict(ids="network", dt=dt, scheme=scheme, repeat=repeat, gauges=gauges)
+    routed: Routed = route(network, lateral, channel, initial_state=before.get("rivers"), **options)
+    return RiverRun(routed.discharge, routed.ids, runoff, state | {"rivers": routed.final_state})
+
+
+def whole_steps(long: float, dt: float) -> int:
+    """How many steps of `dt` make `long`; raise if they do not divide."""
+    repeat = round(long / dt) if 0 < dt <= long else 0
+    if repeat < 1 or abs(repeat * dt - long) > 1e-6 * long:
+        raise ValueError(f"dt must divide the {long:g} s of a row of inflow; found {dt!r} s: choose a part of it.")
+    return repeat
