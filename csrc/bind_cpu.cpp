@@ -1,7 +1,6 @@
 // The Python binding of the CPU kernels: raw addresses and sizes in, a sum of Faults out. No torch header is needed;
 // hybridsolve/backends.py is the one caller, and has checked every shape and type.
 #include <atomic>
-#include <array>
 #include <cstdlib>
 #include <memory>
 #include <stdexcept>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "bind_arguments.h"
+#include "bind_routing.h"
 #include "core/cpu.h"
 
 #if defined(__x86_64__)
@@ -135,47 +135,32 @@ template <class T> const RouteKernels<T>* schemes();
 template <> const RouteKernels<float>* schemes() { return kernels().route_f32; }
 template <> const RouteKernels<double>* schemes() { return kernels().route_f64; }
 
-struct RouteArguments {
-  std::string scheme;
-  bool is_double = false, reverse = false;
-  std::array<int64_t, 6> sizes{};  // in the order of Route
-  double dt = 0;
-  std::array<Address, 14> arrays{};  // in the order of Route
-  int n_threads = 1;
-
-  template <class T> bool run() const {
-    const auto& n = sizes;
-    const auto& a = arrays;
-    const Route<T> r{n[0],         n[1],          n[2],          n[3],
-                     n[4],         n[5],          T(dt),         at<int64_t>(a[0]),
-                     at<int32_t>(a[1]), at<int32_t>(a[2]), at<int32_t>(a[3]), at<T>(a[4]),
-                     at<T>(a[5]),  to<T>(a[6]),   fresh(to<T>(a[7]), reverse ? 0 : n[0] * n[3]), to<T>(a[8]),
-                     at<T>(a[9]),  to<T>(a[10]),  to<T>(a[11]),  to<T>(a[12]),
-                     to<T>(a[13])};
-    for (int i = 0; i < N_SCHEMES; ++i)
-      if (scheme == schemes<T>()[i].scheme) return tiles(schemes<T>()[i], r);
-    throw std::invalid_argument("routing scheme '" + scheme + "' has no CPU kernel in this build; reinstall hybridsolve.");
-  }
+template <class T> bool route(const RouteArguments& a) {
+  const Reaches<T> r = a.reaches<T>();
+  if (!a.reverse) fresh(r.discharge, r.n_steps * r.n_outputs);
+  const RouteKernels<T>* k = nullptr;
+  for (int i = 0; i < N_SCHEMES; ++i)
+    if (a.scheme == schemes<T>()[i].scheme) k = &schemes<T>()[i];
+  if (!k)
+    throw std::invalid_argument("routing scheme '" + a.scheme + "' has no CPU kernel in this build; reinstall hybridsolve.");
   // Tiles in order, or reversed, each by the thread whose turn it is: a tile waits for the one before, which is taken.
-  template <class T> bool tiles(const RouteKernels<T>& k, const Route<T>& r) const {
-    const int64_t n = (r.n_steps + r.tile - 1) / r.tile;
-    const int workers = int(n < n_threads ? n : n_threads);
-    const size_t bytes = (k.workspace(r, reverse) + 63) / 64 * 64;
-    const std::unique_ptr<char[]> memory(new char[bytes * workers + 64]);  // not filled: pages come as they are touched
-    char* aligned = fresh(memory.get() + (64 - reinterpret_cast<Address>(memory.get()) % 64) % 64, bytes * workers);
-    std::vector<int64_t> passed(n);
-    std::atomic<bool> fault{false};
-    share(workers, workers, [&](int, int64_t worker) {
-      for (int64_t i = worker; i < n; i += workers) {
-        if (reverse)
-          k.adjoint(r, n - 1 - i, passed.data(), aligned + bytes * worker);
-        else if (k.forward(r, i, passed.data(), aligned + bytes * worker))
-          fault = true;
-      }
-    });
-    return fault;
-  }
-};
+  const int64_t n = (r.n_steps + r.tile - 1) / r.tile;
+  const int workers = int(n < a.n_threads ? n : a.n_threads);
+  const size_t bytes = (k->workspace(r, a.reverse) + 63) / 64 * 64;
+  const std::unique_ptr<char[]> memory(new char[bytes * workers + 64]);  // not filled: pages come as they are touched
+  char* aligned = fresh(memory.get() + (64 - reinterpret_cast<Address>(memory.get()) % 64) % 64, bytes * workers);
+  std::vector<int64_t> passed(n);
+  std::atomic<bool> fault{false};
+  share(workers, workers, [&](int, int64_t worker) {
+    for (int64_t i = worker; i < n; i += workers) {
+      if (a.reverse)
+        k->adjoint(r, n - 1 - i, passed.data(), aligned + bytes * worker);
+      else if (k->forward(r, i, passed.data(), aligned + bytes * worker))
+        fault = true;
+    }
+  });
+  return fault;
+}
 
 // The sums of x [rows, n, columns] over its middle axis, in order: what an axis of size 1 in the input asks of its
 // gradient, and what joins the groups of components.
@@ -219,17 +204,9 @@ PYBIND11_MODULE(_cpu, m) {
       },
       py::call_guard<py::gil_scoped_release>(), py::kw_only(), py::arg("is_double"), py::arg("n_steps"),
       py::arg("n_series"), py::arg("arrays"), py::arg("reverse"), py::arg("n_threads"));
-  py::class_<RouteArguments>(m, "RouteArguments", py::module_local())
-      .def(py::init<>())
-      .def_readwrite("scheme", &RouteArguments::scheme)
-      .def_readwrite("is_double", &RouteArguments::is_double)
-      .def_readwrite("reverse", &RouteArguments::reverse)
-      .def_readwrite("sizes", &RouteArguments::sizes)
-      .def_readwrite("dt", &RouteArguments::dt)
-      .def_readwrite("arrays", &RouteArguments::arrays)
-      .def_readwrite("n_threads", &RouteArguments::n_threads);
+  bind_route_arguments(m);
   m.def(
-      "route", [](const RouteArguments& a) { return a.is_double ? a.run<double>() : a.run<float>(); },
+      "route", [](const RouteArguments& a) { return a.is_double ? route<double>(a) : route<float>(a); },
       py::call_guard<py::gil_scoped_release>());
   m.def(
       "sum_middle",

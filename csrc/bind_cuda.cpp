@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "bind_arguments.h"
+#include "bind_routing.h"
 #include "core/cuda.h"
 
 namespace py = pybind11;
@@ -103,6 +104,19 @@ void sum_middle(Address from, Address into, int64_t rows, int64_t n, int64_t col
           "launching the CUDA kernel 'sum'");
 }
 
+template <class T> const CudaScheme<T>& find_scheme(const std::string& name) {
+  for (const CudaScheme<T>& scheme : cuda_kernels<T>().schemes)
+    if (name == scheme.name) return scheme;
+  throw std::invalid_argument("routing scheme '" + name + "' has no CUDA kernel in this build; reinstall hybridsolve.");
+}
+
+template <class T> void route(const RouteArguments& a, int device, cudaStream_t stream) {
+  const CudaScheme<T>& scheme = find_scheme<T>(a.scheme);
+  OnDevice on(device);
+  succeed(scheme.run(a.reaches<T>(), at<int32_t>(a.level), at<T>(a.initial), to<T>(a.scratch), a.reverse, stream),
+          "launching the CUDA kernel 'route " + a.scheme + "'");
+}
+
 // Raises where the card cannot run what was built.
 void check(int device) {
   int driver = 0, runtime = 0, count = 0, major = 0, minor = 0;
@@ -174,6 +188,17 @@ PYBIND11_MODULE(_cuda, m) {
       Released(), py::arg("is_double"), py::arg("n_steps"), py::arg("n_series"), py::arg("arrays"), py::arg("reverse"),
       py::arg("device"), py::arg("stream"));
   m.def("unit_hydrograph_scratch", unit_hydrograph_scratch, py::arg("n_steps"), py::arg("n_series"));
+  bind_route_arguments(m);
+  m.def(
+      "route",
+      [](const RouteArguments& a, int device, Address stream) {
+        (a.is_double ? route<double> : route<float>)(a, device, stream_of(stream));
+      },
+      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
+  m.def("route_scratch", [](const RouteArguments& a) {  // values a reach
+    return a.is_double ? find_scheme<double>(a.scheme).scratch_rows(a.reaches<double>(), a.reverse)
+                       : find_scheme<float>(a.scheme).scratch_rows(a.reaches<float>(), a.reverse);
+  });
   m.def(
       "sum_middle",
       [](bool is_double, Address from, Address into, int64_t rows, int64_t n, int64_t columns, int device,

@@ -2,6 +2,7 @@
 #include "core/cuda.cuh"
 #include "core/cuda.h"
 #include "models/hbv.h"
+#include "routing/network_cuda.cuh"
 #include "routing/unit_hydrograph_cuda.cuh"
 
 namespace hs {
@@ -15,6 +16,11 @@ template <class M> constexpr CudaModel<HS_VALUE> describe(const char* name) {
           L::forward, L::adjoint,       L::tape_size};
 }
 
+template <class Scheme> constexpr CudaScheme<HS_VALUE> routing() {
+  using R = Ticks<Scheme, HS_VALUE>;
+  return {Scheme::name, R::run, R::scratch_rows};
+}
+
 }  // namespace
 
 template <> const CudaKernels<HS_VALUE>& cuda_kernels<HS_VALUE>() {
@@ -24,7 +30,8 @@ template <> const CudaKernels<HS_VALUE>& cuda_kernels<HS_VALUE>() {
   };
 #undef HS_MODEL
   static const CudaKernels<HS_VALUE> all = {models, int(sizeof models / sizeof *models), convolve<HS_VALUE>,
-                                            adj_convolve<HS_VALUE>, sum_middle<HS_VALUE>};
+                                            adj_convolve<HS_VALUE>, sum_middle<HS_VALUE>,
+                                            {routing<Linear>(), routing<Ddr>(), routing<Todini>()}};
   return all;
 }
 

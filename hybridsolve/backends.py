@@ -252,6 +252,14 @@ def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
     return results[0] if d_outflow is None else results
 
 
+def empty_route_checkpoints(backend: str, like: torch.Tensor, sizes, keep: bool) -> torch.Tensor:
+    """Room for what the adjoint of `route` starts from: `[tiles, STORES, N]` on the CPU, else `[segments, 4, N]`."""
+    n_steps, n_reaches, n_levels, _, _, tile = sizes
+    if backend == "cpu":
+        return like.new_empty(((n_steps + tile - 1) // tile if keep else 0, *like.shape))
+    return like.new_empty(((n_steps + n_levels - 1 + tile - 1) // tile if keep else 0, 4, n_reaches))
+
+
 def route(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
     """Route lateral inflow through a network; see `ops.route` for the arguments.
 
@@ -259,13 +267,11 @@ def route(backend, scheme, level_start, first, downstream, column, constants, la
     -------
     discharge, final_state, checkpoints : Tensor
     """
-    n_steps, _, _, n_outputs, _, tile = sizes
-    graph = (level_start, first, downstream, column)
-    discharge = state.new_empty(n_steps, n_outputs)
-    final_state = state.clone(memory_format=torch.contiguous_format)
-    checkpoints = state.new_empty(-(-n_steps // tile) if keep else 0, *state.shape)
-    inputs = (constants.contiguous(), lateral.contiguous())
-    _engine(backend).route(scheme, graph, inputs, final_state, discharge, checkpoints, dt, sizes)
+    state = state.contiguous()
+    discharge = state.new_empty(sizes[0], sizes[3])
+    final_state, checkpoints = state.clone(), empty_route_checkpoints(backend, state, sizes, keep)
+    graph, inputs = (level_start, first, downstream, column), (constants.contiguous(), lateral.contiguous())
+    _engine(backend).route(scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes)
     return discharge, final_state, checkpoints
 
 
@@ -288,7 +294,6 @@ def route_adjoint(
     graph, inputs = (level_start, first, downstream, column), (constants.contiguous(), lateral.contiguous())
     d_state = d_final_state.clone(memory_format=torch.contiguous_format)
     found = [x.new_zeros(x.shape) for x in inputs]
-    _engine(backend).route_adjoint(
-        scheme, graph, inputs, checkpoints, d_discharge.contiguous(), d_state, found, dt, sizes
-    )
+    cotangents = (d_discharge.contiguous(), d_state)
+    _engine(backend).route_adjoint(scheme, graph, inputs, checkpoints, *cotangents, found, dt, sizes)
     return [*found, d_state]

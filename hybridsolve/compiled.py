@@ -104,21 +104,21 @@ def _route_arguments(inputs, results, d_outflow, length):
     )
 
 
-def _route(backend, scheme, dt, sizes, arrays) -> bool:
-    """Call the kernel with `arrays` in the order of csrc/routing/network.h; whether an inflow was out of bounds."""
+def _route_arguments_of(backend, scheme, dt, sizes, arrays, reverse, **more):
+    """What routing along a network takes, with `arrays` in the order of csrc/routing/network.h."""
     arguments = extension(backend).RouteArguments()
     fields = dict(
         scheme=scheme,
         is_double=arrays[4].dtype == torch.float64,
-        reverse=len(arrays) > 9,
+        reverse=reverse,
         sizes=list(sizes),
         dt=dt,
         arrays=[*(_address(x) for x in arrays), *[0] * (14 - len(arrays))],
         n_threads=torch.get_num_threads(),
     )
-    for name, value in fields.items():
+    for name, value in (fields | more).items():
         setattr(arguments, name, value)
-    return extension(backend).route(arguments)
+    return arguments
 
 
 class Cpu:
@@ -172,17 +172,22 @@ class Cpu:
         extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
 
     @staticmethod
-    def route(scheme, graph, inputs, state, discharge, checkpoints, dt, sizes) -> None:
-        """Fill discharge and checkpoints, and make `state` that of the end; raise if an inflow is out of bounds."""
-        if _route("cpu", scheme, dt, sizes, [*graph, *inputs, state, discharge, checkpoints]):
+    def route(scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
+        """Fill discharge and checkpoints, and make `final_state`, which comes as the initial one, that of the end.
+
+        Raises `faults.BadInflow`.
+        """
+        arrays = [*graph, *inputs, final_state, discharge, checkpoints]
+        if extension("cpu").route(_route_arguments_of("cpu", scheme, dt, sizes, arrays, False)):
             raise faults.BadInflow
 
     @staticmethod
     def route_adjoint(scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
-        """Make `d_state` that of the begin, and add to the gradients of the inputs."""
-        d_inflow = d_state.new_zeros(d_state.shape[1:])
-        arrays = [*graph, *inputs, None, None, checkpoints, d_discharge, d_state, *d_inputs, d_inflow]
-        _route("cpu", scheme, dt, sizes, arrays)
+        """Make `d_state`, which comes as that of the end, that of the begin; add to the gradients of the inputs."""
+        d_constants, d_lateral = d_inputs
+        arrays = [*graph, *inputs, None, None, checkpoints, d_discharge, d_state, d_constants, d_lateral]
+        arrays.append(d_state.new_zeros(d_state.shape[1:]))
+        extension("cpu").route(_route_arguments_of("cpu", scheme, dt, sizes, arrays, True))
 
     @staticmethod
     def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
@@ -239,6 +244,34 @@ class Cuda:
             parts = inputs[0].new_empty(extension("cuda").unit_hydrograph_scratch(*inputs[0].shape))
             arguments["arrays"][10] = _address(parts)
         extension("cuda").unit_hydrograph(**arguments, **cls._where(inputs[0]))
+
+    @classmethod
+    def route(cls, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
+        # A graph that is captured cannot wait for an answer: there a bad inflow makes all below it NaN.
+        if not (state.is_cuda and torch.cuda.is_current_stream_capturing()):
+            if not bool(((inputs[1] >= 0) & (inputs[1] <= 1e30)).all()):
+                raise faults.BadInflow
+        if len(checkpoints):
+            checkpoints[0, : len(state)] = state
+        arrays = [*graph, *inputs, final_state, discharge, checkpoints]
+        cls._route_ticks(scheme, dt, sizes, arrays, False, state)
+
+    @classmethod
+    def route_adjoint(cls, scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
+        arrays = [*graph, *inputs, None, None, checkpoints, d_discharge, d_state, *d_inputs]
+        cls._route_ticks(scheme, dt, sizes, arrays, True, checkpoints[0])
+
+    @classmethod
+    def _route_ticks(cls, scheme, dt, sizes, arrays, reverse, initial) -> None:
+        level_start, like = arrays[0], arrays[4]
+        level = torch.arange(len(level_start) - 1, dtype=torch.int32).repeat_interleave(level_start.diff())
+        level = level.to(like.device)
+        arguments = _route_arguments_of(
+            "cuda", scheme, dt, sizes, arrays, reverse, level=_address(level), initial=_address(initial)
+        )
+        scratch = like.new_empty(extension("cuda").route_scratch(arguments), sizes[1])
+        arguments.scratch = _address(scratch)
+        extension("cuda").route(arguments, **cls._where(like))
 
     @classmethod
     def sum_middle(cls, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:

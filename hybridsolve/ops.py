@@ -374,11 +374,10 @@ def unit_hydrograph(backend: str, inflow: Tensor, a: Tensor, b: Tensor, memory: 
 
 
 def _reaches_fake(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
-    n_steps, n_reaches, _, n_outputs, _, tile = sizes
     return (
-        state.new_empty(n_steps, n_outputs),
+        state.new_empty(sizes[0], sizes[3]),
         state.new_empty(state.shape),
-        state.new_empty((n_steps + tile - 1) // tile if keep else 0, *state.shape),
+        backends.empty_route_checkpoints(backend, state, sizes, keep),
     )
 
 
@@ -393,9 +392,7 @@ _REACHES_ADJOINT = _define(
     f"route_adjoint({_NETWORK}Tensor constants, Tensor lateral, Tensor checkpoints, float dt, SymInt[] sizes, "
     "Tensor d_discharge, Tensor d_final_state) -> Tensor[]",
     backends.route_adjoint,
-    lambda backend, scheme, level_start, first, downstream, column, constants, lateral, checkpoints, dt, sizes, *_: [
-        x.new_empty(x.shape) for x in (constants, lateral, checkpoints[0])
-    ],
+    lambda *args: [x.new_empty(x.shape) for x in (*args[6:8], args[-1])],
 )
 
 

@@ -95,6 +95,24 @@ def cuda_on_cpu(tmp_path_factory):
     return module
 
 
+def margins(name, monkeypatch, width=64):
+    """Of a fixture that yields `name`: arrays that kernels fill lie between margins, untouched at the end."""
+    buffers, new_empty = [], torch.Tensor.new_empty
+
+    def between_margins(like, *shape, **options):
+        if type(like) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(like):
+            return new_empty(like, *shape, **options)  # of torch.compile, where nothing is computed, or of torch.func
+        shape = torch.Size(shape if isinstance(shape[0], int) else shape[0])
+        buffers.append(new_empty(like, shape.numel() + 2 * width, **options).fill_(float("nan")))
+        return buffers[-1][width : width + shape.numel()].view(shape)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", between_margins)
+    yield name
+    assert buffers
+    for x in buffers:
+        assert x[:width].isnan().all() and x[-width:].isnan().all(), "a kernel has written outside an array"
+
+
 @dataclass
 class Inputs:
     """All that a run takes; `tensors` and `with_tensors` see it as one flat dictionary."""

@@ -13,6 +13,7 @@ from conftest import (
     cotangents,
     every_variant,
     gradients,
+    margins,
     normal,
     random_inputs,
     run_both_ways,
@@ -49,24 +50,6 @@ def gpu(request, monkeypatch):
         yield from margins(name, monkeypatch)
         return
     yield name
-
-
-def margins(name, monkeypatch, width=64):
-    """Every array that a kernel fills lies between margins, which must be untouched at the end."""
-    buffers, new_empty = [], torch.Tensor.new_empty
-
-    def between_margins(like, *shape, **options):
-        if type(like) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(like):
-            return new_empty(like, *shape, **options)  # of torch.compile, where nothing is computed, or of torch.func
-        shape = torch.Size(shape if isinstance(shape[0], int) else shape[0])
-        buffers.append(new_empty(like, shape.numel() + 2 * width, **options).fill_(NAN))
-        return buffers[-1][width : width + shape.numel()].view(shape)
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", between_margins)
-    yield name
-    assert buffers or name != "cuda"
-    for x in buffers:
-        assert x[:width].isnan().all() and x[-width:].isnan().all(), "a kernel has written outside an array"
 
 
 def on_device(x):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close, assert_same_bits, golden, normal, uniform
+from conftest import assert_close, assert_same_bits, golden, margins, normal, uniform
 
-from hybridsolve import ops
+from hybridsolve import backends, compiled, ops
 from hybridsolve.routing import RiverNetwork, hydraulics, route
 from hybridsolve.routing.muskingum import CHANNEL, SCHEMES
 
@@ -62,6 +62,20 @@ def both_ways(net, scheme, tensors, **options):
     return {n: v.detach() for n, v in found.items()} | gradients
 
 
+@pytest.fixture
+def cuda_device(request, monkeypatch):
+    """The GPU's device, or where there is none the CPU, by the CUDA sources compiled for it."""
+    if torch.cuda.is_available():
+        pytest.importorskip("hybridsolve._cuda", reason="hybridsolve._cuda is not built")
+        yield "cuda"
+        return
+    module, extension = request.getfixturevalue("cuda_on_cpu"), compiled.extension
+    monkeypatch.setattr(compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend))
+    monkeypatch.setattr(compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
+    monkeypatch.setitem(backends.DEVICE, "cuda", "cpu")
+    yield from margins("cpu", monkeypatch)
+
+
 @every_scheme
 @pytest.mark.parametrize("net", (network(), network(37, 1), network(1), star(60)), ids=("150", "37", "1", "star"))
 @pytest.mark.parametrize("rows, repeat", ((17, 1), (5, 4), (1, 1)))
@@ -70,6 +84,28 @@ def test_all_gradients_match_the_reference(scheme, net, rows, repeat):
     found = both_ways(net, scheme, x, repeat=repeat)
     assert len(found) == len(SCHEMES[scheme][0]) + (5 if scheme == "todini" else 4)
     assert_close(found, both_ways(net, scheme, x, repeat=repeat, backend="reference"), 1e-10)
+
+
+@every_scheme
+@pytest.mark.parametrize("net", (network(), network(1), star(60)), ids=("150", "1", "star"))
+@pytest.mark.parametrize("rows, repeat", ((17, 1), (3, 4), (1, 1)))
+def test_the_gpu_has_the_same_numbers(scheme, net, rows, repeat, cuda_device):
+    """And the same bits for any interval between its checkpoints, which lie between ticks, not steps."""
+    x = {n: v.to(cuda_device) for n, v in inputs(net, scheme, rows).items()}
+    options = dict(repeat=repeat, gauges=net.ids[-2:], backend="cuda")
+    found = both_ways(net, scheme, x, **options)
+    expected = both_ways(net, scheme, inputs(net, scheme, rows), **options | {"backend": "reference"})
+    assert_close({n: v.cpu() for n, v in found.items()}, expected, 1e-10)
+    for interval in (2, 5, 100):
+        assert_same_bits(both_ways(net, scheme, x, checkpoint_interval=interval, **options), found)
+
+
+def test_the_gpu_names_bad_inflow_too(cuda_device):
+    net = network(20, 1)
+    lateral = uniform(4, 20).to(cuda_device)
+    lateral[2, 3] = -1
+    with pytest.raises(ValueError, match="lateral must be .* found -1 in row 2 of reach"):
+        route(net, lateral, ids="network", dt=DT, backend="cuda")
 
 
 @every_scheme
@@ -368,7 +404,8 @@ BAD = {
     "state": bad(named(initial_state={"discharge": -torch.ones(12).double()}), "'discharge' must lie .* found -1"),
     "half a state": bad(named(initial_state={"storage": torch.ones(12).double()}), "initial_state lacks 'discharge'"),
     "a state's name": bad(named(initial_state={"depth": 1}), "initial_state has 'depth'; expected discharge, storage"),
-    "a device": bad(named(lateral=torch.ones(4, 12, device="meta")), "runs on CPU tensors; found lateral on meta"),
+    "a device": bad(named(lateral=torch.ones(4, 12, device="meta")), "on CPU or CUDA tensors; found tensors on meta"),
+    "triton": bad(named(backend="triton"), "routing has no kernels in Triton; expected backend 'cpu', 'cuda'"),
 }  # fmt: skip
 
 

@@ -26,10 +26,10 @@ template <class T> struct ConvolutionKernels {
 template <class T> struct RouteKernels {
   const char* scheme;
   int constants, stores;
-  size_t (*workspace)(const Route<T>&, bool adjoint);  // bytes that each thread needs
+  size_t (*workspace)(const Reaches<T>&, bool adjoint);  // bytes that each thread needs
   // A tile of steps; false: all lateral inflows are within bounds. `passed` [tiles] comes as zeros.
-  bool (*forward)(const Route<T>&, int64_t tile, int64_t* passed, void* workspace);
-  void (*adjoint)(const Route<T>&, int64_t tile, int64_t* passed, void* workspace);
+  bool (*forward)(const Reaches<T>&, int64_t tile, int64_t* passed, void* workspace);
+  void (*adjoint)(const Reaches<T>&, int64_t tile, int64_t* passed, void* workspace);
 };
 constexpr int N_SCHEMES = 3;
 

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include "../routing/network.h"
 #include "../routing/unit_hydrograph.h"
 #include "params.h"
 
@@ -16,6 +17,13 @@ template <class T> struct CudaModel {
   int64_t (*tape_size)(const Run<T>&);  // values of memory that the adjoint needs; 0 where the chip's own suffices
 };
 
+template <class T> struct CudaScheme {
+  const char* name;
+  // All ticks; `scratch` holds scratch_rows values a reach.
+  cudaError_t (*run)(const Reaches<T>&, const int32_t* level, const T* initial, T* scratch, bool reverse, cudaStream_t);
+  int64_t (*scratch_rows)(const Reaches<T>&, bool reverse);
+};
+
 template <class T> struct CudaKernels {
   const CudaModel<T>* models;
   int n_models;
@@ -23,6 +31,7 @@ template <class T> struct CudaKernels {
   // `parts` holds unit_hydrograph_scratch(n_steps, n_series) values.
   cudaError_t (*adj_convolve)(const Convolution<T>&, T* parts, cudaStream_t);
   cudaError_t (*sum_middle)(const T* from, T* into, int64_t rows, int64_t n, int64_t columns, cudaStream_t);
+  CudaScheme<T> schemes[3];
 };
 
 // One object file for each type of number: setup.py compiles kernels_cuda.cu twice.

@@ -80,9 +80,13 @@ HS_FN float above(float a, float b) {
   return r;
 }
 HS_FN float min(float a, float b) { return below(a, b); }
+HS_FN float square_root(float x) { return __fsqrt_rn(x); }
+HS_FN double square_root(double x) { return __dsqrt_rn(x); }
 #elif defined(HS_CUDA)
 HS_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 HS_FN double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+HS_FN float square_root(float x) { return __builtin_sqrtf(x); }
+HS_FN double square_root(double x) { return __builtin_sqrt(x); }
 #elif defined(__AVX512F__)
 HS_FN f32 fma(f32 a, f32 b, f32 c) { return (f32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 HS_FN f64 fma(f64 a, f64 b, f64 c) { return (f64)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }

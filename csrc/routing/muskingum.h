@@ -255,7 +255,7 @@ struct Todini {
       V d_volume = d_s1, d_o0 = half, d_i1 = V{};
       const V d_o1 = select(used, d_s[0] + half, V{});
       const V d_first = adj_outflow(c, last, i.i1, first.o, volume, o[j], d_o1, d_i1, d_volume, d_o0, d_c);
-      const V d_guess = V{} * adj_outflow(c, first, i.i1, guess, volume, o[j], d_first, d_i1, d_volume, d_o0, d_c);
+      const V d_guess = adj_outflow(c, first, i.i1, guess, volume, o[j], d_first, d_i1, d_volume, d_o0, d_c);
       d_o0 += d_guess, d_i1 += d_guess;
       const V d_i0 = -d_guess;
       // volume = s / w + mean + ql, with the mean's parts

@@ -14,12 +14,13 @@
 #pragma once
 
 #include <sched.h>
+#include <stddef.h>
 
 #include "muskingum.h"
 
 namespace hs {
 
-template <class T> struct Route {
+template <class T> struct Reaches {
   int64_t n_steps, n_reaches, n_levels, n_outputs;
   int64_t repeat;             // steps that share a row of the lateral inflow
   int64_t tile;               // steps between checkpoints
@@ -36,6 +37,7 @@ template <class T> struct Route {
   T* d_inflow;                // [N], zero: hands on what a tile adds to the inflow at the end of the one before it
 };
 
+#if !defined(HS_CUDA)  // a GPU's way through the network stands in network_cuda.cuh
 namespace HS_ISA {
 
 template <class Scheme, class V> struct Router {
@@ -46,14 +48,14 @@ template <class Scheme, class V> struct Router {
   static constexpr int KEPT = SERIES + S - 1;     // and those that its own reversal needs besides
   static constexpr int MOST_UPSTREAM = 16;        // gathered as packs; what is beyond goes lane by lane
 
-  const Route<T>& r;
+  const Reaches<T>& r;
   int64_t t0, n;       // the tile's first step, and its steps
   int64_t row;         // numbers that one pack of reaches takes in a series: (tile + 1) L
   T* memory;
 
   static int64_t packs(int64_t reaches) { return (reaches + L - 1) / L; }
-  static int64_t row_of(const Route<T>& r) { return (r.tile + 1) * L; }
-  static int64_t widest(const Route<T>& r) {
+  static int64_t row_of(const Reaches<T>& r) { return (r.tile + 1) * L; }
+  static int64_t widest(const Reaches<T>& r) {
     int64_t most = 0;
     for (int64_t l = 0; l < r.n_levels; ++l) {
       const int64_t n = packs(r.level_start[l + 1] - r.level_start[l]);
@@ -61,14 +63,14 @@ template <class Scheme, class V> struct Router {
     }
     return most;
   }
-  static int64_t all_packs(const Route<T>& r) {
+  static int64_t all_packs(const Reaches<T>& r) {
     int64_t n = 0;
     for (int64_t l = 0; l < r.n_levels; ++l) n += packs(r.level_start[l + 1] - r.level_start[l]);
     return n;
   }
   // Numbers a thread needs: a row of zeros, where lanes without a neighbour read, then two levels of what is published;
   // in the adjoint all levels of what is kept, and two levels of cotangents of what was published.
-  static size_t workspace(const Route<T>& r, bool adjoint) {
+  static size_t workspace(const Reaches<T>& r, bool adjoint) {
     const int64_t published = 2 * widest(r) * SERIES, kept = all_packs(r) * KEPT;
     return sizeof(T) * row_of(r) * (1 + (adjoint ? kept + published : published));
   }
@@ -184,7 +186,7 @@ template <class Scheme, class V> struct Router {
     return fault;
   }
 
-  Router(const Route<T>& r, int64_t number, void* workspace)
+  Router(const Reaches<T>& r, int64_t number, void* workspace)
       : r(r), t0(number * r.tile), n(r.n_steps - t0 < r.tile ? r.n_steps - t0 : r.tile), row(row_of(r)),
         memory(static_cast<T*>(workspace)) {}
 
@@ -198,7 +200,7 @@ template <class Scheme, class V> struct Router {
       if (spins > 1000) sched_yield();
   }
 
-  static bool forward(const Route<T>& r, int64_t number, int64_t* passed, void* workspace) {
+  static bool forward(const Reaches<T>& r, int64_t number, int64_t* passed, void* workspace) {
     const Router self(r, number, workspace);
     return self.forward_tile(number, passed);
   }
@@ -222,7 +224,7 @@ template <class Scheme, class V> struct Router {
     return fault;
   }
 
-  static void adjoint(const Route<T>& r, int64_t number, int64_t* passed, void* workspace) {
+  static void adjoint(const Reaches<T>& r, int64_t number, int64_t* passed, void* workspace) {
     const Router self(r, number, workspace);
     self.adjoint_tile(number, passed);
   }
@@ -307,4 +309,6 @@ template <class Scheme, class V> struct Router {
 };
 
 }  // namespace HS_ISA
+#endif
+
 }  // namespace hs

@@ -126,7 +126,8 @@ def route(
         the Courant number at the mean discharge is about 1.
     checkpoint_interval : int, optional
         Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cpu", "cuda", "reference"}
+        "auto": "cpu" for CPU tensors, "cuda" for CUDA tensors.
 
     Returns
     -------
@@ -145,12 +146,17 @@ def route(
     lateral = _in_network_order(network, lateral, ids)
     columns, column = _columns(network, gauges)
     device = lateral.device
-    if device.type != "cpu" and backend != "reference":
-        raise ValueError(f"routing runs on CPU tensors; found lateral on {device}: move it with .cpu().")
+    if backend == "auto" and device.type == "cuda":
+        backend = "cuda"  # the one that has routing
+    if backend == "triton":
+        raise ValueError("routing has no kernels in Triton; expected backend 'cpu', 'cuda' or 'reference': name one.")
     backend = backends.choose(backend, device)
     names, kernel = SCHEMES[scheme]
     values = _parameters(network, parameters or {}, names, lateral, scheme)
-    graph = [torch.from_numpy(x).to(device) for x in (network.level_start, network.first, network.downstream)]
+    # The levels stay with the host, which launches them.
+    graph = [torch.from_numpy(network.level_start)]
+    graph += [torch.from_numpy(x).to(device) for x in (network.first, network.downstream)]
+    column = column.to(device)
 
     def run(kernel, constants, rows, state, column, n_outputs, n_steps, repeat):
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
@@ -158,7 +164,8 @@ def route(
             if backend == "reference":
                 return _reference(kernel, graph, column, constants, rows, state, dt, sizes)
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
-            sizes.append(_tile(checkpoint_interval, n_steps, network.n_reaches, keep))
+            tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
+            sizes.append(max(2, tile) if backend == "cuda" else min(tile, n_steps))
             return ops.route(backend, kernel, *graph, column, constants, rows, state, float(dt), sizes, keep)
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
@@ -314,7 +321,7 @@ def _tile(interval, n_steps, n_reaches, keep) -> int:
         interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # offsets there have 32 bits
     if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
         raise ValueError(f"checkpoint_interval must be a whole number of steps, 1 or more; found {interval!r}.")
-    return min(interval, n_steps)
+    return interval
 
 
 def _explain(network, lateral) -> str:
