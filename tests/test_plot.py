@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hybridsolve import plot
+from hybridsolve.routing import RiverNetwork
 
 NAN = float("nan")
 RNG = np.random.default_rng(0)
@@ -23,6 +24,12 @@ def texts(figure):
     return "\n".join(out)
 
 
+def river(**attributes):
+    """Reach 10 flows out, 20 and 30 flow to it and 40 to 30; in the network's order they are 40, 20, 30, 10."""
+    at = {"lon": [5.0, 6.0, 7.0, 8.0], "lat": [50.0, 51.0, 51.0, 52.0]} | attributes
+    return RiverNetwork.from_ids([10, 20, 30, 40], [0, 10, 10, 30], **at)
+
+
 def build():
     days = np.datetime64("1990-10-01") + np.arange(50)
     flow = RNG.random(50)
@@ -33,6 +40,9 @@ def build():
         "map": plot.score_map(RNG.random(9), RNG.random(9), RNG.random(9)),
         "flow": plot.hydrograph(days, flow, flow, prcp=flow, title="x", spread=(flow, flow + 1)),
         "starts": plot.start_spread(starts, starts.argmax(1)),
+        "rivers": plot.network_map(river(), [1, 3, 1, 5], gauges=[10]),
+        "dry": plot.network_map(river(), [NAN, 0, 0, 0]),
+        "one reach": plot.network_map(RiverNetwork.from_downstream([-1], lon=[5.0], lat=[50.0]), [1.0]),
         "bounds": plot.parameter_bounds(values, np.zeros(3), np.ones(3), list("abc"), values > 0.5),
     }
 
@@ -43,7 +53,7 @@ def test_all_are_figures_and_save(tmp_path):
         assert isinstance(figure, Figure)
         path = plot.save(figure, tmp_path / f"{name}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 8
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
@@ -70,6 +80,39 @@ def test_distribution_with_nothing_on_the_axis():
 def test_map_counts_basins_without_score():
     assert "2 without score" in texts(plot.score_map([1, 2, 3], [4, 5, 6], [0.5, NAN, NAN]))
     assert "no median" in texts(plot.score_map([1, 2], [4, 5], [NAN, NAN], "PBIAS"))
+
+
+def test_network_map_draws_each_reach_to_its_downstream():
+    network = river()
+    assert network.ids.tolist() == [40, 20, 30, 10]
+    figure = plot.network_map(network, [8.0, NAN, 2.0, 10.0], gauges=[40, 10])
+    dry, wet = figure.axes[0].collections
+    assert np.array_equal(dry.get_segments(), [[[6, 51], [5, 50]]])
+    # The smallest first, although it comes later in the network; the outlet has no line.
+    assert np.array_equal(wet.get_segments(), [[[7, 51], [5, 50]], [[8, 52], [7, 51]]])
+    assert wet.get_array().tolist() == [2, 8] and np.diff(wet.get_linewidth()) > 1
+    assert wet.norm(10**0.5) == pytest.approx(np.log(10**0.5 / wet.norm.vmin) / np.log(10 / wet.norm.vmin))
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[8, 52], [5, 50]]
+    text = texts(figure)
+    assert "discharge (m³/s)" in text and "grey: 1 without discharge" in text and "Discharge of 4 reaches" in text
+
+
+def test_network_map_spans_four_decades():
+    wet = plot.network_map(river(), [1e-9, 1.0, 2.0, 10.0]).axes[0].collections[1]
+    assert (wet.norm.vmin, wet.norm.vmax) == (1e-3, 10) and wet.colorbar.extend == "min"
+    assert wet.get_linewidth()[0] == pytest.approx(0.4)
+
+
+def test_network_map_refuses_what_it_cannot_place():
+    bare = RiverNetwork.from_downstream([-1, 0], lon=np.ones(2))
+    with pytest.raises(ValueError, match="the network must have the attribute lat; found lon: give lat="):
+        plot.network_map(bare, np.ones(2))
+    with pytest.raises(ValueError, match="lon must be finite; found nan at reach 30: fill it"):
+        plot.network_map(river(lon=[5, 6, NAN, 8]), np.ones(4))
+    with pytest.raises(ValueError, match="values must have shape"):
+        plot.network_map(river(), np.ones(3))
+    with pytest.raises(ValueError, match="found 7"):
+        plot.network_map(river(), np.ones(4), gauges=[7])
 
 
 def test_hydrograph_labels():

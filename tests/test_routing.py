@@ -255,6 +255,16 @@ def test_a_flood_wave_travels_at_the_celerity_and_flattens():
         assert 50.05 < end.max() < top.max()
 
 
+def test_linear_muskingum_goes_on_from_its_own_dips():
+    """Where k x is more than half a step a rising inflow is answered by a falling outflow; the scheme has no clamp."""
+    net = network(30, 2, k=np.full(30, 20_000.0), x=np.full(30, 0.4))
+    lateral = torch.cat([torch.zeros(3, 30), 5 * torch.ones(3, 30)]).double()
+    run = route(net, lateral, ids="network", dt=DT, scheme="muskingum")
+    assert run.discharge.min() < 0
+    on = route(net, lateral, ids="network", dt=DT, scheme="muskingum", initial_state=run.final_state)
+    assert on.discharge.isfinite().all()
+
+
 def test_sub_steps_follow_the_courant_number():
     net = network(60, 6, length=np.geomspace(200, 20_000, 60))
     run = route(net, uniform(10, 60), ids="network", dt=DT)

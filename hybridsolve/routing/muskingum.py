@@ -9,7 +9,7 @@ reach). The `_step` functions here are the oracle: the same step in plain torch,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -176,7 +176,7 @@ def route(
         return run("linear", torch.stack([one, zero, zero, one]), rows, zero[None], every, len(every), len(rows), 1)[0]
 
     given = dict(initial_state or {})
-    _check_state(network, given, lateral)
+    _check_state(network, given, lateral, scheme)
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
     if scheme == "todini":
         if substeps is None:
@@ -293,15 +293,17 @@ STATE = {
 }
 
 
-def _check_state(network, given, like) -> None:
+def _check_state(network, given, like, scheme) -> None:
     for name in given:
         if name not in (*STATE, "substeps"):
             raise ValueError(f"initial_state has '{name}'; expected discharge, storage, substeps: remove or rename it.")
     if "discharge" not in given and given:
         raise ValueError("initial_state lacks 'discharge'; expected it beside the others: add it.")
-    for name in STATE:
+    for name, row in STATE.items():
+        if name == "discharge" and scheme == "muskingum":
+            row = replace(row, lower=-1e30)  # it dips below zero by itself, where k and x do not fit the step
         if name in given:
-            given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, STATE[name])
+            given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, row)
 
 
 def _check_substeps(network, substeps, like) -> Tensor:
