@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--hydraulics", action="store_true", help="also write depth, top width and velocity")
     sub.add_argument("--restart", metavar="FILE", help="start from the state that --write-restart has written")
     sub.add_argument("--write-restart", metavar="FILE", help="write the state after the last step")
+    sub.add_argument("--map", metavar="PNG", help="draw the mean discharge along the network (needs lon and lat)")
     sub.add_argument("--out", default="discharge.nc", help="NetCDF file (default: %(default)s)")
     return parser
 
@@ -223,6 +224,7 @@ def _route(arguments) -> None:
         hydraulic=arguments.hydraulics,
         restart=arguments.restart,
         write_restart=arguments.write_restart,
+        map_file=arguments.map,
         command=arguments.command_line,
     )
     print("wrote " + ", ".join(str(path) for path in written))

@@ -397,13 +397,13 @@ _REACHES_ADJOINT = _define(
 
 
 class _Reaches(torch.autograd.Function):
+    """route() as autograd and torch.func see it; its arguments are the operator's."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
-        return _call(_REACHES)(
-            backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep
-        )
+    def forward(*arguments):
+        return _call(_REACHES)(*arguments)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -413,7 +413,9 @@ class _Reaches(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_discharge, d_final_state, _):
-        found = _ReachesAdjoint.apply(*ctx.before, *ctx.saved_tensors, ctx.dt, ctx.sizes, d_discharge, d_final_state)
+        found = _ROUTE_REACHES_ADJOINT.apply(
+            *ctx.before, *ctx.saved_tensors, ctx.dt, ctx.sizes, d_discharge, d_final_state
+        )
         return *[None] * 6, *found, None, None, None
 
 
@@ -421,38 +423,8 @@ class _ReachesAdjoint(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        backend,
-        scheme,
-        level_start,
-        first,
-        downstream,
-        column,
-        constants,
-        lateral,
-        checkpoints,
-        dt,
-        sizes,
-        d_discharge,
-        d_final_state,
-    ):
-        return tuple(
-            _call(_REACHES_ADJOINT)(
-                backend,
-                scheme,
-                level_start,
-                first,
-                downstream,
-                column,
-                constants,
-                lateral,
-                checkpoints,
-                dt,
-                sizes,
-                d_discharge,
-                d_final_state,
-            )
-        )
+    def forward(*arguments):
+        return tuple(_call(_REACHES_ADJOINT)(*arguments))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -461,6 +433,7 @@ class _ReachesAdjoint(torch.autograd.Function):
     backward = staticmethod(refuse)
 
 
+_ROUTE_REACHES, _ROUTE_REACHES_ADJOINT = _of_arity(_Reaches, 12), _of_arity(_ReachesAdjoint, 13)
 torch.library.register_autograd(_REACHES, _Reaches.backward, setup_context=_Reaches.setup_context, lib=_library)
 torch.library.register_autograd(_REACHES_ADJOINT, refuse, lib=_library)
 
@@ -495,6 +468,6 @@ def route(backend, scheme, level_start, first, downstream, column, constants, la
     faults.BadInflow
     """
     constants, lateral, state = _aliases([constants, lateral, state])
-    return _Reaches.apply(
+    return _ROUTE_REACHES.apply(
         backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep
     )[:2]

@@ -250,8 +250,7 @@ def network_map(network, values, name="discharge", unit="m³/s", gauges=None):
         If the network has no lon or lat, one is not finite, values are not ``[N]``, or a gauge is not in the network.
     """
     for attribute in ("lon", "lat"):
-        network._need(attribute)
-        bad = ~np.isfinite(network.attributes[attribute])
+        bad = ~np.isfinite(network.attribute(attribute))
         if bad.any():
             raise ValueError(
                 f"{attribute} must be finite; found {network.attributes[attribute][bad][0]:g} at reach "

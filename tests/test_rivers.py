@@ -172,6 +172,17 @@ def test_route_from_file_to_file(network, files):
         assert "Todini" in found.attrs["source"]
 
 
+def test_a_map_of_the_discharge(network, files):
+    write_inflow(files / "inflow.nc", network, 2)
+    options = ("--map", files / "map.png", "--out", files / "q.nc")
+    assert command(files, "inflow.nc", *options) == 2 and not (files / "q.nc").exists()  # it has no lon and lat
+    network.attributes.update(lon=np.linspace(-76, -75, N), lat=np.linspace(40, 42, N) ** 1.01)
+    network.save(files / "network.nc")
+    assert command(files, "inflow.nc", "--gauges", network.ids[0], *options) == 2
+    assert command(files, "inflow.nc", *options) == 0
+    assert (files / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("scheme", ("todini", "ddr", "accumulate"))
 def test_windows_chain_by_a_restart_file(network, files, scheme):
     write_inflow(files / "whole.nc", network, 6)

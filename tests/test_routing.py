@@ -118,6 +118,24 @@ def test_gauges_alone(scheme):
     assert_same_bits({"q": found["discharge"]}, {"q": outputs(net, scheme, x)["discharge"][:, [149, 3, 70]]})
 
 
+def test_the_gradient_of_the_initial_storage(cuda_device):
+    """As of a restart, where the storage is given and not made of the discharge."""
+    net = network(40, 2)
+    x = inputs(net, "todini", 9)
+    found = {}
+    for backend, device in (("cpu", "cpu"), ("reference", "cpu"), ("cuda", cuda_device)):
+        state = {"discharge": x["discharge"], "storage": 2e4 * x["discharge"], "substeps": torch.arange(40) % 3 + 1.0}
+        state = {n: v.detach().double().to(device).clone() for n, v in state.items()}
+        leaves = {n: state[n].requires_grad_() for n in ("discharge", "storage")}
+        run = route(net, x["lateral"].to(device), ids="network", dt=DT, initial_state=state, backend=backend)
+        loss = run.discharge.square().sum() + (run.final_state["storage"] / 1e4).square().sum()
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        found[backend] = {n: g.cpu() for n, g in zip(leaves, gradients, strict=True)}
+    assert found["reference"]["storage"].abs().min() > 0
+    for backend in ("cpu", "cuda"):
+        assert_close(found[backend], found["reference"], 1e-10)
+
+
 @pytest.mark.parametrize("scheme", ("todini", "ddr", "muskingum"))
 def test_gradcheck(scheme):
     net = network(5, 3, slope=np.linspace(0.01, 0.05, 5))  # no number so small that a difference quotient is coarse

@@ -41,6 +41,7 @@ def route_file(
     hydraulic: bool = False,
     restart=None,
     write_restart=None,
+    map_file=None,
     command: str | None = None,
 ) -> list[Path]:
     """Route the lateral inflow of a NetCDF file to discharge in another.
@@ -61,6 +62,8 @@ def route_file(
         Also write depth, top width and velocity.
     restart, write_restart : path_like, optional
         Where the state before the first step is read, and that after the last one written, so that windows chain.
+    map_file : path_like, optional
+        Where a map of the mean discharge is drawn; needs the discharge of all reaches, and their lon and lat.
     command : str, optional
         Recorded in the files.
 
@@ -79,6 +82,11 @@ def route_file(
         lateral, times, interval = _lateral(file, inflow)
         ids = file["reach"].values
     repeat = whole_steps(interval, dt)
+    if map_file is not None:
+        for name in ("lon", "lat"):  # said before anything is computed
+            network.attribute(name)
+        if gauges is not None:
+            raise ValueError("a map shows all reaches; found gauges asked for alone: leave out the gauges, or the map.")
     state = None if restart is None else _read_restart(restart, network, scheme, times[0])
     parameters = {name: torch.tensor([float(value)]) for name, value in (constants or {}).items()}
     with torch.no_grad():
@@ -107,6 +115,11 @@ def route_file(
     written = [write_netcdf(result, out, command=command)]
     if write_restart is not None:
         written.append(write_netcdf(_restart(routed, network, scheme, ends[-1]), write_restart, command=command))
+    if map_file is not None:
+        from .. import plot
+
+        mean = routed.discharge.mean(0).numpy()
+        written.append(plot.save(plot.network_map(network, mean, name="mean discharge"), map_file))
     return written
 
 

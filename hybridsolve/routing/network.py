@@ -324,6 +324,15 @@ class RiverNetwork:
             f"{_names(self.attributes) or 'no attributes'})"
         )
 
+    def attribute(self, name: str) -> np.ndarray:
+        """The attribute of that name ``[N]``; ValueError if there is none."""
+        if name not in self.attributes:
+            raise ValueError(
+                f"the network must have the attribute {name}; found {_names(self.attributes) or 'none'}: give {name}= "
+                "when making it."
+            )
+        return self.attributes[name]
+
     def index(self, ids) -> np.ndarray:
         """Positions of the reaches with these ids.
 
@@ -382,8 +391,7 @@ class RiverNetwork:
 
     def upstream_area(self) -> np.ndarray:
         """Area drained by each reach, m2, float64 ``[N]``; ValueError if there is no attribute area."""
-        self._need("area")
-        return self.accumulate(self.attributes["area"])
+        return self.accumulate(self.attribute("area"))
 
     # --- Others made of it -----------------------------------------------------------------------------------------
 
@@ -465,10 +473,9 @@ class RiverNetwork:
         ValueError
             If `max_length` is not positive, there is no attribute length, or one is negative or not finite.
         """
-        self._need("length")
+        length = self.attribute("length")
         if not 0 < max_length < np.inf:
             raise ValueError(f"max_length must be above 0 m and finite; found {max_length}: choose a length.")
-        length = self.attributes["length"]
         bad = ~((length >= 0) & (length < np.inf))
         if bad.any():
             raise ValueError(
@@ -490,13 +497,6 @@ class RiverNetwork:
         network = _make(ids, downstream, attributes)
         parent = parent[network.order]
         return replace(network, order=parent), parent
-
-    def _need(self, name: str) -> None:
-        if name not in self.attributes:
-            raise ValueError(
-                f"the network must have the attribute {name}; found {_names(self.attributes) or 'none'}: give {name}= "
-                "when making it."
-            )
 
     def _upstream_of(self, label: np.ndarray) -> np.ndarray:
         from ._graph import spread_upstream
