@@ -29,8 +29,11 @@ import triton.language as tl
 
 import hybridsolve as hs
 from hybridsolve import backends, scale
+from hybridsolve.routing import RiverNetwork, route
+from hybridsolve.routing.muskingum import SCHEMES
 
 from . import implementations, record
+from . import routing as routing_benchmark
 from .baselines import StepLoop
 from .cases import BOTH, FORWARD, Case, inputs
 
@@ -262,6 +265,39 @@ def routing(card: Card, backend: str, n_steps: int, n_series: int, ceilings: dic
     return rows
 
 
+def rivers(card: Card, backend: str, scheme: str, n_reaches: int, n_days: int, ceilings: dict) -> list[dict]:
+    """Hours of a river network from daily inflow, kept at a thousandth of the reaches; a cell is a reach.
+
+    Its floor: a step moves at least 60 bytes of a reach's constants, indices, inflow, discharge, storage and what it
+    publishes; the gradient does that twice, and moves another 110 of cotangents and sums.
+    """
+    network = RiverNetwork.random(n_reaches)
+    lateral = torch.rand(n_days, n_reaches, device=card.device)
+    parameters = {n: torch.from_numpy(network.attributes[n]).float().to(card.device) for n in SCHEMES[scheme][0]}
+    leaves = implementations.leaves(parameters)
+    options = dict(ids="network", dt=3600.0, scheme=scheme, repeat=24, gauges=network.ids[::1000], backend=backend)
+    state = {"discharge": torch.ones(n_reaches, device=card.device)}
+    state |= {"substeps": torch.ones(n_reaches, device=card.device)} if scheme == "todini" else {}
+
+    def forward():
+        with torch.no_grad():
+            route(network, lateral, parameters, initial_state=state, **options)
+
+    def both():
+        run = route(network, lateral, leaves, initial_state=state, **options)
+        torch.autograd.grad(run.discharge.sum(), list(leaves.values()))
+
+    rows = []
+    for mode, work, moved in ((FORWARD, forward, 60), (BOTH, both, 60 + 60 + 110)):
+        times = card.seconds(work, most=10, repeats=5)
+        case = Case(f"route {scheme}", n_reaches, 1, 24 * n_days, mode)
+        least = moved * n_reaches * case.T / ceilings["copy_bytes_per_s"]
+        note = f"{network.n_levels} levels, {1e3 * statistics.median(times) / case.T:.3g} ms a step"
+        share = f"{least / statistics.median(times):.3f}"
+        rows.append(row(backend, case, times, note) | dict(floor_s=least, share_of_floor=share, bound="memory"))
+    return rows
+
+
 def row(backend: str, case: Case, times: list[float], note: str = "") -> dict:
     median = statistics.median(times)
     return {k: getattr(case, k) for k in ("model", "B", "C", "T", "dtype", "mode")} | dict(
@@ -351,6 +387,10 @@ def main(argv: list[str] | None = None) -> int:
         for backend in names:
             check(card, backend, model)
             print(f"{model} on {backend}: agrees with the oracle, twice the same", flush=True)
+    for backend in [name for name in names if name != "triton"]:
+        for scheme in SCHEMES:
+            routing_benchmark.check(scheme, card.device, backend)
+            print(f"route {scheme} on {backend}: agrees with the oracle", flush=True)
     ceilings = dict(copy_bytes_per_s=card.copy_bandwidth(), fp32_instructions_per_s=card.fp32_rate())
     print(", ".join(f"{name} {value:.3g}" for name, value in ceilings.items()), flush=True)
     rows, failed = [], []
@@ -376,6 +416,9 @@ def main(argv: list[str] | None = None) -> int:
                 keep(measure, backend, Case("hbv10", *size, mode), ceilings)
     for backend in names:
         keep(routing, backend, *((30, 50) if options.rehearse else (365, 500_000)), ceilings)
+    for scheme in ("todini", "ddr"):
+        for backend in [name for name in names if name != "triton"]:  # which has no routing
+            keep(rivers, backend, scheme, *((300, 2) if options.rehearse else (2_940_000, 30)), ceilings)
     keep(eager, Case("hbv10", *sizes[min(1, len(sizes) - 1)], BOTH))
     for backend in names:
         large = ((50, 4, 60), (50, 1, 150)) if options.rehearse else ((180_000, 4, 14_600), (3_000_000, 1, 14_600))

@@ -59,17 +59,18 @@ def gradient(net, scheme, lateral, given, state, **options):
     return run.discharge.detach(), torch.autograd.grad(run.discharge.sum(), list(leaves.values()) or [lateral])
 
 
-def check(scheme: str) -> None:
+def check(scheme: str, device="cpu", backend: str = "auto") -> None:
     """Raise unless the kernel agrees with the float64 oracle in both precisions."""
     net = network(200)
     wide, state = inflow(net, 20, torch.float64), {"discharge": torch.ones(200, dtype=torch.float64)}
     state |= {"substeps": torch.full((200,), 2)} if scheme == "todini" else {}
     expected = gradient(net, scheme, wide, parameters(net, scheme, torch.float64), state, backend="reference")
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
-        begin = state | {"discharge": state["discharge"].to(dtype)}
-        found = gradient(net, scheme, wide.to(dtype), parameters(net, scheme, dtype), begin)
+        begin = {name: x.to(device, dtype) for name, x in state.items()}
+        given = {name: x.to(device) for name, x in parameters(net, scheme, dtype).items()}
+        found = gradient(net, scheme, wide.to(device, dtype), given, begin, backend=backend)
         for x, e in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
-            error = ((x.double() - e).abs().max() / e.abs().max()).item()
+            error = ((x.double().cpu() - e).abs().max() / e.abs().max()).item()
             if not error < tolerance:
                 raise AssertionError(f"{scheme} {dtype}: {error:.1e} from the oracle; no speed is reported for that.")
 

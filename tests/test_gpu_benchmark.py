@@ -17,9 +17,10 @@ def test_the_rehearsal_writes_every_kind_of_row(tmp_path):
     assert done.returncode == 0, done.stderr
     with (tmp_path / "gpu.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {r["model"] for r in rows} == {"hbv10", "unit_hydrograph"}
+    assert {r["model"] for r in rows} == {"hbv10", "unit_hydrograph", "route todini", "route ddr"}
     assert {r["mode"] for r in rows} == {"forward", "forward + gradient"}
     assert sum("streamed" in r["note"] for r in rows) == sum("synthetic" in r["note"] for r in rows) == 1
+    assert sum("ms a step" in r["note"] for r in rows) == 4
     timed = [r for r in rows if not r["note"]]
     assert len(timed) == 6 and all(float(r["floor_s"]) > 0 and float(r["median_s"]) > 0 for r in timed)
 
