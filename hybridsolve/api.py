@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import backends, faults, models, ops, reference
-from .problem import Problem, dense
+from .problem import Problem, dense, mapping
 from .spec import INITIAL_STATE, ModelSpec
 
 
@@ -143,8 +143,8 @@ class Checked:
 
 def check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw) -> Checked:
     """Raise unless names, shapes, types and devices fit; values are looked at by the kernels."""
-    forcing, parameters = _mapping(forcing, "forcing"), _mapping(parameters, "parameters")
-    given_state = {} if initial_state is None else _mapping(initial_state, "initial_state")
+    forcing, parameters = mapping(forcing, "forcing"), mapping(parameters, "parameters")
+    given_state = {} if initial_state is None else mapping(initial_state, "initial_state")
     if not isinstance(raw, bool):
         raise ValueError(f"raw must be True or False; found {raw!r}: say whether the parameters come unscaled.")
     outputs = _output_names(model, fluxes)
@@ -189,23 +189,15 @@ def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
     return names
 
 
-def _mapping(x, what: str) -> dict:
-    if isinstance(x, Run):
-        raise ValueError(f"{what} must map names to tensors; found a Run: pass its final_state.")
-    if not isinstance(x, Mapping):
-        raise ValueError(f"{what} must map names to tensors; found {type(x).__name__}: pass a dict.")
-    return dict(x)
-
-
-def _named(mapping, name: str, what: str) -> Tensor:
-    if name not in mapping:
-        there = ", ".join(map(str, mapping)) or "nothing"
+def _named(given, name: str, what: str) -> Tensor:
+    if name not in given:
+        there = ", ".join(map(str, given)) or "nothing"
         raise ValueError(f"{what} lacks '{name}'; expected it beside {there}: add it.")
-    return dense(mapping[name], f"{what} '{name}'")
+    return dense(given[name], f"{what} '{name}'")
 
 
-def _refuse_unknown(mapping, known, what: str, model: ModelSpec) -> None:
-    for name in mapping:
+def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
+    for name in given:
         if name not in known:
             raise ValueError(
                 f"{what} has '{name}', which {model.name} does not take; expected {', '.join(known)}: "

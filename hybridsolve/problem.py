@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,15 @@ def dense(x, what: str) -> Tensor:
     if x.layout != torch.strided:
         raise ValueError(f"{what} must be dense; found {x.layout}: convert it with .to_dense().")
     return x
+
+
+def mapping(x, what: str) -> dict:
+    """A copy of a mapping of names; raise if it is none."""
+    if hasattr(x, "final_state"):
+        raise ValueError(f"{what} must map names to tensors; found a {type(x).__name__}: pass its final_state.")
+    if not isinstance(x, Mapping):
+        raise ValueError(f"{what} must map names to tensors; found {type(x).__name__}: pass a dict.")
+    return dict(x)
 
 
 def axes(x: Tensor) -> str:

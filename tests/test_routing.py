@@ -383,6 +383,10 @@ def bad(change, match, error=ValueError, scheme="todini", **options):
     return attempt, match, error
 
 
+def attempted(given):
+    return route(given["network"], given["lateral"], ids="network", dt=DT)
+
+
 def put(key, place, value):
     def change(given):
         given[key] = given[key].clone()
@@ -433,6 +437,12 @@ BAD = {
     "half a state": bad(named(initial_state={"storage": torch.ones(12).double()}), "initial_state lacks 'discharge'"),
     "a state's name": bad(named(initial_state={"depth": 1}), "initial_state has 'depth'; expected discharge, storage"),
     "a device": bad(named(lateral=torch.ones(4, 12, device="meta")), "on CPU or CUDA tensors; found tensors on meta"),
+    "a run for its state": bad(lambda g: g.update(initial_state=attempted(g)), "found a Routed: pass its final"),
+    "a list for parameters": bad(named(parameters=[1]), "parameters must map names to tensors; found list"),
+    "a word for substeps": bad(named(substeps="2"), r"substeps must be a whole number, or a tensor \[12\]"),
+    "substeps of others": bad(named(substeps=torch.ones(3)), r"substeps must be a whole number, or a tensor \[12\]"),
+    "a list for the scheme": bad(named(scheme=["ddr"]), "unknown scheme"),
+    "a list for the network": bad(named(network=[-1, 0]), "network must be a RiverNetwork; found list"),
     "triton": bad(named(backend="triton"), "routing has no kernels in Triton; expected backend 'cpu', 'cuda'"),
 }  # fmt: skip
 

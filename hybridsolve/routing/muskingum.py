@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import backends, ops
 from ..faults import BadInflow
-from ..problem import dense
+from ..problem import dense, mapping
 
 if TYPE_CHECKING:
     from .network import RiverNetwork
@@ -140,7 +140,9 @@ def route(
     NotImplementedError
         If a second derivative is asked for.
     """
-    if scheme not in SCHEMES:
+    if not hasattr(network, "level_start"):
+        raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
+    if scheme not in tuple(SCHEMES):
         raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
     n_steps = _check_lateral(network, lateral, dt, repeat)
     lateral = _in_network_order(network, lateral, ids)
@@ -152,7 +154,7 @@ def route(
         raise ValueError("routing has no kernels in Triton; expected backend 'cpu', 'cuda' or 'reference': name one.")
     backend = backends.choose(backend, device)
     names, kernel = SCHEMES[scheme]
-    values = _parameters(network, parameters or {}, names, lateral, scheme)
+    values = _parameters(network, parameters, names, lateral, scheme)
     # The levels stay with the host, which launches them.
     graph = [torch.from_numpy(network.level_start)]
     graph += [torch.from_numpy(x).to(device) for x in (network.first, network.downstream)]
@@ -175,7 +177,7 @@ def route(
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
         return run("linear", torch.stack([one, zero, zero, one]), rows, zero[None], every, len(every), len(rows), 1)[0]
 
-    given = dict(initial_state or {})
+    given = {} if initial_state is None else mapping(initial_state, "initial_state")
     _check_state(network, given, lateral, scheme)
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
     if scheme == "todini":
@@ -212,7 +214,7 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         )
     if lateral.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
-    if not (isinstance(dt, int | float) and 0 < dt < 1e9):
+    if isinstance(dt, bool) or not (isinstance(dt, int | float) and 0 < dt < 1e9):
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
     if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
         raise ValueError(f"repeat must be a whole number of steps, 1 or more; found {repeat!r}: correct it.")
@@ -255,6 +257,7 @@ def _columns(network, gauges):
 
 
 def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
+    given = {} if given is None else mapping(given, "parameters")
     if unknown := [name for name in given if name not in PARAMETERS]:
         raise ValueError(f"parameters has '{unknown[0]}'; expected {', '.join(PARAMETERS)}: remove or rename it.")
     values = {}
@@ -307,6 +310,10 @@ def _check_state(network, given, like, scheme) -> None:
 
 
 def _check_substeps(network, substeps, like) -> Tensor:
+    if not isinstance(substeps, int | float | Tensor) or np.shape(substeps) not in ((), (1,), (network.n_reaches,)):
+        raise ValueError(
+            f"substeps must be a whole number, or a tensor [{network.n_reaches}] of them; found {substeps!r}."
+        )
     substeps = torch.as_tensor(substeps, device=like.device).to(like.dtype).expand(network.n_reaches)
     if bool(((substeps < 1) | (substeps > MOST_SUBSTEPS) | (substeps != substeps.round())).any()):
         raise ValueError(
@@ -396,10 +403,14 @@ def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str
     dict of str to Tensor ``[T, G]``
         "depth" and "top_width" in m, "velocity" in m/s.
     """
-    v = _parameters(network, parameters or {}, CHANNEL, discharge, "hydraulics")
+    v = _parameters(network, parameters, CHANNEL, discharge, "hydraulics")
     if ids is not None:
         at = torch.from_numpy(network.index(np.asarray(ids))).to(discharge.device)
         v = {name: x[at] for name, x in v.items()}
+    if discharge.dim() != 2 or discharge.shape[1] != len(v["n"]):
+        raise ValueError(
+            f"discharge must be [T, {len(v['n'])}]; found {list(discharge.shape)}: name the reaches of its columns by ids."
+        )
     q1 = v["q"] + 1
     flow = discharge.clamp(min=LEAST)
     depth = (flow * v["n"] * q1 / (v["p"] * v["slope"].sqrt())) ** (3 / (2 + 3 * q1))

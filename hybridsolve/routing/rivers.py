@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..api import simulate
-from ..problem import dense
+from ..problem import dense, mapping
 from ..spec import ModelSpec
 from .muskingum import Routed, route
 from .network import RiverNetwork
@@ -153,7 +153,8 @@ def simulate_rivers(
             f"forcing_step must be a day, {DAY:g} s, as the models' rates are; found {forcing_step!r}: sum it."
         )
     repeat = whole_steps(forcing_step, dt)
-    before = dict(initial_state or {})
+    before = {} if initial_state is None else mapping(initial_state, "initial_state")
+    parameters = mapping(parameters, "parameters")
     a, b = (parameters.get(name) for name in ("route_a", "route_b"))
     physics = {name: x for name, x in parameters.items() if name not in ("route_a", "route_b")}
     run = simulate(model, forcing, physics, initial_state=before.get("catchments"))
