@@ -409,7 +409,7 @@ def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str
         v = {name: x[at] for name, x in v.items()}
     if discharge.dim() != 2 or discharge.shape[1] != len(v["n"]):
         raise ValueError(
-            f"discharge must be [T, {len(v['n'])}]; found {list(discharge.shape)}: name the reaches of its columns by ids."
+            f"discharge must be [T, {len(v['n'])}]; found {list(discharge.shape)}: name its columns' reaches by ids."
         )
     q1 = v["q"] + 1
     flow = discharge.clamp(min=LEAST)
