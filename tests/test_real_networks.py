@@ -116,7 +116,7 @@ def test_what_the_files_hold(colorado):
 # plain, packed to 0.01 m3/s, and it holds Muskingum's x at 0 or more. Todini's scheme does not: a fifth of the free
 # reaches above 0.1 m3/s have a cell Reynolds number above 1 (x below 0), up to hundreds where the slope is RouteLink's
 # least, 1e-5, and there flattens waves and holds falling rivers up. With that number held at 1 todini comes to a bias
-# of 0.015 and an error of 0.15 of the change; of the steep reaches alone the bias is -0.006. A step of 5 minutes, or
+# of 0.024 and an error of 0.20 of the change; of the steep reaches alone the bias is -0.007. A step of 5 minutes, or
 # the inflow an hour earlier, changes nothing. Muskingum's k is 1 h for 1 m as for 61 km of river: a placeholder. Lakes
 # are level pools there, and here rivers. What this cannot see: waves twice as fast, which would make up for the flat
 # reaches; the velocity below, and RAPID, can.
@@ -151,17 +151,17 @@ def test_inflow_matched_by_row_is_seen(colorado):
     wrong = compare(colorado, "todini", lateral, links)["free"]
     assert right == compare(colorado, "todini")["free"]
     for key in ("median", "p90", "wet median", "wet p90", "bias", "error / change"):
-        assert wrong[key] > 3 * right[key], key
+        assert wrong[key] > 2.5 * right[key], key
 
 
 def test_velocity_is_near_the_national_water_models(colorado):
-    """A wide channel's hydraulic radius is its depth, which the perimeter of a narrow one makes less: 13 % faster."""
+    """The hydraulic radius is a wide channel's, which the banks of a narrow one make less."""
     network, series = colorado
     discharge, theirs = start(network, series)["discharge"], series["velocity"][0]
     found = hydraulics(network, discharge[None], trapezoid(network))["velocity"][0].numpy()
     use = groups(network, series)["free"] & (discharge.numpy() > 0.1)
     low, middle, high = np.quantile(found[use] / theirs[use], (0.05, 0.5, 0.95))
-    assert 1.0 < low and 1.1 < middle < 1.17 and high < 1.27
+    assert 0.92 < low and 0.98 < middle < 1.05 and high < 1.14
 
 
 # --- RAPID's example, 48 hours in the south of England ---------------------------------------------------------------

@@ -131,8 +131,10 @@ struct Ddr {
 };
 
 // Muskingum-Cunge by Todini (2007, Hydrol. Earth Syst. Sci. 11:1645), conserving mass, with the storage carried along.
-// The section is a power of the depth, W = p d^q', in uniform flow with the depth as hydraulic radius, so that
-//     d = (n (q' + 1) Q / (p sqrt(S0)))^e,  A = p d^(q'+1) / (q' + 1),  c = dQ/dA = Q / (e d W),  beta = c A / Q = const.,
+// The top width is a power of the depth, W = p d^q', the flow uniform, and the hydraulic radius that of a wide channel,
+// A / W = d / (q' + 1), so that with e = 3 / (5 + 3 q')
+//     A = p d^(q'+1) / (q' + 1),  d = (n (q' + 1)^(5/3) Q / (p sqrt(S0)))^e,  c = dQ/dA = Q / (e d W),
+//     beta = c A / Q = 1 / (e (q' + 1)),
 // and the corrected Courant and cell Reynolds numbers of a sub-step of dt / n are powers of the reference discharge Q:
 //     C = v dt / (n L) = 2^(f log2 Q + g),   D = e^2 (q' + 1) d / (S0 L) = 2^(e log2 Q + h).
 // In a sub-step of length w, the inflow runs linearly from I0 to I1 with the mean m. The storage after it is both

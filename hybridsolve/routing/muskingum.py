@@ -366,10 +366,16 @@ def todini(v: Mapping[str, Tensor], dt: float, substeps: Tensor) -> Tensor:
     """Exponents and factors of the Courant and Reynolds numbers as powers of the discharge, and the sub-steps."""
     q1 = v["q"] + 1
     e = 3 / (2 + 3 * q1)
-    log2_d = e * torch.log2(v["n"] * q1 / (v["p"] * v["slope"].sqrt()))  # of the depth at 1 m3/s
+    log2_d = torch.log2(_unit_depth(v))
     g = torch.log2(dt * q1 / (substeps * v["p"] * v["length"])) - q1 * log2_d
     h = torch.log2(e * e * q1 / (v["slope"] * v["length"])) + log2_d
     return torch.stack([1 - q1 * e, g, e, h, substeps.to(e.dtype)])
+
+
+def _unit_depth(v: Mapping[str, Tensor]) -> Tensor:
+    """Depth at 1 m3/s by Manning; that at Q is Q^e times it."""
+    q1 = v["q"] + 1
+    return (v["n"] * q1 ** (5 / 3) / (v["p"] * v["slope"].sqrt())) ** (3 / (2 + 3 * q1))
 
 
 def _courant(constants: Tensor, discharge: Tensor) -> Tensor:
@@ -388,6 +394,8 @@ def _storage(constants: Tensor, dt: float, inflow: Tensor, discharge: Tensor) ->
 
 def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str, Tensor] | None = None, *, ids=None):
     """Depth, top width and velocity of uniform flow in the channel of the default scheme.
+
+    The top width is W = p d^q, and the hydraulic radius that of a wide channel, A / W = d / (q + 1).
 
     Parameters
     ----------
@@ -413,7 +421,7 @@ def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str
         )
     q1 = v["q"] + 1
     flow = discharge.clamp(min=LEAST)
-    depth = (flow * v["n"] * q1 / (v["p"] * v["slope"].sqrt())) ** (3 / (2 + 3 * q1))
+    depth = _unit_depth(v) * flow ** (3 / (2 + 3 * q1))
     width = v["p"] * depth ** v["q"]
     return {"depth": depth, "top_width": width, "velocity": flow * q1 / (width * depth)}
 
