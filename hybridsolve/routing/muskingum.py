@@ -111,8 +111,9 @@ def route(
     dt : float
         Length of a step, s.
     scheme : {"todini", "ddr", "muskingum", "accumulate"}
-        "todini": Muskingum-Cunge that conserves mass (Todini 2007, doi 10.5194/hess-11-1645-2007). "ddr":
-        Muskingum-Cunge with the clamps of ddr (Bindas et al. 2024, doi 10.1029/2023WR035337), which do not.
+        "todini": Muskingum-Cunge that conserves mass (Todini 2007, doi 10.5194/hess-11-1645-2007), in channels of
+        `hydraulics`. "ddr": Muskingum-Cunge with the trapezoids and the clamps of ddr (Bindas et al. 2024, doi
+        10.1029/2023WR035337), which do not.
         "muskingum": constant k and x. "accumulate": the sum of all inflow upstream.
     repeat : int
         Steps that share a row of `lateral`: 24 for daily inflow and hourly steps.
