@@ -1,4 +1,4 @@
-"""The command line: hybridsolve info | demo | calibrate | simulate | route."""
+"""The command line: hybridsolve info | demo | calibrate | train | simulate | route."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     try:
         arguments.run(arguments)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
         print(f"hybridsolve {arguments.name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate and route."
+        prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route."
     )
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", required=True)
@@ -51,9 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("demo", _demo, "calibrate a real catchment from packaged data, then time 1,000 synthetic ones")
     sub.add_argument("--out", default="hybridsolve-demo", help="folder for results (default: %(default)s)")
 
-    def data_arguments(sub):
+    def data_arguments(sub, pet=True):
         sub.add_argument("data", help="NetCDF file (our convention or the CAMELS pack), Caravan folder, or 'fulda'")
         sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
+        if not pet:
+            return
         sub.add_argument(
             "--pet",
             help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
@@ -85,13 +87,45 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="calibration", help="folder for results (default: %(default)s)")
     sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
 
-    sub = command("simulate", _simulate, "run calibrated parameters over a period and write fluxes")
-    sub.add_argument("parameters", help="calibration.nc of `hybridsolve calibrate`")
+    sub = command("train", _train, "train a network in front of a model on many basins, test it, and report")
+    sub.add_argument("config", help="YAML file, or a recipe: mlp-static, dhbv10, dhbv11p, lstm")
+    data_arguments(sub, pet=False)
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a value in place of the config's, such as batch.days=730 (may be repeated)",
+    )
+    sub.add_argument(
+        "--experiment",
+        default="temporal",
+        help="temporal, pub (ungauged basins) or pur (ungauged regions) (default: %(default)s)",
+    )
+    sub.add_argument("--folds", type=int, default=10, help="of pub and pur (default: %(default)s)")
+    sub.add_argument("--seeds", help="joined by commas: one training each, flows averaged (default: the config's)")
+    sub.add_argument("--skip-unusable", action="store_true", help="leave out basins without observations in training")
+    sub.add_argument("--accelerator", default="auto", help="auto, cpu or gpu (default: %(default)s)")
+    sub.add_argument("--devices", type=int, default=1, help="of the accelerator (default: %(default)s)")
+    sub.add_argument("--log", default="csv", help="csv or tensorboard (default: %(default)s)")
+    sub.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="CSV",
+        help="scores of another model (columns basin, nse) of the run's own periods",
+    )
+    sub.add_argument("--out", default="training", help="folder for results (default: %(default)s)")
+    sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+
+    sub = command("simulate", _simulate, "run calibrated parameters, or a trained model, over a period")
+    sub.add_argument("parameters", nargs="?", help="calibration.nc of `hybridsolve calibrate`")
+    sub.add_argument("--trained", metavar="FILE", help="instead: trained.pt of `hybridsolve train`, for any basins")
     data_arguments(sub)
     sub.add_argument("--period", metavar="FROM:TO", help="default: all of the data")
     sub.add_argument("--member", default="best", help="best or ensemble (default: %(default)s)")
     sub.add_argument("--fluxes", default="streamflow", help="joined by commas; streamflow is routed, the rest are not")
-    sub.add_argument("--warmup-years", type=float, default=3.0)
+    sub.add_argument("--warmup-years", type=float, help="default: 3, or what a trained model was tested with")
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
     sub = command("route", _route, "route lateral inflow through a river network to discharge")
@@ -117,13 +151,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open(arguments, period=None):
+def _open(arguments, pet):
     from .data import open_dataset
 
     basins = arguments.basins
     if basins and not Path(basins).is_file():
         basins = [b.strip() for b in basins.split(",") if b.strip()]
-    return open_dataset(arguments.data, basins=basins or None, period=period, pet=arguments.pet)
+    return open_dataset(arguments.data, basins=basins or None, pet=pet)
 
 
 def _info(_) -> None:
@@ -154,7 +188,7 @@ def _calibrate(arguments) -> None:
     from .learn import report
     from .learn.calibration import calibrate
 
-    data = _open(arguments)
+    data = _open(arguments, arguments.pet)
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -183,10 +217,63 @@ def _calibrate(arguments) -> None:
     print("wrote " + ", ".join(str(path) for path in written))
 
 
+def _train(arguments) -> None:
+    import logging
+
+    from .learn import training_report
+    from .learn.config import read_config
+    from .learn.experiments import experiment
+
+    logging.getLogger("hybridsolve").setLevel(logging.INFO)
+    logging.getLogger("hybridsolve").addHandler(logging.StreamHandler())
+    config = read_config(arguments.config, arguments.set)
+    seeds = arguments.seeds and [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
+    began = time.perf_counter()
+    result = experiment(
+        _open(arguments, config.pet),
+        config,
+        out=arguments.out,
+        kind=arguments.experiment,
+        folds=arguments.folds,
+        seeds=seeds,
+        resume=arguments.resume,
+        skip_unusable=arguments.skip_unusable,
+        accelerator=arguments.accelerator,
+        devices=arguments.devices,
+        log=arguments.log,
+    )
+    if result is None:  # a helper process of a training on several devices
+        return
+    print(training_report.text(result))
+    print(f"trained and tested in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
+    written = training_report.write_experiment(
+        result, arguments.out, references=arguments.reference, command=arguments.command_line
+    )
+    print(f"wrote {len(written)} files in {arguments.out}; begin with report.md")
+
+
 def _simulate(arguments) -> None:
+    from .data import write_netcdf
+
+    fluxes = [f.strip() for f in arguments.fluxes.split(",") if f.strip()]
+    if (arguments.parameters is None) == (arguments.trained is None):
+        raise ValueError("simulate needs either calibration.nc before the data or --trained FILE: give one of them.")
+    run = _simulate_trained if arguments.trained else _simulate_calibrated
+    print(f"wrote {write_netcdf(run(arguments, fluxes), arguments.out, command=arguments.command_line)}")
+
+
+def _simulate_trained(arguments, fluxes):
+    from .learn.trained import Trained
+
+    if arguments.member != "best" or arguments.warmup_years is not None:
+        raise ValueError("--member and --warmup-years belong to calibrated parameters: leave them out with --trained.")
+    trained = Trained.load(arguments.trained)
+    return trained.predict(_open(arguments, arguments.pet or trained.config.pet), arguments.period, fluxes)
+
+
+def _simulate_calibrated(arguments, fluxes):
     import xarray as xr
 
-    from .data import write_netcdf
     from .learn.evaluation import simulate_calibrated
 
     path = Path(arguments.parameters)
@@ -194,15 +281,14 @@ def _simulate(arguments) -> None:
         raise FileNotFoundError(f"{path} does not exist; expected calibration.nc of `hybridsolve calibrate`.")
     with xr.open_dataset(path) as stored:
         parameters = stored.load()
-    result = simulate_calibrated(
+    return simulate_calibrated(
         parameters,
-        _open(arguments),
+        _open(arguments, arguments.pet),
         period=arguments.period,
         member=arguments.member,
-        fluxes=[f.strip() for f in arguments.fluxes.split(",") if f.strip()],
-        warmup_years=arguments.warmup_years,
+        fluxes=fluxes,
+        warmup_years=3.0 if arguments.warmup_years is None else arguments.warmup_years,
     )
-    print(f"wrote {write_netcdf(result, arguments.out, command=arguments.command_line)}")
 
 
 def _route(arguments) -> None:

@@ -175,8 +175,8 @@ def _colour_bar(figure, axes, artist, extend, label):
 
 
 @_styled
-def score_map(lat, lon, values, metric="NSE"):
-    """Scores as points on a plain map of longitude and latitude.
+def score_map(lat, lon, values, metric="NSE", unit="–"):
+    """Scores, or parameters, as points on a plain map of longitude and latitude.
 
     Parameters
     ----------
@@ -186,6 +186,7 @@ def score_map(lat, lon, values, metric="NSE"):
         Score (dimensionless). A basin without score (NaN) is drawn as a cross and counted.
     metric : str
         Name of the score; for NSE and KGE and their variants the colours span 0 to 1, else the central 90 %.
+    unit : str
 
     Returns
     -------
@@ -217,7 +218,7 @@ def score_map(lat, lon, values, metric="NSE"):
         axes.scatter(lon[~good], lat[~good], marker="x", s=size, c=_ORANGE, lw=1.4)
         # Outside the map: a legend inside would lie on basins somewhere.
         axes.set_title(f"× {(~good).sum()} without score", loc="right", color=_ORANGE, fontsize=10.5)
-    _colour_bar(figure, axes, points, extend, f"{metric} (–)")
+    _colour_bar(figure, axes, points, extend, f"{metric} ({unit})")
     median = np.median(np.where(np.isnan(values), -np.inf, values))
     middle = f"median {median:.3f}" if np.isfinite(median) else "no median"
     axes.set_title(f"{metric} of {len(lat)} basins, {middle}")
@@ -528,6 +529,71 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
     axes.tick_params(axis="y", length=0, pad=12)
     axes.grid(True, axis="x")
     axes.set_title(f"Parameters of {values.shape[0]} basins: median, middle half, central 90 %", pad=22)
+    return figure
+
+
+@_styled
+def flow_duration(sim, obs):
+    """Flow-duration curves over many basins: the median basin and the middle half, simulated and observed.
+
+    Each basin's flows are divided by its mean observed flow; days without observation count in neither.
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        mm/d, obs NaN where missing.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    sim = _array("sim", sim, 2)
+    obs = _array("obs", obs, 2, sim.shape)
+    share = np.linspace(0.002, 0.998, 250)
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    seen = np.isfinite(obs)
+    basins = np.flatnonzero(seen.any(0) & (np.where(seen, obs, 0).sum(0) > 0))
+    for series, color, label in ((obs, _INK, "observed"), (sim, _BLUE, "simulated")):
+        curves = np.array([np.quantile(series[seen[:, b], b] / obs[seen[:, b], b].mean(), 1 - share) for b in basins])
+        low, middle, high = np.quantile(curves, (0.25, 0.5, 0.75), axis=0)
+        axes.fill_between(100 * share, low, high, color=color, alpha=0.15, lw=0)
+        axes.plot(100 * share, middle, color=color, lw=2, label=label)
+    axes.set(yscale="log", xlim=(0, 100), xlabel="share of days with more flow (%)", ylabel="flow over mean flow (–)")
+    axes.set_ylim(bottom=1e-3)
+    axes.grid(True)
+    axes.legend()
+    axes.set_title(f"Flow duration of {len(basins)} basins: median and middle half")
+    return figure
+
+
+@_styled
+def against(x, y, name):
+    """One point a basin: a published value against ours, with the line of equality.
+
+    Parameters
+    ----------
+    x, y : array_like, [B]
+        Published and simulated, dimensionless; basins where either is NaN are left out and counted.
+    name : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    x = _array("x", x, 1)
+    y = _array("y", y, 1, x.shape)
+    good = np.isfinite(x) & np.isfinite(y)
+    figure = Figure(figsize=(5.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(x[good], y[good], s=14, color=_BLUE, alpha=0.6, lw=0)
+    high = 1.05 * max(1e-6, *np.quantile(np.concatenate([x[good], y[good]]), [0.995]))
+    axes.plot([0, high], [0, high], color=_MUTED, lw=1, ls=":")
+    axes.set(xlim=(0, high), ylim=(0, high), xlabel=f"{name}, CAMELS (–)", ylabel=f"{name}, simulated (–)")
+    axes.grid(True)
+    r = np.corrcoef(x[good], y[good])[0, 1] if good.sum() > 1 else np.nan
+    left = f", {(~good).sum()} without value" if (~good).any() else ""
+    axes.set_title(f"{name}: r = {r:.2f}, {good.sum()} basins{left}")
     return figure
 
 

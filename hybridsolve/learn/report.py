@@ -55,7 +55,8 @@ def write(
         plot.save(figure, folder / f"{name}.png") for name, figure in figures(result, basin, references).items()
     ]
     if "test" in result["period"].values:
-        _log_test_look(result, folder / "test_looks.log", command)
+        nse = {m: result["nse"].sel(period="test", member=m).values for m in MEMBERS}
+        log_test_look(nse, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     return [path for path in written if path]
 
 
@@ -125,15 +126,12 @@ def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | N
     )
 
 
-def _log_test_look(result: xr.Dataset, path: Path, command: str | None) -> None:
+def log_test_look(nse: dict[str, np.ndarray], path: Path, command: str) -> None:
     """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not."""
-    medians = ", ".join(
-        f"{m} {metrics.summary({'nse': result['nse'].sel(period='test', member=m).values})['nse']['median']:.4f}"
-        for m in MEMBERS
-    )
+    medians = ", ".join(f"{m} {metrics.summary({'nse': x})['nse']['median']:.4f}" for m, x in nse.items())
     before = path.read_text() if path.exists() else ""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command or 'hybridsolve.calibrate()'}\n")
+    write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command}\n")
 
 
 def text(result: xr.Dataset) -> str:

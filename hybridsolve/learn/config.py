@@ -1,0 +1,212 @@
+"""The settings of a training: a typed schema, read from YAML, and the recipes that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .. import models
+from ..data.dataset import parse_period
+from . import losses
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Network(_Section):
+    """The network: an MLP on attributes, or an LSTM on weather and attributes."""
+
+    kind: Literal["mlp", "lstm"]
+    hidden: list[Positive] = [256]
+    dropout: Share = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Batch(_Section):
+    """A batch: so many basins, each with a window of its own, of warm-up and scored days."""
+
+    basins: Positive = 100
+    days: Positive = 365
+    warmup: Annotated[int, Field(ge=0)] = 365
+    warmup_gradient: bool = True
+
+
+class Optimiser(_Section):
+    """Of `torch.optim`, its learning rate over the training, and the largest norm of a gradient."""
+
+    name: Literal["adam", "adamw", "adadelta"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+
+
+class Periods(_Section):
+    """First and last day, both included; the test is looked at once, after training."""
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _dates(cls, value):
+        if value is not None:
+            parse_period(value)
+        return value
+
+    @model_validator(mode="after")
+    def _apart(self):
+        if self.test is not None:
+            first, last = parse_period(self.test)
+            for name in ("train", "validation"):
+                other = getattr(self, name)
+                if other is not None and parse_period(other)[0] <= last and first <= parse_period(other)[1]:
+                    raise ValueError(f"the test period {self.test} overlaps the {name} period {other}: part them.")
+        return self
+
+
+class Config(_Section):
+    """All that a training depends on besides the data.
+
+    `model` is a process model's name, or "none" for a network alone. `attributes` are the data's variables that the
+    network sees, `fill` those of them whose NaN is filled by the median of the training basins, `weather` the series,
+    `pet` how potential evapotranspiration is computed (what the data hold, if left out).
+    `parameters` that vary by step are `dynamic`. A model is chosen by `periods.validation`, if there is one: the
+    best epoch, and when to stop (after `patience` validations that are no better).
+    """
+
+    name: str
+    model: str
+    network: Network
+    components: Positive = 16
+    dynamic: list[str] = []
+    dynamic_dropout: Share = 0.0
+    attributes: Annotated[list[str], Field(min_length=1)]
+    fill: list[str] = []
+    weather: list[str] = []
+    pet: Literal["hargreaves", "oudin", "priestley-taylor"] | None = None
+    periods: Periods
+    warmup_years: Annotated[float, Field(ge=0)] = 1.0
+    batch: Batch = Batch()
+    loss: str
+    optimiser: Optimiser = Optimiser()
+    epochs: Positive
+    steps_per_epoch: Positive
+    validate_every: Positive = 1
+    patience: Positive | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value):
+        if value != "none":
+            models.get(value)
+        return value
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, value):
+        losses.get(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self):
+        for name in ("attributes", "fill", "weather", "dynamic"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} names something twice: remove the repetition.")
+        if unlisted := [name for name in self.fill if name not in self.attributes]:
+            raise ValueError(f"fill names '{unlisted[0]}', which is not among the attributes: remove or add it.")
+        if (self.network.kind == "lstm") != bool(self.weather):
+            raise ValueError(f"weather must be {'' if self.weather else 'not '}empty for a network of this kind.")
+        if self.network.kind == "lstm" and len(self.network.hidden) != 1:
+            raise ValueError("network.hidden must be one width for an lstm, such as [256]: correct it.")
+        if self.network.kind == "mlp" and (self.dynamic or self.model == "none"):
+            raise ValueError("an mlp sees no weather: take kind lstm, or a model without dynamic parameters.")
+        if self.model == "none" and self.dynamic:
+            raise ValueError("dynamic names parameters, and there is no model: leave it empty.")
+        return self
+
+
+def recipes() -> tuple[str, ...]:
+    """The names of the recipes that come with the package."""
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in _folder().iterdir() if f.name.endswith(".yaml")))
+
+
+def read_config(source: str | Path | Mapping | Config, changes: Sequence[str] = ()) -> Config:
+    """A checked configuration.
+
+    Parameters
+    ----------
+    source : path, str or mapping
+        A YAML file, the name of a recipe, or what a YAML file would hold.
+    changes : sequence of str
+        ``"batch.days=730"``: values in place of the source's, in YAML.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, missing or ill-typed; the message names it.
+    """
+    if isinstance(source, Config):
+        values, where = source.model_dump(), "the config"
+    elif isinstance(source, Mapping):
+        values, where = dict(source), "the config"
+    elif str(source) in recipes():
+        values, where = yaml.safe_load((_folder() / f"{source}.yaml").read_text()), f"recipe {source}"
+    elif Path(source).is_file():
+        where = str(source)
+        try:
+            values = yaml.safe_load(Path(source).read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}.") from None
+    else:
+        raise ValueError(
+            f"config '{source}' is neither a file nor a recipe; expected a path, or one of {', '.join(recipes())}."
+        )
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a mapping of keys to values; found {type(values).__name__}: correct it.")
+    for change in changes:
+        _change(values, change)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_sentence(error.errors()[0])}") from None
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ValueError(f"a change of the config must be key=value; found '{change}': write for example epochs=10.")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"the config has no section '{section}' to change in '{change}': correct the key.")
+    values[last] = yaml.safe_load(text)
+
+
+def _sentence(error) -> str:
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"the key '{key}' is unknown: remove or rename it."
+    if error["type"] == "missing":
+        return f"the key '{key}' is missing: add it."
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        return f"'{key}': {message}" if key else message
+    return f"the key '{key}' does not fit: {error['msg'].lower()}; found {error['input']!r}: correct it."
+
+
+def _folder():
+    return files("hybridsolve") / "recipes"

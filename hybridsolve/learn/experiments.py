@@ -1,0 +1,183 @@
+"""experiment(): train and test in time, in ungauged basins or in ungauged regions, and score the basins held out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from pytorch_lightning.utilities import rank_zero_only
+
+from .. import models
+from ..data.dataset import period_slice
+from . import metrics
+from .config import Config, read_config
+from .trained import Trained
+from .training import train
+
+logger = logging.getLogger(__name__)
+KINDS = ("temporal", "pub", "pur")
+FLUXES = ("streamflow", "q0", "q1", "q2", "aet", "swe", "snowpack", "meltwater", "sm", "suz", "slz")
+STORES = ("snowpack", "meltwater", "sm", "suz", "slz")
+
+
+def experiment(
+    data: xr.Dataset,
+    config: str | Path | Config,
+    *,
+    out: str | Path,
+    kind: str = "temporal",
+    folds: int = 10,
+    seeds: Sequence[int] | None = None,
+    resume: bool = False,
+    changes: Sequence[str] = (),
+    **options,
+) -> xr.Dataset | None:
+    """Train by folds and seeds, predict the test period of the basins held out, and score them.
+
+    Parameters
+    ----------
+    data, config, out, resume :
+        As for `train`; each training has a folder of its own in `out`.
+    kind : {"temporal", "pub", "pur"}
+        All basins in another time; ungauged basins, `folds` of them drawn at random; or ungauged regions, the
+        values of the attribute `huc_02` spread over `folds` folds of neighbours. Weights, scaling and the choice of the
+        epoch know nothing of the basins held out.
+    folds : int
+    seeds : sequence of int, optional
+        Trainings of each fold, whose flows are averaged as the "ensemble"; the config's one seed if left out.
+    changes : sequence of str
+        ``"epochs=10"``, in place of the config's values.
+    **options
+        Of `train`.
+
+    Returns
+    -------
+    xarray.Dataset, or None in a helper process of a training on several devices
+        Scores by name ``[member, basin]``; `flow` (the ensemble's) and `obs` ``[time, basin]``; `fold` ``[basin]``;
+        of the first seed the learned parameters, and of what was not trained on: mean evapotranspiration and largest
+        snow water equivalent, baseflow index, runoff ratio and what the water balance leaves over.
+
+    Raises
+    ------
+    ValueError
+        As `train`; or if the config has no test period or `folds` does not fit.
+    """
+    config = read_config(config, changes)
+    if kind not in KINDS:
+        raise ValueError(f"unknown experiment '{kind}'; expected one of {', '.join(KINDS)}.")
+    if config.periods.test is None:
+        raise ValueError("an experiment needs periods.test in the config; found none: add it, or use train().")
+    seeds = [config.seed] if seeds is None else list(seeds)
+    fold = _folds(data, kind, folds)
+    out = Path(out)
+    held_out = []
+    for k in np.unique(fold):
+        inside = np.flatnonzero(fold == k)
+        others = inside if kind == "temporal" else np.flatnonzero(fold != k)
+        members = []
+        for seed in seeds:
+            folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
+            if resume and (folder / "trained.pt").exists():
+                trained = Trained.load(folder / "trained.pt")
+            else:
+                logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
+                this = read_config(config, [f"seed={seed}"])
+                trained = train(data.isel(basin=others), this, out=folder, resume=resume, **options)
+            if rank_zero_only.rank != 0:
+                continue
+            members.append(_predict(trained, data.isel(basin=inside)))
+        held_out.append(members)
+    if rank_zero_only.rank != 0:
+        return None
+    joined = [xr.concat([fold[m] for fold in held_out], "basin") for m in range(len(seeds))]
+    joined = [member.sel(basin=data["basin"].values) for member in joined]
+    return _score(data, config, kind, fold, seeds, joined)
+
+
+def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
+    """The fold of each basin."""
+    n = data.sizes["basin"]
+    if kind == "temporal":
+        return np.zeros(n, int)
+    if kind == "pur" and "huc_02" not in data:
+        raise ValueError("ungauged regions need the attribute 'huc_02' of every basin; the data have none: add it.")
+    units = n if kind == "pub" else len(np.unique(data["huc_02"].values))
+    if not 2 <= folds <= units:
+        raise ValueError(f"folds must be from 2 to {units} here; found {folds}: correct it.")
+    if kind == "pub":
+        # The same split for every config and seed, so that they can be compared.
+        return np.random.default_rng(0).permutation(n) % folds
+    # Hydrologic units are numbered along coasts and rivers: neighbours in number are neighbours.
+    region, count = np.unique(data["huc_02"].values, return_counts=True)
+    middle = np.cumsum(count) - count / 2
+    of_region = dict(zip(region, np.minimum((middle / n * folds).astype(int), folds - 1), strict=True))
+    return np.array([of_region[r] for r in data["huc_02"].values])
+
+
+def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
+    period = trained.config.periods.test
+    if trained.config.model == "none":
+        return trained.predict(data, period)
+    model = models.get(trained.config.model)
+    run = trained.predict(data, period, FLUXES)
+    rain = data["prcp"].values[period_slice(data["time"].values, period)].astype(np.float64)
+    series = {name: run[name].values.astype(np.float64) for name in FLUXES}
+    flow = series["q0"] + series["q1"] + series["q2"]
+    stored = sum(series[name][-1] - series[name][0] for name in STORES)
+    left = rain[1:].sum(0) - flow[1:].sum(0) - series["aet"][1:].sum(0) - stored
+    kept = run[["streamflow"]].copy()
+    untrained = {
+        "aet": (series["aet"].mean(0), "mm d-1", "mean actual evapotranspiration, not trained on"),
+        "swe_max": (series["swe"].max(0), "mm", "largest snow water equivalent, not trained on"),
+        "bfi": (series["q2"].sum(0) / flow.sum(0), "1", "baseflow index: share of q2 in streamflow, not trained on"),
+        "runoff": (flow.sum(0) / rain.sum(0), "1", "runoff ratio: simulated streamflow over precipitation"),
+        "balance": (left / rain[1:].sum(0), "1", "precipitation that neither left nor was stored, as a share of it"),
+    }
+    for name, (values, unit, meaning) in untrained.items():
+        kept[name] = ("basin", values, dict(units=unit, long_name=meaning))
+    learned = trained.parameters(data, period)
+    for name, x in learned.items():
+        mean = x.mean("component") if "component" in x.dims else x
+        kept[f"parameter_{name}"] = mean.assign_attrs(
+            units=model.variable(name).unit, long_name=f"{model.variable(name).meaning}, mean over components and time"
+        )
+    return kept
+
+
+def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dataset:
+    period = period_slice(data["time"].values, config.periods.test)
+    obs = data["qobs"].values[period]
+    flows = [member["streamflow"].values for member in members]
+    names = [f"seed {seed}" for seed in seeds]
+    if len(seeds) > 1:
+        names.append("ensemble")
+    out = members[0].drop_vars("streamflow").copy()
+    out = out.assign_coords(member=names)
+    out = out.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
+    ensemble = np.mean(flows, 0)
+    scores = [metrics.score(flow, obs) for flow in [*flows, ensemble][: len(names)]]
+    for name in scores[0]:
+        out[name] = (("member", "basin"), np.stack([s[name] for s in scores]), dict(units="1"))
+    out["flow"] = (("time", "basin"), ensemble, dict(units="mm d-1", long_name="routed streamflow, ensemble mean"))
+    out["obs"] = data["qobs"].isel(time=period)
+    out["fold"] = ("basin", fold, dict(units="1", long_name="fold whose training did not see this basin"))
+    for name in ("baseflow_index", "runoff_ratio"):
+        if name in data:
+            out[f"camels_{name}"] = data[name]
+    out.attrs.update(
+        config=config.name,
+        model=config.model,
+        kind=kind,
+        seeds=", ".join(map(str, seeds)),
+        n_folds=int(fold.max()) + 1,
+        train_period=config.periods.train,
+        validation_period=config.periods.validation or "none",
+        test_period=config.periods.test,
+        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+        forcing=str(data.attrs.get("title", "as in the data")),
+        citation=str(data.attrs.get("citation", "")),
+    )
+    return out

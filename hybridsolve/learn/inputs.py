@@ -1,0 +1,175 @@
+"""What a network sees: attributes and weather, chosen, scaled by the training basins and days alone, as tensors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ..data.camels import CAMELS_DISCHARGE_SIGNATURES
+from ..data.dataset import period_slice
+
+# Made of the discharge, or names of a place by which a network could remember it.
+NEVER_INPUTS = {
+    **dict.fromkeys(CAMELS_DISCHARGE_SIGNATURES, "is made of the observed discharge"),
+    **dict.fromkeys(("qobs", "flag_more_runoff_than_rain"), "is made of the observed discharge"),
+    **dict.fromkeys(("basin", "gauge_id", "gauge_name", "huc_02"), "names the gauge or its region"),
+    **dict.fromkeys(("lat", "lon", "gauge_lat", "gauge_lon"), "is a coordinate of the gauge"),
+}
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How attributes and weather become the numbers a network sees: (x - mean) / standard deviation.
+
+    Attributes
+    ----------
+    attributes, weather : list of str
+    attribute_mean, attribute_std, attribute_median : list of float
+    categories : dict of str to list of str
+        Of an attribute that is text: its values in the training basins; a number is its place in that list.
+    fill : list of str
+        Attributes whose NaN becomes the median.
+    weather_mean, weather_std : list of float
+        Of precipitation after log10(sqrt(x) + 0.1).
+    """
+
+    attributes: list[str]
+    weather: list[str]
+    attribute_mean: list[float]
+    attribute_std: list[float]
+    attribute_median: list[float]
+    categories: dict[str, list[str]]
+    fill: list[str]
+    weather_mean: list[float]
+    weather_std: list[float]
+
+    @classmethod
+    def fit(cls, data: xr.Dataset, attributes: Sequence[str], fill: Sequence[str], weather: Sequence[str], period):
+        """Statistics of all basins of `data` over `period`: give it the training basins.
+
+        Raises
+        ------
+        ValueError
+            If an attribute is missing, constant, NaN without being listed in `fill`, or must never be an input.
+        """
+        refuse_inputs([*attributes, *weather])
+        categories = {}
+        for name in attributes:
+            values = _attribute(data, name)
+            if values.dtype.kind in "OUS":
+                categories[name] = sorted({str(v).strip() for v in values})
+        table = _table(data, attributes, categories)
+        for name, column in zip(attributes, table.T, strict=True):
+            _refuse_nan(data, name, column, fill)
+            if not np.nanstd(column) > 0:
+                raise ValueError(
+                    f"attribute '{name}' is constant over the {len(column)} training basins and tells a network "
+                    "nothing: leave it out."
+                )
+        days = period_slice(data["time"].values, period)
+        series = [_transformed(name, _series(data, name)[days].astype(np.float64)) for name in weather]
+        return cls(
+            attributes=list(attributes),
+            weather=list(weather),
+            attribute_mean=np.nanmean(table, 0).tolist(),
+            attribute_std=np.nanstd(table, 0).tolist(),
+            attribute_median=np.nanmedian(table, 0).tolist(),
+            categories=categories,
+            fill=list(fill),
+            weather_mean=[float(x.mean()) for x in series],
+            weather_std=[float(x.std()) for x in series],
+        )
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    def scaled_attributes(self, data: xr.Dataset) -> Tensor:
+        """``[B, A]``; NaN of the attributes in `fill` becomes the training median, and the log says where."""
+        table = _table(data, self.attributes, self.categories)
+        for i, name in enumerate(self.attributes):
+            missing = _refuse_nan(data, name, table[:, i], self.fill)
+            if missing.any():
+                logger.info(
+                    "attribute %s is missing in %d of %d basins (%s) and is filled with the training median %g.",
+                    name,
+                    missing.sum(),
+                    len(missing),
+                    _few(data["basin"].values[missing]),
+                    self.attribute_median[i],
+                )
+                table[missing, i] = self.attribute_median[i]
+        scaled = (table - self.attribute_mean) / self.attribute_std
+        return torch.from_numpy(scaled.astype(np.float32))
+
+    def scaled_weather(self, data: xr.Dataset) -> Tensor | None:
+        """``[T, B, W]``, or None where the network sees no weather."""
+        if not self.weather:
+            return None
+        out = np.empty((data.sizes["time"], data.sizes["basin"], len(self.weather)), np.float32)
+        for i, name in enumerate(self.weather):
+            out[..., i] = (_transformed(name, _series(data, name)) - self.weather_mean[i]) / self.weather_std[i]
+        return torch.from_numpy(out)
+
+
+def refuse_inputs(names: Sequence[str]) -> None:
+    """Raise if one of these must never be an input of a network."""
+    for name in names:
+        if name in NEVER_INPUTS:
+            raise ValueError(f"'{name}' {NEVER_INPUTS[name]} and must never be an input of a network: leave it out.")
+
+
+def _attribute(data: xr.Dataset, name: str) -> np.ndarray:
+    if name not in data or data[name].dims != ("basin",):
+        raise ValueError(
+            f"attribute '{name}' is not in the data; expected one number a basin: add it, or leave it out."
+        )
+    return data[name].values
+
+
+def _table(data, names, categories) -> np.ndarray:
+    columns = []
+    for name in names:
+        values = _attribute(data, name)
+        if name in categories:
+            place = {text: i for i, text in enumerate(categories[name])}
+            values = [place.get(str(v).strip(), np.nan) for v in values]  # one that training has not seen is missing
+        columns.append(np.asarray(values, np.float64))
+    return np.stack(columns, 1)
+
+
+def _refuse_nan(data, name, column, fill) -> np.ndarray:
+    missing = ~np.isfinite(column)
+    if missing.any() and name not in fill:
+        raise ValueError(
+            f"attribute '{name}' is missing in {missing.sum()} of {len(missing)} basins "
+            f"({_few(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
+        )
+    return missing
+
+
+def _series(data: xr.Dataset, name: str) -> np.ndarray:
+    if name not in data or data[name].dims != ("time", "basin"):
+        raise ValueError(f"weather '{name}' is not a series [time, basin] of the data: add it, or correct the config.")
+    values = data[name].values
+    if not np.isfinite(values).all():
+        t, b = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f"weather '{name}' must be finite; found {values[t, b]} on {str(data['time'].values[t])[:10]} in basin "
+            f"{data['basin'].values[b]}: fill it."
+        )
+    return values
+
+
+def _transformed(name: str, values: np.ndarray) -> np.ndarray:
+    return np.log10(np.sqrt(values) + 0.1) if name == "prcp" else values
+
+
+def _few(ids) -> str:
+    return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

@@ -1,0 +1,216 @@
+"""A trained model as one file, and what it predicts for any basins and period."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from .. import __version__, models
+from ..data.dataset import check_dataset, period_slice
+from .config import Config, read_config
+from .inputs import Scaling
+
+FORMAT = 1  # of the file; raised when older files no longer mean the same
+CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
+
+
+@dataclass
+class Trained:
+    """A trained model: the module with its weights, how its inputs are scaled, and what it was trained on.
+
+    Attributes
+    ----------
+    module : Module
+        `DifferentiableModel` or `DischargeLSTM`.
+    config : Config
+    scaling : Scaling
+    basins : list of str
+        Those it was trained on.
+    versions : dict of str to str
+    citation : str
+        Of the data it was trained on.
+    """
+
+    module: nn.Module
+    config: Config
+    scaling: Scaling
+    basins: list[str]
+    versions: dict[str, str] = field(default_factory=dict)
+    citation: str = ""
+
+    @classmethod
+    def of(cls, module, config, scaling, data: xr.Dataset) -> Trained:
+        versions = {"hybridsolve": __version__, "torch": torch.__version__}
+        ids = [str(b) for b in data["basin"].values]
+        return cls(module, config, scaling, ids, versions, str(data.attrs.get("citation", "")))
+
+    def save(self, path: str | Path) -> Path:
+        """Write weights, config, scaling, basins and versions to one file."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        content = dict(
+            format=FORMAT,
+            weights=self.module.state_dict(),
+            config=self.config.model_dump(),
+            scaling=self.scaling.to_dict(),
+            basins=self.basins,
+            versions={name: str(v) for name, v in self.versions.items()},
+            citation=self.citation,
+            bounds=_bounds(self.config.model),
+        )
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trained:
+        """Read a file of `save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If it is no such file, of another version, or of a model whose parameters were bounded otherwise.
+        """
+        from .training import make_module
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; expected trained.pt of `hybridsolve train`.")
+        try:
+            content = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # torch raises what the bytes happen to lead to
+            raise ValueError(f"{path} is not a trained model ({type(error).__name__}): give trained.pt.") from error
+        if not isinstance(content, dict) or "format" not in content:
+            raise ValueError(f"{path} is not a trained model of this package: give trained.pt of `hybridsolve train`.")
+        if content["format"] != FORMAT:
+            raise ValueError(
+                f"{path} has format {content['format']}, written by hybridsolve {content['versions']['hybridsolve']}; "
+                f"this version reads format {FORMAT}: load it with that version, or train again."
+            )
+        config = read_config(content["config"])
+        for name, (lower, upper) in _bounds(config.model).items():
+            if content["bounds"].get(name) != [lower, upper]:
+                raise ValueError(
+                    f"{path} was trained with '{name}' in {content['bounds'].get(name)}, and {config.model} has it in "
+                    f"{[lower, upper]} now: load it with hybridsolve {content['versions']['hybridsolve']}."
+                )
+        module = make_module(config)
+        module.load_state_dict(content["weights"])
+        module.eval()
+        scaling = Scaling(**content["scaling"])
+        return cls(module, config, scaling, content["basins"], content["versions"], content["citation"])
+
+    def predict(self, data: xr.Dataset, period=None, fluxes=("streamflow",)) -> xr.Dataset:
+        """Series ``[time, basin]`` of any basins and period, with units.
+
+        Parameters
+        ----------
+        data : xarray.Dataset
+            Of `hybridsolve.data.open_dataset`, with the config's attributes; need not hold `qobs`.
+        period : str or pair of dates, optional
+            All of the data if left out. The `warmup_years` of the config before it are run too, where the data allow.
+        fluxes : sequence of str
+            Of the model's; streamflow is routed, the others are not.
+
+        Raises
+        ------
+        ValueError
+            If an attribute, flux or period does not fit.
+        """
+        run, days = _run(self, data, period, fluxes)
+        out = xr.Dataset(coords={"time": data["time"].values[days], "basin": data["basin"]})
+        for name in fluxes:
+            unit, meaning = "mm d-1", "routed streamflow"
+            if name != "streamflow":
+                v = models.get(self.config.model).variable(name)
+                unit, meaning = v.unit, v.meaning
+            out[name] = (("time", "basin"), run[name], dict(units=unit, long_name=meaning))
+        out.attrs.update(
+            title=f"{self.config.name}, predicted",
+            model=self.config.model,
+            trained_on=f"{len(self.basins)} basins, {self.config.periods.train}",
+            pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+            citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
+        )
+        return out
+
+    def parameters(self, data: xr.Dataset, period=None) -> xr.Dataset:
+        """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
+        model = models.get(self.config.model)
+        days = slice(None) if period is None else period_slice(data["time"].values, period)
+        attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
+        out = xr.Dataset(coords={"basin": data["basin"]})
+        with torch.no_grad(), _evaluating(self.module) as module:
+            values = module.parameters_of(attributes, None if weather is None else weather[days])
+        for name, x in values.items():
+            v = model.variable(name)
+            x = x.mean(0) if x.dim() == 3 else x
+            dims = ("basin", "component") if x.shape[1] > 1 or name not in model.routing_parameter_names else ("basin",)
+            out[name] = (dims, x.numpy().reshape([len(x), -1][: len(dims)]), dict(units=v.unit, long_name=v.meaning))
+        return out
+
+
+class _evaluating:
+    """The module as it predicts, and afterwards as it was."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self.before = module, module.training
+
+    def __enter__(self):
+        return self.module.eval()
+
+    def __exit__(self, *_):
+        self.module.train(self.before)
+
+
+def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) -> tuple[np.ndarray, np.ndarray]:
+    """Routed streamflow and observations ``[T, B]`` of a period; `attributes` are the scaled ones where known."""
+    run, days = _run(trained, data, period, ("streamflow",), attributes)
+    return run["streamflow"], data["qobs"].values[days]
+
+
+def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
+    config, module = trained.config, trained.module
+    names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
+    check_dataset(data, forcing_names=names)
+    days = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
+    first = max(0, days.start - round(365.25 * config.warmup_years))
+    warmup = days.start - first
+    device = next(module.parameters()).device
+    if attributes is None:
+        attributes = trained.scaling.scaled_attributes(data)
+    parts = []
+    lot = max(1, int(CELL_STEPS / (config.components * (days.stop - first))))
+    with torch.no_grad(), _evaluating(module):
+        for i in range(0, data.sizes["basin"], lot):
+            part = data.isel(basin=slice(i, i + lot), time=slice(first, days.stop))
+
+            def series(name, part=part):
+                return torch.from_numpy(np.ascontiguousarray(part[name].values, dtype=np.float32)).to(device)
+
+            weather: Tensor | None = trained.scaling.scaled_weather(part)
+            run = module(
+                {name: series(name) for name in names},
+                attributes[i : i + lot].to(device),
+                None if weather is None else weather.to(device),
+                warmup=warmup,
+                fluxes=fluxes,
+            )
+            parts.append({name: q.cpu().numpy() for name, q in run.fluxes.items()})
+    return {name: np.concatenate([part[name] for part in parts], 1) for name in fluxes}, days
+
+
+def _bounds(model: str) -> dict[str, list[float]]:
+    if model == "none":
+        return {}
+    spec = models.get(model)
+    rows = spec.parameters + spec.optional_parameters + spec.routing_parameters
+    return {v.name: [v.lower, v.upper] for v in rows}

@@ -1,0 +1,366 @@
+"""train(): a network in front of the solver, trained on many basins by Lightning, and resumed to the same bits.
+
+All data lie in memory once, as tensors. A batch is some basins, each with a window of its own, and is a function of
+seed, epoch and step alone; so are dropout's draws. What an epoch leaves is therefore the same whether the run before it
+was stopped or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import xarray as xr
+import yaml
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor, nn
+
+from .. import models
+from ..data.dataset import check_dataset, period_slice
+from ..data.netcdf import write_text_atomic
+from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
+from . import losses, metrics
+from .config import Config, read_config
+from .inputs import Scaling
+from .trained import Trained, predict_flow
+
+logger = logging.getLogger(__name__)
+LEAST_DAYS = 30  # observed in a window, for a score of its own
+
+
+def make_module(config: Config) -> nn.Module:
+    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model."""
+    n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
+    if config.model == "none":
+        return DischargeLSTM(n_attributes, n_weather, net.hidden[0], net.dropout)
+    layout = Layout(config.model, config.components, tuple(config.dynamic))
+    if net.kind == "mlp":
+        network = MLP(layout, n_attributes, net.hidden, net.dropout)
+    else:
+        network = LSTM(layout, n_attributes, n_weather, net.hidden[0], net.dropout)
+    return DifferentiableModel(config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision)
+
+
+def train(
+    data: xr.Dataset,
+    config: str | Path | Mapping | Config,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    skip_unusable: bool = False,
+    accelerator: str = "auto",
+    devices: int = 1,
+    log: str = "csv",
+    progress: bool = True,
+) -> Trained:
+    """Train a network in front of a model on all basins of a dataset.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        Of `hybridsolve.data.open_dataset`: forcing and `qobs` ``[time, basin]``, attributes ``[basin]``.
+    config : path, str, mapping or Config
+        A YAML file, a recipe's name, or what such a file would hold; see `hybridsolve.learn.config.Config`.
+    out : path
+        Folder for checkpoints, logs and the trained model; made if absent.
+    resume : bool
+        Go on from the last epoch that `out` holds, to the same weights as a run that was not stopped (on the CPU, with
+        the same number of threads).
+    skip_unusable : bool
+        Leave out basins without varying observations in the training period, and log which, instead of raising.
+    accelerator, devices :
+        As for `pytorch_lightning.Trainer`. With several devices each draws batches of its own, of the config's size.
+    log : {"csv", "tensorboard"}
+    progress : bool
+
+    Returns
+    -------
+    Trained
+        Of the best epoch by the validation period, or of the last if there is none; also written to `out`/trained.pt.
+
+    Raises
+    ------
+    ValueError
+        If the config, an attribute, a period or a value of the data does not fit; each names what.
+    FloatingPointError
+        If a parameter or its gradient is no longer finite; names basin, parameter and step.
+    """
+    config = read_config(config)
+    if log not in ("csv", "tensorboard"):
+        raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
+    forcing_names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
+    check_dataset(data, forcing_names=forcing_names, need_qobs=True)
+    out = Path(out)
+    data = data.isel(basin=_usable(data, config.periods.train, skip_unusable))
+    scaling = Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
+    record = {**config.model_dump(), "basins": [str(b) for b in data["basin"].values]}
+    last = _prepare(out, record, resume)
+
+    torch.manual_seed(config.seed)
+    module = make_module(config)
+    basins = Basins.of(data, config, scaling, forcing_names)
+    trained = Trained.of(module, config, scaling, data)
+    monitor = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
+    keep = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
+    callbacks = []
+    if monitor:
+        callbacks.append(ModelCheckpoint(filename="best", enable_version_counter=False, **monitor, **keep))
+        if config.patience:
+            callbacks.append(
+                EarlyStopping("validation_nse", mode="max", patience=config.patience, check_on_train_epoch_end=False)
+            )
+    # After the others, whose state it keeps.
+    callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False, **keep))
+    callbacks += [_Rate()] + ([TQDMProgressBar(refresh_rate=1)] if progress else [])
+    loggers = dict(csv=CSVLogger, tensorboard=TensorBoardLogger)
+    with warnings.catch_warnings():
+        # Data in memory need no worker processes, and an epoch may have fewer batches than a line of the log.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
+        trainer = pl.Trainer(
+            max_epochs=config.epochs,
+            accelerator=accelerator,
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
+            gradient_clip_val=config.optimiser.clip,
+            check_val_every_n_epoch=config.validate_every,
+            num_sanity_val_steps=0,
+            limit_val_batches=1 if monitor else 0,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            log_every_n_steps=min(50, config.steps_per_epoch),
+            callbacks=callbacks,
+            logger=loggers[log](out, name="logs"),
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+        )
+        trainer.fit(_Training(module, config, basins, trained, data), ckpt_path=last, weights_only=True)
+    best = out / "checkpoints" / ("best.ckpt" if monitor else "last.ckpt")
+    weights = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
+    module.load_state_dict({name.removeprefix("module."): x for name, x in weights.items()})
+    module.cpu().eval()
+    if trainer.is_global_zero:
+        trained.save(out / "trained.pt")
+    return trained
+
+
+def _usable(data: xr.Dataset, period, skip: bool) -> np.ndarray:
+    obs = data["qobs"].values[period_slice(data["time"].values, period)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a basin without any
+        spread = np.nanmax(obs, 0) - np.nanmin(obs, 0)
+    bad = ~(spread > 0)
+    if bad.any():
+        names = ", ".join(map(str, data["basin"].values[bad][:10])) + (", ..." if bad.sum() > 10 else "")
+        what = f"{bad.sum()} of {bad.size} basins have no varying observation in the training period {period} ({names})"
+        if not skip or bad.all():
+            raise ValueError(f"{what}: choose another period, or set skip_unusable to leave them out.")
+        logger.warning("%s and are left out.", what)
+    return np.flatnonzero(~bad)
+
+
+def _prepare(out: Path, record: dict, resume: bool) -> Path | None:
+    """Make the folder, or check that it holds the same training; the checkpoint to go on from."""
+    last, kept = out / "checkpoints" / "last.ckpt", out / "training.yaml"
+    if resume and last.exists():
+        before = yaml.safe_load(kept.read_text())
+        changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
+        if changed:
+            raise ValueError(
+                f"{out} holds a training of another '{changed[0]}': resume with the config and basins it began with, "
+                "or train into another folder."
+            )
+        return last
+    if last.exists() and not resume:
+        raise ValueError(f"{out} holds a training already: set resume to go on with it, or name another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(kept, yaml.safe_dump(record, sort_keys=False))
+    return None
+
+
+@dataclass(frozen=True)
+class Basins:
+    """The training data as tensors: ``[T, B]``, attributes ``[B, A]``, weather ``[T, B, W]``.
+
+    `starts` are the first and the last day on which a window (its warm-up) may begin.
+    """
+
+    ids: list[str]
+    forcing: dict[str, Tensor]
+    qobs: Tensor
+    attributes: Tensor
+    weather: Tensor | None
+    sigma: Tensor
+    starts: tuple[int, int]
+
+    @classmethod
+    def of(cls, data: xr.Dataset, config: Config, scaling: Scaling, forcing_names) -> Basins:
+        period, batch = period_slice(data["time"].values, config.periods.train), config.batch
+        first, last = period.start - batch.warmup, period.stop - batch.warmup - batch.days
+        if first < 0:
+            raise ValueError(
+                f"the training period {config.periods.train} needs {batch.warmup} days of warm-up before it, and the "
+                f"data begin {period.start} days before: shorten batch.warmup or begin later."
+            )
+        if last < first:
+            raise ValueError(
+                f"batch.days is {batch.days}, and the training period has {period.stop - period.start}: shorten it."
+            )
+        tensor = lambda name: torch.from_numpy(np.ascontiguousarray(data[name].values, dtype=np.float32))  # noqa: E731
+        qobs = tensor("qobs")
+        return cls(
+            ids=[str(b) for b in data["basin"].values],
+            forcing={name: tensor(name) for name in forcing_names},
+            qobs=qobs,
+            attributes=scaling.scaled_attributes(data),
+            weather=scaling.scaled_weather(data),
+            sigma=torch.from_numpy(np.nanstd(qobs[period].numpy().astype(np.float64), 0)),
+            starts=(first, last),
+        )
+
+
+class _Batches(torch.utils.data.Dataset):
+    """The batches of one epoch."""
+
+    def __init__(self, basins: Basins, config: Config, epoch: int, rank: int):
+        self.basins, self.config, self.epoch, self.rank = basins, config, epoch, rank
+
+    def __len__(self):
+        return self.config.steps_per_epoch
+
+    def __getitem__(self, i: int):
+        if i >= len(self):
+            raise IndexError(i)
+        x, size = self.basins, self.config.batch
+        draw = np.random.default_rng([self.config.seed, self.epoch, i, self.rank])
+        days = torch.arange(size.warmup + size.days)[:, None]
+        for _ in range(100):
+            basin = draw.choice(len(x.ids), min(size.basins, len(x.ids)), replace=False)
+            at = days + torch.from_numpy(draw.integers(x.starts[0], x.starts[1] + 1, len(basin)))
+            basin = torch.from_numpy(basin)
+            obs = x.qobs[at[size.warmup :], basin]
+            if not obs.isnan().all():
+                break
+        return dict(
+            basin=basin,
+            forcing={name: series[at, basin] for name, series in x.forcing.items()},
+            attributes=x.attributes[basin],
+            weather=None if x.weather is None else x.weather[at, basin],
+            obs=obs,
+            sigma=x.sigma[basin],
+        )
+
+
+class _Training(pl.LightningModule):
+    def __init__(self, module: nn.Module, config: Config, basins: Basins, trained: Trained, data: xr.Dataset):
+        super().__init__()
+        self.module, self.config, self.basins = module, config, basins
+        self.trained, self.data = trained, data
+        self.drawn = None
+        if isinstance(module, DifferentiableModel):
+            module.network.register_forward_hook(self._watch)
+
+    def train_dataloader(self):
+        batches = _Batches(self.basins, self.config, self.current_epoch, self.global_rank)
+        return torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)
+
+    def val_dataloader(self):
+        return torch.utils.data.DataLoader([0], batch_size=None)
+
+    def training_step(self, batch, i):
+        # Dropout's draws, too, are a function of the seed, the epoch and the step alone.
+        key = [self.config.seed, self.current_epoch, i, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        self.drawn = batch["basin"]
+        size = self.config.batch
+        run = self.module(
+            batch["forcing"],
+            batch["attributes"],
+            batch["weather"],
+            warmup=size.warmup,
+            warmup_gradient=size.warmup_gradient,
+        )
+        loss = _loss(self.config.loss, run.fluxes["streamflow"], batch["obs"], batch["sigma"])
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} in step {self.global_step}, for basins "
+                f"{', '.join(self._ids(~torch.isfinite(run.fluxes['streamflow']).all(0))) or 'with finite flow'}: "
+                "lower the learning rate or look at their data."
+            )
+        self.log("loss", loss, prog_bar=True, batch_size=1)
+        return loss
+
+    def validation_step(self, *_):
+        flow, obs = predict_flow(self.trained, self.data, self.config.periods.validation, self.basins.attributes)
+        nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]
+        self.log("validation_nse", float(nse), prog_bar=True, batch_size=1, sync_dist=self.trainer.world_size > 1)
+
+    def configure_optimizers(self):
+        o = self.config.optimiser
+        kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW, adadelta=torch.optim.Adadelta)[o.name]
+        optimiser = kind(self.module.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay)
+        if o.schedule == "constant":
+            return optimiser
+        steps = self.config.epochs * self.config.steps_per_epoch
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        return dict(optimizer=optimiser, lr_scheduler=dict(scheduler=schedule, interval="step"))
+
+    def _watch(self, _module, _inputs, raw):
+        """A value or gradient of a parameter that is not finite stops the training, by name."""
+        if not self.training:
+            return
+        for name, x in raw.items():
+            self._finite(x, name, "value")
+            if x.requires_grad:
+                x.register_hook(lambda g, name=name: self._finite(g, name, "gradient"))
+
+    def _finite(self, x: Tensor, name: str, what: str) -> None:
+        bad = ~torch.isfinite(x)
+        if bad.any():
+            basins = self._ids(bad.movedim(-2, 0).flatten(1).any(1))
+            raise FloatingPointError(
+                f"the {what} of parameter '{name}' is no longer finite in step {self.global_step} for basin "
+                f"{', '.join(basins[:5])}{', ...' if len(basins) > 5 else ''}: lower the learning rate, clip the "
+                "gradient, or look at that basin's data."
+            )
+
+    def _ids(self, bad: Tensor) -> list[str]:
+        return [self.basins.ids[i] for i in self.drawn[bad].tolist()]
+
+
+def _loss(name: str, sim: Tensor, obs: Tensor, sigma: Tensor) -> Tensor:
+    """A number for a batch; of a score by series the mean over the windows that have one."""
+    kind = losses.get(name)
+    if not kind.per_series:
+        return (kind(obs, sigma) if name == "nse_batch" else kind(obs))(sim)
+    seen = obs.isfinite()
+    spread = torch.where(seen, obs, -torch.inf).amax(0) - torch.where(seen, obs, torch.inf).amin(0)
+    scored = (seen.sum(0) >= LEAST_DAYS) & (spread > 0)
+    if not scored.any():
+        raise ValueError(
+            f"no window of the batch has {LEAST_DAYS} observations that vary, as loss '{name}' needs: lengthen "
+            "batch.days, or take 'nse_batch'."
+        )
+    return kind(obs[:, scored])(sim[:, scored]).mean()
+
+
+class _Rate(Callback):
+    """Basins x days a second, over the epoch so far, beside the loss."""
+
+    def on_train_batch_start(self, trainer, module, batch, i):
+        if i == 0:
+            self.began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, i):
+        done = (i + 1) * batch["obs"].numel() * trainer.world_size
+        rate = done / (time.perf_counter() - self.began)
+        module.log("basin_days_per_s", rate, prog_bar=True, batch_size=1)

@@ -1,0 +1,175 @@
+"""A network joined to the solver; and a network alone, with the same call, to be held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from ..api import Run, simulate
+from ..routing import unit_hydrograph
+from ..spec import ModelSpec
+from .networks import Recurrent
+
+
+class DifferentiableModel(nn.Module):
+    """A process model whose parameters a network gives: differentiable parameter learning (Tsai et al. 2021,
+    doi 10.1038/s41467-021-26107-z; with HBV, Feng et al. 2022, doi 10.1029/2022WR032404).
+
+    Parameters
+    ----------
+    model : ModelSpec or str
+    network : Module
+        Called with ``(attributes [B, A], weather [T, B, W] or None)``; returns numbers before the sigmoid by parameter
+        name, see `hybridsolve.nn.networks`. Where it gives no `route_a`, `route_b`, there is no unit hydrograph.
+    dynamic_dropout : float
+        In training, the probability that a basin's per-step parameters are all held at their last step's.
+    precision : {"float32", "bfloat16"}
+        Of the network under autocast; the solver keeps the forcing's precision.
+    """
+
+    def __init__(
+        self, model: ModelSpec | str, network: nn.Module, *, dynamic_dropout: float = 0.0, precision: str = "float32"
+    ):
+        super().__init__()
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}: correct it.")
+        self.model = models.get(model)
+        self.network = network
+        self.dynamic_dropout = dynamic_dropout
+        self.precision = precision
+
+    def forward(
+        self,
+        forcing: Mapping[str, Tensor],
+        attributes: Tensor,
+        weather: Tensor | None = None,
+        *,
+        warmup: int = 0,
+        warmup_gradient: bool = True,
+        fluxes: Sequence[str] = ("streamflow",),
+    ) -> Run:
+        """Parameters by the network, and a run with them.
+
+        Parameters
+        ----------
+        forcing : mapping of str to Tensor ``[T, B]``
+            In the model's units.
+        attributes : Tensor ``[B, A]``
+            As the network takes them (scaled).
+        weather : Tensor ``[T, B, W]``, optional
+            As the network takes it (scaled).
+        warmup : int
+            Steps at the begin that are run and cut off.
+        warmup_gradient : bool
+            Whether gradients flow through them; the numbers are the same either way.
+        fluxes : sequence of str
+            As for `simulate`; "streamflow" is routed, the others are not.
+
+        Returns
+        -------
+        Run
+            Series of ``[T - warmup, B]``.
+        """
+        return run_parameters(
+            self.model,
+            forcing,
+            self.raw_parameters(attributes, weather),
+            warmup=warmup,
+            warmup_gradient=warmup_gradient,
+            fluxes=fluxes,
+        )
+
+    def raw_parameters(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
+        """What the network gives, in the precision of `attributes`, per-step values dropped where training asks."""
+        device = attributes.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            raw = self.network(attributes, weather)
+        raw = {name: x.to(attributes.dtype) for name, x in raw.items()}
+        return drop_dynamic(raw, self.dynamic_dropout) if self.training and self.dynamic_dropout else raw
+
+    def parameters_of(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
+        """The parameters in their units."""
+        raw = self.raw_parameters(attributes, weather)
+        return self.model.parameters_from_unit({name: torch.sigmoid(x) for name, x in raw.items()})
+
+
+def drop_dynamic(raw: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
+    """Hold per-step parameters at their last step in basins drawn with a probability, for each parameter anew."""
+
+    def held(x):
+        if x.dim() == 2:
+            return x
+        drop = torch.rand(x.shape[1], 1, device=x.device) < probability
+        return torch.where(drop, x[-1], x)
+
+    return {name: held(x) for name, x in raw.items()}
+
+
+def run_parameters(
+    model: ModelSpec,
+    forcing: Mapping[str, Tensor],
+    raw: Mapping[str, Tensor],
+    *,
+    warmup: int = 0,
+    warmup_gradient: bool = True,
+    fluxes: Sequence[str] = ("streamflow",),
+) -> Run:
+    """A run with numbers before the sigmoid, streamflow through the unit hydrograph; see `DifferentiableModel`."""
+    n_steps = len(next(iter(forcing.values())))
+    if not 0 <= warmup < n_steps:
+        raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
+    routed = [name for name in model.routing_parameter_names if name in raw]
+    unit = {name: torch.sigmoid(raw[name].squeeze(-1)) for name in routed}
+    hydrograph = model.parameters_from_unit(unit)
+    raw = {name: x for name, x in raw.items() if name not in routed}
+
+    def route(q, memory=None):
+        return unit_hydrograph(q, *hydrograph.values(), memory, return_memory=True) if routed else (q, None)
+
+    first, state, memory = 0, None, None
+    if warmup and not warmup_gradient:
+        first = warmup
+        with torch.no_grad():
+            begin = {name: x[:warmup] for name, x in forcing.items()}
+            before = simulate(model, begin, {n: x[:warmup] if x.dim() == 3 else x for n, x in raw.items()}, raw=True)
+            state, memory = before.final_state, route(before.fluxes["streamflow"])[1]
+    run = simulate(
+        model,
+        {name: x[first:] for name, x in forcing.items()},
+        {name: x[first:] if x.dim() == 3 else x for name, x in raw.items()},
+        initial_state=state,
+        fluxes=fluxes,
+        raw=True,
+    )
+    series = dict(run.fluxes)
+    if "streamflow" in series:
+        series["streamflow"] = route(series["streamflow"], memory)[0]
+    return Run({name: q[warmup - first :] for name, q in series.items()}, run.final_state)
+
+
+class DischargeLSTM(nn.Module):
+    """Streamflow of weather and attributes without a process model (Kratzert et al. 2019, HESS 23:5089).
+
+    Called as `DifferentiableModel` is, so that it trains and is judged under the same conditions.
+
+    Parameters
+    ----------
+    n_attributes, n_weather, hidden : int
+    dropout : float
+    """
+
+    def __init__(self, n_attributes: int, n_weather: int, hidden: int = 256, dropout: float = 0.4):
+        super().__init__()
+        self.recurrent = Recurrent(n_attributes, n_weather, hidden, dropout)
+        self.head = nn.Linear(hidden, 1)
+
+    def forward(self, forcing, attributes, weather, *, warmup=0, warmup_gradient=True, fluxes=("streamflow",)) -> Run:
+        if tuple(fluxes) != ("streamflow",):
+            raise ValueError(f"an LSTM alone gives streamflow; found {', '.join(fluxes)}: ask for that only.")
+        if not warmup_gradient:
+            raise ValueError("an LSTM alone has no state to warm up without gradient; set warmup_gradient to true.")
+        flow = nn.functional.softplus(self.head(self.recurrent(attributes, weather))).squeeze(-1)
+        return Run({"streamflow": flow[warmup:].to(attributes.dtype)}, {})

@@ -1,0 +1,157 @@
+"""Parameter networks: from attributes, or weather and attributes, to a model's parameters before the sigmoid.
+
+A parameter network is any `torch.nn.Module` that is called with ``(attributes [B, A], weather [T, B, W] or None)`` and
+returns a mapping of parameter name to numbers before the sigmoid: ``[B, C]``, or ``[T, B, C]`` for a parameter that
+varies by step, and ``[B, 1]`` for those of the unit hydrograph. The two here lay their outputs out by a `Layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from ..spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which numbers a parameter network puts out: parameter-major, component-minor, the unit hydrograph's last.
+
+    Parameters
+    ----------
+    model : ModelSpec or str
+    components : int
+        Copies of the model in each basin, whose flows are averaged.
+    dynamic : sequence of str
+        Parameters that vary by step; an optional parameter of the model is learned if it is named here.
+    routing : bool
+        Whether the unit hydrograph's two parameters are learned too, one pair a basin.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such parameter, or components is less than 1.
+    """
+
+    model: ModelSpec
+    components: int = 16
+    dynamic: tuple[str, ...] = ()
+    routing: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "model", models.get(self.model))
+        object.__setattr__(self, "dynamic", tuple(self.dynamic))
+        known = [*self.model.parameter_names, *self.model.optional_parameter_names]
+        for name in self.dynamic:
+            if name not in known:
+                raise ValueError(
+                    f"model {self.model.name} has no parameter '{name}' to vary by step; expected any of "
+                    f"{', '.join(known)}: correct dynamic."
+                )
+        if isinstance(self.components, bool) or not isinstance(self.components, int) or self.components < 1:
+            raise ValueError(f"components must be a whole number, 1 or more; found {self.components!r}: correct it.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All parameters that are learned, without the unit hydrograph's."""
+        return tuple(v.name for v in self.model.present_parameters(self.dynamic))
+
+    @property
+    def routing_names(self) -> tuple[str, ...]:
+        return self.model.routing_parameter_names if self.routing else ()
+
+    @property
+    def static_names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names if name not in self.dynamic)
+
+    @property
+    def n_static(self) -> int:
+        return len(self.static_names) * self.components + len(self.routing_names)
+
+    @property
+    def n_dynamic(self) -> int:
+        return len(self.dynamic) * self.components
+
+    def split(self, static: Tensor, dynamic: Tensor | None = None) -> dict[str, Tensor]:
+        """Name the parts of ``static [B, n_static]`` and ``dynamic [T, B, n_dynamic]``; views, nothing is copied."""
+        c = self.components
+        sizes = [c] * len(self.static_names) + [1] * len(self.routing_names)
+        named = dict(zip(self.static_names + self.routing_names, static.split(sizes, -1), strict=True))
+        if self.dynamic:
+            named |= dict(zip(self.dynamic, dynamic.split(c, -1), strict=True))
+        return {name: named[name] for name in self.names + self.routing_names}
+
+
+class MLP(nn.Module):
+    """Static parameters of the attributes alone.
+
+    Parameters
+    ----------
+    layout : Layout
+        Without dynamic parameters.
+    n_attributes : int
+    hidden : sequence of int
+        Width of each hidden layer.
+    dropout : float
+    """
+
+    def __init__(self, layout: Layout, n_attributes: int, hidden: Sequence[int] = (256, 256), dropout: float = 0.2):
+        super().__init__()
+        if layout.dynamic:
+            raise ValueError(
+                f"an MLP sees no weather, and dynamic names {', '.join(layout.dynamic)}: take an LSTM, or none dynamic."
+            )
+        self.layout = layout
+        layers, width = [], n_attributes
+        for n in hidden:
+            layers += [nn.Linear(width, n), nn.ReLU(), nn.Dropout(dropout)]
+            width = n
+        self.layers = nn.Sequential(*layers, nn.Linear(width, layout.n_static))
+
+    def forward(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
+        return self.layout.split(self.layers(attributes))
+
+
+class Recurrent(nn.Module):
+    """Weather ``[T, B, W]`` and attributes ``[B, A]`` through a linear layer and an LSTM: ``[T, B, hidden]``."""
+
+    def __init__(self, n_attributes: int, n_weather: int, hidden: int, dropout: float):
+        super().__init__()
+        self.of_weather = nn.Linear(n_weather, hidden)
+        self.of_attributes = nn.Linear(n_attributes, hidden, bias=False)
+        self.lstm = nn.LSTM(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, attributes: Tensor, weather: Tensor) -> Tensor:
+        # The attributes' part is the same on all steps.
+        entered = torch.relu(self.of_weather(weather) + self.of_attributes(attributes))
+        return self.dropout(self.lstm(entered)[0])
+
+
+class LSTM(nn.Module):
+    """Parameters of weather and attributes: the dynamic ones of every step, the others of the last.
+
+    Parameters
+    ----------
+    layout : Layout
+    n_attributes, n_weather : int
+    hidden : int
+    dropout : float
+        Of the LSTM's output.
+    """
+
+    def __init__(self, layout: Layout, n_attributes: int, n_weather: int, hidden: int = 256, dropout: float = 0.5):
+        super().__init__()
+        self.layout = layout
+        self.recurrent = Recurrent(n_attributes, n_weather, hidden, dropout)
+        self.static = nn.Linear(hidden, layout.n_static)
+        self.dynamic = nn.Linear(hidden, layout.n_dynamic) if layout.dynamic else None
+
+    def forward(self, attributes: Tensor, weather: Tensor) -> dict[str, Tensor]:
+        h = self.recurrent(attributes, weather)
+        # Only the last step's static parameters are used, so only they are made.
+        return self.layout.split(self.static(h[-1]), None if self.dynamic is None else self.dynamic(h))
