@@ -346,8 +346,11 @@ def test_a_folder_belongs_to_one_training(data, tmp_path):
     hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False)
     with pytest.raises(ValueError, match="holds a training already: set resume"):
         hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False)
-    with pytest.raises(ValueError, match="holds a training of another 'loss': resume with the config and basins"):
+    with pytest.raises(ValueError, match="holds a training of another 'loss': resume with the config and data"):
         hs.learn.train(data, small(epochs=1, loss="rmse_comb"), out=tmp_path, progress=False, resume=True)
+    with pytest.raises(ValueError, match="holds a training of another 'data'"):
+        hs.learn.train(data.assign(pet=data["pet"].copy(data=2 * data["pet"].values)),
+                       small(epochs=1), out=tmp_path, progress=False, resume=True)  # fmt: skip
 
 
 @pytest.mark.parametrize("loss", ("rmse_comb", "nse", "kge"))

@@ -7,6 +7,7 @@ was stopped or not.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import warnings
@@ -101,7 +102,10 @@ def train(
     out = Path(out)
     data = data.isel(basin=_usable(data, config.periods.train, skip_unusable))
     scaling = Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
-    record = {**config.model_dump(), "basins": [str(b) for b in data["basin"].values]}
+    digest = hashlib.sha256(
+        b"".join(np.ascontiguousarray(data[n].values) for n in ("qobs", *forcing_names))
+    ).hexdigest()
+    record = {**config.model_dump(), "data": digest, "basins": [str(b) for b in data["basin"].values]}
     last = _prepare(out, record, resume)
 
     torch.manual_seed(config.seed)
@@ -176,7 +180,7 @@ def _prepare(out: Path, record: dict, resume: bool) -> Path | None:
         changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
         if changed:
             raise ValueError(
-                f"{out} holds a training of another '{changed[0]}': resume with the config and basins it began with, "
+                f"{out} holds a training of another '{changed[0]}': resume with the config and data it began with, "
                 "or train into another folder."
             )
         return last
