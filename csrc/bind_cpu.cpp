@@ -119,6 +119,18 @@ template <class T> void adjoint(const ModelKernels<T>& k, const Run<T>& run, int
   share(k.adjoint_blocks(run), n_threads, [&](int thread, int64_t block) { k.adjoint(run, block, aligned + bytes * thread); });
 }
 
+// views: the unit hydrograph's a and b, target, weight, shift.
+template <class T>
+int least_squares(const ModelKernels<T>& k, const Arguments& a, const std::array<Strided, 5>& views, int transform,
+                  double exponent, const std::array<Address, 3>& results, int n_threads) {
+  LeastSquares<T> in{a.run<T>(),       view<T>(views[0]), view<T>(views[1]), view<T>(views[2]),
+                     view<T>(views[3]), view<T>(views[4]), transform,         T(exponent),
+                     to<T>(results[0]), to<T>(results[1]), to<T>(results[2])};
+  std::atomic<int> fault{0};
+  share(k.least_squares_tasks(in), n_threads, [&](int, int64_t task) { fault |= k.least_squares(in, task); });
+  return fault;
+}
+
 template <class T>
 void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, int n_threads) {
   share((c.n_series + k.span - 1) / k.span, n_threads,
@@ -192,6 +204,15 @@ PYBIND11_MODULE(_cpu, m) {
       [](const Arguments& a, int n_threads) {
         const Model& model = find(a.model);
         a.is_double ? adjoint(model.f64, a.run<double>(), n_threads) : adjoint(model.f32, a.run<float>(), n_threads);
+      },
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "least_squares",
+      [](const Arguments& a, const std::array<Strided, 5>& views, int transform, double exponent,
+         const std::array<Address, 3>& results, int n_threads) {
+        const Model& model = find(a.model);
+        return a.is_double ? least_squares(model.f64, a, views, transform, exponent, results, n_threads)
+                           : least_squares(model.f32, a, views, transform, exponent, results, n_threads);
       },
       py::call_guard<py::gil_scoped_release>());
   m.def(

@@ -33,7 +33,10 @@ template <class M, class V> struct Entry {
     if (!streamflow_only(run)) return b.template adjoint<false, true>(block, tape);
     forcing ? b.template adjoint<true, true>(block, tape) : b.template adjoint<true, false>(block, tape);
   }
-  static constexpr ModelKernels<T> kernels() { return {workspace, n_blocks2, n_blocks, forward, adjoint}; }
+  static constexpr ModelKernels<T> kernels() {
+    using LS = Sensitivity<M, V>;
+    return {workspace, n_blocks2, n_blocks, forward, adjoint, LS::count, LS::solve};
+  }
 };
 
 template <class M> constexpr Model describe(const char* name) {

@@ -227,6 +227,7 @@ def _train(arguments) -> None:
     logging.getLogger("hybridsolve").setLevel(logging.INFO)
     logging.getLogger("hybridsolve").addHandler(logging.StreamHandler())
     config = read_config(arguments.config, arguments.set)
+    training_report.check_references(arguments.reference, config.periods.train, config.periods.test)
     seeds = arguments.seeds and [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
     began = time.perf_counter()
     result = experiment(

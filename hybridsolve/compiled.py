@@ -166,6 +166,17 @@ class Cpu:
         extension("cpu").adjoint(arguments, torch.get_num_threads())
 
     @staticmethod
+    def least_squares(run: Problem, views, transform: int, exponent: float, normal, flow=None, jacobian=None) -> None:
+        """Fill the normal equations and, where given, flow and Jacobian; `views` are (tensor, its axes)."""
+        views = [(x.data_ptr(), *strides(x, names)) for x, names in views]
+        results = [_address(x) for x in (normal, flow, jacobian)]
+        arguments = _arguments("cpu", run)
+        if fault := extension("cpu").least_squares(
+            arguments, views, transform, exponent, results, torch.get_num_threads()
+        ):
+            raise ValueError(faults.explain(fault, run))
+
+    @staticmethod
     def unit_hydrograph(inputs, results, d_outflow=None) -> None:
         """Fill the routed series, or with a cotangent the gradients of the four inputs."""
         arguments = _route_arguments(inputs, results, d_outflow, 10)

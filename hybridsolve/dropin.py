@@ -62,7 +62,12 @@ class _DropIn(nn.Module):
         self.dy_drop, self.routing, self.nmul = settings["dy_drop"], settings["routing"], settings["nmul"]
         self.variables, self.cache_states = list(settings["variables"]), settings["cache_states"]
         every = {f"par{v.name.upper()}": v for v in self.model.parameters + self.model.optional_parameters}
-        asked = (settings["dynamic_params"] or {}).get(type(self).__name__, [])
+        dynamic = settings["dynamic_params"] or {}
+        if not isinstance(dynamic, Mapping) or (dynamic and type(self).__name__ not in dynamic):
+            raise ValueError(
+                f"config dynamic_params must map {type(self).__name__} to a list of parameters; found {dynamic!r}."
+            )
+        asked = dynamic.get(type(self).__name__) or []
         for name in asked:
             if name not in every:
                 raise ValueError(
@@ -95,12 +100,15 @@ class _DropIn(nn.Module):
             raise ValueError(
                 f"config nearzero must be {EPS:g}, as the kernels have it; found {settings['nearzero']!r}."
             )
-        if sorted(settings["variables"]) != sorted(DEFAULTS["variables"]):
+        if sorted(settings["variables"] or []) != sorted(DEFAULTS["variables"]):
             raise ValueError(f"config variables must order prcp, tmean and pet; found {settings['variables']!r}.")
         for key, least in (("warmup", 0), ("nmul", 1)):
             if isinstance(settings[key], bool) or not isinstance(settings[key], int) or settings[key] < least:
                 raise ValueError(f"config {key} must be a whole number, {least} or more; found {settings[key]!r}.")
-        if not 0 <= settings["dy_drop"] <= 1:
+        for key in ("warmup_states", "routing", "comprout", "cache_states"):
+            if not isinstance(settings[key], bool):
+                raise ValueError(f"config {key} must be true or false; found {settings[key]!r}: correct it.")
+        if not isinstance(settings["dy_drop"], int | float) or not 0 <= settings["dy_drop"] <= 1:
             raise ValueError(f"config dy_drop must be a probability; found {settings['dy_drop']!r}: correct it.")
         return settings
 
@@ -114,12 +122,23 @@ class _DropIn(nn.Module):
         parameters : Tensor ``[T, B, learnable_param_count]`` or ``[B, learnable_param_count]``
             Before the sigmoid, parameter-major, component-minor, the unit hydrograph's last.
         """
+        if "x_phy" not in x_dict or x_dict["x_phy"].dim() != 3 or x_dict["x_phy"].shape[-1] != len(self.variables):
+            raise ValueError(f"x_dict must have 'x_phy' [T, B, 3] of {', '.join(self.variables)}: give it so.")
         forcing = dict(zip(self.variables, x_dict["x_phy"].unbind(-1), strict=True))
         n_steps, weights = len(forcing["prcp"]), x_dict.get("muwts")
         if parameters.shape[-1] != self.learnable_param_count:
             raise ValueError(
                 f"parameters must have {self.learnable_param_count} numbers for each basin; found "
                 f"{parameters.shape[-1]}: make the network's last layer as wide as learnable_param_count."
+            )
+        shape = x_dict["x_phy"].shape[:2]
+        if parameters.dim() == 2 and self.dynamic:
+            raise ValueError(
+                f"parameters must be [T, B, n], since {', '.join(self.dynamic)} vary by step; found [B, n]."
+            )
+        if parameters.shape[:-1] != (shape if parameters.dim() == 3 else shape[1:]):
+            raise ValueError(
+                f"parameters must have the steps and basins of x_phy, {list(shape)}; found {list(parameters.shape)}."
             )
         if not self.warmup < n_steps:
             raise ValueError(f"warmup is {self.warmup} and x_phy has {n_steps} steps: lengthen it.")
@@ -187,6 +206,7 @@ class _DropIn(nn.Module):
         if len(states) != len(self.state_names):
             raise ValueError(f"states must be {', '.join(self.state_names)}; found {len(states)} tensors: give all.")
         self._states = tuple(x.detach().to(self.device) for x in states)
+        self._tails = None  # of another run; load_routing_state comes after
 
     def get_routing_state(self) -> dict[str, Tensor] | None:
         """The last unrouted flows ``[14, B]``, from which the unit hydrograph goes on, by name of the tail."""
@@ -194,8 +214,10 @@ class _DropIn(nn.Module):
 
     def load_routing_state(self, state: Mapping[str, Tensor]) -> None:
         """Tails to go on from, where the config has cache_states and no warm-up of its own."""
-        if not self.cache_states or (self.warmup and self.warmup_states):
-            raise ValueError("load_routing_state needs cache_states and no warm-up of the states: set the config so.")
+        if not (self.cache_states and self.routing) or (self.warmup and self.warmup_states):
+            raise ValueError(
+                "load_routing_state needs cache_states, routing and no warm-up of the states: set the config so."
+            )
         for _, tail in ROUTED.values():
             if tail not in state or len(state[tail]) != LENGTH - 1:
                 raise ValueError(f"the routing state must have '{tail}' [{LENGTH - 1}, B]: give get_routing_state().")

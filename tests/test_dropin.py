@@ -68,13 +68,18 @@ def test_both_ways_to_warm_up():
 
 def test_runs_go_on_from_states_and_tails():
     x, raw = inputs(Hbv({"nmul": 3}))
+    raw = raw[-1:].expand_as(raw)
     whole = Hbv({"nmul": 3})(x, raw)["streamflow"]
     first, second = Hbv({"nmul": 3}), Hbv({"nmul": 3, "cache_states": True})
-    begin = first({"x_phy": x["x_phy"][:25]}, raw)["streamflow"]
+    begin = first({"x_phy": x["x_phy"][:25]}, raw[:25])["streamflow"]
     second.load_states(first.get_states())
     second.load_routing_state(first.get_routing_state())
-    end = second({"x_phy": x["x_phy"][25:]}, raw)["streamflow"]
-    assert_same_bits({"q": torch.cat([begin, end])}, {"q": whole})
+    rest = {"x_phy": x["x_phy"][25:]}, raw[25:]
+    assert_same_bits({"q": torch.cat([begin, second(*rest)["streamflow"]])}, {"q": whole})
+    second.load_states(first.get_states())  # and no tails: as from a fresh one
+    third = Hbv({"nmul": 3, "cache_states": True})
+    third.load_states(first.get_states())
+    assert_same_bits({"q": second(*rest)["streamflow"]}, {"q": third(*rest)["streamflow"]})
 
 
 def test_order_weights_and_dropped_dynamics():
@@ -97,6 +102,8 @@ BAD = {
     "variables": ({"variables": ["prcp", "tmean"]}, "variables must order prcp, tmean and pet"),
     "nmul": ({"nmul": 0}, "nmul must be a whole number, 1 or more; found 0"),
     "dy_drop": ({"dy_drop": 2}, "dy_drop must be a probability; found 2"),
+    "a class": ({"dynamic_params": {"HBV": []}}, "dynamic_params must map Hbv to a list of parameters"),
+    "a flag": ({"warmup_states": "False"}, "warmup_states must be true or false; found 'False'"),
     "a parameter": ({"dynamic_params": {"Hbv": ["BETA"]}}, "dynamic_params names 'BETA', which Hbv does not have"),
 }
 
@@ -115,5 +122,9 @@ def test_bad_calls():
         module(x, raw)
     with pytest.raises(ValueError, match="parameters must have 26 numbers for each basin; found 25"):
         module(x, raw[..., 1:])
+    with pytest.raises(ValueError, match="parameters must have the steps and basins of x_phy"):
+        module(x, raw[:7])
+    with pytest.raises(ValueError, match=r"x_dict must have 'x_phy' \[T, B, 3\]"):
+        module({"x_phy": x["x_phy"][..., :2]}, raw)
     with pytest.raises(ValueError, match="load_states needs cache_states"):
         module.load_states(())

@@ -205,6 +205,12 @@ BAD_CONFIGS = {
     "dynamic in an mlp": (["dynamic=[beta]"], "an mlp sees no weather"),
     "fill of a stranger": (["fill=[depth]"], "fill names 'depth', which is not among the attributes"),
     "twice": (["attributes=[wetness, wetness]", "fill=[]"], "attributes names something twice"),
+    "validation seen": (["periods.validation=2003-06-01:2004-01-01"], "the validation period .* overlaps the train"),
+    "no choice": (["periods.validation=null", "patience=3"], "patience needs periods.validation"),
+    "a last epoch not looked at": (["validate_every=2"], "epochs must be a multiple of validate_every"),
+    "short windows": (["loss=kge", "batch.days=20"], "loss 'kge' needs batch.days of 30 or more; found 20"),
+    "infinity": (["warmup_years=.inf"], "the key 'warmup_years' does not fit"),
+    "no YAML": (["epochs=[1"], "the value of 'epochs=.1' is not YAML"),
     "no value": (["epochs"], "a change of the config must be key=value; found 'epochs'"),
 }
 
@@ -217,6 +223,18 @@ def test_a_config_is_refused_by_key(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_config(file, changes)
     assert "\n" not in str(caught.value)
+
+
+def test_yaml_as_people_write_it(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(SMALL))
+    assert read_config(file, ["optimiser.learning_rate=1e-3"]).optimiser.learning_rate == 0.001
+    file.write_text(yaml.safe_dump(SMALL) + "epochs: 77\n")
+    with pytest.raises(ValueError, match="the key 'epochs' is given twice: correct it"):
+        read_config(file)
+    given = {**SMALL, "batch": dict(SMALL["batch"])}
+    read_config(given, ["batch.days=30"])
+    assert given == SMALL
 
 
 def test_a_config_that_is_not_there():
@@ -266,6 +284,12 @@ def test_a_gap_is_filled_with_the_training_median_and_logged(data, caplog):
     assert "attribute height is missing in 1 of 12 basins (b03)" in caplog.text
     median = float(np.nanmedian(data["height"].values))
     assert x[3, 1] == pytest.approx((median - found.attribute_mean[1]) / found.attribute_std[1])
+    gone = data.assign(rock=("basin", np.array(["lime", "", None, np.nan, *["sand"] * 8], object)))
+    with pytest.raises(ValueError, match="attribute 'rock' is missing in 3 of 12 basins"):
+        scaling(gone)
+    percent = data.assign(wetness=(100 * data["wetness"]).assign_attrs(units="%"))
+    with pytest.raises(ValueError, match="'wetness' must be in '' as in training; found '%'"):
+        found.scaled_attributes(percent)
     strange = data.isel(basin=[0, 1]).assign(rock=("basin", ["lime", "basalt"]))
     with pytest.raises(ValueError, match=r"attribute 'rock' is missing in 1 of 2 basins \(b01\): list it in fill"):
         found.scaled_attributes(strange)
@@ -337,6 +361,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_bits(data, tmp_path, monkey
     torch.manual_seed(999)
     resumed = hs.learn.train(data, settings, out=tmp_path / "killed", progress=False, resume=True)
     assert_same_bits(weights(resumed), weights(whole))
+    assert hs.learn.train(data, settings, out=tmp_path / "killed", resume=True).basins == resumed.basins  # it is read
     other = hs.learn.train(data, settings | dict(seed=1), out=tmp_path / "other", progress=False)
     name = next(iter(weights(whole)))
     assert not torch.equal(weights(other)[name], weights(whole)[name])
@@ -348,6 +373,9 @@ def test_a_folder_belongs_to_one_training(data, tmp_path):
         hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False)
     with pytest.raises(ValueError, match="holds a training of another 'loss': resume with the config and data"):
         hs.learn.train(data, small(epochs=1, loss="rmse_comb"), out=tmp_path, progress=False, resume=True)
+    turned = data.assign(wetness=("basin", data["wetness"].values[::-1]))
+    with pytest.raises(ValueError, match="holds a training of another 'data'"):
+        hs.learn.train(turned, small(epochs=1), out=tmp_path, progress=False, resume=True)
     with pytest.raises(ValueError, match="holds a training of another 'data'"):
         hs.learn.train(data.assign(pet=data["pet"].copy(data=2 * data["pet"].values)),
                        small(epochs=1), out=tmp_path, progress=False, resume=True)  # fmt: skip
@@ -359,6 +387,39 @@ def test_losses_and_optimisers(data, tmp_path, loss, optimiser):
     config = small(loss=loss, optimiser=optimiser, epochs=1, periods={"train": SMALL["periods"]["train"]})
     trained = hs.learn.train(data, config, out=tmp_path, progress=False)
     assert all(x.isfinite().all() for x in weights(trained).values())
+
+
+def test_the_best_epoch_is_found_again_in_a_moved_folder(data, tmp_path, monkeypatch):
+    """And when a run that has stopped early is resumed before its model was written."""
+    scores = iter([0.1, 0.9, 0.3, 0.2, 0.1, 0.1, 0.1])
+
+    def scored(trained, data, period, attributes):
+        obs = np.array([[0.0], [1.0], [2.0], [3.0]])
+        return obs + np.sqrt((1 - next(scores)) * 1.25), obs
+
+    monkeypatch.setattr(training, "predict_flow", scored)
+    config = small(epochs=6, patience=2)
+    trained = hs.learn.train(data, config, out=tmp_path / "here", progress=False)
+    (tmp_path / "here" / "trained.pt").unlink()
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = hs.learn.train(data, config, out=tmp_path / "there", progress=False, resume=True)
+    assert_same_bits(weights(again), weights(trained))
+    assert torch.load(tmp_path / "there" / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert next(scores) == 0.1  # four epochs, none after
+
+
+def test_the_choice_is_made_by_basins_that_have_a_score(data, tmp_path, caplog):
+    gaps = data.copy(deep=True)
+    late = (data["time"].dt.year == 2004).values
+    gaps["qobs"].values[np.ix_(late, range(7))] = np.nan
+    with caplog.at_level(logging.WARNING, "hybridsolve"):
+        hs.learn.train(gaps, small(epochs=2), out=tmp_path / "a", progress=False)
+    assert "7 of 12 basins have no varying observation in the validation period" in caplog.text
+    table = next((tmp_path / "a").rglob("metrics.csv")).read_text()
+    assert "nan" not in table
+    gaps["qobs"].values[late] = np.nan
+    with pytest.raises(ValueError, match="no basin has varying observations in the validation period"):
+        hs.learn.train(gaps, small(epochs=2), out=tmp_path / "b", progress=False)
 
 
 def test_early_stopping_looks_at_the_validation_period(data, tmp_path, monkeypatch):
@@ -495,6 +556,9 @@ def test_predictions_refuse(data, trained):
         trained[0].predict(data, "2005-01-01:2009-01-01")
     with pytest.raises(ValueError, match="attribute 'wetness' is not in the data"):
         trained[0].predict(data.drop_vars("wetness"))
+    other = data.assign(pet=data["pet"].assign_attrs(method="oudin"))
+    with pytest.raises(ValueError, match="was trained with potential evapotranspiration by ''; found 'oudin'"):
+        trained[0].predict(other)
     with pytest.raises(ValueError, match="has no flux 'snow'"):
         trained[0].predict(data, fluxes=("snow",))
 
@@ -514,6 +578,9 @@ def test_held_out_basins_are_not_seen(data, tmp_path, kind, folds):
             alone + other.predict(data.sel(basin=sorted(inside)), SMALL["periods"]["test"])["streamflow"].values
         ) / 2
         np.testing.assert_allclose(result["flow"].sel(basin=sorted(inside)).values, both, rtol=1e-5)
+    with pytest.raises(ValueError, match="holds a training of another 'basins'"):  # it would know those held out
+        hs.learn.experiment(data, SMALL, out=tmp_path, kind=kind, folds=folds + 1, changes=["epochs=1"], seeds=[3],
+                            resume=True, progress=False)  # fmt: skip
     if kind == "pur":  # a region is whole in one fold
         for region in range(4):
             assert len(set(result["fold"].values[data["huc_02"].values == region])) == 1
@@ -528,6 +595,9 @@ def test_experiments_refuse(data, tmp_path):
         (dict(kind="pub", folds=13), "folds must be from 2 to 12 here; found 13"),
         (dict(kind="pur", folds=9), "folds must be from 2 to 4 here; found 9"),
         (dict(changes=["periods.test=null"]), "an experiment needs periods.test"),
+        (dict(seeds=[1, 1]), "seeds must be different whole numbers, one at least"),
+        (dict(kind="pub", folds=2.5), "folds must be from 2 to 12 here; found 2.5"),
+        (dict(changes=["fill=[]"]), "attribute 'height' is missing in 1 of 12 basins"),
     ):
         with pytest.raises(ValueError, match=message):
             hs.learn.experiment(data, SMALL, out=tmp_path, **options)

@@ -6,6 +6,7 @@
 
 #include "../routing/network.h"
 #include "../routing/unit_hydrograph.h"
+#include "least_squares.h"
 #include "params.h"
 
 namespace hs {
@@ -15,6 +16,8 @@ template <class T> struct ModelKernels {
   int64_t (*forward_blocks)(const Run<T>&), (*adjoint_blocks)(const Run<T>&);
   int (*forward)(const Run<T>&, int64_t block);  // a sum of Faults
   void (*adjoint)(const Run<T>&, int64_t block, void* workspace);
+  int64_t (*least_squares_tasks)(const LeastSquares<T>&);
+  int (*least_squares)(const LeastSquares<T>&, int64_t task);  // a sum of Faults
 };
 
 template <class T> struct ConvolutionKernels {

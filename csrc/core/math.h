@@ -155,6 +155,13 @@ template <class V> HS_FN Pow01<V> pow01(V x, V y) {
   const V f = at_least(fma(y, l.fraction, fma(y, l.exponent, -n)), T(-0.5));
   return {l.exponent + l.fraction, at_most(exp2_reduced(f) * power_of_two(shifted), 1)};
 }
+// What a step keeps for its adjoint: made here, or known already.
+template <bool KNOWN, class V> HS_FN void keep_reciprocal(V& r, V x) {
+  if constexpr (!KNOWN) r = typename Lane<V>::scalar(1) / x;
+}
+template <bool KNOWN, class V> HS_FN void keep_pow01(Pow01<V>& r, V x, V y) {
+  if constexpr (!KNOWN) r = pow01(x, y);
+}
 // Adds to the cotangent of y; returns the cotangent of ln x, from which the caller makes those of x's factors.
 template <class V> HS_FN V adj_pow01(const Pow01<V>& r, V y, V d_r, V& d_y) {
   using T = typename Lane<V>::scalar;

@@ -87,10 +87,10 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     r.infiltration = relu(fma(-p[CWH], r.snowpack_3, r.meltwater_2));
     r.meltwater_3 = r.meltwater_2 - r.infiltration;
 
-    if constexpr (!KNOWN) kept.per_lp_fc = T(1) / (p[LP] * p[FC]);
+    keep_reciprocal<KNOWN>(kept.per_lp_fc, p[LP] * p[FC]);
     r.per_fc = p[LP] * kept.per_lp_fc;
     r.water = r.rain + r.infiltration;
-    if constexpr (!KNOWN) kept.wetness = pow01(quotient(s[SM], p[FC], r.per_fc), p[BETA]);
+    keep_pow01<KNOWN>(kept.wetness, quotient(s[SM], p[FC], r.per_fc), p[BETA]);
     r.recharge = r.water * kept.wetness.value;
     r.sm_1 = s[SM] + (r.water - r.recharge);
     r.excess = relu(r.sm_1 - p[FC]);
@@ -98,7 +98,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
 
     r.relative = quotient(r.sm_2, p[LP] * p[FC], kept.per_lp_fc);
     if constexpr (BETAET) {
-      if constexpr (!KNOWN) kept.dryness = pow01(r.relative, p[BETA_ET]);
+      keep_pow01<KNOWN>(kept.dryness, r.relative, p[BETA_ET]);
       r.evapfactor = kept.dryness.value;
     } else {
       r.evapfactor = at_most(r.relative, 1);
@@ -130,8 +130,17 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     return r;
   }
 
-  template <class V> static HS_FN void step(const V* f, const V* p, V* s, V* q, Kept<V>& kept) {
-    const Trace<V> r = evaluate<false>(f, p, s, kept);
+  // The same, as the values that a dual's tangents are made from.
+  template <class D, class V> static HS_FN Kept<D> dual(const Kept<V>& kept) {
+    Kept<D> r{};
+    r.per_lp_fc.v = kept.per_lp_fc;
+    r.wetness.log2_x.v = kept.wetness.log2_x, r.wetness.value.v = kept.wetness.value;
+    if constexpr (BETAET) r.dryness.log2_x.v = kept.dryness.log2_x, r.dryness.value.v = kept.dryness.value;
+    return r;
+  }
+
+  template <bool KNOWN = false, class V> static HS_FN void step(const V* f, const V* p, V* s, V* q, Kept<V>& kept) {
+    const Trace<V> r = evaluate<KNOWN>(f, p, s, kept);
     s[SNOWPACK] = r.snowpack_3, s[MELTWATER] = r.meltwater_3, s[SM] = r.sm_4, s[SUZ] = r.suz_4, s[SLZ] = r.slz_3;
     q[STREAMFLOW] = r.q0 + r.q1 + r.q2, q[Q0] = r.q0, q[Q1] = r.q1, q[Q2] = r.q2;
     q[AET] = r.aet, q[SWE] = r.snowpack_3, q[RECHARGE] = r.recharge, q[EXCESS] = r.excess;

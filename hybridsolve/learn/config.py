@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,12 +16,13 @@ from .. import models
 from ..data.dataset import parse_period
 from . import losses
 
+LEAST_DAYS = 30  # observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Network(_Section):
@@ -66,12 +69,13 @@ class Periods(_Section):
 
     @model_validator(mode="after")
     def _apart(self):
-        if self.test is not None:
-            first, last = parse_period(self.test)
-            for name in ("train", "validation"):
-                other = getattr(self, name)
-                if other is not None and parse_period(other)[0] <= last and first <= parse_period(other)[1]:
-                    raise ValueError(f"the test period {self.test} overlaps the {name} period {other}: part them.")
+        for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
+            a, b = getattr(self, one), getattr(self, other)
+            if a is None or b is None:
+                continue
+            (first, last), (begin, end) = parse_period(a), parse_period(b)
+            if begin <= last and first <= end:
+                raise ValueError(f"the {one} period {a} overlaps the {other} period {b}: part them.")
         return self
 
 
@@ -133,8 +137,21 @@ class Config(_Section):
             raise ValueError("network.hidden must be one width for an lstm, such as [256]: correct it.")
         if self.network.kind == "mlp" and (self.dynamic or self.model == "none"):
             raise ValueError("an mlp sees no weather: take kind lstm, or a model without dynamic parameters.")
-        if self.model == "none" and self.dynamic:
-            raise ValueError("dynamic names parameters, and there is no model: leave it empty.")
+        if self.model == "none" and (self.dynamic or self.network.precision != "float32"):
+            raise ValueError(
+                "dynamic and network.precision belong to a process model, and there is none: leave them out."
+            )
+        if self.dynamic_dropout and not self.dynamic:
+            raise ValueError("dynamic_dropout needs dynamic parameters; found none: name them, or leave it out.")
+        if self.periods.validation is None and self.patience is not None:
+            raise ValueError("patience needs periods.validation, by which to stop; found none: add it.")
+        if self.periods.validation is not None and self.epochs % self.validate_every:
+            raise ValueError(
+                f"epochs must be a multiple of validate_every, that the last can be chosen; found {self.epochs} and "
+                f"{self.validate_every}: change one of them."
+            )
+        if losses.get(self.loss).per_series and self.batch.days < LEAST_DAYS:
+            raise ValueError(f"loss '{self.loss}' needs batch.days of {LEAST_DAYS} or more; found {self.batch.days}.")
         return self
 
 
@@ -161,15 +178,13 @@ def read_config(source: str | Path | Mapping | Config, changes: Sequence[str] = 
     if isinstance(source, Config):
         values, where = source.model_dump(), "the config"
     elif isinstance(source, Mapping):
-        values, where = dict(source), "the config"
+        values, where = copy.deepcopy(dict(source)), "the config"
     elif str(source) in recipes():
-        values, where = yaml.safe_load((_folder() / f"{source}.yaml").read_text()), f"recipe {source}"
+        where = f"recipe {source}"
+        values = _yaml((_folder() / f"{source}.yaml").read_text(), where)
     elif Path(source).is_file():
         where = str(source)
-        try:
-            values = yaml.safe_load(Path(source).read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}.") from None
+        values = _yaml(Path(source).read_bytes(), where)
     else:
         raise ValueError(
             f"config '{source}' is neither a file nor a recipe; expected a path, or one of {', '.join(recipes())}."
@@ -184,6 +199,29 @@ def read_config(source: str | Path | Mapping | Config, changes: Sequence[str] = 
         raise ValueError(f"{where}: {_sentence(error.errors()[0])}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, and takes 1e-3 for a number."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key '{key}' is given twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _yaml(text: str | bytes, where: str):
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}: correct it.") from None
+
+
 def _change(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals:
@@ -193,7 +231,7 @@ def _change(values: dict[str, Any], change: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise ValueError(f"the config has no section '{section}' to change in '{change}': correct the key.")
-    values[last] = yaml.safe_load(text)
+    values[last] = _yaml(text, f"the value of '{change}'")
 
 
 def _sentence(error) -> str:

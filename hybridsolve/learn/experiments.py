@@ -11,11 +11,12 @@ import xarray as xr
 from pytorch_lightning.utilities import rank_zero_only
 
 from .. import models
-from ..data.dataset import period_slice
+from ..data.dataset import check_dataset, period_slice
 from . import metrics
 from .config import Config, read_config
+from .inputs import Scaling
 from .trained import Trained
-from .training import train
+from .training import train, usable, varies
 
 logger = logging.getLogger(__name__)
 KINDS = ("temporal", "pub", "pur")
@@ -66,11 +67,19 @@ def experiment(
         As `train`; or if the config has no test period or `folds` does not fit.
     """
     config = read_config(config, changes)
+    seeds = [config.seed] if seeds is None else list(seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+        raise ValueError(f"seeds must be different whole numbers, one at least; found {seeds}: correct them.")
     if kind not in KINDS:
         raise ValueError(f"unknown experiment '{kind}'; expected one of {', '.join(KINDS)}.")
     if config.periods.test is None:
         raise ValueError("an experiment needs periods.test in the config; found none: add it, or use train().")
-    seeds = [config.seed] if seeds is None else list(seeds)
+    check_dataset(data, forcing_names=("prcp", "tmean", "pet"), need_qobs=True)
+    data = data.isel(basin=usable(data, config.periods.train, options.get("skip_unusable", False)))
+    if not varies(data, config.periods.test).any():
+        raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
+    # What all basins together lack is said before a training, not after.
+    Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
     fold = _folds(data, kind, folds)
     out = Path(out)
     held_out = []
@@ -80,12 +89,9 @@ def experiment(
         members = []
         for seed in seeds:
             folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
-            if resume and (folder / "trained.pt").exists():
-                trained = Trained.load(folder / "trained.pt")
-            else:
-                logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
-                this = read_config(config, [f"seed={seed}"])
-                trained = train(data.isel(basin=others), this, out=folder, resume=resume, **options)
+            logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
+            this = read_config(config, [f"seed={seed}"])
+            trained = train(data.isel(basin=others), this, out=folder, resume=resume, **options)
             if rank_zero_only.rank != 0:
                 continue
             members.append(_predict(trained, data.isel(basin=inside)))
@@ -104,8 +110,10 @@ def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
         return np.zeros(n, int)
     if kind == "pur" and "huc_02" not in data:
         raise ValueError("ungauged regions need the attribute 'huc_02' of every basin; the data have none: add it.")
+    if kind == "pur" and data["huc_02"].isnull().any():
+        raise ValueError("ungauged regions need the attribute 'huc_02' of every basin; some have none: add it.")
     units = n if kind == "pub" else len(np.unique(data["huc_02"].values))
-    if not 2 <= folds <= units:
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= units:
         raise ValueError(f"folds must be from 2 to {units} here; found {folds}: correct it.")
     if kind == "pub":
         # The same split for every config and seed, so that they can be compared.
@@ -114,7 +122,8 @@ def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
     region, count = np.unique(data["huc_02"].values, return_counts=True)
     middle = np.cumsum(count) - count / 2
     of_region = dict(zip(region, np.minimum((middle / n * folds).astype(int), folds - 1), strict=True))
-    return np.array([of_region[r] for r in data["huc_02"].values])
+    # A large region can leave a fold empty; the rest are numbered anew.
+    return np.unique([of_region[r] for r in data["huc_02"].values], return_inverse=True)[1]
 
 
 def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:

@@ -38,6 +38,8 @@ class Scaling:
         Attributes whose NaN becomes the median.
     weather_mean, weather_std : list of float
         Of precipitation after log10(sqrt(x) + 0.1).
+    units : dict of str to str
+        Of attributes and weather, as the training data named them.
     """
 
     attributes: list[str]
@@ -49,6 +51,7 @@ class Scaling:
     fill: list[str]
     weather_mean: list[float]
     weather_std: list[float]
+    units: dict[str, str]
 
     @classmethod
     def fit(cls, data: xr.Dataset, attributes: Sequence[str], fill: Sequence[str], weather: Sequence[str], period):
@@ -64,10 +67,12 @@ class Scaling:
         for name in attributes:
             values = _attribute(data, name)
             if values.dtype.kind in "OUS":
-                categories[name] = sorted({str(v).strip() for v in values})
+                categories[name] = sorted({_text(v) for v in values} - {""})
         table = _table(data, attributes, categories)
         for name, column in zip(attributes, table.T, strict=True):
-            _refuse_nan(data, name, column, fill)
+            missing = _refuse_nan(data, name, column, fill)
+            if missing.all():
+                raise ValueError(f"attribute '{name}' is missing in all training basins: leave it out.")
             if not np.nanstd(column) > 0:
                 raise ValueError(
                     f"attribute '{name}' is constant over the {len(column)} training basins and tells a network "
@@ -75,6 +80,9 @@ class Scaling:
                 )
         days = period_slice(data["time"].values, period)
         series = [_transformed(name, _series(data, name)[days].astype(np.float64)) for name in weather]
+        for name, x in zip(weather, series, strict=True):
+            if not x.std() > 0:
+                raise ValueError(f"weather '{name}' is constant over the training basins and days: leave it out.")
         return cls(
             attributes=list(attributes),
             weather=list(weather),
@@ -85,6 +93,7 @@ class Scaling:
             fill=list(fill),
             weather_mean=[float(x.mean()) for x in series],
             weather_std=[float(x.std()) for x in series],
+            units=_units(data, [*attributes, *weather]),
         )
 
     def to_dict(self) -> dict:
@@ -92,6 +101,7 @@ class Scaling:
 
     def scaled_attributes(self, data: xr.Dataset) -> Tensor:
         """``[B, A]``; NaN of the attributes in `fill` becomes the training median, and the log says where."""
+        self._refuse_units(data, self.attributes)
         table = _table(data, self.attributes, self.categories)
         for i, name in enumerate(self.attributes):
             missing = _refuse_nan(data, name, table[:, i], self.fill)
@@ -112,10 +122,28 @@ class Scaling:
         """``[T, B, W]``, or None where the network sees no weather."""
         if not self.weather:
             return None
+        self._refuse_units(data, self.weather)
         out = np.empty((data.sizes["time"], data.sizes["basin"], len(self.weather)), np.float32)
         for i, name in enumerate(self.weather):
             out[..., i] = (_transformed(name, _series(data, name)) - self.weather_mean[i]) / self.weather_std[i]
         return torch.from_numpy(out)
+
+    def _refuse_units(self, data, names) -> None:
+        for name, unit in _units(data, [n for n in names if n in data]).items():
+            if unit != self.units[name]:
+                raise ValueError(
+                    f"'{name}' must be in '{self.units[name]}' as in training; found '{unit}': convert it, or name its "
+                    "unit so."
+                )
+
+
+def _units(data, names) -> dict[str, str]:
+    return {name: str(data[name].attrs.get("units", "")) for name in names}
+
+
+def _text(value) -> str:
+    """A category; empty where it is missing."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def refuse_inputs(names: Sequence[str]) -> None:
@@ -139,8 +167,9 @@ def _table(data, names, categories) -> np.ndarray:
         values = _attribute(data, name)
         if name in categories:
             place = {text: i for i, text in enumerate(categories[name])}
-            values = [place.get(str(v).strip(), np.nan) for v in values]  # one that training has not seen is missing
-        columns.append(np.asarray(values, np.float64))
+            values = [place.get(_text(v), np.nan) for v in values]  # one that training has not seen is missing
+        column = np.asarray(values, np.float64)
+        columns.append(np.where(np.isfinite(column), column, np.nan))
     return np.stack(columns, 1)
 
 

@@ -33,7 +33,7 @@ class Trained:
     basins : list of str
         Those it was trained on.
     versions : dict of str to str
-    citation : str
+    citation, pet_method : str
         Of the data it was trained on.
     """
 
@@ -43,12 +43,14 @@ class Trained:
     basins: list[str]
     versions: dict[str, str] = field(default_factory=dict)
     citation: str = ""
+    pet_method: str = ""
 
     @classmethod
     def of(cls, module, config, scaling, data: xr.Dataset) -> Trained:
         versions = {"hybridsolve": __version__, "torch": torch.__version__}
         ids = [str(b) for b in data["basin"].values]
-        return cls(module, config, scaling, ids, versions, str(data.attrs.get("citation", "")))
+        about = str(data.attrs.get("citation", "")), str(data["pet"].attrs.get("method", ""))
+        return cls(module, config, scaling, ids, versions, *about)
 
     def save(self, path: str | Path) -> Path:
         """Write weights, config, scaling, basins and versions to one file."""
@@ -62,6 +64,7 @@ class Trained:
             basins=self.basins,
             versions={name: str(v) for name, v in self.versions.items()},
             citation=self.citation,
+            pet_method=self.pet_method,
             bounds=_bounds(self.config.model),
         )
         torch.save(content, temporary)
@@ -90,6 +93,18 @@ class Trained:
             raise ValueError(f"{path} is not a trained model ({type(error).__name__}): give trained.pt.") from error
         if not isinstance(content, dict) or "format" not in content:
             raise ValueError(f"{path} is not a trained model of this package: give trained.pt of `hybridsolve train`.")
+        lacks = {
+            "versions",
+            "weights",
+            "config",
+            "scaling",
+            "basins",
+            "citation",
+            "bounds",
+            "pet_method",
+        } - content.keys()
+        if lacks:
+            raise ValueError(f"{path} lacks '{sorted(lacks)[0]}' and is no whole trained model: train again.")
         if content["format"] != FORMAT:
             raise ValueError(
                 f"{path} has format {content['format']}, written by hybridsolve {content['versions']['hybridsolve']}; "
@@ -106,7 +121,8 @@ class Trained:
         module.load_state_dict(content["weights"])
         module.eval()
         scaling = Scaling(**content["scaling"])
-        return cls(module, config, scaling, content["basins"], content["versions"], content["citation"])
+        about = (content[name] for name in ("basins", "versions", "citation", "pet_method"))
+        return cls(module, config, scaling, *about)
 
     def predict(self, data: xr.Dataset, period=None, fluxes=("streamflow",)) -> xr.Dataset:
         """Series ``[time, basin]`` of any basins and period, with units.
@@ -125,6 +141,7 @@ class Trained:
         ValueError
             If an attribute, flux or period does not fit.
         """
+        fluxes = [fluxes] if isinstance(fluxes, str) else list(fluxes)
         run, days = _run(self, data, period, fluxes)
         out = xr.Dataset(coords={"time": data["time"].values[days], "basin": data["basin"]})
         for name in fluxes:
@@ -144,15 +161,17 @@ class Trained:
 
     def parameters(self, data: xr.Dataset, period=None) -> xr.Dataset:
         """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
+        if self.config.model == "none":
+            raise ValueError("this is a network without a process model and has no parameters: ask for its flow.")
         model = models.get(self.config.model)
-        days = slice(None) if period is None else period_slice(data["time"].values, period)
+        days, first = _days(self.config, data, period)
         attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
         out = xr.Dataset(coords={"basin": data["basin"]})
         with torch.no_grad(), _evaluating(self.module) as module:
-            values = module.parameters_of(attributes, None if weather is None else weather[days])
+            values = module.parameters_of(attributes, None if weather is None else weather[first : days.stop])
         for name, x in values.items():
             v = model.variable(name)
-            x = x.mean(0) if x.dim() == 3 else x
+            x = x[days.start - first :].mean(0) if x.dim() == 3 else x
             dims = ("basin", "component") if x.shape[1] > 1 or name not in model.routing_parameter_names else ("basin",)
             out[name] = (dims, x.numpy().reshape([len(x), -1][: len(dims)]), dict(units=v.unit, long_name=v.meaning))
         return out
@@ -181,8 +200,13 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
     config, module = trained.config, trained.module
     names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
     check_dataset(data, forcing_names=names)
-    days = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
-    first = max(0, days.start - round(365.25 * config.warmup_years))
+    method = str(data["pet"].attrs.get("method", ""))
+    if method != trained.pet_method:
+        raise ValueError(
+            f"the model was trained with potential evapotranspiration by '{trained.pet_method}'; found '{method}': "
+            "open the data with that method."
+        )
+    days, first = _days(config, data, period)
     warmup = days.start - first
     device = next(module.parameters()).device
     if attributes is None:
@@ -206,6 +230,12 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
             )
             parts.append({name: q.cpu().numpy() for name, q in run.fluxes.items()})
     return {name: np.concatenate([part[name] for part in parts], 1) for name in fluxes}, days
+
+
+def _days(config: Config, data: xr.Dataset, period) -> tuple[slice, int]:
+    """The days asked for, and the first that is run to warm up."""
+    days = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
+    return days, max(0, days.start - round(365.25 * config.warmup_years))
 
 
 def _bounds(model: str) -> dict[str, list[float]]:

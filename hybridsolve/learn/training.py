@@ -22,6 +22,7 @@ import xarray as xr
 import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from .. import models
@@ -29,12 +30,11 @@ from ..data.dataset import check_dataset, period_slice
 from ..data.netcdf import write_text_atomic
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from . import losses, metrics
-from .config import Config, read_config
+from .config import LEAST_DAYS, Config, read_config
 from .inputs import Scaling
 from .trained import Trained, predict_flow
 
 logger = logging.getLogger(__name__)
-LEAST_DAYS = 30  # observed in a window, for a score of its own
 
 
 def make_module(config: Config) -> nn.Module:
@@ -74,7 +74,7 @@ def train(
         Folder for checkpoints, logs and the trained model; made if absent.
     resume : bool
         Go on from the last epoch that `out` holds, to the same weights as a run that was not stopped (on the CPU, with
-        the same number of threads).
+        the same number of threads); a training that has ended is read.
     skip_unusable : bool
         Leave out basins without varying observations in the training period, and log which, instead of raising.
     accelerator, devices :
@@ -99,14 +99,16 @@ def train(
         raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
     forcing_names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
     check_dataset(data, forcing_names=forcing_names, need_qobs=True)
+    method = str(data["pet"].attrs.get("method", config.pet))
+    if config.pet is not None and method != config.pet:
+        raise ValueError(f"the config has pet '{config.pet}'; found data made by '{method}': make them agree.")
     out = Path(out)
-    data = data.isel(basin=_usable(data, config.periods.train, skip_unusable))
+    data = data.isel(basin=usable(data, config.periods.train, skip_unusable))
     scaling = Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
-    digest = hashlib.sha256(
-        b"".join(np.ascontiguousarray(data[n].values) for n in ("qobs", *forcing_names))
-    ).hexdigest()
-    record = {**config.model_dump(), "data": digest, "basins": [str(b) for b in data["basin"].values]}
-    last = _prepare(out, record, resume)
+    validation = None if config.periods.validation is None else _validation_basins(data, config.periods.validation)
+    last = _prepare(out, config, data, forcing_names, resume)
+    if last is not None and (out / "trained.pt").exists():
+        return Trained.load(out / "trained.pt")
 
     torch.manual_seed(config.seed)
     module = make_module(config)
@@ -116,7 +118,7 @@ def train(
     keep = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
     callbacks = []
     if monitor:
-        callbacks.append(ModelCheckpoint(filename="best", enable_version_counter=False, **monitor, **keep))
+        callbacks.append(_Best(filename="best", enable_version_counter=False, **monitor, **keep))
         if config.patience:
             callbacks.append(
                 EarlyStopping("validation_nse", mode="max", patience=config.patience, check_on_train_epoch_end=False)
@@ -130,7 +132,8 @@ def train(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
-        trainer = pl.Trainer(
+        training = _Training(module, config, basins, trained, data, validation)
+        trainer = _trainer(
             max_epochs=config.epochs,
             accelerator=accelerator,
             devices=devices,
@@ -147,7 +150,9 @@ def train(
             enable_progress_bar=progress,
             enable_model_summary=False,
         )
-        trainer.fit(_Training(module, config, basins, trained, data), ckpt_path=last, weights_only=True)
+        if last is None or not _has_stopped(last, config):
+            trainer.fit(training, ckpt_path=last, weights_only=True)
+    training.leave()
     best = out / "checkpoints" / ("best.ckpt" if monitor else "last.ckpt")
     weights = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
     module.load_state_dict({name.removeprefix("module."): x for name, x in weights.items()})
@@ -157,38 +162,86 @@ def train(
     return trained
 
 
-def _usable(data: xr.Dataset, period, skip: bool) -> np.ndarray:
+def _trainer(**options) -> pl.Trainer:
+    try:
+        return pl.Trainer(**options)
+    except MisconfigurationException as error:
+        raise ValueError(f"accelerator and devices do not fit this machine: {' '.join(str(error).split())}") from None
+
+
+class _Best(ModelCheckpoint):
+    """Remembers the best score in a folder that has been moved, too."""
+
+    def load_state_dict(self, state):
+        best = str(Path(self.dirpath) / "best.ckpt")
+        scores = dict.fromkeys([best], *state["best_k_models"].values()) if state["best_k_models"] else {}
+        there = dict(dirpath=self.dirpath, best_model_path=best, kth_best_model_path=best, best_k_models=scores)
+        super().load_state_dict({**state, **(there if scores else dict(dirpath=self.dirpath))})
+
+
+def _has_stopped(last: Path, config: Config) -> bool:
+    """Whether the training has ended early already."""
+    states = torch.load(last, weights_only=True, map_location="cpu")["callbacks"].values()
+    return config.patience is not None and any(s.get("wait_count", 0) >= config.patience for s in states)
+
+
+def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
+    """Those that have a score in the validation period; the others have no part in the choice, and the log says so."""
+    seen = varies(data, period)
+    if not seen.any():
+        raise ValueError(f"no basin has varying observations in the validation period {period}: choose another.")
+    if not seen.all():
+        logger.warning(
+            "%d of %d basins have no varying observation in the validation period and no part in the choice (%s).",
+            (~seen).sum(), len(seen), _few(data["basin"].values[~seen]),
+        )  # fmt: skip
+    return np.flatnonzero(seen)
+
+
+def varies(data: xr.Dataset, period) -> np.ndarray:
+    """Whether each basin's observations vary over a period."""
     obs = data["qobs"].values[period_slice(data["time"].values, period)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a basin without any
-        spread = np.nanmax(obs, 0) - np.nanmin(obs, 0)
-    bad = ~(spread > 0)
+    seen = ~np.isnan(obs)
+    return np.where(seen, obs, -np.inf).max(0) > np.where(seen, obs, np.inf).min(0)
+
+
+def usable(data: xr.Dataset, period, skip: bool) -> np.ndarray:
+    """Indices of the basins that can be trained on; the others are refused, or left out and logged."""
+    bad = ~varies(data, period)
     if bad.any():
-        names = ", ".join(map(str, data["basin"].values[bad][:10])) + (", ..." if bad.sum() > 10 else "")
-        what = f"{bad.sum()} of {bad.size} basins have no varying observation in the training period {period} ({names})"
+        what = f"{bad.sum()} of {bad.size} basins have no varying observation in the training period {period} "
+        what += f"({_few(data['basin'].values[bad])})"
         if not skip or bad.all():
             raise ValueError(f"{what}: choose another period, or set skip_unusable to leave them out.")
         logger.warning("%s and are left out.", what)
     return np.flatnonzero(~bad)
 
 
-def _prepare(out: Path, record: dict, resume: bool) -> Path | None:
+def _prepare(out: Path, config: Config, data: xr.Dataset, forcing_names, resume: bool) -> Path | None:
     """Make the folder, or check that it holds the same training; the checkpoint to go on from."""
+    names = dict.fromkeys(["time", "qobs", *forcing_names, *config.attributes, *config.weather])
+    digest = hashlib.sha256()
+    for name in names:
+        values = data[name].values
+        digest.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else np.ascontiguousarray(values))
+    record = {**config.model_dump(), "data": digest.hexdigest(), "basins": [str(b) for b in data["basin"].values]}
     last, kept = out / "checkpoints" / "last.ckpt", out / "training.yaml"
-    if resume and last.exists():
-        before = yaml.safe_load(kept.read_text())
-        changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
-        if changed:
-            raise ValueError(
-                f"{out} holds a training of another '{changed[0]}': resume with the config and data it began with, "
-                "or train into another folder."
-            )
-        return last
-    if last.exists() and not resume:
+    if not last.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(kept, yaml.safe_dump(record, sort_keys=False))
+        return None
+    if not resume:
         raise ValueError(f"{out} holds a training already: set resume to go on with it, or name another folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(kept, yaml.safe_dump(record, sort_keys=False))
-    return None
+    if not kept.exists():
+        raise ValueError(f"{out} lacks training.yaml, by which a training is known again: train into another folder.")
+    before = yaml.safe_load(kept.read_text())
+    changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
+    if changed:
+        raise ValueError(
+            f"{out} holds a training of another '{changed[0]}': resume with the config and data it began with, or "
+            "train into another folder."
+        )
+    return last
 
 
 @dataclass(frozen=True)
@@ -221,6 +274,8 @@ class Basins:
             )
         tensor = lambda name: torch.from_numpy(np.ascontiguousarray(data[name].values, dtype=np.float32))  # noqa: E731
         qobs = tensor("qobs")
+        if batch.basins > data.sizes["basin"]:
+            logger.warning("batches have %d basins, all there are, and not %d.", data.sizes["basin"], batch.basins)
         return cls(
             ids=[str(b) for b in data["basin"].values],
             forcing={name: tensor(name) for name in forcing_names},
@@ -252,8 +307,13 @@ class _Batches(torch.utils.data.Dataset):
             at = days + torch.from_numpy(draw.integers(x.starts[0], x.starts[1] + 1, len(basin)))
             basin = torch.from_numpy(basin)
             obs = x.qobs[at[size.warmup :], basin]
-            if not obs.isnan().all():
+            if _scored(self.config.loss, obs).any():
                 break
+        else:
+            raise ValueError(
+                f"a hundred batches had no window with observations enough for loss '{self.config.loss}': lengthen "
+                "batch.days, or take 'nse_batch'."
+            )
         return dict(
             basin=basin,
             forcing={name: series[at, basin] for name, series in x.forcing.items()},
@@ -265,13 +325,19 @@ class _Batches(torch.utils.data.Dataset):
 
 
 class _Training(pl.LightningModule):
-    def __init__(self, module: nn.Module, config: Config, basins: Basins, trained: Trained, data: xr.Dataset):
+    def __init__(self, module, config: Config, basins: Basins, trained: Trained, data: xr.Dataset, validation):
         super().__init__()
         self.module, self.config, self.basins = module, config, basins
-        self.trained, self.data = trained, data
-        self.drawn = None
+        self.trained, self.drawn, self.hook = trained, None, None
+        if validation is not None:
+            self.data, self.attributes = data.isel(basin=validation), basins.attributes[validation]
         if isinstance(module, DifferentiableModel):
-            module.network.register_forward_hook(self._watch)
+            self.hook = module.network.register_forward_hook(self._watch)
+
+    def leave(self) -> None:
+        """The module is the user's again."""
+        if self.hook is not None:
+            self.hook.remove()
 
     def train_dataloader(self):
         batches = _Batches(self.basins, self.config, self.current_epoch, self.global_rank)
@@ -304,7 +370,7 @@ class _Training(pl.LightningModule):
         return loss
 
     def validation_step(self, *_):
-        flow, obs = predict_flow(self.trained, self.data, self.config.periods.validation, self.basins.attributes)
+        flow, obs = predict_flow(self.trained, self.data, self.config.periods.validation, self.attributes)
         nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]
         self.log("validation_nse", float(nse), prog_bar=True, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
@@ -346,15 +412,21 @@ def _loss(name: str, sim: Tensor, obs: Tensor, sigma: Tensor) -> Tensor:
     kind = losses.get(name)
     if not kind.per_series:
         return (kind(obs, sigma) if name == "nse_batch" else kind(obs))(sim)
-    seen = obs.isfinite()
-    spread = torch.where(seen, obs, -torch.inf).amax(0) - torch.where(seen, obs, torch.inf).amin(0)
-    scored = (seen.sum(0) >= LEAST_DAYS) & (spread > 0)
-    if not scored.any():
-        raise ValueError(
-            f"no window of the batch has {LEAST_DAYS} observations that vary, as loss '{name}' needs: lengthen "
-            "batch.days, or take 'nse_batch'."
-        )
+    scored = _scored(name, obs)
     return kind(obs[:, scored])(sim[:, scored]).mean()
+
+
+def _scored(name: str, obs: Tensor) -> Tensor:
+    """The windows that have part in the loss."""
+    seen = obs.isfinite()
+    if not losses.get(name).per_series:
+        return seen.any(0)
+    spread = torch.where(seen, obs, -torch.inf).amax(0) - torch.where(seen, obs, torch.inf).amin(0)
+    return (seen.sum(0) >= LEAST_DAYS) & (spread > 0)
+
+
+def _few(ids) -> str:
+    return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
 
 
 class _Rate(Callback):

@@ -48,12 +48,7 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    a = result.attrs
-    if references and (a["train_period"], a["test_period"]) != OWN_SPLIT:
-        raise ValueError(
-            f"the reference scores belong to a training over {OWN_SPLIT[0]} and a test over {OWN_SPLIT[1]}; found "
-            f"{a['train_period']} and {a['test_period']}: set periods.train and periods.test so, or leave them out."
-        )
+    check_references(references, result.attrs["train_period"], result.attrs["test_period"])
     theirs = {f"{Path(file).stem} (NLDAS, to 2010-09)": _reference(result, file) for file in references}
     table = pd.DataFrame({n: result[n].values[-1] for n in SCORES}, index=result["basin"].values.astype(str))
     figures = make_figures(result, theirs)
@@ -69,6 +64,18 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
         command or "hybridsolve.learn.experiment()",
     )
     return written
+
+
+def check_references(files, train: str, test: str) -> None:
+    """Raise unless the files are there and the periods are those of the reference scores."""
+    if files and (train, test) != OWN_SPLIT:
+        raise ValueError(
+            f"the reference scores belong to a training over {OWN_SPLIT[0]} and a test over {OWN_SPLIT[1]}; found "
+            f"{train} and {test}: set periods.train and periods.test so, or leave them out."
+        )
+    for file in files:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file} does not exist; expected a CSV with the columns basin and nse.")
 
 
 def text(result: xr.Dataset) -> str:

@@ -36,6 +36,8 @@ class DifferentiableModel(nn.Module):
         super().__init__()
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}: correct it.")
+        if not 0 <= dynamic_dropout <= 1:
+            raise ValueError(f"dynamic_dropout must be a probability; found {dynamic_dropout!r}: correct it.")
         self.model = models.get(model)
         self.network = network
         self.dynamic_dropout = dynamic_dropout
@@ -87,6 +89,11 @@ class DifferentiableModel(nn.Module):
         device = attributes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             raw = self.network(attributes, weather)
+        if not isinstance(raw, Mapping):
+            raise ValueError(
+                f"the network must return a mapping of parameter names to tensors; found {type(raw).__name__}: see "
+                "Layout.split."
+            )
         raw = {name: x.to(attributes.dtype) for name, x in raw.items()}
         return drop_dynamic(raw, self.dynamic_dropout) if self.training and self.dynamic_dropout else raw
 
@@ -118,10 +125,14 @@ def run_parameters(
     fluxes: Sequence[str] = ("streamflow",),
 ) -> Run:
     """A run with numbers before the sigmoid, streamflow through the unit hydrograph; see `DifferentiableModel`."""
-    n_steps = len(next(iter(forcing.values())))
-    if not 0 <= warmup < n_steps:
+    n_steps = max(len(x) for x in forcing.values())
+    if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
     routed = [name for name in model.routing_parameter_names if name in raw]
+    if 0 < len(routed) < len(model.routing_parameter_names):
+        raise ValueError(
+            f"the network gives {routed[0]} alone of {', '.join(model.routing_parameter_names)}: give both, or neither."
+        )
     unit = {name: torch.sigmoid(raw[name].squeeze(-1)) for name in routed}
     hydrograph = model.parameters_from_unit(unit)
     raw = {name: x for name, x in raw.items() if name not in routed}
@@ -129,17 +140,21 @@ def run_parameters(
     def route(q, memory=None):
         return unit_hydrograph(q, *hydrograph.values(), memory, return_memory=True) if routed else (q, None)
 
+    def cut(x, steps, axes):  # an axis of size 1 is shared by all steps
+        return x[steps] if x.dim() == axes and len(x) > 1 else x
+
+    def part(steps):
+        return ({n: cut(x, steps, 2) for n, x in forcing.items()}, {n: cut(x, steps, 3) for n, x in raw.items()})
+
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup
         with torch.no_grad():
-            begin = {name: x[:warmup] for name, x in forcing.items()}
-            before = simulate(model, begin, {n: x[:warmup] if x.dim() == 3 else x for n, x in raw.items()}, raw=True)
+            before = simulate(model, *part(slice(warmup)), raw=True)
             state, memory = before.final_state, route(before.fluxes["streamflow"])[1]
     run = simulate(
         model,
-        {name: x[first:] for name, x in forcing.items()},
-        {name: x[first:] if x.dim() == 3 else x for name, x in raw.items()},
+        *part(slice(first, None)),
         initial_state=state,
         fluxes=fluxes,
         raw=True,

@@ -1,0 +1,245 @@
+// Gauss-Newton's normal equations of a calibration, in one pass forward: the Jacobian over time is never stored.
+//
+// For every cell (basin x start) streamflow runs through the unit hydrograph of the cell, y = h(theta), and with it its
+// derivatives dy_j along all parameters, the hydrograph's two the last. Observations come as targets z in the transformed
+// flow g(y), with weights w, 0 where there is none:
+//     r(t) = w(t) (g(y(t)) - z(t)),  J_j(t) = w(t) g'(y(t)) dy_j(t):   cost = r'r,  gradient J'r,  normal matrix J'J.
+// g: y, sqrt(y + e), ln(y + e), or Box and Cox's ((y + e)^l - 1) / l, with e of each basin.
+//
+// A task is one component of a pack of basins. The step is computed once for its values and then, with the costly ones
+// known, for DIRECTIONS derivatives at a time, which stay in registers. TILE steps are kept before they are convolved and
+// summed, so that what is summed over time stays in registers as well. Each sum runs over time in order, tile by tile,
+// whatever the threads are.
+#pragma once
+
+#include "../routing/unit_hydrograph.h"
+#include "drive.h"
+#include "dual.h"
+
+namespace hs {
+
+enum Transform { IDENTITY, ROOT, LOGARITHM, BOX_COX };
+
+template <class T> struct LeastSquares {
+  Run<T> run;          // static parameters; its outputs are not used
+  View<T> a, b;        // the unit hydrograph's [B, C]
+  View<T> target, weight, shift;  // [T, B], [T, B], [B]
+  int transform;
+  T exponent;          // l of Box and Cox
+  T* normal;           // [N (N + 1) / 2 + N + 1, B, C]: the upper triangle by rows, the gradient, the cost
+  T* flow;             // [T, C, B] and [N, T, C, B]: y and dy, where they are wanted
+  T* jacobian;
+};
+
+namespace HS_ISA {
+
+#if !defined(HS_CUDA)
+
+template <class Model, class V> struct Sensitivity {
+  using T = typename Lane<V>::scalar;
+  using B = Block<Model, V>;
+  static constexpr int L = Lanes<V>::L, F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  static constexpr int DIRECTIONS = 2, N = P + 2, TILE = 32, PAST = UNIT_HYDROGRAPH_LENGTH - 1;
+  static constexpr int CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS, ROWS = (N + 3) / 4 * 4;  // a few rows of zeros
+  using D = Dual<V, DIRECTIONS>;
+
+  B block;
+  const LeastSquares<T>& in;
+  Lanes<V> forcing_lanes[F], target, weight, cells, series;
+  V p[P], s[S], ds[CHUNKS * DIRECTIONS][S], shift;
+  V w[UNIT_HYDROGRAPH_LENGTH], dw[2][UNIT_HYDROGRAPH_LENGTH];
+  V q[PAST + TILE], dq[CHUNKS * DIRECTIONS][PAST + TILE];
+  V r[TILE], y[TILE], dy[ROWS][TILE];
+  V normal[ROWS][ROWS], gradient[ROWS], cost;
+
+  static int64_t count(const LeastSquares<T>& in) { return (in.run.n_basins + L - 1) / L * in.run.n_components; }
+
+  explicit Sensitivity(const LeastSquares<T>& in_) : block(in_.run), in(in_) {}
+
+  static int solve(const LeastSquares<T>& in, int64_t task) { return Sensitivity(in).run(task); }
+
+  int run(int64_t task) {
+    const Run<T>& run = in.run;
+    const int64_t g = task % run.n_components;
+    block.first_column = task / run.n_components * L;
+    const auto lanes = [&](int64_t b, int64_t c) {
+      Lanes<V> at;
+      block.lie(at, 0, g, b, c);
+      return at;
+    };
+    for (int i = 0; i < F; ++i) forcing_lanes[i] = lanes(run.forcing[i].b_stride, 0);
+    target = lanes(in.target.b_stride, 0), weight = lanes(in.weight.b_stride, 0);
+    cells = lanes(run.n_components, 1), series = lanes(1, run.n_basins);
+    typename Lane<V>::bits bad{};
+    for (int i = 0; i < P; ++i) {
+      p[i] = load<V>(run.parameter[i].data, lanes(run.parameter[i].b_stride, run.parameter[i].c_stride));
+      bad |= outside(p[i], run.parameter_bounds[i]);
+    }
+    if (any(bad)) return FAULT_PARAMETER;
+    for (int i = 0; i < S; ++i) s[i] = load<V>(run.initial_state + i * block.cells_in_all(), cells);
+    for (int i = 0; i < S; ++i) bad |= outside(s[i], {0, T(1e30)});
+    if (any(bad)) return FAULT_STATE;
+    shift = load<V>(in.shift.data, lanes(in.shift.b_stride, 0));
+    Dual<V, 2> ordinate[UNIT_HYDROGRAPH_LENGTH];
+    const V one = splat<V>(1);
+    ordinates(Dual<V, 2>{load<V>(in.a.data, lanes(in.a.b_stride, in.a.c_stride)), {one, V{}}},
+              Dual<V, 2>{load<V>(in.b.data, lanes(in.b.b_stride, in.b.c_stride)), {V{}, one}}, ordinate);
+    for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) {
+      w[k] = ordinate[k].v;
+      for (int j = 0; j < 2; ++j) dw[j][k] = ordinate[k].d[j];
+    }
+    zero();
+    for (int64_t t = 0; t < run.n_steps; t += TILE) {
+      const int n = int(run.n_steps - t < TILE ? run.n_steps - t : TILE);
+      for (int i = 0; i < n; ++i) bad |= advance(t + i, i);
+      route(n);
+      if (in.jacobian) put(t, n);
+      if (residuals(t, n)) sum(n);
+      for (int i = 0; i < PAST; ++i) {
+        q[i] = q[n + i];
+        for (int j = 0; j < P; ++j) dq[j][i] = dq[j][n + i];
+      }
+    }
+    T* to = in.normal;
+    const int64_t all = block.cells_in_all();
+    for (int i = 0; i < N; ++i)
+      for (int j = i; j < N; ++j, to += all) store(to, cells, normal[i][j]);
+    for (int j = 0; j < N; ++j, to += all) store(to, cells, gradient[j]);
+    store(to, cells, cost);
+    return any(bad) ? FAULT_FORCING : 0;
+  }
+
+  void zero() {
+    for (int i = 0; i < PAST; ++i) q[i] = V{};
+    for (int j = 0; j < CHUNKS * DIRECTIONS; ++j) {
+      for (int i = 0; i < PAST; ++i) dq[j][i] = V{};
+      for (int i = 0; i < S; ++i) ds[j][i] = V{};
+    }
+    for (int i = 0; i < ROWS; ++i) {
+      gradient[i] = V{};
+      for (int j = 0; j < ROWS; ++j) normal[i][j] = V{};
+      for (int t = 0; t < TILE; ++t) dy[i][t] = V{};
+    }
+    cost = V{};
+  }
+
+  // One step with its derivatives along every parameter; streamflow to place i of the tile.
+  HS_FN typename Lane<V>::bits advance(int64_t t, int i) {
+    const Run<T>& run = in.run;
+    V f[F], before[S], flux[Q];
+    typename Lane<V>::bits bad{};
+    for (int m = 0; m < F; ++m) {
+      const T* row = run.forcing[m].data + t * run.forcing[m].t_stride;
+      f[m] = load<V>(row, forcing_lanes[m]);
+      B::fetch(row + B::AHEAD * run.forcing[m].t_stride + forcing_lanes[m].offset[0]);
+      bad |= outside(f[m], run.forcing_bounds[m]);
+    }
+    for (int m = 0; m < S; ++m) before[m] = s[m];
+    typename Model::template Kept<V> kept;
+    Model::step(f, p, s, flux, kept);
+    q[PAST + i] = flux[Model::STREAMFLOW];
+    for (int c = 0; c < CHUNKS; ++c) derive(f, before, kept, c, i);
+    return bad;
+  }
+  HS_FN void derive(const V* f, const V* before, const typename Model::template Kept<V>& kept, int c, int i) {
+    D df[F], dp[P], dx[S], flux[Q];
+    for (int m = 0; m < F; ++m) df[m] = constant(f[m]);
+    for (int m = 0; m < P; ++m) {
+      dp[m] = constant(p[m]);
+      for (int k = 0; k < DIRECTIONS; ++k) dp[m].d[k] = splat<V>(m == c * DIRECTIONS + k ? 1 : 0);
+    }
+    for (int m = 0; m < S; ++m) {
+      dx[m].v = before[m];
+      for (int k = 0; k < DIRECTIONS; ++k) dx[m].d[k] = ds[c * DIRECTIONS + k][m];
+    }
+    typename Model::template Kept<D> dual = Model::template dual<D>(kept);
+    Model::template step<true>(df, dp, dx, flux, dual);
+    for (int k = 0; k < DIRECTIONS; ++k) {
+      for (int m = 0; m < S; ++m) ds[c * DIRECTIONS + k][m] = dx[m].d[k];
+      dq[c * DIRECTIONS + k][PAST + i] = flux[Model::STREAMFLOW].d[k];
+    }
+  }
+  static HS_FN D constant(V v) {
+    D r{};
+    r.v = v;
+    return r;
+  }
+
+  // The tile through the unit hydrograph.
+  HS_FN void convolve(const V* ordinate, const V* from, V* into, int n) const {
+    for (int i = 0; i < n; i += 8) {  // past n is garbage that nobody reads
+      V sum[8];
+      for (int l = 0; l < 8; ++l) sum[l] = V{};
+      for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k)
+        for (int l = 0; l < 8; ++l) sum[l] = fma(ordinate[k], from[PAST + i + l - k], sum[l]);
+      for (int l = 0; l < 8; ++l) into[i + l] = sum[l];
+    }
+  }
+  void route(int n) {
+    convolve(w, q, y, n);
+    for (int j = 0; j < P; ++j) convolve(w, dq[j], dy[j], n);
+    for (int j = 0; j < 2; ++j) convolve(dw[j], q, dy[P + j], n);
+  }
+
+  void put(int64_t t, int n) {
+    const int64_t all = block.cells_in_all();
+    for (int i = 0; i < n; ++i) {
+      store(in.flow + (t + i) * all, series, y[i]);
+      for (int j = 0; j < N; ++j) store(in.jacobian + (j * in.run.n_steps + t + i) * all, series, dy[j][i]);
+    }
+  }
+
+  // Residuals, and the derivatives as those of residuals; false if nothing in the tile has weight.
+  bool residuals(int64_t t, int n) {
+    bool weighs = false;
+    V slope[TILE];
+    for (int i = 0; i < n; ++i) {
+      const V weights = load<V>(in.weight.data + (t + i) * in.weight.t_stride, weight);
+      weighs |= any(weights > V{});
+      V z = y[i];
+      slope[i] = weights;
+      const V x = y[i] + shift;
+      if (in.transform == ROOT) {
+        z = square_root(x);
+        slope[i] = weights * T(0.5) / z;
+      } else if (in.transform == LOGARITHM) {
+        z = log2(x) * T(0.69314718055994530942);
+        slope[i] = weights / x;
+      } else if (in.transform == BOX_COX) {
+        const V power = exp2(log2(x) * in.exponent);
+        z = (power - T(1)) / in.exponent;
+        slope[i] = weights * power / x;
+      }
+      r[i] = weights * (z - load<V>(in.target.data + (t + i) * in.target.t_stride, target));
+    }
+    if (!weighs) return false;
+    for (int j = 0; j < N; ++j)
+      for (int i = 0; i < n; ++i) dy[j][i] = dy[j][i] * slope[i];
+    return true;
+  }
+
+  void sum(int n) {
+    for (int i = 0; i < n; ++i) cost = fma(r[i], r[i], cost);
+    for (int j = 0; j < N; ++j) {
+      V total = gradient[j];
+      for (int i = 0; i < n; ++i) total = fma(dy[j][i], r[i], total);
+      gradient[j] = total;
+    }
+    for (int a = 0; a < ROWS; a += 4)
+      for (int b = a; b < ROWS; b += 4) {
+        V total[4][4];
+        for (int x = 0; x < 4; ++x)
+          for (int z = 0; z < 4; ++z) total[x][z] = normal[a + x][b + z];
+        for (int i = 0; i < n; ++i)
+          for (int x = 0; x < 4; ++x)
+            for (int z = 0; z < 4; ++z) total[x][z] = fma(dy[a + x][i], dy[b + z][i], total[x][z]);
+        for (int x = 0; x < 4; ++x)
+          for (int z = 0; z < 4; ++z) normal[a + x][b + z] = total[x][z];
+      }
+  }
+};
+
+#endif  // !HS_CUDA
+
+}  // namespace HS_ISA
+}  // namespace hs

@@ -1,0 +1,167 @@
+"""Derivatives carried forward: the Jacobian of routed streamflow, and the normal equations of a calibration.
+
+A catchment has some sixteen parameters, and all its derivatives in one pass forward cost about as much as that many
+runs. The kernel is csrc/core/least_squares.h: the model's own step on dual numbers (csrc/core/dual.h), so that the
+physics stands once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import api, compiled, models
+from .problem import Problem, dense
+from .spec import ModelSpec
+
+TRANSFORMS = ("identity", "root", "logarithm", "box_cox")  # in the order of csrc/core/least_squares.h
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Of r = w (g(y) - z) and J = dr/dtheta, summed over time.
+
+    Attributes
+    ----------
+    matrix : Tensor ``[B, C, N, N]``
+        J'J, parameters in the order of `names`.
+    gradient : Tensor ``[B, C, N]``
+        J'r, half the gradient of the cost.
+    cost : Tensor ``[B, C]``
+        r'r.
+    names : tuple of str
+        The model's parameters, and the unit hydrograph's two.
+    """
+
+    matrix: Tensor
+    gradient: Tensor
+    cost: Tensor
+    names: tuple[str, ...]
+
+
+def normal_equations(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    target: Tensor,
+    weight: Tensor,
+    *,
+    transform: str = "identity",
+    shift: Tensor | None = None,
+    exponent: float = 0.25,
+    initial_state: Mapping[str, Tensor] | None = None,
+) -> NormalEquations:
+    """Gauss-Newton's normal equations of routed streamflow against observations, for every basin and start.
+
+    Parameters
+    ----------
+    model : ModelSpec or str
+    forcing : mapping of str to Tensor ``[T, B]``
+    parameters : mapping of str to Tensor ``[B, C]``
+        In their units; the unit hydrograph's `route_a` and `route_b` among them.
+    target : Tensor ``[T, B]``
+        The observations, transformed as the flow is; any number where `weight` is 0.
+    weight : Tensor ``[T, B]``
+        Of the residuals (their square counts in the cost); 0 where there is no observation.
+    transform : {"identity", "root", "logarithm", "box_cox"}
+        g(y): y, sqrt(y + shift), ln(y + shift), ((y + shift)^exponent - 1) / exponent.
+    shift : Tensor ``[B]``, optional
+        mm/d; 0 if left out.
+    initial_state : mapping of str to Tensor ``[B, C]``, optional
+        As for `simulate`.
+
+    Raises
+    ------
+    ValueError
+        If a name, shape, dtype or value does not fit.
+    NotImplementedError
+        On another device than the CPU.
+    """
+    run, views, names = _prepare(model, forcing, parameters, initial_state, target, weight, shift)
+    if transform not in TRANSFORMS:
+        raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}.")
+    _, n_basins, n_components = run.sizes
+    n = len(names)
+    out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
+    compiled.Cpu.least_squares(run, views, TRANSFORMS.index(transform), exponent, out)
+    rows, columns = torch.triu_indices(n, n)
+    matrix = out.new_empty(n_basins, n_components, n, n)
+    upper = out[: len(rows)].permute(1, 2, 0)
+    matrix[..., rows, columns] = matrix[..., columns, rows] = upper
+    return NormalEquations(matrix, out[len(rows) : -1].permute(1, 2, 0), out[-1], names)
+
+
+def jacobian(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    *,
+    initial_state: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Routed streamflow ``[T, B, C]`` and its derivative with respect to every parameter ``[T, B, C]``, by name.
+
+    Arguments as for `normal_equations`. Where only the sums over time are wanted, that takes far less memory.
+    """
+    n_steps = max(len(dense(x, "forcing")) for x in forcing.values())
+    like = next(iter(forcing.values()))
+    none = like.new_zeros(n_steps, 1)
+    run, views, names = _prepare(model, forcing, parameters, initial_state, none, none, None)
+    _, n_basins, n_components = run.sizes
+    n = len(names)
+    normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
+    flow = like.new_empty(n_steps, n_components, n_basins)
+    found = like.new_empty(n, n_steps, n_components, n_basins)
+    compiled.Cpu.least_squares(run, views, 0, 1.0, normal, flow, found)
+    return flow.transpose(1, 2), dict(zip(names, found.transpose(2, 3).unbind(0), strict=True))
+
+
+def _prepare(model, forcing, parameters, initial_state, target, weight, shift):
+    model = models.get(model)
+    parameters = dict(parameters)
+    routing = {}
+    for name in model.routing_parameter_names:
+        if name not in parameters:
+            raise ValueError(
+                f"parameters lacks '{name}' of the unit hydrograph; expected it beside the others: add it."
+            )
+        routing[name] = dense(parameters.pop(name), f"parameter '{name}'")
+    x = api.check(model, forcing, parameters, initial_state, ("streamflow",), "each", None, None, False)
+    like = x.state
+    if like.device.type != "cpu":
+        raise NotImplementedError("derivatives carried forward run on the CPU alone so far; move the tensors there.")
+    for name, p in x.parameters.items():
+        if p.dim() != 2:
+            raise ValueError(f"parameter '{name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")
+    n_steps, n_basins, n_components = x.sizes
+    shift = like.new_zeros(1) if shift is None else shift
+    given = {
+        **{f"parameter '{name}'": (p, "bc", (n_basins, n_components)) for name, p in routing.items()},
+        "target": (target, "tb", (n_steps, n_basins)),
+        "weight": (weight, "tb", (n_steps, n_basins)),
+        "shift": (shift, "b", (n_basins,)),
+    }
+    for name, (tensor, _, shape) in given.items():
+        fits = tensor.dim() == len(shape) and all(a in (1, b) for a, b in zip(tensor.shape, shape, strict=True))
+        if not fits or tensor.dtype != like.dtype or tensor.device != like.device:
+            raise ValueError(
+                f"{name} must be {list(shape)} (or 1 on an axis), {like.dtype} on {like.device} as the forcing is; "
+                f"found {list(tensor.shape)}, {tensor.dtype} on {tensor.device}: convert it."
+            )
+    run = Problem(
+        model.kernel_name(x.parameters),
+        list(x.forcing.values()),
+        list(x.parameters.values()),
+        x.state.contiguous(),
+        None,
+        x.sizes,
+        ["streamflow"],
+        True,
+        0,
+        False,
+        n_components,
+    )
+    names = (*x.parameters, *model.routing_parameter_names)
+    return run, [(tensor, axes) for tensor, axes, _ in given.values()], names
