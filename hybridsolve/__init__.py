@@ -7,8 +7,9 @@ from . import models
 from .api import Run, simulate
 from .faults import synchronize
 from .routing import unit_hydrograph
+from .sensitivity import jacobian
 
-__all__ = ["Run", "calibrate", "learn", "models", "nn", "simulate", "synchronize", "unit_hydrograph"]
+__all__ = ["Run", "calibrate", "jacobian", "learn", "models", "nn", "simulate", "synchronize", "unit_hydrograph"]
 __version__ = _version("hybridsolve")
 
 

@@ -533,6 +533,42 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
 
 
 @_styled
+def standard_errors(errors, names):
+    """Linearised standard errors of parameters over basins: how well the data tell each of them.
+
+    Parameters
+    ----------
+    errors : array_like, [B, P]
+        Over the parameter's range; NaN at a bound, infinite where the data say nothing.
+    names : sequence of str, [P]
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Median, middle half and central 90 % of the basins with an error; the shares of those without are written.
+    """
+    errors = _array("errors", errors, 2)
+    figure = Figure(figsize=(8.0, 0.34 * len(names) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    for i in range(len(names)):
+        x = errors[:, i]
+        good = x[np.isfinite(x) & (x > 0)]
+        if good.size:
+            outer, low, middle, high, last = np.quantile(good, (0.05, 0.25, 0.5, 0.75, 0.95))
+            axes.plot([outer, last], [i, i], color=_SKY, lw=1.5)
+            axes.plot([low, high], [i, i], color=_BLUE, lw=5, solid_capstyle="butt")
+            axes.plot(middle, i, "o", color="white", mec=_BLUE, ms=5)
+        text = f"{_percent(np.isnan(x).mean())} at a bound, {_percent(np.isinf(x).mean())} not told"
+        axes.annotate(text, (1.0, i), xycoords=("axes fraction", "data"), va="center", color=_MUTED, fontsize=9)
+    axes.axvline(1.0, color=_MUTED, lw=0.8, ls=":")
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set(xscale="log", ylim=(len(names) - 0.4, -0.6), xlabel="standard error over the range (–), linearised")
+    axes.grid(True, axis="x")
+    axes.set_title(f"How well flow tells the parameters of {len(errors)} basins")
+    return figure
+
+
+@_styled
 def flow_duration(sim, obs):
     """Flow-duration curves over many basins: the median basin and the middle half, simulated and observed.
 

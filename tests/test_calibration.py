@@ -1,5 +1,7 @@
 """Calibration: the searches find what was hidden, stop and resume to the same bits, and say what they refuse."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,12 +44,15 @@ def data():
     return ds.assign_coords(lat=("basin", [1.0, 2, 3, 4]), lon=("basin", [5.0, 6, 7, 8]))
 
 
-def run(data, **changes):
+def run(data, **changes):  # also as run_, where a test has a run of its own
     arguments = dict(model="hbv11p", train=TRAIN, starts=4, steps=40, warmup_years=1, progress=False)
     return calibrate(data, **(arguments | changes))
 
 
-@pytest.mark.parametrize("method, steps", [("gradient", 60), ("evolution", 60)])
+run_ = run
+
+
+@pytest.mark.parametrize("method, steps", [("lm", 30), ("gradient", 60), ("evolution", 60)])
 def test_finds_the_flow_that_the_model_made(data, method, steps):
     result = run(data, method=method, steps=steps, test=TEST)
     assert (result["nse"].sel(period="train", member="best") > 0.93).all()
@@ -63,8 +68,58 @@ def test_every_loss_improves_its_own_score(data, loss):
 
 
 def test_a_basin_does_not_depend_on_its_neighbours(data):
-    together, alone = run(data, steps=5), run(data.isel(basin=[2]), steps=5)
+    """Nor on when the lanes of others begin anew."""
+    together, alone = run(data, steps=30), run(data.isel(basin=[2]), steps=30)
     np.testing.assert_array_equal(together["fc"].values[2], alone["fc"].values[0])
+
+
+def test_least_squares_are_the_loss(data):
+    """The normal equations' cost and gradient, of every loss that is a sum of squares; KGE is approached by NSE."""
+    model = hs.models.get("hbv11p")
+    period = window(data, model, TRAIN, 1)
+    points = search.starting_points(16, 4, 3, 0).requires_grad_()
+    for loss in ("nse", "nse_sqrt", "nse_log"):
+        objective = Objective(model, period, loss)
+        value = objective(points)
+        (gradient,) = torch.autograd.grad(value.sum(), points)
+        with torch.no_grad():
+            matrix, half, cost = objective.normal_equations(points)
+        torch.testing.assert_close(cost, value.detach(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            2 * half.permute(2, 0, 1), gradient, rtol=0.02, atol=2e-3 * float(gradient.abs().max())
+        )
+        assert (torch.linalg.eigvalsh(matrix.double()) > -1e-4 * matrix.abs().max()).all()
+    assert not Objective(model, period, "kge").is_least_squares
+
+
+def test_lm_needs_far_fewer_steps(data):
+    lm, adam = (run(data, steps=12, method=m)["train_loss"].min("start") for m in ("lm", "gradient"))
+    assert (lm < 0.2 * adam).all()
+
+
+def test_what_the_curvature_tells(data):
+    """Linearised: by the Jacobian itself, in a basin whose parameters lie within the bounds."""
+    result = run(data, steps=30)
+    model, period = hs.models.get("hbv11p"), window(data, hs.models.get("hbv11p"), TRAIN, 1)
+    names = [str(n) for n in result["parameter"].values]
+    values = {n: torch.from_numpy(result[n].values[:, :1]) for n in names}
+    flow, columns = hs.jacobian(model, period.forcing, values)
+    seen = period.obs.isfinite()
+    for b in range(4):
+        span = np.array([model.variable(n).upper - model.variable(n).lower for n in names])
+        free = ~np.isnan(result["standard_error"].values[:, b])
+        j = np.stack([columns[n][seen[:, b], b, 0].double().numpy() for n in names], 1)[:, free] * span[free]
+        r = (flow[:, b, 0] - period.obs[:, b])[seen[:, b]].double().numpy()
+        eigenvalues = np.linalg.eigvalsh(j.T @ j / np.var(period.obs[seen[:, b], b].double().numpy()) / len(r))
+        found = result["curvature"].values[:, b][::-1]
+        np.testing.assert_allclose(found[~np.isnan(found)], eigenvalues[::-1], rtol=0.05, atol=1e-4 * eigenvalues[-1])
+        if eigenvalues[0] > 1e-4 * eigenvalues[-1]:  # else the inverse is of what single precision has rounded
+            covariance = np.linalg.inv(j.T @ j) * (r @ r) / (len(r) - free.sum())
+            error = np.sqrt(np.diag(covariance)) * span[free]
+            np.testing.assert_allclose(result["standard_error"].values[free, b], error, rtol=0.1)
+    r = result["correlation"].values
+    assert np.nanmax(np.abs(r)) <= 1 + 1e-6
+    np.testing.assert_allclose(r, r.transpose(1, 0, 2), atol=1e-12)
 
 
 def test_lots_of_basins_give_the_same_result(data, monkeypatch):
@@ -77,13 +132,18 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", ["gradient", "evolution"])
+@pytest.mark.parametrize("method, loss", [("lm", "nse"), ("lm", "kge"), ("gradient", "nse"), ("evolution", "nse")])
 @pytest.mark.parametrize("lots", [False, True])
-def test_a_killed_run_resumes_to_the_same_bits(data, method, lots, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_path, monkeypatch):
     if lots:
         monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
+    monkeypatch.setattr(search.LeastSquaresSearch, "STALE", 1)
+    monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # lanes begin anew at once
+    run = functools.partial(run_, loss=loss)
     whole = run(data, method=method, steps=8)
-    kind = {"gradient": search.GradientSearch, "evolution": search.EvolutionSearch}[method]
+    kind = {"lm": search.LeastSquaresSearch, "gradient": search.GradientSearch, "evolution": search.EvolutionSearch}[
+        method
+    ]
     step, calls = kind.step, []
 
     def dies(self):

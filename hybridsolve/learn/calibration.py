@@ -21,12 +21,14 @@ from tqdm import tqdm
 
 from .. import models
 from ..data.dataset import check_dataset
+from ..sensitivity import normal_equations
 from ..spec import ModelSpec
 from . import losses, metrics
 from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
-from .search import EvolutionSearch, GradientSearch, starting_points
+from .identifiability import linearised
+from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
 
-METHODS = ("gradient", "evolution")
+METHODS = {"lm": 40, "gradient": 300, "evolution": 250}  # and the steps each takes if not told
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints
 CHUNK_BYTES = 3e8  # of one flow series [T, B, S]: more basins than this holds are calibrated one lot after another
 
@@ -42,11 +44,22 @@ class Objective:
         self.forcing = {name: f[:, basins] for name, f in period.forcing.items()}
         self.loss = losses.get(loss)(period.obs[:, basins])
         self.n_steps = len(period.obs)
+        # A loss that is no sum of squares is approached by one that is.
+        self.is_least_squares = hasattr(self.loss, "least_squares")
+        self.squares = self.loss if self.is_least_squares else losses.get("nse")(period.obs[:, basins])
+        rows = [model.variable(name) for name in self.names]
+        self.span = torch.tensor([v.upper - v.lower for v in rows], dtype=period.obs.dtype)
 
     def __call__(self, points: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.loss(self.flow(points))
         return torch.cat([self.loss(self.flow(part)) for part in points.split(self.SLICE, dim=2)], dim=1)
+
+    def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
+        values = self.model.parameters_from_unit(dict(zip(self.names, points.unbind(0), strict=True)))
+        n = normal_equations(self.model, self.forcing, values, **self.squares.least_squares())
+        return n.matrix * self.span[:, None] * self.span, n.gradient * self.span, n.cost
 
     def flow(self, points: Tensor, initial_state=None) -> Tensor:
         """Routed streamflow ``[T, B, S]``, mm/d."""
@@ -62,7 +75,7 @@ def calibrate(
     validation=None,
     test=None,
     loss: str = "nse",
-    method: str = "gradient",
+    method: str = "lm",
     starts: int = 10,
     steps: int | None = None,
     ensemble: int | None = None,
@@ -85,12 +98,13 @@ def calibrate(
         starts are ranked by the mean of both scores, else by training alone; `test` is scored once, at the end.
     loss : {"nse", "kge", "nse_sqrt", "nse_log"}
         One minus the score (see `hybridsolve.learn.losses`).
-    method : {"gradient", "evolution"}
-        Adam from many starts, or differential evolution, which needs no gradient and serves as a check.
+    method : {"lm", "gradient", "evolution"}
+        Levenberg and Marquardt's from many starts; Adam from many starts; or differential evolution, which needs no
+        gradient and serves as a check.
     starts : int
         Points a basin starts from; for evolution the members kept, best first, of a population of 6 x as many.
     steps : int, optional
-        Iterations or generations; 300 or 250 if left out.
+        Iterations or generations; 40, 300 or 250 if left out.
     ensemble : int, optional
         How many starts, the first in rank, are averaged as the "ensemble" (their flows, not their parameters);
         4 if left out.
@@ -124,10 +138,10 @@ def calibrate(
     """
     model = models.get(model)
     if method not in METHODS:
-        raise ValueError(f"unknown method '{method}'; expected {' or '.join(METHODS)}.")
+        raise ValueError(f"unknown method '{method}'; expected one of {', '.join(METHODS)}.")
     if loss not in losses.names(per_series=True):
         raise ValueError(f"unknown loss '{loss}'; expected one of {', '.join(losses.names(per_series=True))}.")
-    steps = steps or {"gradient": 300, "evolution": 250}[method]
+    steps = steps or METHODS[method]
     ensemble = ensemble or min(starts, 4)
     for name, value, least in (
         ("starts", starts, 1),
@@ -168,7 +182,18 @@ def calibrate(
         order = _rank(model, windows["validation"], usable, points, train_loss, loss)
         points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
     settings["starts_ranked_by"] = "training and validation score" if validation else "training score"
-    return evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
+    result = evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
+    return result.merge(_curvature(data, model, windows["train"], loss, usable, points))
+
+
+def _curvature(data, model, train: Window, loss: str, usable, points: Tensor) -> xr.Dataset:
+    """The linearised errors of every basin's best point; of a loss that is no sum of squares those of NSE."""
+    objective = Objective(model, train, loss, usable if len(usable) < train.obs.shape[1] else slice(None))
+    best = points[:, :, :1].contiguous()
+    matrix, _, cost = objective.normal_equations(best)
+    n_days = objective.squares.n
+    found = linearised(objective.names, matrix[:, 0], cost[:, 0], best[..., 0], n_days, objective.span)
+    return found.assign_coords(basin=data["basin"].values[usable]).reindex(basin=data["basin"].values)
 
 
 def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:
@@ -224,7 +249,7 @@ def _fingerprint(data: xr.Dataset, usable: np.ndarray, settings: dict) -> str:
 def _search(model, train, usable, settings, fingerprint, checkpoint, resume, progress):
     """Best points ``[P, B, S]`` and their losses ``[B, S]``, starts in order of the loss, for the usable basins."""
     n_starts, seed, steps = settings["starts"], settings["seed"], settings["steps"]
-    size = n_starts if settings["method"] == "gradient" else max(8, 6 * n_starts)
+    size = max(8, 6 * n_starts) if settings["method"] == "evolution" else n_starts
     # An evolution's population runs in slices, so only one slice of members counts.
     lot = max(1, int(CHUNK_BYTES / (4 * len(train.obs) * min(size, max(n_starts, Objective.SLICE)))))
     lots = [usable[i : i + lot] for i in range(0, len(usable), lot)]
@@ -245,11 +270,12 @@ def _search(model, train, usable, settings, fingerprint, checkpoint, resume, pro
         basins = lots[i] if len(lots) > 1 or len(usable) < train.obs.shape[1] else slice(None)
         objective = Objective(model, train, settings["loss"], basins)
         start = starting_points(n_parameters, len(lots[i]), size, seed, train.obs.dtype)
-        search = (
-            GradientSearch(objective, start, steps)
-            if settings["method"] == "gradient"
-            else EvolutionSearch(objective, start, steps, seed + i)
-        )
+        if settings["method"] == "lm":
+            search = LeastSquaresSearch(objective, start, steps, seed)
+        elif settings["method"] == "gradient":
+            search = GradientSearch(objective, start, steps)
+        else:
+            search = EvolutionSearch(objective, start, steps, seed + i)
         if unfinished:
             search.load_state_dict(unfinished)
             bar.update(search.done)

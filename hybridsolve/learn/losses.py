@@ -259,9 +259,16 @@ class NSE(_SeriesLoss):
         self._inverse = 1.0 / total
         self._scale = (self._factor / total).to(self.dtype)
 
+    def least_squares(self):
+        """What `hybridsolve.sensitivity.normal_equations` takes besides the run, so that its cost is this loss."""
+        weight = torch.where(self.mask, self._inverse.sqrt(), 0.0).to(self.dtype)
+        shift = None if self._transform is None else self._offset
+        return dict(target=self._target.squeeze(1), weight=weight, transform=self._transform_name, shift=shift)
+
     # `_transform(x, scratch)` turns the shifted flow into (transformed flow, what its error is divided by in
     # the gradient), in place where it can; `_factor` is the constant left in the gradient.
     _transform = None
+    _transform_name = "identity"
     _factor = 2.0
 
     def _evaluate(self, sim, want_gradient):
@@ -294,6 +301,7 @@ class NSE(_SeriesLoss):
 class NSESqrt(NSE):
     """``1 - NSE`` of ``sqrt(flow + mean(obs)/100)``; a flow below ``-mean(obs)/100`` gives NaN. See `NSE`."""
 
+    _transform_name = "root"
     _factor = 1.0
 
     @staticmethod
@@ -306,6 +314,8 @@ class NSELog(NSE):
 
     Pushpalatha et al. 2012, J. Hydrol. 420:171.
     """
+
+    _transform_name = "logarithm"
 
     @staticmethod
     def _transform(x, scratch):

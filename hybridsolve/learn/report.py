@@ -86,6 +86,8 @@ def figures(result: xr.Dataset, basin: str | None = None, references=()) -> dict
         [f"{v.name} ({v.unit})" for v in rows],
         result["at_bound"].values[:, :, 0].T == 1,
     )
+    span = np.array([v.upper - v.lower for v in rows])
+    made["standard_errors"] = plot.standard_errors(result["standard_error"].values.T / span, names)
     made["hydrograph"] = _hydrograph(result, last, nse, basin)
     return made
 

@@ -77,6 +77,126 @@ class GradientSearch:
         self.schedule.load_state_dict(state["schedule"])
 
 
+class LeastSquaresSearch:
+    """Levenberg and Marquardt's method, within the bounds by projection, every start with a damping of its own.
+
+    The damping falls where the linear model foretold the loss well and grows where it did not (Marquardt 1963, J. SIAM
+    11:431). A parameter at a bound that the gradient pushes outward rests for the step. Where a start gets on no longer
+    its best point is kept, and its lane goes on from a new one. A loss that is no sum of squares is approached by NSE,
+    and the last third of the steps descends on the loss itself by `GradientSearch`.
+
+    Parameters
+    ----------
+    objective : callable
+        With `normal_equations(points)`, and `is_least_squares`.
+    points : Tensor ``[P, B, S]``
+    n_steps : int
+    seed : int
+        Of the points that lanes go on from.
+    """
+
+    REACH = 0.3  # of a parameter's range, the longest step
+    FLOOR = 1e-3  # of the largest curvature, below which a parameter's damping does not fall
+    STALE = 4  # steps with less than TOLERANCE of the loss won, after which a lane begins anew
+    TOLERANCE = 1e-3
+
+    def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
+        self.objective, self.n_steps, self.done, self.seed = objective, n_steps, 0, seed
+        self.first_steps = n_steps if objective.is_least_squares else max(1, 2 * n_steps // 3)
+        self.points, self.best = points.clone(), points.clone()
+        self.best_loss = points.new_full(points.shape[1:], torch.inf)
+        self.matrix = self.gradient = self.loss = None  # at `points`; the matrix is J'J
+        self.damping = points.new_full(points.shape[1:], 0.1)
+        self.stale = torch.zeros(points.shape[1:], dtype=torch.long)
+        self.begun = torch.ones(points.shape[1:], dtype=torch.long)  # how often each lane
+        self.polish: GradientSearch | None = None
+
+    @property
+    def evaluations_per_step(self) -> int:
+        return self.points.shape[2]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        if self.done >= self.first_steps:
+            return self._descend()
+        trial = self.points if self.done == 0 else self._trial()
+        matrix, gradient, loss = self.objective.normal_equations(trial)
+        if self.done == 0:
+            self.matrix, self.gradient, self.loss = matrix, gradient, loss
+        else:
+            self._accept(trial, matrix, gradient, loss)
+        better = self.loss < self.best_loss
+        self.best = torch.where(better, self.points, self.best)
+        self.best_loss = torch.where(better, self.loss, self.best_loss)
+        self.done += 1
+        if self.done < self.first_steps - self.STALE:
+            self._begin_anew()
+
+    def _trial(self) -> Tensor:
+        x, gradient = self.points.permute(1, 2, 0), self.gradient
+        rests = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
+        # Float64, and a damping that is never far below the largest: near rank deficiency the step stays short.
+        a = self.matrix.double().masked_fill(rests.unsqueeze(-1) | rests.unsqueeze(-2), 0.0)
+        curvature = self.matrix.double().diagonal(dim1=-2, dim2=-1)
+        scale = torch.maximum(curvature, self.FLOOR * curvature.amax(-1, keepdim=True)).clamp(min=1e-30)
+        a = a + torch.diag_embed(self.damping.double().unsqueeze(-1) * scale)
+        step = -torch.linalg.solve(a, gradient.double().masked_fill(rests, 0.0)).clamp(-self.REACH, self.REACH)
+        return (x + step.to(x.dtype)).clamp(0, 1).permute(2, 0, 1).contiguous()
+
+    def _accept(self, trial, matrix, gradient, loss) -> None:
+        step = (trial - self.points).permute(1, 2, 0).double()
+        linear = 2 * (self.gradient * step).sum(-1) + torch.einsum("bsi,bsij,bsj->bs", step, self.matrix.double(), step)
+        won = self.loss - loss
+        as_foretold = won / (-linear).clamp(min=1e-30)
+        better = won > 0  # false where the loss is no number
+        self.stale = torch.where(won > self.TOLERANCE * self.loss, 0, self.stale + 1)
+        factor = torch.where(as_foretold > 0.75, 0.3, torch.where(as_foretold < 0.25, 2.0, 1.0))
+        self.damping = (self.damping * torch.where(better, factor, 4.0)).clamp(1e-6, 1e6).to(self.damping.dtype)
+        self.points = torch.where(better, trial, self.points)
+        self.loss = torch.where(better, loss, self.loss)
+        self.gradient = torch.where(better.unsqueeze(-1), gradient, self.gradient)
+        self.matrix = torch.where(better[..., None, None], matrix, self.matrix)
+
+    def _begin_anew(self) -> None:
+        over = self.stale >= self.STALE
+        if not over.any():
+            return
+        n_parameters, n_basins, n_starts = self.points.shape
+        # A lane's points follow from how often it has begun: what a basin meets does not depend on its neighbours.
+        at = self.begun * n_starts + torch.arange(n_starts)
+        new = starting_points(n_parameters, 1, int(at.max()) + 1, self.seed, self.points.dtype)[:, 0, at]
+        self.begun = self.begun + over
+        self.points = torch.where(over, new, self.points)
+        self.loss = torch.where(over, torch.inf, self.loss)  # whatever comes is accepted
+        self.gradient = torch.where(over.unsqueeze(-1), 0.0, self.gradient)
+        identity = torch.eye(n_parameters, dtype=self.matrix.dtype)
+        self.matrix = torch.where(over[..., None, None], identity, self.matrix)
+        self.damping = torch.where(over, 0.1, self.damping)
+        self.stale = torch.where(over, 0, self.stale)
+
+    def _descend(self) -> None:
+        if self.polish is None:
+            self.polish = GradientSearch(
+                self.objective, self.best.clamp(1e-3, 1 - 1e-3), self.n_steps - self.first_steps, rate=0.05
+            )
+        with torch.enable_grad():
+            self.polish.step()
+        self.best, self.best_loss = self.polish.best, self.polish.best_loss
+        self.done += 1
+
+    _KEPT = ("done", "points", "best", "best_loss", "matrix", "gradient", "loss", "damping", "stale", "begun")
+
+    def state_dict(self) -> dict:
+        return {n: getattr(self, n) for n in self._KEPT} | dict(polish=self.polish and self.polish.state_dict())
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+        if state["polish"]:
+            self.polish = GradientSearch(self.objective, self.best, self.n_steps - self.first_steps, rate=0.05)
+            self.polish.load_state_dict(state["polish"])
+
+
 class EvolutionSearch:
     """Differential evolution, current-to-pbest/1/bin, with factors that adapt themselves member by member.
 

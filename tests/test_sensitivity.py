@@ -1,0 +1,137 @@
+"""Derivatives carried forward: against the oracle's forward mode, against the adjoint, and what is summed of them."""
+
+import pytest
+import torch
+from conftest import VARIANTS, assert_close, assert_same_bits, every_variant, normal, random_inputs, ties, uniform
+
+import hybridsolve as hs
+from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
+from hybridsolve.sensitivity import TRANSFORMS, jacobian, normal_equations
+
+HBV = VARIANTS[-1].values[0]
+SIZES = ((1, 1, 1), (33, 5, 3), (70, 19, 2))
+
+
+def case(inputs, seed=0):
+    """Static parameters with those of the unit hydrograph."""
+    b, c = next(iter(inputs.parameters.values())).shape
+    like = next(iter(inputs.forcing.values()))
+    routing = {"route_a": 2.9 * uniform(b, c, seed=seed), "route_b": 6.5 * uniform(b, c, seed=seed + 1)}
+    return inputs.parameters | {n: x.to(like) for n, x in routing.items()}
+
+
+def flow_of(inputs, parameters, backend="auto"):
+    p = dict(parameters)
+    a, b = p.pop("route_a"), p.pop("route_b")
+    state = inputs.initial_state
+    run = hs.simulate(inputs.model, inputs.forcing, p, initial_state=state, components="each", backend=backend)
+    q = run.fluxes["streamflow"].flatten(1)
+    routed = (reference_unit_hydrograph if backend == "reference" else hs.unit_hydrograph)(q, a.flatten(), b.flatten())
+    return routed.view(run.fluxes["streamflow"].shape)
+
+
+@every_variant
+@pytest.mark.parametrize("make", (random_inputs, ties))
+@pytest.mark.parametrize("size", SIZES)
+def test_every_column_matches_the_oracles_forward_mode(variant, make, size):
+    x = make(variant, *size)
+    p = case(x)
+    flow, found = jacobian(x.model, x.forcing, p, initial_state=x.initial_state)
+    assert_close({"q": flow}, {"q": flow_of(x, p, "reference")}, 1e-12)
+    for name in p:
+        along = {n: torch.ones_like(v) if n == name else torch.zeros_like(v) for n, v in p.items()}
+        expected = torch.func.jvp(lambda p: flow_of(x, p, "reference"), (p,), (along,))[1]
+        assert_close({name: found[name]}, {name: expected}, 1e-10)
+
+
+@every_variant
+@pytest.mark.parametrize("make", (random_inputs, ties))
+def test_the_adjoint_is_its_transpose(variant, make):
+    """<d_q, J v> = <J' d_q, v>."""
+    x = make(variant, 70, 9, 3)
+    p = {n: v.requires_grad_() for n, v in case(x).items()}
+    flow = flow_of(x, p)
+    d_q, v = normal(*flow.shape), {n: normal(*t.shape, seed=i) for i, (n, t) in enumerate(p.items())}
+    gradients = torch.autograd.grad(flow, list(p.values()), d_q)
+    found = jacobian(x.model, x.forcing, {n: t.detach() for n, t in p.items()}, initial_state=x.initial_state)[1]
+    left = sum((d_q * found[n] * v[n]).sum() for n in p)
+    right = sum((g * v[n]).sum() for n, g in zip(p, gradients, strict=True))
+    size = sum((d_q * found[n] * v[n]).abs().sum() for n in p)
+    assert abs(left - right) <= 1e-12 * size
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@every_variant
+@pytest.mark.parametrize("size", SIZES)
+def test_the_normal_equations_are_those_of_the_jacobian(variant, transform, size):
+    x = random_inputs(variant, *size)
+    p = case(x)
+    shift = 0.1 + uniform(size[1])
+    target, weight = normal(*size[:2]), torch.where(uniform(*size[:2]) < 0.3, 0.0, uniform(*size[:2], seed=5))
+    weight[:35] = weight[:35] if size[0] < 40 else 0.0  # a whole tile of warm-up
+    found = normal_equations(x.model, x.forcing, p, target, weight, transform=transform, shift=shift, exponent=0.3,
+                             initial_state=x.initial_state)  # fmt: skip
+    flow, columns = jacobian(x.model, x.forcing, p, initial_state=x.initial_state)
+    y = flow.clone().requires_grad_()
+    e = y + shift[:, None]
+    g = {"identity": y, "root": e.sqrt(), "logarithm": e.log(), "box_cox": (e**0.3 - 1) / 0.3}[transform]
+    (slope,) = torch.autograd.grad(g.sum(), y)
+    assert found.names == tuple(p)
+    j = torch.stack([columns[n] for n in found.names], -1) * (slope * weight[..., None])[..., None]
+    r = (g.detach() - target[..., None]) * weight[..., None]
+    expected = {
+        "matrix": torch.einsum("tbci,tbcj->bcij", j, j),
+        "gradient": torch.einsum("tbci,tbc->bci", j, r),
+        "cost": r.square().sum(0),
+    }
+    assert_close({n: getattr(found, n) for n in expected}, expected, 1e-12)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_bits_for_threads_and_basins(dtype, threads):
+    x = random_inputs(HBV, 90, 37, 3, dtype=dtype)
+    p, target, weight = case(x), uniform(90, 37, dtype=dtype), uniform(90, 37, seed=1, dtype=dtype)
+
+    def run(cut=slice(None)):
+        y, q = x.basins(cut), {n: v[cut] for n, v in p.items()}
+        n = normal_equations(y.model, y.forcing, q, target[:, cut], weight[:, cut], initial_state=y.initial_state)
+        return {name: getattr(n, name) for name in ("matrix", "gradient", "cost")}
+
+    torch.set_num_threads(1)
+    one = run()
+    torch.set_num_threads(3)
+    assert_same_bits(run(), one)
+    assert_same_bits(run(slice(5, 23)), {name: v[5:23] for name, v in one.items()})
+
+
+def test_single_precision_is_near_double():
+    x = random_inputs(HBV, 300, 16, 4)
+    p, target, weight = case(x), uniform(300, 16), uniform(300, 16, seed=1)
+    wide = normal_equations(x.model, x.forcing, p, target, weight)
+    y = x.to(torch.float32)
+    narrow = normal_equations(
+        y.model, y.forcing, {n: v.float() for n, v in p.items()}, target.float(), weight.float()
+    )  # fmt: skip
+    for name in ("matrix", "gradient", "cost"):
+        a, b = getattr(narrow, name).double(), getattr(wide, name)
+        assert ((a - b).abs() / b.abs().clamp(min=1e-3 * b.abs().max())).quantile(0.9) < 1e-3
+
+
+BAD = {
+    "no hydrograph": (lambda a: a["parameters"].pop("route_a"), "parameters lacks 'route_a' of the unit hydrograph"),
+    "a shape": (lambda a: a.update(target=torch.zeros(3, 4).double()), r"target must be \[20, 4\] .* found \[3, 4\]"),
+    "a type": (lambda a: a.update(weight=torch.zeros(20, 4)), "weight must be .* found .* torch.float32"),
+    "a transform": (lambda a: a.update(transform="cube"), "unknown transform 'cube'; expected one of identity"),
+    "a value": (lambda a: a["parameters"]["fc"].fill_(9), r"parameter 'fc' must lie in \[50, 1000\]"),
+    "a gap": (lambda a: a["forcing"]["prcp"].fill_(torch.nan), "forcing 'prcp' must lie in .* found nan"),
+    "a step": (lambda a: a["parameters"].update(k0=a["parameters"]["k0"].expand(20, 4, 2)), "must be static"),
+}
+
+
+@pytest.mark.parametrize("change, message", BAD.values(), ids=BAD)
+def test_bad_input(change, message):
+    x = random_inputs(HBV, 20, 4, 2)
+    arguments = dict(forcing=x.forcing, parameters=case(x), target=uniform(20, 4), weight=uniform(20, 4))
+    change(arguments)
+    with pytest.raises(ValueError, match=message):
+        normal_equations(x.model, **arguments)
