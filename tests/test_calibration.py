@@ -137,7 +137,7 @@ class Killed(Exception):
 def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_path, monkeypatch):
     if lots:
         monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
-    monkeypatch.setattr(search.LeastSquaresSearch, "STALE", 1)
+    monkeypatch.setattr(search.LeastSquaresSearch, "PACE", 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # lanes begin anew at once
     run = functools.partial(run_, loss=loss)
     whole = run(data, method=method, steps=8)

@@ -52,11 +52,9 @@ def linearised(names, matrix: torch.Tensor, cost: torch.Tensor, points: torch.Te
         covariance = (direction[:, told] / value[told]) @ direction[:, told].T
         covariance *= float(cost[b]) / max(1, int(n_days[b]) - len(free))
         blind = (direction[:, ~told] ** 2).sum(1) > 0.01
-        deviation = np.sqrt(np.diag(covariance))
+        deviation = np.where(blind, np.nan, np.sqrt(np.diag(covariance)))
         error[free, b] = np.where(blind, np.inf, deviation) * np.asarray(spans)[free]
-        both = covariance / np.outer(deviation, deviation)
-        both[blind] = both[:, blind] = np.nan
-        correlation[np.ix_(free, free, [b])] = both[..., None]
+        correlation[np.ix_(free, free, [b])] = (covariance / np.outer(deviation, deviation))[..., None]
     note = "linearised at the best point"
     errors = dict(long_name=f"standard error, {note}; inf where the data say nothing")
     correlations = dict(units="1", long_name=f"correlation of the errors, {note}")

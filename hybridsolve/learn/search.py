@@ -81,9 +81,10 @@ class LeastSquaresSearch:
     """Levenberg and Marquardt's method, within the bounds by projection, every start with a damping of its own.
 
     The damping falls where the linear model foretold the loss well and grows where it did not (Marquardt 1963, J. SIAM
-    11:431). A parameter at a bound that the gradient pushes outward rests for the step. Where a start gets on no longer
-    its best point is kept, and its lane goes on from a new one. A loss that is no sum of squares is approached by NSE,
-    and the last third of the steps descends on the loss itself by `GradientSearch`.
+    11:431). A parameter at a bound that the gradient pushes outward rests for the step. Where a start gets on no more,
+    or at its pace would not reach the basin's best before the end, its best point is kept and its lane goes on from a
+    new one. A loss that is no sum of squares is approached by NSE, and the last third of the steps descends on the loss
+    itself by `GradientSearch`.
 
     Parameters
     ----------
@@ -97,8 +98,8 @@ class LeastSquaresSearch:
 
     REACH = 0.3  # of a parameter's range, the longest step
     FLOOR = 1e-3  # of the largest curvature, below which a parameter's damping does not fall
-    STALE = 4  # steps with less than TOLERANCE of the loss won, after which a lane begins anew
-    TOLERANCE = 1e-3
+    PACE = 4  # steps over which a start's pace is taken
+    TOLERANCE = 3e-4  # of the loss won a step, below which a start no longer gets on
 
     def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
         self.objective, self.n_steps, self.done, self.seed = objective, n_steps, 0, seed
@@ -107,7 +108,7 @@ class LeastSquaresSearch:
         self.best_loss = points.new_full(points.shape[1:], torch.inf)
         self.matrix = self.gradient = self.loss = None  # at `points`; the matrix is J'J
         self.damping = points.new_full(points.shape[1:], 0.1)
-        self.stale = torch.zeros(points.shape[1:], dtype=torch.long)
+        self.past = points.new_full((self.PACE, *points.shape[1:]), torch.inf)  # losses of the last steps
         self.begun = torch.ones(points.shape[1:], dtype=torch.long)  # how often each lane
         self.polish: GradientSearch | None = None
 
@@ -129,8 +130,12 @@ class LeastSquaresSearch:
         self.best = torch.where(better, self.points, self.best)
         self.best_loss = torch.where(better, self.loss, self.best_loss)
         self.done += 1
-        if self.done < self.first_steps - self.STALE:
-            self._begin_anew()
+        pace = (self.past[0] - self.loss) / self.PACE  # infinite for a start that has just begun
+        self.past = torch.cat([self.past[1:], self.loss[None]])
+        remaining = self.first_steps - self.done
+        behind = self.loss - self.best_loss.amin(1, keepdim=True)
+        if remaining > 2 * self.PACE:
+            self._begin_anew((pace < self.TOLERANCE * self.loss) | (behind > pace * remaining))
 
     def _trial(self) -> Tensor:
         x, gradient = self.points.permute(1, 2, 0), self.gradient
@@ -149,7 +154,6 @@ class LeastSquaresSearch:
         won = self.loss - loss
         as_foretold = won / (-linear).clamp(min=1e-30)
         better = won > 0  # false where the loss is no number
-        self.stale = torch.where(won > self.TOLERANCE * self.loss, 0, self.stale + 1)
         factor = torch.where(as_foretold > 0.75, 0.3, torch.where(as_foretold < 0.25, 2.0, 1.0))
         self.damping = (self.damping * torch.where(better, factor, 4.0)).clamp(1e-6, 1e6).to(self.damping.dtype)
         self.points = torch.where(better, trial, self.points)
@@ -157,8 +161,7 @@ class LeastSquaresSearch:
         self.gradient = torch.where(better.unsqueeze(-1), gradient, self.gradient)
         self.matrix = torch.where(better[..., None, None], matrix, self.matrix)
 
-    def _begin_anew(self) -> None:
-        over = self.stale >= self.STALE
+    def _begin_anew(self, over: Tensor) -> None:
         if not over.any():
             return
         n_parameters, n_basins, n_starts = self.points.shape
@@ -172,7 +175,7 @@ class LeastSquaresSearch:
         identity = torch.eye(n_parameters, dtype=self.matrix.dtype)
         self.matrix = torch.where(over[..., None, None], identity, self.matrix)
         self.damping = torch.where(over, 0.1, self.damping)
-        self.stale = torch.where(over, 0, self.stale)
+        self.past = torch.where(over, torch.inf, self.past)
 
     def _descend(self) -> None:
         if self.polish is None:
@@ -184,7 +187,7 @@ class LeastSquaresSearch:
         self.best, self.best_loss = self.polish.best, self.polish.best_loss
         self.done += 1
 
-    _KEPT = ("done", "points", "best", "best_loss", "matrix", "gradient", "loss", "damping", "stale", "begun")
+    _KEPT = ("done", "points", "best", "best_loss", "matrix", "gradient", "loss", "damping", "past", "begun")
 
     def state_dict(self) -> dict:
         return {n: getattr(self, n) for n in self._KEPT} | dict(polish=self.polish and self.polish.state_dict())
