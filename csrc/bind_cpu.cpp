@@ -133,14 +133,31 @@ int least_squares(const ModelKernels<T>& k, const Arguments& a, const std::array
 
 template <class T>
 void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, int n_threads) {
-  share((c.n_series + k.span - 1) / k.span, n_threads,
-        [&](int, int64_t block) { reverse ? k.adjoint(c, block) : k.forward(c, block); });
+  const auto work = c.t_inflow ? k.tangent : reverse ? k.adjoint : k.forward;
+  share((c.n_series + k.span - 1) / k.span, n_threads, [&](int, int64_t block) { work(c, block); });
+}
+
+// The tangents of forcing, parameters and weights; an address of 0: it does not move.
+template <class T>
+int tangent(const ModelKernels<T>& k, const Arguments& a, const std::vector<Strided>& forcing,
+            const std::vector<Strided>& parameters, const Strided& weights, Address state,
+            const std::array<Address, 2>& results, int n_threads) {
+  Tangent<T> in{};
+  in.run = a.run<T>();
+  for (size_t i = 0; i < forcing.size(); ++i) in.forcing[i] = view<T>(forcing[i]);
+  for (size_t i = 0; i < parameters.size(); ++i) in.parameter[i] = view<T>(parameters[i]);
+  in.weights = view<T>(weights), in.initial_state = at<T>(state);
+  in.fluxes = to<T>(results[0]), in.final_state = to<T>(results[1]);
+  std::atomic<int> fault{0};
+  share(k.tangent_blocks(in), n_threads, [&](int, int64_t block) { fault |= k.tangent(in, block); });
+  return fault;
 }
 
 template <class T> Convolution<T> convolution(const std::vector<Address>& a, int64_t n_steps, int64_t n_series) {
   const int64_t n = n_steps * n_series;
   return {n_steps,       n_series,    at<T>(a[0]),       at<T>(a[1]), at<T>(a[2]), at<T>(a[3]), fresh(to<T>(a[4]), n),
-          at<T>(a[5]), fresh(to<T>(a[6]), n), to<T>(a[7]), to<T>(a[8]), to<T>(a[9])};
+          at<T>(a[5]), fresh(to<T>(a[6]), n), to<T>(a[7]), to<T>(a[8]), to<T>(a[9]),
+          at<T>(a[10]), at<T>(a[11]), at<T>(a[12]), at<T>(a[13])};
 }
 
 template <class T> const RouteKernels<T>* schemes();
@@ -204,6 +221,15 @@ PYBIND11_MODULE(_cpu, m) {
       [](const Arguments& a, int n_threads) {
         const Model& model = find(a.model);
         a.is_double ? adjoint(model.f64, a.run<double>(), n_threads) : adjoint(model.f32, a.run<float>(), n_threads);
+      },
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "tangent",
+      [](const Arguments& a, const std::vector<Strided>& forcing, const std::vector<Strided>& parameters,
+         const Strided& weights, Address state, const std::array<Address, 2>& results, int n_threads) {
+        const Model& model = find(a.model);
+        return a.is_double ? tangent(model.f64, a, forcing, parameters, weights, state, results, n_threads)
+                           : tangent(model.f32, a, forcing, parameters, weights, state, results, n_threads);
       },
       py::call_guard<py::gil_scoped_release>());
   m.def(

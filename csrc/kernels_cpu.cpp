@@ -34,8 +34,9 @@ template <class M, class V> struct Entry {
     forcing ? b.template adjoint<true, true>(block, tape) : b.template adjoint<true, false>(block, tape);
   }
   static constexpr ModelKernels<T> kernels() {
+    using FT = Forward<M, V>;
     using LS = Sensitivity<M, V>;
-    return {workspace, n_blocks2, n_blocks, forward, adjoint, LS::count, LS::solve};
+    return {workspace, n_blocks2, n_blocks, forward, adjoint, FT::count, FT::solve, LS::count, LS::solve};
   }
 };
 
@@ -45,7 +46,7 @@ template <class M> constexpr Model describe(const char* name) {
 }
 
 template <class V> constexpr ConvolutionKernels<typename Lane<V>::scalar> convolution() {
-  return {Convolve<V>::SPAN, Convolve<V>::forward, Convolve<V>::adjoint};
+  return {Convolve<V>::SPAN, Convolve<V>::forward, Convolve<V>::adjoint, Convolve<V>::tangent};
 }
 
 template <class Scheme, class V> constexpr RouteKernels<typename Lane<V>::scalar> routing() {

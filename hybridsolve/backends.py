@@ -180,6 +180,52 @@ def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs
     return fluxes, final_state, checkpoints
 
 
+_FORWARD_MODE = (
+    "derivatives carried forward run on the CPU alone so far, by backend 'cpu'; found backend '{}': move the tensors "
+    "there, take the adjoint, or ask for backend='reference'."
+)
+
+
+@_time_loop_fits
+def tangent(
+    backend,
+    kernel,
+    forcing,
+    parameters,
+    state,
+    weights,
+    t_forcing,
+    t_parameters,
+    t_state,
+    t_weights,
+    sizes,
+    outputs,
+    each,
+    raw,
+):
+    """The derivative of `forward` along tangents of its inputs, None where an input does not move.
+
+    Returns
+    -------
+    t_fluxes, t_final_state : Tensor
+    """
+    if backend != "cpu":
+        raise NotImplementedError(_FORWARD_MODE.format(backend))
+    engine = _engine(backend)
+    state = state.contiguous()
+    group = engine.group_size(sizes[2], sizes[1], reduced=not each)
+    run = Problem(kernel, forcing, parameters, state, weights, sizes, outputs, each, 0, raw, group)
+    final_state = state.new_empty(state.shape)
+    fluxes = empty_series(backend, state, len(outputs), sizes, each)
+    if not each:
+        fluxes = state.new_empty(len(outputs), *sizes[:2], run.n_groups)
+    t_state = None if t_state is None else t_state.contiguous()
+    engine.tangent(run, t_forcing, t_parameters, t_state, t_weights, fluxes, final_state)
+    if not each:
+        fluxes = _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
+    return fluxes, final_state
+
+
 @_time_loop_fits
 def adjoint(
     backend,
@@ -250,6 +296,18 @@ def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
     results = [x.new_empty(x.shape) for x in (inputs if d_outflow is not None else inputs[:1])]
     _engine(backend).unit_hydrograph(inputs, results, None if d_outflow is None else d_outflow.contiguous())
     return results[0] if d_outflow is None else results
+
+
+def unit_hydrograph_tangent(backend, inflow, a, b, memory, t_inflow, t_a, t_b, t_memory):
+    """The derivative of `unit_hydrograph` along tangents of its inputs, None where one does not move."""
+    if backend != "cpu":
+        raise NotImplementedError(_FORWARD_MODE.format(backend))
+    inputs = [x.contiguous() for x in (inflow, a, b, memory)]
+    moves = zip(inputs, (t_inflow, t_a, t_b, t_memory), strict=True)
+    tangents = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in moves]
+    result = inflow.new_empty(inflow.shape)
+    _engine(backend).unit_hydrograph_tangent(inputs, tangents, result)
+    return result
 
 
 def empty_route_checkpoints(backend: str, like: torch.Tensor, sizes, keep: bool) -> torch.Tensor:

@@ -166,6 +166,27 @@ class Cpu:
         extension("cpu").adjoint(arguments, torch.get_num_threads())
 
     @staticmethod
+    def unit_hydrograph_tangent(inputs, tangents, result) -> None:
+        """Fill the derivative of the routed series along tangents of the four inputs."""
+        arguments = _route_arguments(inputs, [result], None, 14)
+        arguments["arrays"][10:] = [_address(x) for x in tangents]
+        extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
+
+    @staticmethod
+    def tangent(run: Problem, forcing, parameters, state, weights, fluxes, final_state) -> None:
+        """Fill the derivatives of fluxes and final state along tangents of the inputs, None where one does not move."""
+
+        def view(x, names):
+            return (0, 0, 0, 0) if x is None else (x.data_ptr(), *strides(x, names))
+
+        views = [view(x, "tb") for x in forcing], [view(x, x is not None and axes(x)) for x in parameters]
+        results = [_address(fluxes), _address(final_state)]
+        if fault := extension("cpu").tangent(
+            _arguments("cpu", run), *views, view(weights, "bc"), _address(state), results, torch.get_num_threads()
+        ):
+            raise ValueError(faults.explain(fault, run))
+
+    @staticmethod
     def least_squares(run: Problem, views, transform: int, exponent: float, normal, flow=None, jacobian=None) -> None:
         """Fill the normal equations and, where given, flow and Jacobian; `views` are (tensor, its axes)."""
         views = [(x.data_ptr(), *strides(x, names)) for x, names in views]
@@ -179,7 +200,7 @@ class Cpu:
     @staticmethod
     def unit_hydrograph(inputs, results, d_outflow=None) -> None:
         """Fill the routed series, or with a cotangent the gradients of the four inputs."""
-        arguments = _route_arguments(inputs, results, d_outflow, 10)
+        arguments = _route_arguments(inputs, results, d_outflow, 14)
         extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
 
     @staticmethod

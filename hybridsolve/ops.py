@@ -17,7 +17,7 @@ from . import backends
 
 _library = torch.library.Library("hybridsolve", "DEF")
 _SECOND = (
-    "second derivatives of hybridsolve are not implemented: the adjoint has no adjoint; "
+    "second derivatives of hybridsolve are not implemented: the adjoint has none of its own; "
     "differentiate once, or use backend='reference', which torch can differentiate again."
 )
 
@@ -114,10 +114,23 @@ _RUN_ADJOINT = _define(
 )
 
 
+_RUN_TANGENT = _define(
+    "run_tangent(str backend, str kernel, Tensor[] forcing, Tensor[] parameters, Tensor state, Tensor? weights, "
+    "Tensor?[] t_forcing, Tensor?[] t_parameters, Tensor? t_state, Tensor? t_weights, SymInt[] sizes, str[] outputs, "
+    "bool each, bool raw) -> (Tensor, Tensor)",
+    backends.tangent,
+    lambda backend, kernel, forcing, parameters, state, weights, tf, tp, ts, tw, sizes, outputs, each, raw: (
+        backends.empty_series(backend, state, len(outputs), sizes, each),
+        state.new_empty(state.shape),
+    ),
+)
+
+
 def _run_setup(ctx, inputs, output):
     backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw = inputs
     checkpoints = output[2]
-    ctx.save_for_backward(*forcing, *parameters, *(() if weights is None else (weights,)), checkpoints)
+    tensors = (*forcing, *parameters, *(() if weights is None else (weights,)))
+    ctx.save_for_backward(*tensors, checkpoints)
     ctx.n_forcing, ctx.n_parameters = len(forcing), len(parameters)
     ctx.arguments = backend, kernel, sizes, outputs, each, interval, raw
     ctx.set_materialize_grads(True)
@@ -207,6 +220,7 @@ class _Run(torch.autograd.Function):
             ),
             output,
         )
+        ctx.save_for_forward(state, weights, *tensors)
 
     @staticmethod
     def backward(ctx, d_fluxes, d_final_state, _):
@@ -215,6 +229,32 @@ class _Run(torch.autograd.Function):
             ctx, [*need_inputs, need_state, need_weights], d_fluxes, d_final_state
         )
         return *[None] * 8, d_state, d_weights, *d_inputs
+
+
+class _DualRun(_Run):
+    """_Run with forward mode, which torch.compile does not know of a Function."""
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        state, weights, *tensors = ctx.saved_tensors
+        t_state, t_weights, *t_inputs = tangents[8:]
+        backend, kernel, sizes, outputs, each, _, raw = ctx.arguments
+        t_fluxes, t_final_state = _RunTangent.apply(
+            backend,
+            kernel,
+            sizes,
+            outputs,
+            each,
+            raw,
+            ctx.n_forcing,
+            state,
+            weights,
+            t_state,
+            t_weights,
+            *tensors,
+            *t_inputs,
+        )
+        return t_fluxes, t_final_state, None
 
 
 class _RunAdjoint(torch.autograd.Function):
@@ -265,7 +305,42 @@ class _RunAdjoint(torch.autograd.Function):
     backward = staticmethod(refuse)
 
 
-_RUNS = [_of_arity(_Run, 10 + n) for n in range(40)]
+class _RunTangent(torch.autograd.Function):
+    """run_tangent() as autograd and torch.func see it: once more is refused."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        backend, kernel, sizes, outputs, each, raw, n_forcing, state, weights, t_state, t_weights, *inputs_and_tangents
+    ):
+        n = len(inputs_and_tangents) // 2
+        inputs, tangents = inputs_and_tangents[:n], inputs_and_tangents[n:]
+        return _call(_RUN_TANGENT)(
+            backend,
+            kernel,
+            list(inputs[:n_forcing]),
+            list(inputs[n_forcing:]),
+            state,
+            weights,
+            list(tangents[:n_forcing]),
+            list(tangents[n_forcing:]),
+            t_state,
+            t_weights,
+            sizes,
+            outputs,
+            each,
+            raw,
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(refuse)
+
+
+_RUNS, _DUAL_RUNS = ([_of_arity(kind, 10 + n) for n in range(40)] for kind in (_Run, _DualRun))
 _ADJOINTS = [_of_arity(_RunAdjoint, 13 + n) for n in range(40)]
 
 
@@ -279,6 +354,7 @@ def _op_backward(ctx, d_fluxes, d_final_state, _):
 
 torch.library.register_autograd(_RUN, _op_backward, setup_context=_run_setup, lib=_library)
 torch.library.register_autograd(_RUN_ADJOINT, refuse, lib=_library)
+torch.library.register_autograd(_RUN_TANGENT, refuse, lib=_library)
 
 
 def run(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw=False):
@@ -309,7 +385,8 @@ def run(backend, kernel, forcing, parameters, state, weights, sizes, outputs, ea
     final_state : Tensor ``[S, B, C]``
     """
     forcing, parameters, (weights,) = _aliases(forcing), _aliases(parameters), _aliases([weights])
-    fluxes, final_state, _ = _RUNS[len(forcing) + len(parameters)].apply(
+    runs = _RUNS if torch.compiler.is_compiling() else _DUAL_RUNS
+    fluxes, final_state, _ = runs[len(forcing) + len(parameters)].apply(
         backend, kernel, sizes, outputs, each, interval, raw, len(forcing), state, weights, *forcing, *parameters
     )
     return fluxes, final_state
@@ -330,6 +407,14 @@ _ROUTE_ADJOINT = _define(
 )
 
 
+_ROUTE_TANGENT = _define(
+    "unit_hydrograph_tangent(str backend, Tensor inflow, Tensor a, Tensor b, Tensor memory, Tensor? t_inflow, "
+    "Tensor? t_a, Tensor? t_b, Tensor? t_memory) -> Tensor",
+    backends.unit_hydrograph_tangent,
+    lambda backend, inflow, *_: inflow.new_empty(inflow.shape),
+)
+
+
 class _Route(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -341,10 +426,31 @@ class _Route(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         ctx.backend, *tensors = inputs
         ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx, d_outflow):
         return None, *_RouteAdjoint.apply(ctx.backend, *ctx.saved_tensors, d_outflow)
+
+
+class _DualRoute(_Route):
+    @staticmethod
+    def jvp(ctx, _, *tangents):
+        return _RouteTangent.apply(ctx.backend, *ctx.saved_tensors, *tangents)
+
+
+class _RouteTangent(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(backend, *inputs_and_tangents):
+        return _call(_ROUTE_TANGENT)(backend, *inputs_and_tangents)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    backward = staticmethod(refuse)
 
 
 class _RouteAdjoint(torch.autograd.Function):
@@ -363,11 +469,13 @@ class _RouteAdjoint(torch.autograd.Function):
 
 torch.library.register_autograd(_ROUTE, _Route.backward, setup_context=_Route.setup_context, lib=_library)
 torch.library.register_autograd(_ROUTE_ADJOINT, refuse, lib=_library)
+torch.library.register_autograd(_ROUTE_TANGENT, refuse, lib=_library)
 
 
 def unit_hydrograph(backend: str, inflow: Tensor, a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
     """Route ``[T, N]`` series by the unit hydrographs of ``a, b [N]`` after a memory ``[14, N]``, differentiably."""
-    return _Route.apply(backend, *_aliases([inflow, a, b, memory]))
+    function = _Route if torch.compiler.is_compiling() else _DualRoute
+    return function.apply(backend, *_aliases([inflow, a, b, memory]))
 
 
 # --- Routing along a network -------------------------------------------------------------------------------------

@@ -225,10 +225,16 @@ def test_second_derivatives_are_refused_at_the_operators():
 
 
 @both_ops
-def test_forward_mode_is_refused_not_zero(which):
+def test_forward_mode_is_right_or_refused_not_zero(which):
+    """Right through the Functions (tests/test_sensitivity.py); an operator alone has none, nor has a compiled graph."""
     function, tensors = cases()[which]
+    ones = {n: torch.ones_like(v) for n, v in tensors.items()}
+    out, along = torch.func.jvp(function, (tensors,), (ones,))
+    assert_same_bits({"q": out}, {"q": function(tensors)})
+    assert along.isfinite().all() and along.abs().max() > 0
+    torch._dynamo.reset()
     with pytest.raises((NotImplementedError, RuntimeError)):
-        torch.func.jvp(function, (tensors,), ({n: torch.ones_like(v) for n, v in tensors.items()},))
+        torch.func.jvp(torch.compile(function, fullgraph=True), (tensors,), (ones,))
 
 
 def test_operator_gradient_equals_the_functions():

@@ -9,7 +9,7 @@ from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
 from hybridsolve.sensitivity import TRANSFORMS, jacobian, normal_equations
 
 HBV = VARIANTS[-1].values[0]
-SIZES = ((1, 1, 1), (33, 5, 3), (70, 19, 2))
+SIZES = ((1, 1, 1), (33, 5, 3), (41, 19, 2))
 
 
 def case(inputs, seed=0):
@@ -135,3 +135,112 @@ def test_bad_input(change, message):
     change(arguments)
     with pytest.raises(ValueError, match=message):
         normal_equations(x.model, **arguments)
+
+
+# --- Forward mode: torch.func.jvp, jacfwd, dual tensors ---------------------------------------------------------------
+
+
+def tangents_of(inputs):
+    return {n: normal(*x.shape, seed=i, dtype=x.dtype) for i, (n, x) in enumerate(inputs.tensors().items())}
+
+
+def forward_mode(inputs, tangents, **options):
+    moving = {n: inputs.tensors()[n] for n in tangents}
+    function = lambda moved: inputs.with_tensors(moved).outputs(**options)  # noqa: E731
+    return torch.func.jvp(function, (moving,), (tangents,))
+
+
+@every_variant
+@pytest.mark.parametrize("make", (random_inputs, ties))
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("components", ("mean", "each"))
+def test_forward_mode_matches_the_oracles(variant, make, size, components):
+    """Along all inputs at once, and along each alone."""
+    x = make(variant, *size)
+    t = tangents_of(x)
+    options = dict(components=components)
+    found, expected = forward_mode(x, t, **options), forward_mode(x, t, backend="reference", **options)
+    assert_close(found[1], expected[1], 1e-10)
+    assert_same_bits(found[0], x.outputs(**options))
+    if size == (33, 5, 3):
+        for name in t:
+            one = {name: t[name]}
+            assert_close(
+                forward_mode(x, one, **options)[1], forward_mode(x, one, backend="reference", **options)[1], 1e-10
+            )
+
+
+@every_variant
+@pytest.mark.parametrize("raw", (False, True))
+def test_forward_mode_of_steps_weights_and_shared_axes(variant, raw):
+    x = random_inputs(variant, 40, 9, 3, per_step=("beta", "k0"), weights=True)
+    x.parameters["fc"], x.forcing["pet"] = x.parameters["fc"][:1], x.forcing["pet"][:, :1]
+    if raw:
+        x.parameters = {n: normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
+    t = tangents_of(x)
+    expected = forward_mode(x, t, backend="reference", raw=raw)[1]
+    assert_close(forward_mode(x, t, raw=raw)[1], expected, 1e-10)
+
+
+@every_variant
+@pytest.mark.parametrize("make", (random_inputs, ties))
+def test_forward_mode_is_the_transpose_of_the_adjoint(variant, make):
+    x = make(variant, 50, 7, 3)
+    t = tangents_of(x)
+    leaves = {n: v.clone().requires_grad_() for n, v in x.tensors().items()}
+    out = x.with_tensors(leaves).outputs()
+    d = {n: normal(*v.shape, seed=i) for i, (n, v) in enumerate(out.items())}
+    gradients = torch.autograd.grad(list(out.values()), list(leaves.values()), list(d.values()), materialize_grads=True)
+    along = forward_mode(x, t)[1]
+    left = sum((d[n] * along[n]).sum() for n in d)
+    right = sum((g * t[n]).sum() for n, g in zip(leaves, gradients, strict=True))
+    size = sum((d[n] * along[n]).abs().sum() for n in d) + sum(
+        (g * t[n]).abs().sum() for n, g in zip(t, gradients, strict=True)
+    )
+    assert abs(left - right) <= 1e-12 * size
+
+
+@pytest.mark.parametrize("size", ((1, 3), (14, 20), (40, 37)))
+def test_forward_mode_of_the_unit_hydrograph(size):
+    t, n = size
+    inputs = uniform(t, n), 2.9 * uniform(n, seed=1), 6.5 * uniform(n, seed=2), uniform(14, n, seed=3)
+    along = tuple(normal(*x.shape, seed=i) for i, x in enumerate(inputs))
+    found = torch.func.jvp(hs.unit_hydrograph, inputs, along)
+    expected = torch.func.jvp(reference_unit_hydrograph, inputs, along)
+    assert_close(dict(enumerate(found)), dict(enumerate(expected)), 1e-12)
+    only_a = torch.func.jvp(lambda a: hs.unit_hydrograph(inputs[0], a, *inputs[2:]), inputs[1:2], along[1:2])[1]
+    expected = torch.func.jvp(lambda a: reference_unit_hydrograph(inputs[0], a, *inputs[2:]), inputs[1:2], along[1:2])[
+        1
+    ]
+    assert_close({"q": only_a}, {"q": expected}, 1e-12)
+
+
+def test_jacfwd_is_jacrev():
+    x = random_inputs(HBV, 20, 2, 2)
+    p = case(x)
+
+    def flow(name, v):
+        return flow_of(x, p | {name: v})
+
+    for name in ("fc", "beta", "route_b"):
+        forward = torch.func.jacfwd(lambda v: flow(name, v))(p[name])  # noqa: B023
+        assert_close({"j": forward}, {"j": torch.func.jacrev(lambda v: flow(name, v))(p[name])}, 1e-9)  # noqa: B023
+
+
+def test_dual_tensors_and_what_is_refused():
+    x = random_inputs(HBV, 20, 3, 2)
+    with torch.autograd.forward_ad.dual_level():
+        fc = torch.autograd.forward_ad.make_dual(x.parameters["fc"], torch.ones(3, 2, dtype=torch.float64))
+        out = x.with_tensors({"parameters fc": fc}).simulate().fluxes["streamflow"]
+        tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
+    ones = {"parameters fc": torch.ones(3, 2, dtype=torch.float64)}
+    assert_same_bits({"q": tangent}, {"q": forward_mode(x, ones)[1]["streamflow"]})
+
+    def loss(v):
+        return x.with_tensors({"parameters fc": v}).simulate().fluxes["streamflow"].square().sum()
+
+    v, one = x.parameters["fc"], ones["parameters fc"]
+    with pytest.raises(RuntimeError, match="jvp"):  # forward over reverse: torch's own word
+        torch.func.jvp(torch.func.grad(loss), (v,), (one,))
+    with pytest.raises(NotImplementedError, match="second derivatives of hybridsolve are not implemented"):
+        torch.func.grad(lambda v: torch.func.jvp(loss, (v,), (one,))[1])(v)  # reverse over forward

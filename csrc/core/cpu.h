@@ -8,6 +8,7 @@
 #include "../routing/unit_hydrograph.h"
 #include "least_squares.h"
 #include "params.h"
+#include "tangent.h"
 
 namespace hs {
 
@@ -16,6 +17,8 @@ template <class T> struct ModelKernels {
   int64_t (*forward_blocks)(const Run<T>&), (*adjoint_blocks)(const Run<T>&);
   int (*forward)(const Run<T>&, int64_t block);  // a sum of Faults
   void (*adjoint)(const Run<T>&, int64_t block, void* workspace);
+  int64_t (*tangent_blocks)(const Tangent<T>&);
+  int (*tangent)(const Tangent<T>&, int64_t block);  // a sum of Faults
   int64_t (*least_squares_tasks)(const LeastSquares<T>&);
   int (*least_squares)(const LeastSquares<T>&, int64_t task);  // a sum of Faults
 };
@@ -24,6 +27,7 @@ template <class T> struct ConvolutionKernels {
   int span;  // series a block takes
   void (*forward)(const Convolution<T>&, int64_t block);
   void (*adjoint)(const Convolution<T>&, int64_t block);
+  void (*tangent)(const Convolution<T>&, int64_t block);
 };
 
 template <class T> struct RouteKernels {

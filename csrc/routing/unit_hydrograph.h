@@ -8,7 +8,7 @@
 // All arrays are [.., N] with the N series contiguous; a thread takes a few packs of series at a time.
 #pragma once
 
-#include "../core/math.h"
+#include "../core/dual.h"
 
 namespace hs {
 
@@ -20,6 +20,8 @@ template <class T> struct Convolution {
   T* outflow;                        // [T, N]
   const T* d_outflow;                // [T, N]
   T *d_inflow, *d_a, *d_b, *d_memory;
+  // Along a direction, in place of the cotangents: of the four inputs, and of the outflow in their place.
+  const T *t_inflow, *t_a, *t_b, *t_memory;
 };
 
 namespace HS_ISA {
@@ -116,6 +118,26 @@ template <class V> struct Convolve {
         for (; t < LENGTH - 1 && t < c.n_steps; ++t) self.template forward_steps<1>(t);
         for (; t + STEPS <= c.n_steps; t += STEPS) self.template forward_steps<STEPS>(t);
         for (; t < c.n_steps; ++t) self.template forward_steps<1>(t);
+      }
+    }
+  }
+  // The derivative along a direction, dQ(t) = sum_k dw(k) q(t - k) + w(k) dq(t - k), into the outflow's place.
+  static void tangent(const Convolution<T>& c, int64_t block) {
+    const int64_t end = (block + 1) * SPAN < c.n_series ? (block + 1) * SPAN : c.n_series;
+    for (int64_t first = block * SPAN; first < end; first += L) {
+      Convolve self{c, first, end - first, {}, {}, {}, {}};
+      const auto dual = [&](const T* x, const T* d) {
+        return Dual<V, 1>{load_some<V>(x + first, end - first), {load_some<V>(d + first, end - first)}};
+      };
+      Dual<V, 1> w[LENGTH];
+      ordinates(dual(c.a, c.t_a), dual(c.b, c.t_b), w);
+      for (int64_t t = 0; t < c.n_steps; ++t) {
+        V sum = V{};
+        for (int k = 0; k < LENGTH; ++k) {
+          const V d = t < k ? self.row(c.t_memory, t - k + LENGTH - 1) : self.row(c.t_inflow, t - k);
+          sum = fma(w[k].v, d, fma(w[k].d[0], self.inflow(t - k), sum));
+        }
+        store_some(c.outflow + t * c.n_series + first, sum, end - first);
       }
     }
   }
