@@ -7,7 +7,7 @@ physics stands once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,23 +99,41 @@ def jacobian(
     forcing: Mapping[str, Tensor],
     parameters: Mapping[str, Tensor],
     *,
+    names: Sequence[str] | None = None,
     initial_state: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Routed streamflow ``[T, B, C]`` and its derivative with respect to every parameter ``[T, B, C]``, by name.
 
-    Arguments as for `normal_equations`. Where only the sums over time are wanted, that takes far less memory.
+    Other arguments as for `normal_equations`, which takes far less memory where only the sums over time are wanted.
+    Along other directions (forcing, initial state, per-step parameters) go `torch.func.jvp` and `jacfwd`.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        The parameters whose derivatives are given; all if left out.
+
+    Raises
+    ------
+    ValueError
+        If a name, shape, dtype or value does not fit.
     """
     n_steps = max(len(dense(x, "forcing")) for x in forcing.values())
     like = next(iter(forcing.values()))
     none = like.new_zeros(n_steps, 1)
-    run, views, names = _prepare(model, forcing, parameters, initial_state, none, none, None)
+    run, views, every = _prepare(model, forcing, parameters, initial_state, none, none, None)
+    for name in names or ():
+        if name not in every:
+            raise ValueError(
+                f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}."
+            )
     _, n_basins, n_components = run.sizes
-    n = len(names)
+    n = len(every)
     normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
     flow = like.new_empty(n_steps, n_components, n_basins)
     found = like.new_empty(n, n_steps, n_components, n_basins)
     compiled.Cpu.least_squares(run, views, 0, 1.0, normal, flow, found)
-    return flow.transpose(1, 2), dict(zip(names, found.transpose(2, 3).unbind(0), strict=True))
+    columns = dict(zip(every, found.transpose(2, 3).unbind(0), strict=True))
+    return flow.transpose(1, 2), {name: columns[name] for name in names or every}
 
 
 def _prepare(model, forcing, parameters, initial_state, target, weight, shift):

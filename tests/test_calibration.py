@@ -97,6 +97,23 @@ def test_lm_needs_far_fewer_steps(data):
     assert (lm < 0.2 * adam).all()
 
 
+def test_a_warm_basin_says_nothing_of_snow_and_does_not_stop_the_rest(data):
+    warm = data.copy(deep=True)
+    warm["tmean"].values[:, 1] = 20
+    with pytest.warns(UserWarning, match="flow does not respond to 'cfmax' in 1 of 4 basins .*b"):
+        result = run(warm, steps=15)
+    assert np.isinf(result["standard_error"].sel(parameter="cfmax").values[1])
+    assert (result["train_loss"].min("start").values[[0, 2, 3]] < 0.1).all()
+
+
+def test_too_few_observations(data):
+    few = data.copy(deep=True)
+    few["qobs"].values[:-8, 2] = np.nan
+    few["qobs"].values[-400:-390, 2] = np.arange(10)
+    with pytest.raises(ValueError, match=r"have 16 values, one for each parameter; .* in 1 of 4 basins \(c\)"):
+        run(few)
+
+
 def test_what_the_curvature_tells(data):
     """Linearised: by the Jacobian itself, in a basin whose parameters lie within the bounds."""
     result = run(data, steps=30)
@@ -199,7 +216,7 @@ def test_warm_up_is_taken_from_before_the_period_or_run_twice(data):
 def test_unusable_basins_stop_the_run_or_are_left_out_by_name(data):
     gap = data.copy(deep=True)
     gap["qobs"].loc[dict(basin="b")] = np.nan
-    with pytest.raises(ValueError, match=r"qobs must vary .* missing or constant there in 1 of 4 basins \(b\)"):
+    with pytest.raises(ValueError, match=r"qobs must vary .* missing, constant or too short there in 1 of 4 basins \(b\)"):
         run(gap)
     with pytest.warns(UserWarning, match="left out, their results NaN: b"):
         result = run(gap, steps=3, skip_unusable=True)

@@ -128,6 +128,16 @@ BAD = {
 }
 
 
+def test_chosen_columns():
+    x = random_inputs(HBV, 20, 4, 2)
+    every = jacobian(x.model, x.forcing, case(x))[1]
+    some = jacobian(x.model, x.forcing, case(x), names=("fc", "route_b"))[1]
+    assert list(some) == ["fc", "route_b"]
+    assert_same_bits(some, {n: every[n] for n in some})
+    with pytest.raises(ValueError, match="names has 'alpha', which is no parameter of this run; expected any of beta"):
+        jacobian(x.model, x.forcing, case(x), names=("alpha",))
+
+
 @pytest.mark.parametrize("change, message", BAD.values(), ids=BAD)
 def test_bad_input(change, message):
     x = random_inputs(HBV, 20, 4, 2)

@@ -163,7 +163,8 @@ def calibrate(
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
-    usable = _usable(data, windows["train"], skip_unusable)
+    n_parameters = len(model.parameter_names + model.routing_parameter_names)
+    usable = _usable(data, windows["train"], n_parameters, skip_unusable)
 
     settings = dict(
         model=model.name,
@@ -191,6 +192,15 @@ def _curvature(data, model, train: Window, loss: str, usable, points: Tensor) ->
     objective = Objective(model, train, loss, usable if len(usable) < train.obs.shape[1] else slice(None))
     best = points[:, :, :1].contiguous()
     matrix, _, cost = objective.normal_equations(best)
+    silent = (matrix[:, 0].diagonal(dim1=1, dim2=2) == 0).numpy()
+    for name, basins in zip(objective.names, silent.T, strict=True):
+        if basins.any():
+            few = ", ".join(map(str, data["basin"].values[usable][basins][:5])) + (", ..." if basins.sum() > 5 else "")
+            warnings.warn(
+                f"flow does not respond to '{name}' in {basins.sum()} of {len(basins)} basins over the training period "
+                f"({few}); its value there is that of a starting point.",
+                stacklevel=3,
+            )
     n_days = objective.squares.n
     found = linearised(objective.names, matrix[:, 0], cost[:, 0], best[..., 0], n_days, objective.span)
     return found.assign_coords(basin=data["basin"].values[usable]).reindex(basin=data["basin"].values)
@@ -215,19 +225,19 @@ def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor,
     )
 
 
-def _usable(data: xr.Dataset, train: Window, skip: bool) -> np.ndarray:
+def _usable(data: xr.Dataset, train: Window, n_parameters: int, skip: bool) -> np.ndarray:
     """Indices of the basins that can be fitted."""
     obs = train.obs.numpy()
     seen = ~np.isnan(obs)
     low, high = np.where(seen, obs, np.inf).min(0), np.where(seen, obs, -np.inf).max(0)
-    bad = ~(high > low)
+    bad = ~(high > low) | (seen.sum(0) < n_parameters)
     if bad.any():
         names = ", ".join(map(str, data["basin"].values[bad][:5])) + (", ..." if bad.sum() > 5 else "")
         if not skip or bad.all():
             raise ValueError(
-                f"qobs must vary in the training period; it is missing or constant there in {bad.sum()} of "
-                f"{bad.size} basins ({names}): choose another period, or set skip_unusable to leave them "
-                "out."
+                f"qobs must vary in the training period and have {n_parameters} values, one for each parameter; it is "
+                f"missing, constant or too short there in {bad.sum()} of {bad.size} basins ({names}): choose another "
+                "period, or set skip_unusable to leave them out."
             )
         warnings.warn(
             f"{bad.sum()} of {bad.size} basins have no usable observation in the training period and are left "

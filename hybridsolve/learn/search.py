@@ -145,7 +145,8 @@ class LeastSquaresSearch:
         curvature = self.matrix.double().diagonal(dim1=-2, dim2=-1)
         scale = torch.maximum(curvature, self.FLOOR * curvature.amax(-1, keepdim=True)).clamp(min=1e-30)
         a = a + torch.diag_embed(self.damping.double().unsqueeze(-1) * scale)
-        step = -torch.linalg.solve(a, gradient.double().masked_fill(rests, 0.0)).clamp(-self.REACH, self.REACH)
+        step = -torch.linalg.solve_ex(a, gradient.double().masked_fill(rests, 0.0))[0].clamp(-self.REACH, self.REACH)
+        step = torch.where(step.isfinite(), step, 0.0)  # one basin in trouble must not stop the others
         return (x + step.to(x.dtype)).clamp(0, 1).permute(2, 0, 1).contiguous()
 
     def _accept(self, trial, matrix, gradient, loss) -> None:
