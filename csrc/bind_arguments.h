@@ -43,6 +43,16 @@ struct Arguments {
   Address d_final_state = 0;
   std::vector<Address> d_forcing, d_parameters;
   Address d_initial_state = 0, d_weights = 0;
+  // Of derivatives carried forward: the tangents of the inputs, an address of 0 where one does not move; results are
+  // those of fluxes and final state.
+  std::vector<Strided> t_forcing, t_parameters;
+  Strided t_weights{};
+  Address t_state = 0;
+  // Of least squares: the unit hydrograph's a and b, target, weight, shift; results are normal, flow, jacobian.
+  std::vector<Strided> observed;
+  int transform = 0;
+  double exponent = 1;
+  std::array<Address, 3> results{};
   // A GPU's own.
   Address faults = 0, tape = 0;
 
@@ -79,6 +89,26 @@ struct Arguments {
     r.faults = to<int64_t>(faults), r.tape = to<T>(tape);
     return r;
   }
+
+  template <class T> Tangent<T> tangent() const {
+    Tangent<T> t{};
+    t.run = run<T>();
+    for (size_t i = 0; i < t_forcing.size(); ++i) t.forcing[i] = view<T>(t_forcing[i]);
+    for (size_t i = 0; i < t_parameters.size(); ++i) t.parameter[i] = view<T>(t_parameters[i]);
+    t.weights = view<T>(t_weights), t.initial_state = at<T>(t_state);
+    t.fluxes = to<T>(results[0]), t.final_state = to<T>(results[1]);
+    return t;
+  }
+
+  template <class T> LeastSquares<T> least_squares() const {
+    LeastSquares<T> l{};
+    l.run = run<T>();
+    l.a = view<T>(observed.at(0)), l.b = view<T>(observed.at(1));
+    l.target = view<T>(observed.at(2)), l.weight = view<T>(observed.at(3)), l.shift = view<T>(observed.at(4));
+    l.transform = transform, l.exponent = T(exponent);
+    l.normal = to<T>(results[0]), l.flow = to<T>(results[1]), l.jacobian = to<T>(results[2]);
+    return l;
+  }
 };
 
 // module_local: each extension registers the type for itself.
@@ -91,6 +121,8 @@ inline void bind_arguments(pybind11::module_& m) {
   HS_FIELD(initial_state), HS_FIELD(outputs), HS_FIELD(each), HS_FIELD(interval), HS_FIELD(checkpoints);
   HS_FIELD(fluxes), HS_FIELD(final_state), HS_FIELD(d_fluxes), HS_FIELD(d_fluxes_stride), HS_FIELD(d_final_state);
   HS_FIELD(d_forcing), HS_FIELD(d_parameters), HS_FIELD(d_initial_state), HS_FIELD(d_weights);
+  HS_FIELD(t_forcing), HS_FIELD(t_parameters), HS_FIELD(t_weights), HS_FIELD(t_state), HS_FIELD(observed);
+  HS_FIELD(transform), HS_FIELD(exponent), HS_FIELD(results);
   HS_FIELD(faults), HS_FIELD(tape);
 #undef HS_FIELD
 }

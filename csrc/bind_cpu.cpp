@@ -119,13 +119,8 @@ template <class T> void adjoint(const ModelKernels<T>& k, const Run<T>& run, int
   share(k.adjoint_blocks(run), n_threads, [&](int thread, int64_t block) { k.adjoint(run, block, aligned + bytes * thread); });
 }
 
-// views: the unit hydrograph's a and b, target, weight, shift.
-template <class T>
-int least_squares(const ModelKernels<T>& k, const Arguments& a, const std::array<Strided, 5>& views, int transform,
-                  double exponent, const std::array<Address, 3>& results, int n_threads) {
-  LeastSquares<T> in{a.run<T>(),       view<T>(views[0]), view<T>(views[1]), view<T>(views[2]),
-                     view<T>(views[3]), view<T>(views[4]), transform,         T(exponent),
-                     to<T>(results[0]), to<T>(results[1]), to<T>(results[2])};
+template <class T> int least_squares(const ModelKernels<T>& k, const Arguments& a, int n_threads) {
+  const LeastSquares<T> in = a.least_squares<T>();
   std::atomic<int> fault{0};
   share(k.least_squares_tasks(in), n_threads, [&](int, int64_t task) { fault |= k.least_squares(in, task); });
   return fault;
@@ -137,17 +132,8 @@ void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, in
   share((c.n_series + k.span - 1) / k.span, n_threads, [&](int, int64_t block) { work(c, block); });
 }
 
-// The tangents of forcing, parameters and weights; an address of 0: it does not move.
-template <class T>
-int tangent(const ModelKernels<T>& k, const Arguments& a, const std::vector<Strided>& forcing,
-            const std::vector<Strided>& parameters, const Strided& weights, Address state,
-            const std::array<Address, 2>& results, int n_threads) {
-  Tangent<T> in{};
-  in.run = a.run<T>();
-  for (size_t i = 0; i < forcing.size(); ++i) in.forcing[i] = view<T>(forcing[i]);
-  for (size_t i = 0; i < parameters.size(); ++i) in.parameter[i] = view<T>(parameters[i]);
-  in.weights = view<T>(weights), in.initial_state = at<T>(state);
-  in.fluxes = to<T>(results[0]), in.final_state = to<T>(results[1]);
+template <class T> int tangent(const ModelKernels<T>& k, const Arguments& a, int n_threads) {
+  const Tangent<T> in = a.tangent<T>();
   std::atomic<int> fault{0};
   share(k.tangent_blocks(in), n_threads, [&](int, int64_t block) { fault |= k.tangent(in, block); });
   return fault;
@@ -225,20 +211,16 @@ PYBIND11_MODULE(_cpu, m) {
       py::call_guard<py::gil_scoped_release>());
   m.def(
       "tangent",
-      [](const Arguments& a, const std::vector<Strided>& forcing, const std::vector<Strided>& parameters,
-         const Strided& weights, Address state, const std::array<Address, 2>& results, int n_threads) {
+      [](const Arguments& a, int n_threads) {
         const Model& model = find(a.model);
-        return a.is_double ? tangent(model.f64, a, forcing, parameters, weights, state, results, n_threads)
-                           : tangent(model.f32, a, forcing, parameters, weights, state, results, n_threads);
+        return a.is_double ? tangent(model.f64, a, n_threads) : tangent(model.f32, a, n_threads);
       },
       py::call_guard<py::gil_scoped_release>());
   m.def(
       "least_squares",
-      [](const Arguments& a, const std::array<Strided, 5>& views, int transform, double exponent,
-         const std::array<Address, 3>& results, int n_threads) {
+      [](const Arguments& a, int n_threads) {
         const Model& model = find(a.model);
-        return a.is_double ? least_squares(model.f64, a, views, transform, exponent, results, n_threads)
-                           : least_squares(model.f32, a, views, transform, exponent, results, n_threads);
+        return a.is_double ? least_squares(model.f64, a, n_threads) : least_squares(model.f32, a, n_threads);
       },
       py::call_guard<py::gil_scoped_release>());
   m.def(

@@ -86,11 +86,26 @@ template <class T> void adjoint(const Arguments& a, int device, cudaStream_t str
   succeed(model.adjoint(run, stream), "launching the CUDA kernel '" + a.model + " adjoint'");
 }
 
+template <class T> void tangent(const Arguments& a, int device, cudaStream_t stream) {
+  const CudaModel<T>& model = find<T>(a.model);
+  Tangent<T> in = a.tangent<T>();
+  in.run = run_of<T>(a);
+  OnDevice on(device);
+  succeed(model.tangent(in, stream), "launching the CUDA kernel '" + a.model + " tangent'");
+}
+
+template <class T> void least_squares(const Arguments& a, int device, cudaStream_t stream) {
+  const CudaModel<T>& model = find<T>(a.model);
+  OnDevice on(device);
+  succeed(model.least_squares(a.least_squares<T>(), stream), "launching the CUDA kernel '" + a.model + " least squares'");
+}
+
 template <class T>
 void convolve(const std::vector<Address>& a, int64_t n_steps, int64_t n_series, bool reverse, int device,
               cudaStream_t stream) {
   const Convolution<T> c{n_steps,     n_series,    at<T>(a[0]), at<T>(a[1]), at<T>(a[2]), at<T>(a[3]),
-                         to<T>(a[4]), at<T>(a[5]), to<T>(a[6]), to<T>(a[7]), to<T>(a[8]), to<T>(a[9])};
+                         to<T>(a[4]), at<T>(a[5]), to<T>(a[6]), to<T>(a[7]), to<T>(a[8]), to<T>(a[9]),
+                         at<T>(a[11]), at<T>(a[12]), at<T>(a[13]), at<T>(a[14])};
   const CudaKernels<T>& k = cuda_kernels<T>();
   OnDevice on(device);
   succeed(reverse ? k.adj_convolve(c, to<T>(a[10]), stream) : k.convolve(c, stream),
@@ -170,6 +185,18 @@ PYBIND11_MODULE(_cuda, m) {
       "adjoint",
       [](const Arguments& a, int device, Address stream) {
         (a.is_double ? adjoint<double> : adjoint<float>)(a, device, stream_of(stream));
+      },
+      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
+  m.def(
+      "tangent",
+      [](const Arguments& a, int device, Address stream) {
+        (a.is_double ? tangent<double> : tangent<float>)(a, device, stream_of(stream));
+      },
+      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
+  m.def(
+      "least_squares",
+      [](const Arguments& a, int device, Address stream) {
+        (a.is_double ? least_squares<double> : least_squares<float>)(a, device, stream_of(stream));
       },
       Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
   m.def(

@@ -1,6 +1,7 @@
 // All GPU kernels for one type of number: setup.py compiles this file with HS_VALUE=float and with HS_VALUE=double.
 #include "core/cuda.cuh"
 #include "core/cuda.h"
+#include "core/tangent.cuh"
 #include "models/hbv.h"
 #include "routing/network_cuda.cuh"
 #include "routing/unit_hydrograph_cuda.cuh"
@@ -13,7 +14,7 @@ using namespace HS_ISA;
 template <class M> constexpr CudaModel<HS_VALUE> describe(const char* name) {
   using L = Launch<M, HS_VALUE>;
   return {name,       M::forcing_names, M::parameter_names, M::state_names, M::flux_names,
-          L::forward, L::adjoint,       L::tape_size};
+          L::forward, L::adjoint,       tangent<M, HS_VALUE>, least_squares<M, HS_VALUE>, L::tape_size};
 }
 
 template <class Scheme> constexpr CudaScheme<HS_VALUE> routing() {

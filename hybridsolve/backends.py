@@ -181,8 +181,8 @@ def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs
 
 
 _FORWARD_MODE = (
-    "derivatives carried forward run on the CPU alone so far, by backend 'cpu'; found backend '{}': move the tensors "
-    "there, take the adjoint, or ask for backend='reference'."
+    "derivatives carried forward have kernels in the backends cpu and cuda; found '{}': ask for backend='cuda' or "
+    "'reference', or take the adjoint."
 )
 
 
@@ -209,7 +209,7 @@ def tangent(
     -------
     t_fluxes, t_final_state : Tensor
     """
-    if backend != "cpu":
+    if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
     engine = _engine(backend)
     state = state.contiguous()
@@ -224,6 +224,11 @@ def tangent(
     if not each:
         fluxes = _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
     return fluxes, final_state
+
+
+def least_squares(backend, run, observed, transform, exponent, normal, flow=None, jacobian=None) -> None:
+    """Fill the normal equations of a run and, where given, its flow and Jacobian: see `sensitivity`."""
+    _engine(backend).least_squares(run, observed, transform, exponent, normal, flow, jacobian)
 
 
 @_time_loop_fits
@@ -300,7 +305,7 @@ def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
 
 def unit_hydrograph_tangent(backend, inflow, a, b, memory, t_inflow, t_a, t_b, t_memory):
     """The derivative of `unit_hydrograph` along tangents of its inputs, None where one does not move."""
-    if backend != "cpu":
+    if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
     inputs = [x.contiguous() for x in (inflow, a, b, memory)]
     moves = zip(inputs, (t_inflow, t_a, t_b, t_memory), strict=True)

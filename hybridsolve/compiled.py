@@ -75,6 +75,36 @@ def _adjoint_arguments(backend, run, d_fluxes, d_final_state, d_forcing, d_param
     )
 
 
+def _tangent_arguments(backend, run, forcing, parameters, state, weights, fluxes, final_state):
+    """Tangents as the inputs are, None where one does not move."""
+
+    def view(x, names):
+        return (0, 0, 0, 0) if x is None else (x.data_ptr(), *strides(x, names))
+
+    return _arguments(
+        backend,
+        run,
+        t_forcing=[view(x, "tb") for x in forcing],
+        t_parameters=[view(x, x is not None and axes(x)) for x in parameters],
+        t_weights=view(weights, "bc"),
+        t_state=_address(state),
+        results=[_address(fluxes), _address(final_state), 0],
+    )
+
+
+def _least_squares_arguments(backend, run, observed, transform, exponent, normal, flow=None, jacobian=None, **more):
+    """`observed` are the unit hydrograph's a and b, target, weight and shift, each with its axes."""
+    return _arguments(
+        backend,
+        run,
+        observed=[(x.data_ptr(), *strides(x, names)) for x, names in observed],
+        transform=transform,
+        exponent=exponent,
+        results=[_address(x) for x in (normal, flow, jacobian)],
+        **more,
+    )
+
+
 @cache
 def _names(backend: str, kernel: str) -> list[str]:
     """What a compiled kernel can put out, after checking that its header and the table in Python tell one story."""
@@ -166,36 +196,25 @@ class Cpu:
         extension("cpu").adjoint(arguments, torch.get_num_threads())
 
     @staticmethod
+    def tangent(run: Problem, *tangents_and_results) -> None:
+        """Fill the derivatives of fluxes and final state along tangents of the inputs."""
+        arguments = _tangent_arguments("cpu", run, *tangents_and_results)
+        if fault := extension("cpu").tangent(arguments, torch.get_num_threads()):
+            raise ValueError(faults.explain(fault, run))
+
+    @staticmethod
+    def least_squares(run: Problem, *observed_and_results) -> None:
+        """Fill the normal equations and, where given, flow and Jacobian."""
+        arguments = _least_squares_arguments("cpu", run, *observed_and_results)
+        if fault := extension("cpu").least_squares(arguments, torch.get_num_threads()):
+            raise ValueError(faults.explain(fault, run))
+
+    @staticmethod
     def unit_hydrograph_tangent(inputs, tangents, result) -> None:
         """Fill the derivative of the routed series along tangents of the four inputs."""
-        arguments = _route_arguments(inputs, [result], None, 14)
-        arguments["arrays"][10:] = [_address(x) for x in tangents]
+        arguments = _route_arguments(inputs, [result], None, 10)
+        arguments["arrays"] += [_address(x) for x in tangents]
         extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
-
-    @staticmethod
-    def tangent(run: Problem, forcing, parameters, state, weights, fluxes, final_state) -> None:
-        """Fill the derivatives of fluxes and final state along tangents of the inputs, None where one does not move."""
-
-        def view(x, names):
-            return (0, 0, 0, 0) if x is None else (x.data_ptr(), *strides(x, names))
-
-        views = [view(x, "tb") for x in forcing], [view(x, x is not None and axes(x)) for x in parameters]
-        results = [_address(fluxes), _address(final_state)]
-        if fault := extension("cpu").tangent(
-            _arguments("cpu", run), *views, view(weights, "bc"), _address(state), results, torch.get_num_threads()
-        ):
-            raise ValueError(faults.explain(fault, run))
-
-    @staticmethod
-    def least_squares(run: Problem, views, transform: int, exponent: float, normal, flow=None, jacobian=None) -> None:
-        """Fill the normal equations and, where given, flow and Jacobian; `views` are (tensor, its axes)."""
-        views = [(x.data_ptr(), *strides(x, names)) for x, names in views]
-        results = [_address(x) for x in (normal, flow, jacobian)]
-        arguments = _arguments("cpu", run)
-        if fault := extension("cpu").least_squares(
-            arguments, views, transform, exponent, results, torch.get_num_threads()
-        ):
-            raise ValueError(faults.explain(fault, run))
 
     @staticmethod
     def unit_hydrograph(inputs, results, d_outflow=None) -> None:
@@ -270,8 +289,26 @@ class Cuda:
         extension("cuda").adjoint(arguments, **cls._where(run.state))
 
     @classmethod
+    def tangent(cls, run: Problem, *tangents_and_results) -> None:
+        arguments = _tangent_arguments("cuda", run, *tangents_and_results)
+        extension("cuda").tangent(arguments, **cls._where(run.state))
+
+    @classmethod
+    def least_squares(cls, run: Problem, *observed_and_results) -> None:
+        watch = faults.Watch(run)
+        arguments = _least_squares_arguments("cuda", run, *observed_and_results, faults=watch.places.data_ptr())
+        extension("cuda").least_squares(arguments, **cls._where(run.state))
+        watch.launched()
+
+    @classmethod
+    def unit_hydrograph_tangent(cls, inputs, tangents, result) -> None:
+        arguments = _route_arguments(inputs, [result], None, 11)
+        arguments["arrays"] += [_address(x) for x in tangents]
+        extension("cuda").unit_hydrograph(**arguments, **cls._where(result))
+
+    @classmethod
     def unit_hydrograph(cls, inputs, results, d_outflow=None) -> None:
-        arguments = _route_arguments(inputs, results, d_outflow, 11)
+        arguments = _route_arguments(inputs, results, d_outflow, 15)
         if d_outflow is not None:
             parts = inputs[0].new_empty(extension("cuda").unit_hydrograph_scratch(*inputs[0].shape))
             arguments["arrays"][10] = _address(parts)

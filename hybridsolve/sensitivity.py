@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import api, compiled, models
+from . import api, backends, models
 from .problem import Problem, dense
 from .spec import ModelSpec
 
@@ -53,6 +53,7 @@ def normal_equations(
     shift: Tensor | None = None,
     exponent: float = 0.25,
     initial_state: Mapping[str, Tensor] | None = None,
+    backend: str = "auto",
 ) -> NormalEquations:
     """Gauss-Newton's normal equations of routed streamflow against observations, for every basin and start.
 
@@ -72,21 +73,29 @@ def normal_equations(
         mm/d; 0 if left out.
     initial_state : mapping of str to Tensor ``[B, C]``, optional
         As for `simulate`.
+    backend : {"auto", "cpu", "cuda"}
+        "auto": "cpu" for CPU tensors, "cuda" for CUDA tensors.
 
     Raises
     ------
     ValueError
         If a name, shape, dtype or value does not fit.
-    NotImplementedError
-        On another device than the CPU.
+    RuntimeError
+        If the backend is not built.
+
+    Notes
+    -----
+    On a GPU nobody waits for the run to end, as with `simulate`: a value out of bounds is raised by the next call or by
+    `synchronize`, and until then the numbers of its cell are NaN.
     """
     run, views, names = _prepare(model, forcing, parameters, initial_state, target, weight, shift)
+    backend = _choose(backend, run)
     if transform not in TRANSFORMS:
         raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}.")
     _, n_basins, n_components = run.sizes
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    compiled.Cpu.least_squares(run, views, TRANSFORMS.index(transform), exponent, out)
+    backends.least_squares(backend, run, views, TRANSFORMS.index(transform), exponent, out)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
     upper = out[: len(rows)].permute(1, 2, 0)
@@ -101,6 +110,7 @@ def jacobian(
     *,
     names: Sequence[str] | None = None,
     initial_state: Mapping[str, Tensor] | None = None,
+    backend: str = "auto",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Routed streamflow ``[T, B, C]`` and its derivative with respect to every parameter ``[T, B, C]``, by name.
 
@@ -129,11 +139,20 @@ def jacobian(
     _, n_basins, n_components = run.sizes
     n = len(every)
     normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    flow = like.new_empty(n_steps, n_components, n_basins)
-    found = like.new_empty(n, n_steps, n_components, n_basins)
-    compiled.Cpu.least_squares(run, views, 0, 1.0, normal, flow, found)
-    columns = dict(zip(every, found.transpose(2, 3).unbind(0), strict=True))
-    return flow.transpose(1, 2), {name: columns[name] for name in names or every}
+    backend = _choose(backend, run)
+    flow = backends.empty_series(backend, like, 1, run.sizes, True)[0]
+    found = backends.empty_series(backend, like, n, run.sizes, True)
+    backends.least_squares(backend, run, views, 0, 1.0, normal, flow, found)
+    columns = dict(zip(every, found.unbind(0), strict=True))
+    return flow, {name: columns[name] for name in names or every}
+
+
+def _choose(backend: str, run: Problem) -> str:
+    if backend == "auto" and run.state.device.type == "cuda":
+        backend = "cuda"  # the one that has these kernels
+    if backend in ("triton", "reference"):
+        raise ValueError(f"backend '{backend}' has no kernels of derivatives carried forward; expected cpu or cuda.")
+    return backends.choose(backend, run.state.device, run.kernel)
 
 
 def _prepare(model, forcing, parameters, initial_state, target, weight, shift):
@@ -148,8 +167,6 @@ def _prepare(model, forcing, parameters, initial_state, target, weight, shift):
         routing[name] = dense(parameters.pop(name), f"parameter '{name}'")
     x = api.check(model, forcing, parameters, initial_state, ("streamflow",), "each", None, None, False)
     like = x.state
-    if like.device.type != "cpu":
-        raise NotImplementedError("derivatives carried forward run on the CPU alone so far; move the tensors there.")
     for name, p in x.parameters.items():
         if p.dim() != 2:
             raise ValueError(f"parameter '{name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")

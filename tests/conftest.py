@@ -26,6 +26,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 import hybridsolve as hs
+from hybridsolve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,6 +112,20 @@ def margins(name, monkeypatch, width=64):
     assert buffers
     for x in buffers:
         assert x[:width].isnan().all() and x[-width:].isnan().all(), "a kernel has written outside an array"
+
+
+@pytest.fixture
+def cuda_device(request, monkeypatch):
+    """The GPU's device, or where there is none the CPU, by the CUDA sources compiled for it."""
+    if torch.cuda.is_available():
+        pytest.importorskip("hybridsolve._cuda", reason="hybridsolve._cuda is not built")
+        yield "cuda"
+        return
+    module, extension = request.getfixturevalue("cuda_on_cpu"), compiled.extension
+    monkeypatch.setattr(compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend))
+    monkeypatch.setattr(compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
+    monkeypatch.setitem(backends.DEVICE, "cuda", "cpu")
+    yield from margins("cpu", monkeypatch)
 
 
 @dataclass

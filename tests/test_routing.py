@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close, assert_same_bits, golden, margins, normal, uniform
+from conftest import assert_close, assert_same_bits, golden, normal, uniform
 from scipy.optimize import brentq
 
-from hybridsolve import backends, compiled, ops
+from hybridsolve import ops
 from hybridsolve.routing import RiverNetwork, hydraulics, route
 from hybridsolve.routing.muskingum import CHANNEL, SCHEMES
 
@@ -61,20 +61,6 @@ def both_ways(net, scheme, tensors, **options):
     gradients = torch.autograd.grad(list(found.values()), list(leaves.values()), list(d.values()), allow_unused=True)
     gradients = {f"d {n}": g for n, g in zip(leaves, gradients, strict=True) if g is not None}
     return {n: v.detach() for n, v in found.items()} | gradients
-
-
-@pytest.fixture
-def cuda_device(request, monkeypatch):
-    """The GPU's device, or where there is none the CPU, by the CUDA sources compiled for it."""
-    if torch.cuda.is_available():
-        pytest.importorskip("hybridsolve._cuda", reason="hybridsolve._cuda is not built")
-        yield "cuda"
-        return
-    module, extension = request.getfixturevalue("cuda_on_cpu"), compiled.extension
-    monkeypatch.setattr(compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend))
-    monkeypatch.setattr(compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
-    monkeypatch.setitem(backends.DEVICE, "cuda", "cpu")
-    yield from margins("cpu", monkeypatch)
 
 
 @every_scheme

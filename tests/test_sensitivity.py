@@ -117,6 +117,41 @@ def test_single_precision_is_near_double():
         assert ((a - b).abs() / b.abs().clamp(min=1e-3 * b.abs().max())).quantile(0.9) < 1e-3
 
 
+@every_variant
+@pytest.mark.parametrize("size", SIZES)
+def test_the_gpu_has_the_same_numbers(variant, size, cuda_device):
+    x = random_inputs(variant, *size)
+    p, target, weight = case(x), uniform(*size[:2]), uniform(*size[:2], seed=1)
+    y, q = x.map(lambda _, v: v.to(cuda_device)), {n: v.to(cuda_device) for n, v in p.items()}
+    found = jacobian(y.model, y.forcing, q, initial_state=y.initial_state, backend="cuda")
+    expected = jacobian(x.model, x.forcing, p, initial_state=x.initial_state)
+    assert_close({"q": found[0].cpu()}, {"q": expected[0]}, 1e-12)
+    assert_close({n: v.cpu() for n, v in found[1].items()}, expected[1], 1e-10)
+    for transform in TRANSFORMS:
+        options = dict(transform=transform, shift=0.1 + uniform(size[1]))
+        there = {n: v.to(cuda_device) if isinstance(v, torch.Tensor) else v for n, v in options.items()}
+        found = normal_equations(y.model, y.forcing, q, target.to(cuda_device), weight.to(cuda_device),
+                                 initial_state=y.initial_state, backend="cuda", **there)  # fmt: skip
+        expected = normal_equations(x.model, x.forcing, p, target, weight, initial_state=x.initial_state, **options)
+        names = ("matrix", "gradient", "cost")
+        assert_close({n: getattr(found, n).cpu() for n in names}, {n: getattr(expected, n) for n in names}, 1e-10)
+
+
+def test_the_gpu_names_what_is_out_of_bounds(cuda_device):
+    x = random_inputs(HBV, 20, 3, 2)
+    p = {n: v.to(cuda_device) for n, v in case(x).items()}
+    forcing = {n: v.to(cuda_device) for n, v in x.forcing.items()}
+    forcing["prcp"][4, 1] = torch.nan
+    none = uniform(20, 3).to(cuda_device)
+    with pytest.raises(ValueError, match="forcing 'prcp' must lie in .* found nan at step 4, basin 1"):
+        found = normal_equations(HBV[0], forcing, p, none, none, backend="cuda")
+        hs.synchronize()
+    forcing["prcp"][4, 1] = 0
+    found = normal_equations(HBV[0], forcing, p, none, none, backend="cuda")
+    hs.synchronize()
+    assert found.matrix.isfinite().all()
+
+
 BAD = {
     "no hydrograph": (lambda a: a["parameters"].pop("route_a"), "parameters lacks 'route_a' of the unit hydrograph"),
     "a shape": (lambda a: a.update(target=torch.zeros(3, 4).double()), r"target must be \[20, 4\] .* found \[3, 4\]"),
@@ -152,6 +187,31 @@ def test_bad_input(change, message):
 
 def tangents_of(inputs):
     return {n: normal(*x.shape, seed=i, dtype=x.dtype) for i, (n, x) in enumerate(inputs.tensors().items())}
+
+
+@every_variant
+@pytest.mark.parametrize("raw", (False, True))
+@pytest.mark.parametrize("components", ("mean", "each"))
+def test_forward_mode_on_the_gpu(variant, raw, components, cuda_device):
+    x = random_inputs(variant, 30, 5, 3, per_step=("beta",), weights=components == "mean")
+    if raw:
+        x.parameters = {n: normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
+    t, options = tangents_of(x), dict(raw=raw, components=components)
+    expected = forward_mode(x, t, **options)[1]
+    y = x.map(lambda _, v: v.to(cuda_device))
+    found = forward_mode(y, {n: v.to(cuda_device) for n, v in t.items()}, backend="cuda", **options)[1]
+    assert_close({n: v.cpu() for n, v in found.items()}, expected, 1e-11)
+
+
+@pytest.mark.parametrize("size", ((1, 3), (14, 20), (140, 37)))
+def test_forward_mode_of_the_unit_hydrograph_on_the_gpu(size, cuda_device):
+    t, n = size
+    inputs = uniform(t, n), 2.9 * uniform(n, seed=1), 6.5 * uniform(n, seed=2), uniform(14, n, seed=3)
+    along = tuple(normal(*x.shape, seed=i) for i, x in enumerate(inputs))
+    expected = torch.func.jvp(hs.unit_hydrograph, inputs, along)[1]
+    there = [tuple(x.to(cuda_device) for x in part) for part in (inputs, along)]
+    found = torch.func.jvp(lambda *x: hs.unit_hydrograph(*x, backend="cuda"), *there)[1]
+    assert_close({"q": found.cpu()}, {"q": expected}, 1e-12)
 
 
 def forward_mode(inputs, tangents, **options):

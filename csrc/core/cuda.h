@@ -14,6 +14,8 @@ template <class T> struct CudaModel {
   const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
   cudaError_t (*forward)(const Run<T>&, cudaStream_t);
   cudaError_t (*adjoint)(const Run<T>&, cudaStream_t);
+  cudaError_t (*tangent)(Tangent<T>, cudaStream_t);
+  cudaError_t (*least_squares)(const LeastSquares<T>&, cudaStream_t);
   int64_t (*tape_size)(const Run<T>&);  // values of memory that the adjoint needs; 0 where the chip's own suffices
 };
 

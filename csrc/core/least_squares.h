@@ -17,23 +17,7 @@
 #include "dual.h"
 
 namespace hs {
-
-enum Transform { IDENTITY, ROOT, LOGARITHM, BOX_COX };
-
-template <class T> struct LeastSquares {
-  Run<T> run;          // static parameters; its outputs are not used
-  View<T> a, b;        // the unit hydrograph's [B, C]
-  View<T> target, weight, shift;  // [T, B], [T, B], [B]
-  int transform;
-  T exponent;          // l of Box and Cox
-  T* normal;           // [N (N + 1) / 2 + N + 1, B, C]: the upper triangle by rows, the gradient, the cost
-  T* flow;             // [T, C, B] and [N, T, C, B]: y and dy, where they are wanted
-  T* jacobian;
-};
-
 namespace HS_ISA {
-
-#if !defined(HS_CUDA)
 
 template <class Model, class V> struct Sensitivity {
   using T = typename Lane<V>::scalar;
@@ -238,8 +222,6 @@ template <class Model, class V> struct Sensitivity {
       }
   }
 };
-
-#endif  // !HS_CUDA
 
 }  // namespace HS_ISA
 }  // namespace hs

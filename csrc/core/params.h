@@ -62,4 +62,28 @@ template <class T> struct Run {
   signed char slot[MAX_OUTPUTS];  // the inverse of output: the place of a flux or state among the outputs, or -1
 };
 
+// One derivative of a run, along a direction given for any of its inputs.
+template <class T> struct Tangent {
+  Run<T> run;  // its outputs are not written
+  // Along the direction; a null pointer: it does not move. Layouts and strides of their own, axes those of the input.
+  View<T> forcing[MAX_FORCINGS], parameter[MAX_PARAMETERS], weights;
+  const T* initial_state;  // [S, B, C]
+  T* fluxes;               // as the run's
+  T* final_state;
+};
+
+// The normal equations of a calibration: see least_squares.h.
+enum Transform { IDENTITY, ROOT, LOGARITHM, BOX_COX };
+
+template <class T> struct LeastSquares {
+  Run<T> run;          // static parameters; its outputs are not used
+  View<T> a, b;        // the unit hydrograph's [B, C]
+  View<T> target, weight, shift;  // [T, B], [T, B], [B]
+  int transform;
+  T exponent;          // l of Box and Cox
+  T* normal;           // [N (N + 1) / 2 + N + 1, B, C]: the upper triangle by rows, the gradient, the cost
+  T* flow;             // [T, C, B] and [N, T, C, B]: y and dy, where they are wanted
+  T* jacobian;
+};
+
 }  // namespace hs

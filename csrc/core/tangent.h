@@ -6,19 +6,7 @@
 #include "dual.h"
 
 namespace hs {
-
-template <class T> struct Tangent {
-  Run<T> run;  // its outputs are not written
-  // Along the direction; a null pointer: it does not move. Layouts and strides of their own, axes those of the input.
-  View<T> forcing[MAX_FORCINGS], parameter[MAX_PARAMETERS], weights;
-  const T* initial_state;  // [S, B, C]
-  T* fluxes;               // as the run's
-  T* final_state;
-};
-
 namespace HS_ISA {
-
-#if !defined(HS_CUDA)
 
 template <class Model, class V> struct Forward {
   using T = typename Lane<V>::scalar;
@@ -120,8 +108,6 @@ template <class Model, class V> struct Forward {
     return bad;
   }
 };
-
-#endif  // !HS_CUDA
 
 }  // namespace HS_ISA
 }  // namespace hs

@@ -60,6 +60,23 @@ template <class T> struct Route {
     }
   }
 
+  // The derivative along a direction, into the outflow's place.
+  __device__ __forceinline__ void tangent() const {
+    if (n >= c.n_series) return;
+    using D = Dual<T, 1>;
+    D w[LENGTH];
+    ordinates(D{a, {c.t_a[n]}}, D{b, {c.t_b[n]}}, w);
+    for (int64_t t = chunk * CHUNK; t < (chunk + 1) * CHUNK && t < c.n_steps; ++t) {
+      D sum{};
+#pragma unroll
+      for (int k = 0; k < LENGTH; ++k) {
+        const T* d = t < k ? c.t_memory + (t - k + MEMORY) * c.n_series : c.t_inflow + (t - k) * c.n_series;
+        sum = fma(w[k], D{inflow(t - k), {__ldg(d + n)}}, sum);
+      }
+      c.outflow[t * c.n_series + n] = sum.d[0];
+    }
+  }
+
   // Steps from the memory's first on.
   __device__ __forceinline__ void adjoint(T* parts) const {
     if (n >= c.n_series) return;
@@ -105,6 +122,9 @@ template <class T> struct Route {
 };
 
 template <class T> __global__ void route_kernel(const __grid_constant__ Convolution<T> c) { Route<T>(c).forward(); }
+template <class T> __global__ void tangent_route_kernel(const __grid_constant__ Convolution<T> c) {
+  Route<T>(c).tangent();
+}
 template <class T> __global__ void adj_route_kernel(const __grid_constant__ Convolution<T> c, T* parts) {
   Route<T>(c).adjoint(parts);
 }
@@ -116,7 +136,8 @@ __global__ void adj_ordinates_kernel(const __grid_constant__ Convolution<T> c, c
 template <class T> cudaError_t convolve(const Convolution<T>& c, cudaStream_t stream) {
   using R = Route<T>;
   const int64_t blocks = (c.n_series + R::THREADS - 1) / R::THREADS;
-  return launch(route_kernel<T>, blocks * unit_hydrograph_chunks(c.n_steps), R::THREADS, 0, stream, c);
+  const auto kernel = c.t_inflow ? tangent_route_kernel<T> : route_kernel<T>;
+  return launch(kernel, blocks * unit_hydrograph_chunks(c.n_steps), R::THREADS, 0, stream, c);
 }
 template <class T> cudaError_t adj_convolve(const Convolution<T>& c, T* parts, cudaStream_t stream) {
   using R = Route<T>;

@@ -77,6 +77,9 @@ template <class T> T __ldg(const T* p) { return *p; }
 template <class T> T __shfl_xor_sync(unsigned, T x, int lanes) {
   return on_cpu::value<T>(on_cpu::exchange(on_cpu::bits(x))[(threadIdx.x % 32) ^ unsigned(lanes)]);
 }
+template <class T> T __shfl_sync(unsigned, T x, int from, int width) {
+  return on_cpu::value<T>(on_cpu::exchange(on_cpu::bits(x))[threadIdx.x % 32 / unsigned(width) * unsigned(width) + unsigned(from)]);
+}
 inline int __any_sync(unsigned, int vote) {
   const uint64_t* votes = on_cpu::exchange(vote != 0);
   int any = 0;

@@ -1,0 +1,173 @@
+// Derivatives carried forward on a GPU: one along any direction (tangent.h), and the normal equations of a calibration
+// (least_squares.h). Beside them: cuda.cuh, the run itself.
+#pragma once
+
+#include "../routing/unit_hydrograph.h"
+#include "cuda.cuh"
+#include "dual.h"
+
+namespace hs {
+namespace HS_ISA {
+
+// A thread is a cell, with one derivative beside each of its values. The run along which it goes has been made, and has
+// said what of its inputs is out of bounds.
+template <class Model, class T>
+__global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ Tangent<T> in) {
+  constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  using D = Dual<T, 1>;
+  const Run<T>& run = in.run;
+  Cell<Model, T, true> cell(run, blockIdx.x);
+  const int n_steps = int(run.n_steps);
+  const auto along = [&](const View<T>& v, int t) {
+    return v.data ? v.data[t * v.t_stride + cell.basin * v.b_stride + cell.component * v.c_stride] : T(0);
+  };
+
+  D s[S];
+#pragma unroll
+  for (int i = 0; i < S; ++i) {
+    const int64_t at = i * cell.n_cells + cell.index;
+    s[i] = {run.initial_state[at], {in.initial_state ? in.initial_state[at] : T(0)}};
+  }
+  const T d_weight = along(in.weights, 0);
+  const int64_t row = run.each ? cell.n_cells : cell.n_columns;
+  const bool writes = run.each ? cell.used : cell.first;
+  T* out = in.fluxes + (run.each ? cell.index : cell.column);
+  const auto put = [&](int place, D value) {
+    T d = value.d[0];
+    if (!run.each) d = over_components(cell.used ? fma(cell.weight, d, d_weight * value.v) : T(0), run.width);
+    if (writes) out[place * (n_steps * row)] = d;
+  };
+
+  Forcing<Model, T, 1> forcing(run, cell.basin, 0, n_steps);
+  cell.read_ahead(0);
+  for (int t = 0; t < n_steps; ++t, out += row) {
+    forcing.read_ahead();
+    cell.move(t + 1 < n_steps ? t + 1 : t);
+    D f[F], p[P], q[Q];
+#pragma unroll
+    for (int i = 0; i < F; ++i) f[i] = {forcing.now[i], {along(in.forcing[i], t)}};
+#pragma unroll
+    for (int i = 0; i < P; ++i) {
+      const T d = along(in.parameter[i], t);
+      p[i] = {cell.p[i], {in.parameter[i].data ? cell.d_given(d, i, t) : d}};
+    }
+    typename Model::template Kept<D> kept;
+    Model::step(f, p, s, q, kept);
+#pragma unroll
+    for (int i = 0; i < Q + S; ++i)
+      if (run.slot[i] >= 0) put(run.slot[i], i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
+    forcing.advance();
+  }
+  if (cell.used)
+#pragma unroll
+    for (int i = 0; i < S; ++i) in.final_state[i * cell.n_cells + cell.index] = s[i].d[0];
+}
+
+// A cell takes as many neighbouring lanes as it has parameters, padded to 16 or 32: each steps the values and the
+// derivative along a parameter of its own, the hydrograph's two the last, and sums its row of the normal matrix from what
+// the others hand it in shuffles. All lanes stay to the end: those past the last cell repeat another.
+template <class Model, class T>
+__global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_constant__ LeastSquares<T> in) {
+  constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q, N = P + 2, WIDTH = N <= 16 ? 16 : 32;
+  static_assert(N <= 32, "a cell's parameters are lanes of one warp");
+  constexpr int LENGTH = UNIT_HYDROGRAPH_LENGTH;
+  using D = Dual<T, 1>;
+  const Run<T>& run = in.run;
+  const int lane = threadIdx.x % WIDTH;
+  const int64_t n_cells = run.n_basins * run.n_components;
+  int64_t cell = int64_t(blockIdx.x) * (WARP / WIDTH) + threadIdx.x / WIDTH;
+  const bool used = cell < n_cells;
+  if (!used) cell = n_cells - 1;
+  const int64_t b = cell / run.n_components, c = cell % run.n_components;
+  const auto at = [&](const View<T>& v, int64_t t) {
+    return __ldg(v.data + t * v.t_stride + b * v.b_stride + c * v.c_stride);
+  };
+
+  D p[P], s[S], w[LENGTH], past[LENGTH];
+  bool parameters_good = true, state_good = true;
+#pragma unroll
+  for (int i = 0; i < P; ++i) {
+    p[i] = {at(run.parameter[i], 0), {T(lane == i)}};
+    parameters_good = parameters_good && within(p[i].v, run.parameter_bounds[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < S; ++i) {
+    s[i] = {run.initial_state[i * n_cells + cell], {T(0)}};
+    state_good = state_good && within(s[i].v, 0, 1e30);
+  }
+  ordinates(D{at(in.a, 0), {T(lane == P)}}, D{at(in.b, 0), {T(lane == P + 1)}}, w);
+#pragma unroll
+  for (int k = 0; k < LENGTH; ++k) past[k] = D{};
+  const T shift = at(in.shift, 0);
+  T row[WIDTH], gradient = 0, cost = 0;
+#pragma unroll
+  for (int k = 0; k < WIDTH; ++k) row[k] = 0;
+
+  const int n_steps = int(run.n_steps);
+  int bad_forcing = n_steps;
+  for (int t = 0; t < n_steps; ++t) {
+    D f[F], q[Q];
+#pragma unroll
+    for (int i = 0; i < F; ++i) {
+      f[i] = {at(run.forcing[i], t), {T(0)}};
+      if (bad_forcing == n_steps && !within(f[i].v, run.forcing_bounds[i])) bad_forcing = t;
+    }
+    typename Model::template Kept<D> kept;
+    Model::step(f, p, s, q, kept);
+#pragma unroll
+    for (int k = LENGTH - 1; k > 0; --k) past[k] = past[k - 1];
+    past[0] = q[Model::STREAMFLOW];
+    D y{};
+#pragma unroll
+    for (int k = 0; k < LENGTH; ++k) y = fma(w[k], past[k], y);
+    if (in.jacobian && used) {
+      if (lane < N) in.jacobian[(int64_t(lane) * n_steps + t) * n_cells + cell] = y.d[0];
+      if (lane == 0) in.flow[t * n_cells + cell] = y.v;
+    }
+    const T weight = at(in.weight, t), x = y.v + shift;
+    T z = y.v, slope = weight;
+    if (in.transform == ROOT) {
+      z = square_root(x), slope = weight * T(0.5) / z;
+    } else if (in.transform == LOGARITHM) {
+      z = log2(x) * T(0.69314718055994530942), slope = weight / x;
+    } else if (in.transform == BOX_COX) {
+      const T power = exp2(log2(x) * in.exponent);
+      z = (power - T(1)) / in.exponent, slope = weight * power / x;
+    }
+    const T r = weight * (z - at(in.target, t)), j = y.d[0] * slope;
+    cost = fma(r, r, cost);
+    gradient = fma(j, r, gradient);
+#pragma unroll
+    for (int k = 0; k < WIDTH; ++k) row[k] = fma(j, __shfl_sync(~0u, j, k, WIDTH), row[k]);
+  }
+
+  const T nan = from_bits<T>(as_bits(T(0)) - 1);
+  const bool good = parameters_good && state_good && bad_forcing == n_steps;
+  if (used && lane < N) {
+    T* to = in.normal + cell;
+    const int64_t before = lane * N - lane * (lane - 1) / 2;  // numbers of the rows above
+#pragma unroll
+    for (int k = 0; k < WIDTH; ++k)
+      if (k >= lane && k < N) to[(before + k - lane) * n_cells] = good ? row[k] : nan;
+    constexpr int64_t TRIANGLE = N * (N + 1) / 2;
+    to[(TRIANGLE + lane) * n_cells] = good ? gradient : nan;
+    if (lane == 0) to[(TRIANGLE + N) * n_cells] = good ? cost : nan;
+  }
+  if (!run.faults) return;
+  note(run.faults, used && bad_forcing < n_steps, bad_forcing * n_cells + cell);
+  note(run.faults + 1, used && !parameters_good, cell);
+  note(run.faults + 2, used && !state_good, cell);
+}
+
+template <class Model, class T> cudaError_t tangent(Tangent<T> in, cudaStream_t stream) {
+  in.run = Launch<Model, T>::prepared(in.run);
+  return launch(tangent_kernel<Model, T>, Launch<Model, T>::n_blocks(in.run), WARP, 0, stream, in);
+}
+template <class Model, class T> cudaError_t least_squares(const LeastSquares<T>& in, cudaStream_t stream) {
+  constexpr int CELLS = Model::P + 2 <= 16 ? 2 : 1;
+  const int64_t n_cells = in.run.n_basins * in.run.n_components;
+  return launch(least_squares_kernel<Model, T>, (n_cells + CELLS - 1) / CELLS, WARP, 0, stream, in);
+}
+
+}  // namespace HS_ISA
+}  // namespace hs
