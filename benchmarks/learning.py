@@ -15,7 +15,7 @@ import torch
 
 from hybridsolve.learn import losses
 from hybridsolve.learn.config import read_config
-from hybridsolve.learn.training import make_module
+from hybridsolve.learn.trained import make_module
 from hybridsolve.nn.differentiable import run_parameters
 
 from . import record

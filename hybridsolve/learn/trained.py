@@ -13,11 +13,25 @@ from torch import Tensor, nn
 
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice
+from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
 from .inputs import Scaling
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
+
+
+def make_module(config: Config) -> nn.Module:
+    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model."""
+    n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
+    if config.model == "none":
+        return DischargeLSTM(n_attributes, n_weather, net.hidden[0], net.dropout)
+    layout = Layout(config.model, config.components, tuple(config.dynamic))
+    if net.kind == "mlp":
+        network = MLP(layout, n_attributes, net.hidden, net.dropout)
+    else:
+        network = LSTM(layout, n_attributes, n_weather, net.hidden[0], net.dropout)
+    return DifferentiableModel(config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision)
 
 
 @dataclass
@@ -82,8 +96,6 @@ class Trained:
         ValueError
             If it is no such file, of another version, or of a model whose parameters were bounded otherwise.
         """
-        from .training import make_module
-
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; expected trained.pt of `hybridsolve train`.")

@@ -23,31 +23,18 @@ import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import models
 from ..data.dataset import check_dataset, period_slice
 from ..data.netcdf import write_text_atomic
-from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
+from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
 from .inputs import Scaling
-from .trained import Trained, predict_flow
+from .trained import Trained, make_module, predict_flow
 
 logger = logging.getLogger(__name__)
-
-
-def make_module(config: Config) -> nn.Module:
-    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model."""
-    n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
-    if config.model == "none":
-        return DischargeLSTM(n_attributes, n_weather, net.hidden[0], net.dropout)
-    layout = Layout(config.model, config.components, tuple(config.dynamic))
-    if net.kind == "mlp":
-        network = MLP(layout, n_attributes, net.hidden, net.dropout)
-    else:
-        network = LSTM(layout, n_attributes, n_weather, net.hidden[0], net.dropout)
-    return DifferentiableModel(config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision)
 
 
 def train(

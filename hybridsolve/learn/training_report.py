@@ -179,7 +179,8 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
         lines += ["## What was not trained on", ""]
         for name in ("aet", "swe_max", "bfi", "runoff"):
             x = result[name]
-            lines.append(f"- {x.attrs['long_name']}: median {np.median(x.values):.3g} {x.attrs['units']}")
+            unit = "" if x.attrs["units"] == "1" else f" {x.attrs['units']}"
+            lines.append(f"- {x.attrs['long_name']}: median {np.median(x.values):.3g}{unit}")
         for mine, theirs in (("bfi", "baseflow_index"), ("runoff", "runoff_ratio")):
             if f"camels_{theirs}" in result:
                 x, y = result[mine].values, result[f"camels_{theirs}"].values
