@@ -569,6 +569,33 @@ def standard_errors(errors, names):
 
 
 @_styled
+def sensitivity_by_month(values, names):
+    """When flow answers to which parameter: medians over basins, each parameter over its strongest month.
+
+    Parameters
+    ----------
+    values : array_like, [P, 12, B]
+        Mean sensitivities of a month, any unit.
+    names : sequence of str, [P]
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    middle = np.nanmedian(_array("values", values, 3), axis=2)
+    strongest = middle.max(1, keepdims=True)
+    figure = Figure(figsize=(7.4, 0.32 * len(names) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    share = np.divide(middle, strongest, out=np.zeros_like(middle), where=strongest > 0)
+    image = axes.imshow(share, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    axes.set_yticks(range(len(names)), [f"{n} ({s:.2g})" for n, s in zip(names, strongest[:, 0], strict=True)])
+    axes.set_xticks(range(12), list("JFMAMJJASOND"))
+    _colour_bar(figure, axes, image, "neither", "share of the strongest month (–)")
+    axes.set_title(f"Sensitivity of flow over the year, {np.shape(values)[2]} basins (strongest month, mm/d)")
+    return figure
+
+
+@_styled
 def flow_duration(sim, obs):
     """Flow-duration curves over many basins: the median basin and the middle half, simulated and observed.
 

@@ -134,6 +134,10 @@ def test_what_the_curvature_tells(data):
             covariance = np.linalg.inv(j.T @ j) * (r @ r) / (len(r) - free.sum())
             error = np.sqrt(np.diag(covariance)) * span[free]
             np.testing.assert_allclose(result["standard_error"].values[free, b], error, rtol=0.1)
+    month = np.abs(columns["fc"][:, 2, 0].numpy())[period.n_warmup :]
+    january = data["time"].sel(time=slice(*TRAIN.split(":"))).dt.month.values == 1
+    expected = month[january].mean() * (1000 - 50)
+    np.testing.assert_allclose(result["sensitivity"].sel(parameter="fc", month=1).values[2], expected, rtol=1e-4)
     r = result["correlation"].values
     assert np.nanmax(np.abs(r)) <= 1 + 1e-6
     np.testing.assert_allclose(r, r.transpose(1, 0, 2), atol=1e-12)

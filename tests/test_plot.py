@@ -43,6 +43,12 @@ def build():
         "rivers": plot.network_map(river(), [1, 3, 1, 5], gauges=[10]),
         "dry": plot.network_map(river(), [NAN, 0, 0, 0]),
         "one reach": plot.network_map(RiverNetwork.from_downstream([-1], lon=[5.0], lat=[50.0]), [1.0]),
+        "errors": plot.standard_errors([[0.1, np.inf, NAN], [0.2, 0.3, NAN]], list("abc")),
+        "months": plot.sensitivity_by_month(RNG.random((3, 12, 4)), list("abc")),
+        "duration": plot.flow_duration(
+            RNG.random((90, 4)), np.where(RNG.random((90, 4)) < 0.2, NAN, RNG.random((90, 4)))
+        ),
+        "against": plot.against([0.1, 0.2, NAN], [0.2, 0.1, 0.5], "baseflow index"),
         "bounds": plot.parameter_bounds(values, np.zeros(3), np.ones(3), list("abc"), values > 0.5),
     }
 
@@ -53,7 +59,7 @@ def test_all_are_figures_and_save(tmp_path):
         assert isinstance(figure, Figure)
         path = plot.save(figure, tmp_path / f"{name}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
-    assert len(list(tmp_path.iterdir())) == 8
+    assert len(list(tmp_path.iterdir())) == 12
     assert ("matplotlib.pyplot" in sys.modules) == before
 
 
@@ -121,6 +127,12 @@ def test_hydrograph_labels():
     assert "spread of the starts" in text and "uncertainty" not in text and "flow (mm/d)" in text
     low, high = figure.axes[0].get_ylim()
     assert low > high == 0
+
+
+def test_what_has_no_number_is_written():
+    text = texts(build()["errors"])
+    assert "0 % at a bound, 50 % not told" in text and "100 % at a bound, 0 % not told" in text
+    assert "2 basins, 1 without value" in texts(build()["against"])
 
 
 def test_start_spread_counts_failures():

@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import models
-from ..data.dataset import check_dataset
-from ..sensitivity import normal_equations
+from ..data.dataset import check_dataset, period_slice
+from ..sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
 from . import losses, metrics
 from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
@@ -184,10 +184,22 @@ def calibrate(
         points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
     settings["starts_ranked_by"] = "training and validation score" if validation else "training score"
     result = evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
-    return result.merge(_curvature(data, model, windows["train"], loss, usable, points))
+    return result.merge(_curvature(data, model, train, windows["train"], loss, usable, points))
 
 
-def _curvature(data, model, train: Window, loss: str, usable, points: Tensor) -> xr.Dataset:
+def _by_month(objective: Objective, best: Tensor, month: np.ndarray) -> np.ndarray:
+    """Mean sensitivity of flow ``[P, 12, B]``, a few basins at a time: their Jacobian over all days is large."""
+    parts = []
+    for lot in torch.arange(best.shape[1]).split(32):
+        points = best[:, lot]
+        values = objective.model.parameters_from_unit(dict(zip(objective.names, points.unbind(0), strict=True)))
+        columns = jacobian(objective.model, {n: f[:, lot] for n, f in objective.forcing.items()}, values)[1]
+        j = torch.stack([columns[n][-len(month) :, :, 0] for n in objective.names]).abs()
+        parts.append(torch.stack([j[:, month == m].mean(1) for m in range(1, 13)], 1) * objective.span[:, None, None])
+    return torch.cat(parts, 2).numpy()
+
+
+def _curvature(data, model, period, train: Window, loss: str, usable, points: Tensor) -> xr.Dataset:
     """The linearised errors of every basin's best point; of a loss that is no sum of squares those of NSE."""
     objective = Objective(model, train, loss, usable if len(usable) < train.obs.shape[1] else slice(None))
     best = points[:, :, :1].contiguous()
@@ -203,6 +215,12 @@ def _curvature(data, model, train: Window, loss: str, usable, points: Tensor) ->
             )
     n_days = objective.squares.n
     found = linearised(objective.names, matrix[:, 0], cost[:, 0], best[..., 0], n_days, objective.span)
+    month = data["time"].dt.month.values[period_slice(data["time"].values, period)]
+    found["sensitivity"] = (("parameter", "month", "basin"), _by_month(objective, best, month))
+    found["sensitivity"].attrs.update(
+        units="mm d-1", long_name="mean over the days of a month of |dQ/dp| times the parameter's range, linearised"
+    )
+    found = found.assign_coords(month=np.arange(1, 13))
     return found.assign_coords(basin=data["basin"].values[usable]).reindex(basin=data["basin"].values)
 
 

@@ -88,6 +88,7 @@ def figures(result: xr.Dataset, basin: str | None = None, references=()) -> dict
     )
     span = np.array([v.upper - v.lower for v in rows])
     made["standard_errors"] = plot.standard_errors(result["standard_error"].values.T / span, names)
+    made["sensitivity"] = plot.sensitivity_by_month(result["sensitivity"].values, names)
     made["hydrograph"] = _hydrograph(result, last, nse, basin)
     return made
 
