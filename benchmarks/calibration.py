@@ -4,7 +4,8 @@ HBV 1.1p with its unit hydrograph, sixteen parameters, NSE over 1999-10-01..2008
 Priestley-Taylor evapotranspiration. Ours, all basins at once: Levenberg and Marquardt's method and Adam from ten
 starts, differential evolution with sixty members. SCE-UA (Duan et al. 1992) is that of spotpy, one basin after another,
 on our solver; its own time between two runs of the solver is in its seconds. An evaluation is a run of one basin, with
-or without derivatives. Nothing is timed before the normal equations agree with the adjoint.
+or without derivatives. Last, what the normal equations cost beside a run. Nothing is timed before they agree with the
+adjoint.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import statistics
 import time
 from pathlib import Path
 
@@ -22,10 +24,12 @@ from hybridsolve import models, plot
 from hybridsolve.data import read_camels
 from hybridsolve.data.camels import data_dir
 from hybridsolve.learn.calibration import Objective
-from hybridsolve.learn.evaluation import window
+from hybridsolve.learn.evaluation import routed_flow, window
 from hybridsolve.learn.search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
+from hybridsolve.sensitivity import normal_equations
 
 from . import record
+from .routing import seconds
 
 COLUMNS = (
     "date machine cores isa torch python threads basins method step evaluations_a_basin seconds median_nse".split()
@@ -115,6 +119,33 @@ def shuffled_complexes(objective, n_basins: int, repetitions: int):
                    median_nse=np.median(scores[:, i]))  # fmt: skip
 
 
+def column(n_basins: int = 512, n_starts: int = 10, n_steps: int = 1460):
+    """Rows of a forward run with its hydrographs, and of the normal equations along all parameters; one thread."""
+    draw = torch.Generator().manual_seed(0)
+    rand = lambda *shape: torch.rand(*shape, generator=draw)  # noqa: E731
+    model = models.get("hbv11p")
+    forcing = {"prcp": 30 * rand(n_steps, n_basins) ** 4, "tmean": 25 * rand(n_steps, n_basins) - 6}
+    forcing["pet"] = 4 * rand(n_steps, n_basins)
+    names = (*model.parameter_names, *model.routing_parameter_names)
+    values = model.parameters_from_unit({name: rand(n_basins, n_starts) for name in names})
+    target, weight = rand(n_steps, n_basins), torch.ones(n_steps, n_basins)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        works = {
+            "forward run": lambda: routed_flow(model, forcing, values),
+            "normal equations": lambda: normal_equations(model, forcing, values, target, weight),
+        }
+        medians = {name: statistics.median(seconds(work, 7)) for name, work in works.items()}
+    torch.set_num_threads(before)
+    for name, median in medians.items():
+        yield dict(method=name, threads=1, basins=n_basins, step=n_steps, evaluations_a_basin=n_starts, seconds=median)
+    share = medians["normal equations"] / medians["forward run"]
+    print(
+        f"normal equations along {len(names)} parameters: {share:.2f} forward runs, {share / len(names):.2f} a column"
+    )
+
+
 def draw(rows, path) -> Path:
     """Score against seconds, one curve a method."""
     from matplotlib.figure import Figure
@@ -150,7 +181,8 @@ def main(argv: list[str] | None = None) -> None:
         last = mine[-1]
         print(f"{method}: {last['median_nse']:.4f} after {last['seconds']:.1f} s and {last['evaluations_a_basin']} "
               f"evaluations a basin; {text}")  # fmt: skip
-    path = record.write(rows, "calibration", options.csv, COLUMNS)
+    columns = [about | row for row in column()]
+    path = record.write(rows + columns, "calibration", options.csv, COLUMNS)
     print(f"wrote {len(rows)} rows to {path} and {draw(rows, path.with_suffix('.png'))}")
 
 

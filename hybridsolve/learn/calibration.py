@@ -128,7 +128,9 @@ def calibrate(
         Parameters ``[basin, start]`` by name, starts in rank order; `train_loss` ``[basin, start]``, `at_bound`
         ``[parameter, basin, start]``; scores ``[period, member, basin]`` by name; `nse_start`
         ``[period, basin, start]``, `warmup_difference` ``[period, basin]``; `flow` ``[member, time, basin]`` and `obs`
-        over the scored periods.
+        over the scored periods. Of every basin's best start, linearised (see `hybridsolve.learn.identifiability`):
+        `standard_error` ``[parameter, basin]``, `correlation` ``[parameter, other, basin]``, `curvature`
+        ``[direction, basin]``, and `sensitivity` ``[parameter, month, basin]``.
 
     Raises
     ------
