@@ -190,24 +190,31 @@ def calibrate(
 
 
 def _by_month(objective: Objective, best: Tensor, month: np.ndarray) -> np.ndarray:
-    """Mean sensitivity of flow ``[P, 12, B]``, a few basins at a time: their Jacobian over all days is large."""
-    parts = []
-    for lot in torch.arange(best.shape[1]).split(32):
-        points = best[:, lot]
-        values = objective.model.parameters_from_unit(dict(zip(objective.names, points.unbind(0), strict=True)))
-        columns = jacobian(objective.model, {n: f[:, lot] for n, f in objective.forcing.items()}, values)[1]
-        j = torch.stack([columns[n][-len(month) :, :, 0] for n in objective.names]).abs()
-        parts.append(torch.stack([j[:, month == m].mean(1) for m in range(1, 13)], 1) * objective.span[:, None, None])
-    return torch.cat(parts, 2).numpy()
+    """Mean sensitivity of flow ``[P, 12, B]``."""
+    values = objective.model.parameters_from_unit(dict(zip(objective.names, best.unbind(0), strict=True)))
+    columns = jacobian(objective.model, objective.forcing, values)[1]
+    j = torch.stack([columns[n][-len(month) :, :, 0] for n in objective.names]).abs()
+    return (torch.stack([j[:, month == m].mean(1) for m in range(1, 13)], 1) * objective.span[:, None, None]).numpy()
 
 
 def _curvature(data, model, period, train: Window, loss: str, usable, points: Tensor) -> xr.Dataset:
     """The linearised errors of every basin's best point; of a loss that is no sum of squares those of NSE."""
-    objective = Objective(model, train, loss, usable if len(usable) < train.obs.shape[1] else slice(None))
-    best = points[:, :, :1].contiguous()
-    matrix, _, cost = objective.normal_equations(best)
-    silent = (matrix[:, 0].diagonal(dim1=1, dim2=2) == 0).numpy()
-    for name, basins in zip(objective.names, silent.T, strict=True):
+    month = data["time"].dt.month.values[period_slice(data["time"].values, period)]
+    parts, silent = [], []
+    for lot in np.array_split(np.arange(len(usable)), -(-len(usable) // 64)):  # a Jacobian over all days is large
+        objective = Objective(model, train, loss, usable[lot])
+        best = points[:, lot, :1].contiguous()
+        matrix, _, cost = objective.normal_equations(best)
+        silent.append((matrix[:, 0].diagonal(dim1=1, dim2=2) == 0).numpy())
+        n_days = objective.squares.n
+        found = linearised(objective.names, matrix[:, 0], cost[:, 0], best[..., 0], n_days, objective.span)
+        found["sensitivity"] = (("parameter", "month", "basin"), _by_month(objective, best, month))
+        parts.append(found)
+    found = xr.concat(parts, "basin")
+    found["sensitivity"].attrs.update(
+        units="mm d-1", long_name="mean over the days of a month of |dQ/dp| times the parameter's range, linearised"
+    )
+    for name, basins in zip(objective.names, np.concatenate(silent).T, strict=True):
         if basins.any():
             few = ", ".join(map(str, data["basin"].values[usable][basins][:5])) + (", ..." if basins.sum() > 5 else "")
             warnings.warn(
@@ -215,15 +222,8 @@ def _curvature(data, model, period, train: Window, loss: str, usable, points: Te
                 f"({few}); its value there is that of a starting point.",
                 stacklevel=3,
             )
-    n_days = objective.squares.n
-    found = linearised(objective.names, matrix[:, 0], cost[:, 0], best[..., 0], n_days, objective.span)
-    month = data["time"].dt.month.values[period_slice(data["time"].values, period)]
-    found["sensitivity"] = (("parameter", "month", "basin"), _by_month(objective, best, month))
-    found["sensitivity"].attrs.update(
-        units="mm d-1", long_name="mean over the days of a month of |dQ/dp| times the parameter's range, linearised"
-    )
-    found = found.assign_coords(month=np.arange(1, 13))
-    return found.assign_coords(basin=data["basin"].values[usable]).reindex(basin=data["basin"].values)
+    found = found.assign_coords(month=np.arange(1, 13), basin=data["basin"].values[usable])
+    return found.reindex(basin=data["basin"].values)
 
 
 def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:

@@ -101,6 +101,8 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
 
     def full(values, axis=0):  # over all basins, NaN for those left out
         shape = list(values.shape)
+        if shape[axis] == n_basins:  # none was left out; of many basins a copy is large
+            return values
         shape[axis] = n_basins
         out = np.full(shape, np.nan, dtype=values.dtype)
         out[(slice(None),) * axis + (usable,)] = values
@@ -201,7 +203,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
             )
         )
     # Periods may overlap; the flow of a day is the one of the first period that holds it.
-    flow = xr.concat(series, "time").drop_duplicates("time").sortby("time")
+    flow = series[0] if len(series) == 1 else xr.concat(series, "time").drop_duplicates("time").sortby("time")
     ds["flow"] = flow[:2].assign_attrs(units="mm d-1", long_name="routed streamflow")
     for i, name in enumerate(("lowest", "highest"), start=2):
         ds[f"flow_{name}"] = flow[i].assign_attrs(units="mm d-1", long_name=f"{name} flow of the ensemble's starts")
