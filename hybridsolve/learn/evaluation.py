@@ -186,7 +186,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
             )
         obs = w.obs[w.n_warmup :].numpy()
         for m in range(len(MEMBERS)):
-            for score, x in metrics.score(members[m], obs).items():
+            for score, x in _scores(members[m], obs).items():
                 if score not in ds:
                     ds[score] = (
                         ("period", "member", "basin"),
@@ -210,6 +210,13 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
     ds["obs"] = data["qobs"].sel(time=flow["time"])
     ds.attrs.update({f"{name}_period": period_text(period) for name, period in periods.items()})
     return ds
+
+
+def _scores(sim: np.ndarray, obs: np.ndarray) -> dict[str, np.ndarray]:
+    """All scores, a few basins at a time: they are computed in float64, with several arrays of its size."""
+    lots = [slice(i, i + 512) for i in range(0, sim.shape[1], 512)]
+    parts = [metrics.score(sim[:, lot], obs[:, lot]) for lot in lots]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _wet_state(values) -> dict[str, Tensor]:
