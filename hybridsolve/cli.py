@@ -62,6 +62,20 @@ def _parser() -> argparse.ArgumentParser:
             "(default: what the data hold, else the reader's own)",
         )
 
+    def fit_arguments(sub, out, reference):
+        sub.add_argument(
+            "--skip-unusable", action="store_true", help="leave out basins without observations in training"
+        )
+        sub.add_argument(
+            "--reference",
+            action="append",
+            default=[],
+            metavar="CSV",
+            help=f"scores of another model (columns basin, nse) {reference}",
+        )
+        sub.add_argument("--out", default=out, help="folder for results (default: %(default)s)")
+        sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+
     sub = command("calibrate", _calibrate, "calibrate all catchments of a data set, with scores and figures")
     data_arguments(sub)
     sub.add_argument("--model", default="hbv11p", help="one of " + ", ".join(models.names()))
@@ -74,18 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=int, help="of the method (default: 40 of lm, 300 of gradient, 250 of evolution)")
     sub.add_argument("--ensemble", type=int, help="starts whose flows are averaged (default: 4)")
     sub.add_argument("--warmup-years", type=float, default=3.0, help="before each period (default: %(default)s)")
-    sub.add_argument("--skip-unusable", action="store_true", help="leave out basins without observations in training")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
-    sub.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="CSV",
-        help="scores of another model (columns basin, nse) to draw beside, labelled",
-    )
-    sub.add_argument("--out", default="calibration", help="folder for results (default: %(default)s)")
-    sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+    fit_arguments(sub, "calibration", "to draw beside, labelled")
 
     sub = command("train", _train, "train a network in front of a model on many basins, test it, and report")
     sub.add_argument("config", help="YAML file, or a recipe: mlp-static, dhbv10, dhbv11p, lstm")
@@ -104,19 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--folds", type=int, default=10, help="of pub and pur (default: %(default)s)")
     sub.add_argument("--seeds", help="joined by commas: one training each, flows averaged (default: the config's)")
-    sub.add_argument("--skip-unusable", action="store_true", help="leave out basins without observations in training")
     sub.add_argument("--accelerator", default="auto", help="auto, cpu or gpu (default: %(default)s)")
     sub.add_argument("--devices", type=int, default=1, help="of the accelerator (default: %(default)s)")
     sub.add_argument("--log", default="csv", help="csv or tensorboard (default: %(default)s)")
-    sub.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="CSV",
-        help="scores of another model (columns basin, nse) of the run's own periods",
-    )
-    sub.add_argument("--out", default="training", help="folder for results (default: %(default)s)")
-    sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+    fit_arguments(sub, "training", "of the run's own periods")
 
     sub = command("simulate", _simulate, "run calibrated parameters, or a trained model, over a period")
     sub.add_argument("parameters", nargs="?", help="calibration.nc of `hybridsolve calibrate`")

@@ -15,6 +15,7 @@
 #include "../routing/unit_hydrograph.h"
 #include "drive.h"
 #include "dual.h"
+#include "residual.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -180,21 +181,8 @@ template <class Model, class V> struct Sensitivity {
     for (int i = 0; i < n; ++i) {
       const V weights = load<V>(in.weight.data + (t + i) * in.weight.t_stride, weight);
       weighs |= any(weights > V{});
-      V z = y[i];
-      slope[i] = weights;
-      const V x = y[i] + shift;
-      if (in.transform == ROOT) {
-        z = square_root(x);
-        slope[i] = weights * T(0.5) / z;
-      } else if (in.transform == LOGARITHM) {
-        z = log2(x) * T(0.69314718055994530942);
-        slope[i] = weights / x;
-      } else if (in.transform == BOX_COX) {
-        const V power = exp2(log2(x) * in.exponent);
-        z = (power - T(1)) / in.exponent;
-        slope[i] = weights * power / x;
-      }
-      r[i] = weights * (z - load<V>(in.target.data + (t + i) * in.target.t_stride, target));
+      const V observed = load<V>(in.target.data + (t + i) * in.target.t_stride, target);
+      r[i] = residual(in.transform, in.exponent, y[i], shift, observed, weights, slope[i]);
     }
     if (!weighs) return false;
     for (int j = 0; j < N; ++j)

@@ -5,6 +5,7 @@
 #include "../routing/unit_hydrograph.h"
 #include "cuda.cuh"
 #include "dual.h"
+#include "residual.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -124,17 +125,9 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
       if (lane < N) in.jacobian[(int64_t(lane) * n_steps + t) * n_cells + cell] = y.d[0];
       if (lane == 0) in.flow[t * n_cells + cell] = y.v;
     }
-    const T weight = at(in.weight, t), x = y.v + shift;
-    T z = y.v, slope = weight;
-    if (in.transform == ROOT) {
-      z = square_root(x), slope = weight * T(0.5) / z;
-    } else if (in.transform == LOGARITHM) {
-      z = log2(x) * T(0.69314718055994530942), slope = weight / x;
-    } else if (in.transform == BOX_COX) {
-      const T power = exp2(log2(x) * in.exponent);
-      z = (power - T(1)) / in.exponent, slope = weight * power / x;
-    }
-    const T r = weight * (z - at(in.target, t)), j = y.d[0] * slope;
+    T slope;
+    const T r = residual(in.transform, in.exponent, y.v, shift, at(in.target, t), at(in.weight, t), slope);
+    const T j = y.d[0] * slope;
     cost = fma(r, r, cost);
     gradient = fma(j, r, gradient);
 #pragma unroll

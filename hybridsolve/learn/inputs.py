@@ -111,7 +111,7 @@ class Scaling:
                     name,
                     missing.sum(),
                     len(missing),
-                    _few(data["basin"].values[missing]),
+                    few(data["basin"].values[missing]),
                     self.attribute_median[i],
                 )
                 table[missing, i] = self.attribute_median[i]
@@ -178,7 +178,7 @@ def _refuse_nan(data, name, column, fill) -> np.ndarray:
     if missing.any() and name not in fill:
         raise ValueError(
             f"attribute '{name}' is missing in {missing.sum()} of {len(missing)} basins "
-            f"({_few(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
+            f"({few(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
         )
     return missing
 
@@ -200,5 +200,5 @@ def _transformed(name: str, values: np.ndarray) -> np.ndarray:
     return np.log10(np.sqrt(values) + 0.1) if name == "prcp" else values
 
 
-def _few(ids) -> str:
+def few(ids) -> str:
     return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

@@ -137,21 +137,29 @@ def log_test_look(nse: dict[str, np.ndarray], path: Path, command: str) -> None:
     write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command}\n")
 
 
+SCORES = {"nse": "NSE", "kge": "KGE", "pbias": "bias %", "fhv": "FHV %", "flv": "FLV %"}
+
+
+def median_line(label: str, scores: dict[str, np.ndarray] | None = None) -> str:
+    """A line of medians over ALL basins, failures counted at its end; without scores, the heads of its columns."""
+    if scores is None:
+        return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed"))
+    s = metrics.summary(scores)
+    return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + f"{s['nse']['n_nan']:9d}"
+
+
 def text(result: xr.Dataset) -> str:
     """The result in a few lines: medians over ALL basins, failures counted beside them."""
     a = result.attrs
     lines = [
         f"{models.get(a['model']).title}, {result.sizes['basin']} basins, {a['starts']} starts, {a['method']}, loss "
         f"{a['loss']}, PET {a['pet_method']}, ensemble of {a['ensemble_size']}",
-        f"{'':12}{'':10}" + "".join(f"{n:>9}" for n in ("NSE", "KGE", "bias %", "FHV %", "FLV %", "failed")),
+        median_line(""),
     ]
     for period in result["period"].values:
         for member in MEMBERS:
-            s = metrics.summary(
-                {n: result[n].sel(period=period, member=member).values for n in ("nse", "kge", "pbias", "fhv", "flv")}
-            )
-            numbers = [s[n]["median"] for n in ("nse", "kge", "pbias", "fhv", "flv")]
-            lines.append(f"{period:12}{member:10}" + "".join(f"{x:9.3f}" for x in numbers) + f"{s['nse']['n_nan']:9d}")
+            scores = {n: result[n].sel(period=period, member=member).values for n in SCORES}
+            lines.append(median_line(f"{period:12}{member}", scores))
     bound = result["at_bound"].isel(start=0)
     share = bound.mean("basin").values
     lines.append(

@@ -31,7 +31,7 @@ from ..data.netcdf import write_text_atomic
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
-from .inputs import Scaling
+from .inputs import Scaling, few
 from .trained import Trained, make_module, predict_flow
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
     if not seen.all():
         logger.warning(
             "%d of %d basins have no varying observation in the validation period and no part in the choice (%s).",
-            (~seen).sum(), len(seen), _few(data["basin"].values[~seen]),
+            (~seen).sum(), len(seen), few(data["basin"].values[~seen]),
         )  # fmt: skip
     return np.flatnonzero(seen)
 
@@ -197,7 +197,7 @@ def usable(data: xr.Dataset, period, skip: bool) -> np.ndarray:
     bad = ~varies(data, period)
     if bad.any():
         what = f"{bad.sum()} of {bad.size} basins have no varying observation in the training period {period} "
-        what += f"({_few(data['basin'].values[bad])})"
+        what += f"({few(data['basin'].values[bad])})"
         if not skip or bad.all():
             raise ValueError(f"{what}: choose another period, or set skip_unusable to leave them out.")
         logger.warning("%s and are left out.", what)
@@ -410,10 +410,6 @@ def _scored(name: str, obs: Tensor) -> Tensor:
         return seen.any(0)
     spread = torch.where(seen, obs, -torch.inf).amax(0) - torch.where(seen, obs, torch.inf).amin(0)
     return (seen.sum(0) >= LEAST_DAYS) & (spread > 0)
-
-
-def _few(ids) -> str:
-    return ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
 
 
 class _Rate(Callback):

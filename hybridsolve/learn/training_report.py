@@ -11,9 +11,8 @@ import xarray as xr
 from .. import models, plot
 from ..data.netcdf import write_netcdf, write_text_atomic
 from . import metrics
-from .report import log_test_look
+from .report import SCORES, log_test_look, median_line
 
-SCORES = ("nse", "kge", "pbias", "fhv", "flv")
 # Published medians of NSE on CAMELS-US; (model, basins, forcing, training, test, ensemble size, median, source).
 SHORT, LONG = ("1999-10..2008-09", "1989-10..1999-09"), ("1980-10..1995-09", "1995-10..2010-09")
 PUBLISHED = (
@@ -84,11 +83,10 @@ def text(result: xr.Dataset) -> str:
     lines = [
         f"{a['config']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), PET {a['pet_method']}, "
         f"train {a['train_period']}, test {a['test_period']}",
-        f"{'':12}" + "".join(f"{n:>9}" for n in ("NSE", "KGE", "bias %", "FHV %", "FLV %", "failed")),
+        median_line(""),
     ]
     for member in result["member"].values:
-        s = _medians(result, member)
-        lines.append(f"{member:12}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + f"{s['nse']['n_nan']:9d}")
+        lines.append(median_line(str(member), {n: result[n].sel(member=member).values for n in SCORES}))
     if "balance" in result:
         lines.append(
             f"water balance: at most {np.abs(result['balance'].values).max():.1e} of the precipitation is left"
