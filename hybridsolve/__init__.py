@@ -1,24 +1,47 @@
 """Differentiable hydrology at the speed of the hardware."""
 
-from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-from . import models
-from .api import Run, simulate
-from .faults import synchronize
-from .routing import unit_hydrograph
-from .sensitivity import jacobian
+from ._lazy import attach
 
-__all__ = ["Run", "calibrate", "jacobian", "learn", "models", "nn", "simulate", "synchronize", "unit_hydrograph"]
-__version__ = _version("hybridsolve")
+if TYPE_CHECKING:
+    from . import data, learn, models, nn, routing, scale
+    from .api import Run, simulate
+    from .faults import synchronize
+    from .learn.calibration import calibrate
+    from .routing.unit_hydrograph import unit_hydrograph
+    from .sensitivity import jacobian
 
+__all__ = [
+    "Run",
+    "calibrate",
+    "data",
+    "jacobian",
+    "learn",
+    "models",
+    "nn",
+    "routing",
+    "scale",
+    "simulate",
+    "synchronize",
+    "unit_hydrograph",
+]
+try:
+    __version__ = _version("hybridsolve")
+except PackageNotFoundError:  # a checkout that nobody has installed
+    __version__ = "0+source"
 
-def __getattr__(name: str):
-    # Calibration and training bring xarray and pandas, which a loop of one's own on a cluster need not load.
-    if name == "calibrate":
-        from .learn.calibration import calibrate
-
-        return calibrate
-    if name in ("learn", "nn"):
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module 'hybridsolve' has no attribute '{name}'")
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        **{name: f".{name}" for name in ("data", "learn", "models", "nn", "routing", "scale")},
+        "Run": ".api",
+        "calibrate": ".learn.calibration",
+        "jacobian": ".sensitivity",
+        "simulate": ".api",
+        "synchronize": ".faults",
+        "unit_hydrograph": ".routing.unit_hydrograph",
+    },
+)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # the command line reads the tables without loading torch
+    import torch
 
 INITIAL_STATE = 0.001  # mm in every store, as published (Feng et al. 2022)
 

@@ -470,7 +470,7 @@ def test_open_refuses(tmp_path):
         data.open_dataset(tmp_path / "d.nc")
     ds.to_netcdf(tmp_path / "e.nc")
     for wrong, message in (
-        (["1"], "found '1'; write it with its leading zero, '00000001'"),
+        (["1"], "found '1'; write it as there, '00000001'"),
         (["7", "8"], "found '7' and 1 more"),
         (["00000001", "00000001"], "unique"),
         ([], "at least one basin"),
@@ -563,7 +563,7 @@ def test_camels_subset_beyond_a_few(camels_file):
 
 
 def test_camels_refuses(camels_file, monkeypatch, tmp_path):
-    with pytest.raises(ValueError, match="found '1013500'; write it with its leading zero, '01013500'"):
+    with pytest.raises(ValueError, match="found '1013500'; write it as there, '01013500'"):
         data.read_camels(camels_file, basins=[1013500])
     with pytest.raises(ValueError, match="which cover 1980-01-01:2008-12-31"):
         data.read_camels(camels_file, basins=["01013500"], period="1979-01-01:1990-01-01")

@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .ids import read_ids, refuse_duplicates, spelled_as
+
 # CF attributes. `pet` and `qobs` have no standard_name: the standard table knows potential evaporation and
 # runoff only as mass fluxes (kg m-2 s-1), which are not convertible to mm d-1.
 VARIABLES: dict[str, dict[str, str]] = {
@@ -169,6 +171,7 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
     `basins` is None (all), a list of ids, or the path of a text file with one id a line (# begins a comment).
     """
     available = [str(a) for a in available]
+    refuse_duplicates(available, f"ids of {where}")
     if basins is None:
         return np.arange(len(available))
     if isinstance(basins, (str, Path)):
@@ -178,8 +181,7 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
                 f"basins must be a list of ids or a text file with one id a line, found no file {path}; pass "
                 f"['{basins}'] for a single basin."
             )
-        lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-        wanted = [line for line in lines if line]
+        wanted = read_ids(path)
     else:
         wanted = [str(b) for b in basins]
     if not wanted:
@@ -187,8 +189,8 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
     position = {name: i for i, name in enumerate(available)}
     missing = [name for name in wanted if name not in position]
     if missing:
-        padded = missing[0].zfill(8)
-        hint = f"write it with its leading zero, '{padded}'" if padded in position else "check the ids"
+        other = spelled_as(missing[0], available)
+        hint = f"write it as there, '{other}'" if other else "check the ids"
         raise ValueError(
             f"basins must be among the {len(available)} of {where} (such as {available[0]!r}), found "
             f"{missing[0]!r}{f' and {len(missing) - 1} more that are not' if len(missing) > 1 else ''}; "

@@ -1,4 +1,4 @@
-"""Writing results: whole or not at all, and with their provenance.
+"""Opening NetCDF files, and writing results: whole or not at all, and with their provenance.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and moved over the old one
 in one step (`os.replace` is atomic within a file system), so that a killed run or a full disk never leaves
@@ -20,6 +20,36 @@ import numpy as np
 import xarray as xr
 
 _COMPRESS_ABOVE = 100_000  # elements; below it the chunk overhead costs more than it saves
+
+
+def open_netcdf(path, expected: str, **options) -> xr.Dataset:
+    """Open a NetCDF file lazily; what goes wrong is one sentence that names the file.
+
+    Parameters
+    ----------
+    path : path_like
+    expected : str
+        What the file should be, for messages: "a restart file of `hybridsolve route`".
+    **options
+        Of `xarray.open_dataset`.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not NetCDF, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
+    try:
+        return xr.open_dataset(path, engine="netcdf4", **options)
+    except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:  # what the netCDF library raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
+        ) from error
 
 
 def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None) -> Path:

@@ -9,9 +9,10 @@ import xarray as xr
 
 from .camels import read_camels
 from .caravan import read_caravan
-from .dataset import _DAY, VARIABLES, _check_units, _float_dtype, add_time_bounds, resolve_basins, select_period
+from .dataset import VARIABLES, _check_units, _float_dtype, resolve_basins, select_period
 from .fulda import read_fulda
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
+from .times import as_days
 
 
 def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="float32") -> xr.Dataset:
@@ -111,10 +112,6 @@ def _own_file(source, path, basins, period, pet, dtype) -> xr.Dataset:
     for name in VARIABLES:
         if name in ds:
             ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
-    if "time_bnds" in ds.variables:
-        ds = ds.set_coords("time_bnds")
-        ds["time"].attrs.setdefault("bounds", "time_bnds")
-    elif np.issubdtype(ds["time"].dtype, np.datetime64) and (np.diff(ds["time"].values) == _DAY).all():
-        ds = add_time_bounds(ds)  # only for days: of another step the length is not ours to say
+    ds = as_days(ds, path.name)
     ds.attrs.setdefault("day_boundary", "as in source")
     return ds

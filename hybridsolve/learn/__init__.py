@@ -1,20 +1,18 @@
 """Losses, scores, calibration of every basin for itself, and networks that learn from all of them."""
 
-__all__ = ["Trained", "experiment", "train"]
+from typing import TYPE_CHECKING
 
+from .._lazy import attach
 
-def __getattr__(name: str):
-    # Training brings Lightning, which a calibration need not load.
-    if name == "Trained":
-        from .trained import Trained
+if TYPE_CHECKING:
+    from .calibration import calibrate
+    from .experiments import experiment
+    from .trained import Trained
+    from .training import train
 
-        return Trained
-    if name == "train":
-        from .training import train
+__all__ = ["Trained", "calibrate", "experiment", "train"]
 
-        return train
-    if name == "experiment":
-        from .experiments import experiment
-
-        return experiment
-    raise AttributeError(f"module 'hybridsolve.learn' has no attribute '{name}'")
+__getattr__, __dir__ = attach(
+    __name__,
+    {"Trained": ".trained", "calibrate": ".calibration", "experiment": ".experiments", "train": ".training"},
+)

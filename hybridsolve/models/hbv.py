@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from ..spec import ModelSpec, Variable
 
 EPS = 1e-5  # mm, the floor of a store that evaporation or capillary rise could empty
@@ -68,28 +66,28 @@ FLUXES = (
 )
 
 
-# The primitives of csrc/core/math.h, with the same rules at kinks. Never torch.minimum, relu or clamp: their gradients
-# at a tie differ, and differ between torch versions.
+# The primitives of csrc/core/math.h, with the same rules at kinks, as methods of tensors: who reads the tables above
+# needs no torch. Never minimum, relu or clamp: their gradients at a tie differ, and differ between torch versions.
 def _min(a, b):
-    return torch.where(a <= b, a, b)
+    return a.where(a <= b, b)
 
 
 def _max(a, b):
-    return torch.where(a >= b, a, b)
+    return a.where(a >= b, b)
 
 
 def _relu(x):
-    return torch.where(x < 0, torch.zeros_like(x), x)
+    return x.where(~(x < 0), 0.0)
 
 
 def _clip01(x):
-    return torch.where(x < 0, torch.zeros_like(x), torch.where(x > 1, torch.ones_like(x), x))
+    return _relu(x.where(~(x > 1), 1.0))
 
 
 def _pow(x, y):
     # An empty store is taken as a tiny one, with the gradient passing: x^y has no finite gradient at 0 for y < 1.
-    tiny = 2.0**-60 if x.dtype == torch.float32 else 2.0**-500
-    return (x + torch.where(x < tiny, tiny - x, torch.zeros_like(x)).detach()) ** y
+    tiny = 2.0**-60 if x.element_size() == 4 else 2.0**-500
+    return (x + (tiny - x).where(x < tiny, 0.0).detach()) ** y
 
 
 def reference_step(f, p, s):
@@ -106,7 +104,7 @@ def reference_step(f, p, s):
     """
     prcp, tmean, pet = f["prcp"], f["tmean"], f["pet"]
 
-    rain = torch.where(tmean >= p["tt"], prcp, torch.zeros_like(prcp))
+    rain = prcp.where(tmean >= p["tt"], 0.0)
     snowfall = prcp - rain
     snowpack = s["snowpack"] + snowfall
     melt = _min(_relu(p["cfmax"] * (tmean - p["tt"])), snowpack)
@@ -120,21 +118,20 @@ def reference_step(f, p, s):
     recharge = water * _clip01(_pow(s["sm"] / p["fc"], p["beta"]))
     sm = s["sm"] + (water - recharge)
     excess = _relu(sm - p["fc"])
-    sm = torch.where(sm >= p["fc"], p["fc"], sm)  # sm - excess, without its rounding
+    sm = sm.where(~(sm >= p["fc"]), p["fc"])  # sm - excess, without its rounding
     dryness = sm / (p["lp"] * p["fc"])
     if "betaet" in p:
         dryness = _pow(dryness, p["betaet"])
     evapfactor = _clip01(dryness)
     aet = _min(sm, pet * evapfactor)
-    eps = torch.full_like(sm, EPS)
-    sm = _max(sm - aet, eps)
+    sm = _max(sm - aet, EPS)
 
     slz = s["slz"]
     fluxes = {}
     if "c" in p:
         fill = sm / p["fc"]
-        capillary = _min(slz, p["c"] * slz * (1 - _min(fill, torch.ones_like(fill))))
-        sm, slz = _max(sm + capillary, eps), _max(slz - capillary, eps)
+        capillary = _min(slz, p["c"] * slz * (1 - _min(fill, 1.0)))
+        sm, slz = _max(sm + capillary, EPS), _max(slz - capillary, EPS)
         fluxes["capillary"] = capillary
 
     suz = s["suz"] + recharge + excess

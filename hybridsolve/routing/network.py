@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.ids import refuse_duplicates, whole_ids
+
 OUTLET_IDS = (0, -1)  # what tables of ids write where a reach flows nowhere
 ROUTELINK = {
     "length": "Length",
@@ -86,8 +88,8 @@ class RiverNetwork:
             If there is no reach, two have the same id, one flows to itself or in a cycle, a row or an id is not a whole
             number, a row does not exist, or an array is not ``[N]``.
         """
-        downstream = _whole(downstream, "downstream")
-        ids = np.arange(len(downstream)) if ids is None else _whole(ids, "ids")
+        downstream = whole_ids(downstream, "downstream")
+        ids = np.arange(len(downstream)) if ids is None else whole_ids(ids, "ids")
         return _make(ids, downstream, attributes)
 
     @classmethod
@@ -112,10 +114,10 @@ class RiverNetwork:
         """
         if dangling not in ("refuse", "outlet"):
             raise ValueError(f"dangling must be 'refuse' or 'outlet'; found {dangling!r}: choose one.")
-        ids, to = _whole(ids, "ids"), _whole(to, "to", nan=0)
+        ids, to = whole_ids(ids, "ids"), whole_ids(to, "to", nan=0)
         if len(to) != len(ids):
             raise ValueError(f"to must be [{len(ids)}] as ids is; found [{len(to)}]: give each reach one downstream.")
-        _refuse_duplicates(ids)
+        refuse_duplicates(ids, "ids of reaches")
         if np.isin(ids, OUTLET_IDS).any():
             raise ValueError(
                 "ids must not hold 0 or -1, which mean an outlet where a reach flows to; found "
@@ -150,8 +152,8 @@ class RiverNetwork:
         ValueError
             As `from_ids`, or if a reach has two edges downstream, or attributes are given without ids.
         """
-        upstream_ids = _whole(upstream_ids, "upstream_ids")
-        downstream_ids = _whole(downstream_ids, "downstream_ids", nan=0)
+        upstream_ids = whole_ids(upstream_ids, "upstream_ids")
+        downstream_ids = whole_ids(downstream_ids, "downstream_ids", nan=0)
         if len(upstream_ids) != len(downstream_ids):
             raise ValueError(
                 f"downstream_ids must be [{len(upstream_ids)}] as upstream_ids is; found [{len(downstream_ids)}]: "
@@ -164,7 +166,7 @@ class RiverNetwork:
                     "ids: pass ids=."
                 )
             ids = np.union1d(upstream_ids, downstream_ids[~np.isin(downstream_ids, OUTLET_IDS)])
-        ids = _whole(ids, "ids")
+        ids = whole_ids(ids, "ids")
         values, counts = np.unique(upstream_ids, return_counts=True)
         if (counts > 1).any():
             reach = values[counts > 1][0]
@@ -349,7 +351,7 @@ class RiverNetwork:
         ValueError
             If an id is not in the network.
         """
-        wanted = _whole(np.atleast_1d(ids), "ids")
+        wanted = whole_ids(np.atleast_1d(ids), "ids")
         place, known = _look_up(self.ids, wanted, self._by_id)
         if not known.all():
             raise ValueError(
@@ -579,7 +581,7 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
     for name, shape in sizes.items():
         if shape != (n,):
             raise ValueError(f"attribute {name} must be [{n}], one value a reach; found {list(shape)}: reshape it.")
-    _refuse_duplicates(ids)
+    refuse_duplicates(ids, "ids of reaches")
     bad = (downstream < -1) | (downstream >= n)
     if bad.any():
         raise ValueError(
@@ -630,40 +632,11 @@ def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
     return " -> ".join([*shown, around[0]])
 
 
-def _whole(values, name: str, nan: int | None = None) -> np.ndarray:
-    """Values as int64 [N], where `nan` stands for NaN if it is given."""
-    x = np.asarray(values)
-    if x.ndim != 1 or x.dtype.kind not in "iuf":
-        raise ValueError(f"{name} must be whole numbers [N]; found {x.dtype} {list(x.shape)}: convert or reshape it.")
-    if x.dtype.kind == "f":
-        if nan is not None:
-            x = np.where(np.isnan(x), nan, x)
-        bad = ~((np.abs(x) < 2**53) & (x == np.floor(x)))  # beyond 2^53 two ids could have become one
-        if bad.any():
-            row = np.flatnonzero(bad)[0]
-            raise ValueError(
-                f"{name} must be whole numbers, as floats below 2^53; found {x[row]} in row {row}: correct it, or give "
-                "integers."
-            )
-    return x.astype(np.int64)
-
-
 def _real(values, name: str) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"attribute {name} must be numbers; found {error}: convert it.") from error
-
-
-def _refuse_duplicates(ids: np.ndarray) -> None:
-    ascending = np.sort(ids)
-    again = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
-    if len(again):
-        rows = np.flatnonzero(ids == again[0])
-        raise ValueError(
-            f"ids must be unique; found more than once {_some(again)}, the first in rows {_some(rows)}: keep one row "
-            "of each."
-        )
 
 
 def _look_up(ids: np.ndarray, wanted: np.ndarray, by_id: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,75 @@
+"""What keeps a user's files whole: no output over an input, and one run at a time in a folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def refuse_overwriting(outputs: Mapping[str, object], inputs: Mapping[str, object]) -> None:
+    """Raise if an output would take the place of an input, or of another output.
+
+    Parameters
+    ----------
+    outputs, inputs : mapping of str to path or None
+        By the option or argument that names them; None where it was not given. An input may be a folder, whose files
+        are inputs too.
+    """
+    wanted = {name: Path(path) for name, path in outputs.items() if path is not None}
+    given = {name: Path(path) for name, path in inputs.items() if path is not None}
+    for name, path in wanted.items():
+        for other, there in given.items():
+            if _same(path, there) or (there.is_dir() and there.resolve() in path.resolve().parents and path.exists()):
+                raise ValueError(f"{name} must not be {other}, found both {path}; name another file to write to.")
+    names = list(wanted)
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            if _same(wanted[name], wanted[other]):
+                raise ValueError(f"{name} and {other} must differ, found both {wanted[name]}; name two files.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    try:
+        return os.path.samefile(one, other)  # hard links, and file systems that do not tell cases apart
+    except OSError:
+        return False
+
+
+@contextmanager
+def locked(folder) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made if absent, until this one ends or its process dies.
+
+    Raises
+    ------
+    ValueError
+        If another run is in it; the message says which.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, about = folder / ".lock", folder / ".lock.txt"
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        who = about.read_text().strip() if about.exists() else "another process"
+        raise ValueError(f"{folder} is in use by {who}; wait for it to end, or name another folder.") from None
+    except (OSError, NotImplementedError) as error:
+        raise ValueError(
+            f"{folder} must lie on a file system with locks, by which runs are kept apart, found none ({error}); name "
+            "a folder on a local disk."
+        ) from error
+    try:
+        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        about.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+        yield
+    finally:
+        about.unlink(missing_ok=True)
+        held.release()  # its file stays: who removes it may remove the next one's lock

@@ -1,0 +1,70 @@
+"""Which basins a run can use: the others are named with what they lack, and left out where that is asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from .dataset import period_slice
+
+
+def usable_basins(
+    data: xr.Dataset, forcing_names: Sequence[str], period=None, *, least: int = 2, skip: bool = False
+) -> np.ndarray:
+    """Indices of the basins whose forcing has no gap and whose observations vary in a period.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        With dims ``(time, basin)``.
+    forcing_names : sequence of str
+    period : str or pair, optional
+        In which `qobs` must vary; None: observations are not looked at.
+    least : int
+        Observations that a basin must have in the period.
+    skip : bool
+        Leave out the unusable basins, with a warning that names them, instead of raising.
+
+    Raises
+    ------
+    ValueError
+        If a basin cannot be used and `skip` is not set, or none can.
+    """
+    ids, time = data["basin"].values, data["time"].values
+    why: dict[int, str] = {}
+    for name in forcing_names:
+        gaps = ~np.isfinite(data[name].transpose("time", "basin").values)
+        for b in np.flatnonzero(gaps.any(0)):
+            days = np.flatnonzero(gaps[:, b])
+            why.setdefault(
+                int(b), f"{name} is missing on {len(days)} days from {_day(time[days[0]])} to {_day(time[days[-1]])}"
+            )
+    if period is not None:
+        obs = data["qobs"].transpose("time", "basin").values[period_slice(time, period)]
+        seen = ~np.isnan(obs)
+        low, high = np.where(seen, obs, np.inf).min(0), np.where(seen, obs, -np.inf).max(0)
+        for b in np.flatnonzero(~(high > low) | (seen.sum(0) < least)):
+            n = int(seen[:, b].sum())
+            what = "does not vary" if n >= least else f"has {n} values, of {least} at least,"
+            why.setdefault(int(b), f"qobs {what} in the training period {_period(period)}")
+    if not why:
+        return np.arange(len(ids))
+    first, reason = min(why.items())
+    more = f", and {len(why) - 1} more basins likewise" if len(why) > 1 else ""
+    said = f"basin {ids[first]} cannot be used: {reason}{more}"
+    if not skip or len(why) == len(ids):
+        raise ValueError(f"{said}; fill it, choose another period, or leave such basins out with skip_unusable.")
+    few = ", ".join(str(ids[b]) for b in sorted(why)[:5]) + (", ..." if len(why) > 5 else "")
+    warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({few}): {said}.", stacklevel=3)
+    return np.setdiff1d(np.arange(len(ids)), list(why))
+
+
+def _day(stamp) -> str:
+    return str(stamp)[:10]
+
+
+def _period(period) -> str:
+    return period if isinstance(period, str) else ":".join(_day(x) for x in period)
