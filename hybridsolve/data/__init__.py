@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from .netcdf import write_netcdf, write_text_atomic
     from .opening import open_dataset
     from .pet import PET_METHODS, potential_evapotranspiration
+    from .times import as_days
 
 __all__ = [
     "CAMELS_DISCHARGE_SIGNATURES",
     "PET_METHODS",
     "VARIABLES",
+    "as_days",
     "assemble",
     "check_dataset",
     "data_dir",
@@ -41,6 +43,7 @@ __getattr__, __dir__ = attach(
         "CAMELS_DISCHARGE_SIGNATURES": ".camels",
         "PET_METHODS": ".pet",
         "VARIABLES": ".dataset",
+        "as_days": ".times",
         "assemble": ".dataset",
         "check_dataset": ".dataset",
         "data_dir": ".camels",
