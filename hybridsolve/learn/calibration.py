@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from .. import models
 from ..data.dataset import check_dataset, period_slice
+from ..data.lags import warn_of_early_flow
 from ..sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
 from . import losses, metrics
@@ -167,6 +168,7 @@ def calibrate(
             )
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
     usable = _usable(data, windows["train"], n_parameters, skip_unusable)
+    warn_of_early_flow(data, train)
 
     settings = dict(
         model=model.name,

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import models
 from ..api import simulate
 from ..data.dataset import check_dataset, parse_period, period_slice
+from ..data.times import carry_days
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
@@ -209,7 +210,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
         ds[f"flow_{name}"] = flow[i].assign_attrs(units="mm d-1", long_name=f"{name} flow of the ensemble's starts")
     ds["obs"] = data["qobs"].sel(time=flow["time"])
     ds.attrs.update({f"{name}_period": period_text(period) for name, period in periods.items()})
-    return ds
+    return carry_days(ds, data)
 
 
 def _scores(sim: np.ndarray, obs: np.ndarray) -> dict[str, np.ndarray]:
@@ -332,4 +333,4 @@ def simulate_calibrated(
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         citation=str(parameters.attrs.get("citation", "")),
     )
-    return out
+    return carry_days(out, data)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from .. import models, plot
 from ..data.netcdf import write_netcdf, write_text_atomic
+from ..data.times import carry_days
 from . import metrics
 from .evaluation import MEMBERS, scores_table
 
@@ -43,9 +44,9 @@ def write(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     seed = int(result.attrs["seed"])
-    flows = result[FLOWS].assign_attrs(result.attrs)
+    flows = carry_days(result[FLOWS].assign_attrs(result.attrs), result)
     written = [
-        write_netcdf(result.drop_vars([*FLOWS, "time"]), folder / "calibration.nc", command=command, seed=seed),
+        write_netcdf(result.drop_dims("time"), folder / "calibration.nc", command=command, seed=seed),
         write_netcdf(flows, folder / "streamflow.nc", command=command, seed=seed),
     ]
     for member in MEMBERS:
