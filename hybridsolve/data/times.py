@@ -106,9 +106,9 @@ def as_days(
     attrs = {key: value for key, value in ds["time"].attrs.items() if key not in ("units", "calendar", "bounds")}
     ds = ds.assign_coords(time=("time", start, attrs))
     clock = _clock(start)
-    ds.attrs.setdefault("day_boundary", f"{clock} to {clock} of the next day, {source}")
-    if day_ends is not None:
-        ds.attrs["day_boundary"] = f"{clock} to {clock} of the next day, {source}"
+    boundary = f"{clock} to {clock} of the next day, {source}"
+    if "day_boundary" not in ds.attrs or (day_ends is not None and name is None):
+        ds.attrs["day_boundary"] = boundary
     if offset is not None:
         ds.attrs["utc_offset_hours"] = offset
     return add_time_bounds(_fill_absent_days(ds, where))
@@ -205,45 +205,54 @@ def check_daily(time: np.ndarray, what: str = "time", *, gaps: bool) -> None:
 
 def _stamps(time: xr.DataArray, what: str) -> tuple[np.ndarray, float | None]:
     """Dates by the file's own clock, as datetime64[ns] or cftime objects; and its hours ahead of UTC, if it says so."""
-    if isinstance(time.dtype, pd.DatetimeTZDtype):
-        return _local(pd.DatetimeIndex(time.to_index()), what)
-    values = time.values
-    if values.dtype.kind == "M":
-        dates = values[~np.isnat(values)]
-        if dates.size and (dates.min() < _YEARS[0] or dates.max() >= _YEARS[1]):
-            raise ValueError(_out_of_range(what, str(dates.min())[:10], str(dates.max())[:10]))
-        return _by_own_clock(values.astype("datetime64[ns]"), time)
+    zoned = isinstance(time.dtype, pd.DatetimeTZDtype)
+    values = np.array(time.to_index(), dtype=object) if zoned else time.values
     first = values.flat[0] if values.size else None
-    if hasattr(first, "calendar"):
-        return _by_own_clock(values, time)
     if isinstance(first, (str, bytes, datetime.date)):  # pandas.Timestamp is a date too
-        texts = [v.decode() if isinstance(v, bytes) else v for v in values.ravel()]
+        values, offset = _from_objects(values, what)
+    elif hasattr(first, "calendar"):
+        return _by_own_clock(values, time)
+    elif values.dtype.kind == "M":
+        values, offset = _by_own_clock(values, time)
+    else:
+        units = time.attrs.get("units")
+        raise ValueError(
+            f"{what} must hold dates, found {'nothing' if first is None else f'the number {first}'} with "
+            f"{f'units {units!r}' if units else 'no units'}; set its attribute units to such as 'days since "
+            "2000-01-01', or assign dates made by pandas.to_datetime."
+        )
+    dates = values[~np.isnat(values)]
+    if dates.size and (dates.min() < _YEARS[0] or dates.max() >= _YEARS[1]):
+        raise ValueError(_out_of_range(what, str(dates.min())[:10], str(dates.max())[:10]))
+    return values.astype("datetime64[ns]"), offset
+
+
+def _from_objects(values: np.ndarray, what: str) -> tuple[np.ndarray, float | None]:
+    """Dates from text of ISO 8601 or from objects of Python or pandas, and their hours ahead of UTC if all have one."""
+    moments = []
+    for x in values.ravel().tolist():
+        text = x.decode("utf-8", "replace") if isinstance(x, bytes) else x
         try:
-            index = pd.DatetimeIndex(pd.to_datetime(texts, format="ISO8601"))
+            written = not isinstance(text, str) or re.match(r"\s*\d{4}-\d\d-\d\d(?!\d)", text)
+            if pd.isna(text) or not (written and isinstance(text, (str, datetime.date))):
+                raise ValueError("nothing, or a form that is ambiguous")
+            moments.append(pd.Timestamp(text))
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{what} must hold dates such as 2000-01-31, found {str(texts[0])!r} and others that cannot be read as "
-                "one axis; convert them with pandas.to_datetime and its format."
+                f"{what} must hold dates such as 2000-01-31, found {text!r}; convert them with pandas.to_datetime and "
+                "its format."
             ) from error
-        stamps, offset = _local(index, what) if index.tz is not None else (index.to_numpy("datetime64[ns]"), None)
-        return stamps.reshape(values.shape), offset
-    units = time.attrs.get("units")
-    raise ValueError(
-        f"{what} must hold dates, found {'nothing' if first is None else f'the number {first}'} with "
-        f"{f'units {units!r}' if units else 'no units'}; set its attribute units to such as 'days since 2000-01-01', "
-        "or assign dates made by pandas.to_datetime."
-    )
-
-
-def _local(index: pd.DatetimeIndex, what: str) -> tuple[np.ndarray, float | None]:
-    offsets = {stamp.utcoffset() for stamp in index}
-    offset = offsets.pop() / pd.Timedelta(hours=1) if len(offsets) == 1 else None
-    warnings.warn(
-        f"{what} is of the time zone {index.tz}; its local clock is kept"
-        + ("." if offset is None else f", {offset:+g} h from UTC."),
-        stacklevel=4,
-    )
-    return index.tz_localize(None).to_numpy("datetime64[ns]"), offset
+    zones = {moment.tzinfo is None for moment in moments}
+    if len(zones) > 1:
+        raise ValueError(f"{what} must have a time zone at all its dates or at none, found both; make them alike.")
+    stamps = np.array([moment.replace(tzinfo=None) for moment in moments], dtype="datetime64[us]").reshape(values.shape)
+    if zones == {True}:
+        return stamps, None
+    offsets = {moment.utcoffset() / datetime.timedelta(hours=1) for moment in moments}
+    offset = offsets.pop() if len(offsets) == 1 else None
+    clock = f"{offset:+g} h from UTC" if offset is not None else "with its summer time"
+    warnings.warn(f"{what} is of a time zone; its local clock is kept, {clock}.", stacklevel=4)
+    return stamps, offset
 
 
 def _by_own_clock(values: np.ndarray, time: xr.DataArray) -> tuple[np.ndarray, float | None]:
@@ -253,7 +262,12 @@ def _by_own_clock(values: np.ndarray, time: xr.DataArray) -> tuple[np.ndarray, f
         return values, None
     hours = int(zone[2]) + int(zone[3] or 0) / 60
     hours = -hours if zone[1] == "-" else hours
-    return values + datetime.timedelta(hours=hours), hours
+    return _later(values, hours), hours
+
+
+def _later(values: np.ndarray, hours: float) -> np.ndarray:
+    span = datetime.timedelta(hours=hours)  # cftime knows no other
+    return values + (np.timedelta64(span) if values.dtype.kind == "M" else span)
 
 
 def _standard(stamps: np.ndarray, what: str) -> np.ndarray:
@@ -355,7 +369,7 @@ def _start_by_day_ends(stamps: np.ndarray, day_ends: str, where: str) -> np.ndar
         )
     what = f"time of {where}"
     if match["stamp"]:  # in the file's calendar: the day before 1 March may be 28 February
-        return _rounded(_standard(stamps + datetime.timedelta(hours=hours - 24), what))
+        return _rounded(_standard(_later(stamps, hours - 24), what))
     date = _rounded(_standard(stamps, what)).astype("datetime64[D]").astype("datetime64[ns]")
     return date + np.timedelta64(round((hours % 24) * 60), "m")
 
