@@ -1,8 +1,8 @@
-"""The compiled parts, linked into `hybridsolve._cpu` and, where nvcc is, `hybridsolve._cuda`.
+"""The compiled parts, linked into `hybridsolve._cpu` and, where it is asked for, `hybridsolve._cuda`.
 
 Everything else about the package stands in pyproject.toml. Neither torch nor a network is needed to build, nor a GPU.
 
-HYBRIDSOLVE_CUDA        auto (the default) builds _cuda if nvcc is on PATH or in CUDA_HOME; 1 insists; 0 leaves it out
+HYBRIDSOLVE_CUDA        1 builds _cuda too, with nvcc of CUDA_HOME or PATH: minutes; 0 (the default) does not
 HYBRIDSOLVE_CUDA_ARCHS  compute capabilities to build for, "80,90"; newer cards run what their driver makes of the last
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.errors import CompileError, SetupError
+from setuptools.modified import newer_group
 
 # No fast-math: a NaN must stay a NaN. No contraction: the adjoint recomputes the forward run and must meet its bits.
 FLAGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
@@ -29,20 +30,22 @@ ISAS = {
 
 
 def find_nvcc():
-    """The CUDA compiler, or None where there is none or it is not wanted."""
-    wish = os.environ.get("HYBRIDSOLVE_CUDA", "auto")
-    if wish not in ("auto", "0", "1"):
-        raise SetupError(f"HYBRIDSOLVE_CUDA must be auto, 0 or 1; found '{wish}': set it to one of these or unset it.")
+    """The CUDA compiler, or None where it is not asked for."""
+    wish = os.environ.get("HYBRIDSOLVE_CUDA") or "0"
+    if wish not in ("0", "1"):
+        raise SetupError(f"HYBRIDSOLVE_CUDA must be 0 or 1; found '{wish}': set 1 to build for a GPU, or unset it.")
+    if wish == "0":
+        return None
     home = os.environ.get("CUDA_HOME")
     nvcc = shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
-    if wish != "0" and home and not nvcc:
+    if home and not nvcc:
         raise SetupError(f"CUDA_HOME must have bin/nvcc; found none in '{home}': correct or unset it.")
-    if wish == "1" and not nvcc:
+    if not nvcc:
         raise SetupError(
             "HYBRIDSOLVE_CUDA=1 needs nvcc on PATH or in CUDA_HOME/bin; found none: "
-            "install the CUDA toolkit, or set HYBRIDSOLVE_CUDA=0."
+            "install the CUDA toolkit, or unset HYBRIDSOLVE_CUDA."
         )
-    return None if wish == "0" else nvcc
+    return nvcc
 
 
 def cuda_architectures():
@@ -69,32 +72,48 @@ class BuildKernels(build_ext):
     def build_extension(self, ext):
         if ext.name.endswith("._cuda"):
             return self.build_cuda(ext)
+        if self.is_built(ext):
+            return
         isas = {"baseline": []}
         if platform.machine().lower() in ("x86_64", "amd64"):
             isas |= {isa: flags for isa, flags in ISAS.items() if self.accepts(flags)}
 
+        ext.define_macros += [(f"HS_HAS_{isa.upper()}", "1") for isa in isas]
+
         def compile_isa(isa):
-            (built,) = self.compiler.compile(
+            return self.compiler.compile(
                 ["csrc/kernels_cpu.cpp"],
                 output_dir=os.path.join(self.build_temp, isa),
                 macros=[("HS_ISA", isa)],
                 extra_postargs=[f"-std=c++{ext.cxx_std}", *FLAGS, *isas[isa]],
-                depends=ext.depends,
             )
-            return built
+
+        def compile_binding():
+            return self.compiler.compile(
+                ext.sources,
+                output_dir=self.build_temp,
+                macros=ext.define_macros,
+                include_dirs=ext.include_dirs,
+                extra_postargs=ext.extra_compile_args,
+            )
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ext.extra_objects = list(pool.map(compile_isa, isas))
-        ext.define_macros += [(f"HS_HAS_{isa.upper()}", "1") for isa in isas]
+            jobs = [pool.submit(compile_isa, isa) for isa in isas] + [pool.submit(compile_binding)]
+            ext.extra_objects = [built for job in jobs for built in job.result()]
+        ext.sources = []  # compiled already, beside the kernels
         super().build_extension(ext)
+
+    def is_built(self, ext):
+        """Whether the library is there and newer than all that it is made of."""
+        sources = [__file__, *ext.depends]
+        return not (self.force or newer_group(sources, self.get_ext_fullpath(ext.name), missing="newer"))
 
     def build_cuda(self, ext):
         """All by nvcc, which knows where its own headers and runtime lie."""
         library, folder = Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp, "cuda")
-        newest = max(Path(source).stat().st_mtime for source in [__file__, *ext.depends])
         nvcc, architectures = find_nvcc(), cuda_architectures()
         stamp = folder / f"{'-'.join(architectures)}.built"
-        if not self.force and stamp.exists() and library.exists() and library.stat().st_mtime > newest:
+        if stamp.exists() and self.is_built(ext):
             return
         for path in (folder, library.parent):
             path.mkdir(parents=True, exist_ok=True)
@@ -102,21 +121,18 @@ class BuildKernels(build_ext):
             old.unlink()
         codes = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in architectures]
         includes = [f"-I{path}" for path in dict.fromkeys([*ext.include_dirs, *self.include_dirs])]
+        names = f'-DHS_CUDA_ARCHITECTURES="{" ".join(architectures)}"'
+        parts = {v: ["csrc/kernels_cuda.cu", *codes, "-DHS_ISA=cuda", f"-DHS_VALUE={v}"] for v in ("double", "float")}
+        parts["bind"] = [*ext.sources, *includes, names]
 
-        def compile_value(value):
-            built = folder / f"{value}.o"
-            self.spawn(
-                [nvcc, "-c", "csrc/kernels_cuda.cu", "-o", str(built), f"-std=c++{ext.cxx_std}", *CUDA_FLAGS, *codes]
-                + ["-DHS_ISA=cuda", f"-DHS_VALUE={value}"]
-            )
-            return str(built)
+        def compile_part(name):
+            built = str(folder / f"{name}.o")
+            self.spawn([nvcc, "-c", *parts[name], "-o", built, f"-std=c++{ext.cxx_std}", *CUDA_FLAGS])
+            return built
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_value, ("double", "float")))
-        names = f'-DHS_CUDA_ARCHITECTURES="{" ".join(architectures)}"'
-        binding = str(folder / "bind.o")
-        self.spawn([nvcc, "-c", *ext.sources, "-o", binding, f"-std=c++{ext.cxx_std}", *CUDA_FLAGS, *includes, names])
-        self.spawn([nvcc, "-shared", "-cudart=static", *objects, binding, "-o", str(library)])
+            objects = list(pool.map(compile_part, parts))
+        self.spawn([nvcc, "-shared", "-cudart=static", *objects, "-o", str(library)])
         stamp.touch()
 
     def accepts(self, flags):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable
 from functools import cache
@@ -275,10 +276,16 @@ class Cuda:
         return dict(device=index, stream=torch.cuda.current_stream(index).cuda_stream)
 
     @classmethod
+    def _launch(cls, name: str, x: Tensor, *args, **named) -> None:
+        """Call the extension where x is, with that device current in torch, whose runtime is not the extension's."""
+        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+            getattr(extension("cuda"), name)(*args, **named, **cls._where(x))
+
+    @classmethod
     def forward(cls, run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         watch = faults.Watch(run)
         filled = dict(fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr(), faults=watch.places.data_ptr())
-        extension("cuda").forward(_arguments("cuda", run, **filled), **cls._where(run.state))
+        cls._launch("forward", run.state, _arguments("cuda", run, **filled))
         watch.launched()
 
     @classmethod
@@ -286,25 +293,25 @@ class Cuda:
         arguments = _adjoint_arguments("cuda", run, *cotangents_and_gradients)
         tape = run.state.new_empty(extension("cuda").tape_size(arguments))
         arguments.tape = _address(tape)
-        extension("cuda").adjoint(arguments, **cls._where(run.state))
+        cls._launch("adjoint", run.state, arguments)
 
     @classmethod
     def tangent(cls, run: Problem, *tangents_and_results) -> None:
         arguments = _tangent_arguments("cuda", run, *tangents_and_results)
-        extension("cuda").tangent(arguments, **cls._where(run.state))
+        cls._launch("tangent", run.state, arguments)
 
     @classmethod
     def least_squares(cls, run: Problem, *observed_and_results) -> None:
         watch = faults.Watch(run)
         arguments = _least_squares_arguments("cuda", run, *observed_and_results, faults=watch.places.data_ptr())
-        extension("cuda").least_squares(arguments, **cls._where(run.state))
+        cls._launch("least_squares", run.state, arguments)
         watch.launched()
 
     @classmethod
     def unit_hydrograph_tangent(cls, inputs, tangents, result) -> None:
         arguments = _route_arguments(inputs, [result], None, 11)
         arguments["arrays"] += [_address(x) for x in tangents]
-        extension("cuda").unit_hydrograph(**arguments, **cls._where(result))
+        cls._launch("unit_hydrograph", result, **arguments)
 
     @classmethod
     def unit_hydrograph(cls, inputs, results, d_outflow=None) -> None:
@@ -312,7 +319,7 @@ class Cuda:
         if d_outflow is not None:
             parts = inputs[0].new_empty(extension("cuda").unit_hydrograph_scratch(*inputs[0].shape))
             arguments["arrays"][10] = _address(parts)
-        extension("cuda").unit_hydrograph(**arguments, **cls._where(inputs[0]))
+        cls._launch("unit_hydrograph", inputs[0], **arguments)
 
     @classmethod
     def route(cls, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
@@ -345,5 +352,4 @@ class Cuda:
     @classmethod
     def sum_middle(cls, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
         double = x.dtype == torch.float64
-        where = cls._where(x)
-        extension("cuda").sum_middle(double, x.data_ptr(), out.data_ptr(), rows, n, columns, **where)
+        cls._launch("sum_middle", x, double, x.data_ptr(), out.data_ptr(), rows, n, columns)

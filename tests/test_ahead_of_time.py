@@ -52,3 +52,43 @@ def test_the_interpreter_is_refused():
         env=os.environ | {"TRITON_INTERPRET": "1"},
     )
     assert done.returncode and "TRITON_INTERPRET is set" in done.stderr
+
+
+def test_runs_of_other_sizes_need_no_other_kernels():
+    """Steps, checkpoints and blocks may be 1 or multiples of 16: nothing is compiled again for that."""
+    code = """if True:
+        from unittest import mock
+        import torch, triton
+        from benchmarks import ahead_of_time
+        from hybridsolve import backends
+        from hybridsolve.triton_kernels import launch
+
+        def kernels(T, B, interval, C=3):
+            keys = []
+            start = lambda kernel, grid, device, *a, **k: kernel.warmup(*a, grid=grid, **k, **launch.OPTIONS)
+            with (
+                mock.patch.object(triton.runtime.driver, "_active", ahead_of_time._Driver("sm_90")),
+                mock.patch.object(launch, "start", start),
+                mock.patch.object(triton.runtime.jit.JITFunction, "_do_compile", lambda _, key, *a: keys.append(key)),
+            ):
+                empty = lambda *shape: torch.empty(shape, device="meta")
+                forcing, parameters = [empty(T, B)] * 3, [empty(B, C)] * 14
+                run = (forcing, parameters, empty(5, B, C), None, (T, B, C), ["streamflow"], False, interval, False)
+                fluxes, final, checkpoints = backends.forward("triton", "hbv11p", *run)
+                needs = [False] * 3 + [True] * 15 + [False]
+                backends.adjoint(
+                    "triton", "hbv11p", forcing, parameters, checkpoints, None, fluxes, final, *run[4:], needs
+                )
+                series = empty(T, B), empty(B), empty(B), empty(14, B)
+                backends.unit_hydrograph("triton", *series)
+                backends.unit_hydrograph("triton", *series, empty(T, B))
+            return keys
+
+        first = kernels(20, 50, 4)
+        assert len(set(first)) == 5
+        for other in ((32, 66, 16), (17, 50, 1), (3, 2, 1)):
+            assert kernels(*other) == first, other
+    """
+    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import textwrap
 
 import pytest
 import torch
-from conftest import VARIANTS, assert_close, assert_same_bits, random_inputs, run_both_ways
+from conftest import ROOT, VARIANTS, assert_close, assert_same_bits, random_inputs, run_both_ways
 
 import hybridsolve as hs
 from hybridsolve import _cpu
@@ -136,6 +137,29 @@ def test_no_code_is_shared_between_instruction_sets():
     listing = subprocess.run([nm, "-C", _cpu.__file__], capture_output=True, text=True, check=True).stdout
     shared = re.findall(r"^\S*\s+[WVu] (.*\bhs::.*)$", listing, re.MULTILINE)
     assert [s for s in shared if not re.search(r"\bhs::(baseline|avx2|avx512)::", s)] == []
+
+
+def test_structs_of_packs_are_copied_by_whole_registers(tmp_path):
+    """g++ 12 copies a plain struct of AVX2's packs in halves, which made calibration half as fast."""
+    compiler = shutil.which("g++")
+    if not compiler or platform.machine() != "x86_64":
+        pytest.skip("g++ for x86_64 is not installed")
+    source = tmp_path / "copies.cpp"
+    source.write_text("""
+        #include "core/dual.h"
+        using namespace hs::avx2;
+        using P = Pair<f32>;
+        using D = Dual<f32, 2>;
+        void pairs(P* to, const P* from, long n) { for (long i = 0; i < n; ++i) to[i] = from[i]; }
+        void duals(D* to, const D* from, long n) { for (long i = 0; i < n; ++i) to[i] = D(from[i]); }
+        void picked(D* to, D a, D b, i32 mask) { *to = select(mask, a, b); }
+        void moved(float* to, const float* from) { store(to, load<P>(from)); }
+        P bits(P x) { return from_bits<P>(as_bits(x)); }
+    """)
+    command = [compiler, "-std=c++17", "-O3", "-mavx2", "-mfma", "-Wall", "-Werror", "-DHS_ISA=avx2", "-S", "-o", "-"]
+    done = subprocess.run([*command, f"-I{ROOT / 'csrc'}", str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "%ymm" in done.stdout and not re.findall(r"vmov.*%xmm|vpinsr", done.stdout)
 
 
 def test_the_extension_needs_no_torch():

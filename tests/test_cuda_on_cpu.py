@@ -3,12 +3,16 @@
 test_gpu.py holds the kernels' numbers against the oracle.
 """
 
+import contextlib
 import ctypes
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import both_precisions, normal
+
+from hybridsolve import compiled
 
 
 @pytest.fixture
@@ -90,3 +94,22 @@ def test_device_is_left_as_it_was(cuda, monkeypatch):
     with pytest.raises(RuntimeError, match="launching the CUDA kernel 'sum' failed: invalid argument"):
         cuda.sum_middle(True, x.data_ptr(), y.data_ptr(), 0, 3, 4, 1, 0)
     assert ctypes.CDLL(cuda.__file__).cuda_on_cpu_device() == 0
+
+
+def test_a_kernel_is_launched_with_its_device_current_in_torch(monkeypatch):
+    current = []
+
+    @contextlib.contextmanager
+    def device(chosen):
+        current.append(chosen.index)
+        yield
+        current.pop()
+
+    launched = []
+    called = SimpleNamespace(sum_middle=lambda *_, device, stream: launched.append((device, stream, list(current))))
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr(compiled, "extension", lambda backend: called)
+    x = SimpleNamespace(device=torch.device("cuda", 1), is_cuda=True, dtype=torch.float32, data_ptr=lambda: 0)
+    compiled.Cuda.sum_middle(x, x, 1, 1, 1)
+    assert launched == [(1, 7, [1])] and current == []

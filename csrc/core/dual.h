@@ -8,8 +8,21 @@
 namespace hs {
 namespace HS_ISA {
 
-template <class V, int K> struct Dual {
+template <class V, int K> struct Dual {  // copied member by member, as a Pair is
   V v, d[K];
+  Dual() = default;
+  HS_FN Dual(V v_, const V (&d_)[K]) : v(v_) { put(d_); }
+  HS_FN Dual(const Dual& x) : v(x.v) { put(x.d); }
+  HS_FN Dual& operator=(const Dual& x) {
+    v = x.v;
+    put(x.d);
+    return *this;
+  }
+
+ private:
+  HS_FN void put(const V (&d_)[K]) {
+    for (int k = 0; k < K; ++k) d[k] = d_[k];
+  }
 };
 template <class V, int K> struct Lane<Dual<V, K>> {
   using scalar = typename Lane<V>::scalar;

@@ -25,14 +25,19 @@ template <class V> HS_FN V at_most(V x, typename Lane<V>::scalar ceiling) { retu
 template <class V> HS_FN V relu(V x) { return at_least(x, 0); }
 template <class V> HS_FN V adj_relu(V x, V d_r) { return select(x >= V{}, d_r, V{}); }
 
+template <class A, class B> HS_FN void copy_bits(A& to, const B& from) { __builtin_memcpy(&to, &from, sizeof to); }
+template <class A, class B> HS_FN void copy_bits(Pair<A>& to, const Pair<B>& from) {
+  copy_bits(to.a, from.a);
+  copy_bits(to.b, from.b);
+}
 template <class V> HS_FN typename Lane<V>::bits as_bits(V x) {
   typename Lane<V>::bits b;
-  __builtin_memcpy(&b, &x, sizeof b);
+  copy_bits(b, x);
   return b;
 }
 template <class V> HS_FN V from_bits(typename Lane<V>::bits b) {
   V x;
-  __builtin_memcpy(&x, &b, sizeof x);
+  copy_bits(x, b);
   return x;
 }
 

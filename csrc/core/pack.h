@@ -48,9 +48,10 @@ template <class M> HS_FN bool any(M mask) {
   return found;
 }
 
+template <class V> HS_FN void read(V& v, const typename Lane<V>::scalar* from) { __builtin_memcpy(&v, from, sizeof(V)); }
 template <class V> HS_FN V load(const typename Lane<V>::scalar* from) {  // from any address
   V v;
-  __builtin_memcpy(&v, from, sizeof(V));
+  read(v, from);
   return v;
 }
 template <class V> HS_FN void store(typename Lane<V>::scalar* to, V v) { __builtin_memcpy(to, &v, sizeof(V)); }

@@ -7,8 +7,17 @@
 namespace hs {
 namespace HS_ISA {
 
+// Copied member by member: g++ 12 copies a plain struct of AVX2's packs in pieces of 16 bytes, half of each through the
+// integer registers.
 template <class V> struct Pair {
   V a, b;
+  Pair() = default;
+  HS_FN Pair(V a_, V b_) : a(a_), b(b_) {}
+  HS_FN Pair(const Pair& x) : a(x.a), b(x.b) {}
+  HS_FN Pair& operator=(const Pair& x) {
+    a = x.a, b = x.b;
+    return *this;
+  }
 };
 
 #define HS_PAIR_OPERATOR(op)                                                                                       \
@@ -53,6 +62,14 @@ template <class V> struct Lane<Pair<V>> {
   using bits = Pair<typename Lane<V>::bits>;
 };
 #if !defined(HS_CUDA)
+template <class V> HS_FN void read(Pair<V>& v, const typename Lane<V>::scalar* from) {
+  read(v.a, from);
+  read(v.b, from + sizeof(V) / sizeof(*from));
+}
+template <class V> HS_FN void store(typename Lane<V>::scalar* to, Pair<V> v) {
+  store(to, v.a);
+  store(to + sizeof(V) / sizeof(*to), v.b);
+}
 template <> struct Lane<i32> { using scalar = int32_t; };
 template <> struct Lane<i64> { using scalar = int64_t; };
 #endif

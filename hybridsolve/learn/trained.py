@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from .. import models
+from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice
 from ..data.times import carry_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
@@ -63,7 +62,7 @@ class Trained:
 
     @classmethod
     def of(cls, module, config, scaling, data: xr.Dataset) -> Trained:
-        versions = {"hybridsolve": version("hybridsolve"), "torch": torch.__version__}
+        versions = {"hybridsolve": __version__, "torch": torch.__version__}
         ids = [str(b) for b in data["basin"].values]
         about = str(data.attrs.get("citation", "")), str(data["pet"].attrs.get("method", ""))
         return cls(module, config, scaling, ids, versions, *about)

@@ -17,6 +17,9 @@ from .math import sigmoid
 
 NEVER = tl.constexpr(1 << 62)
 NO_STEP = tl.constexpr((1 << 31) - 1)
+# Sizes, for which Triton would compile a kernel anew where they are 1 or multiples of 16. Nothing is gained by that: a
+# lane loads one number at a time.
+ANY_SIZE = tuple("n_steps n_basins n_components n_groups group_size interval n_blocks rows n columns".split())
 
 
 @triton.jit
@@ -138,7 +141,7 @@ def note(faults, kind: tl.constexpr, place, used):
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def forward(
     step: tl.constexpr,
     forcing,
@@ -228,7 +231,7 @@ def forward(
     note(faults, 3, tl.where(weight_ok, NEVER, cell), used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def adjoint(
     step: tl.constexpr,
     step_adj: tl.constexpr,
@@ -353,7 +356,7 @@ def adjoint(
                     tl.store(d_parameters[i] + cell, d, mask=used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def sum_middle(x, out, rows: "i64", n: "i64", columns: "i64", BLOCK: tl.constexpr):
     """The sums of x [rows, n, columns] over its middle axis, in order."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

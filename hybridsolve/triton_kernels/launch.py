@@ -122,6 +122,9 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
     n_programs = min(_blocks(run), PROGRAMS)
     model = STEPS[run.kernel]
     wanted = lambda d: d if d.numel() else None  # noqa: E731
+    over_outputs, *within = d_fluxes.stride()
+    if len(run.outputs) == 1:
+        over_outputs = 0  # or the number of steps would be in it, and choose another kernel
     start(
         drive.adjoint,
         (n_programs,),
@@ -130,7 +133,7 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
         step_adj=model.step_adj,
         tape=d_state.new_empty(n_programs * run.interval * d_state.shape[0] * WARP),
         d_fluxes=d_fluxes,
-        d_flux_strides=(*d_fluxes.stride(), *(() if run.each else (0,))),
+        d_flux_strides=(over_outputs, *within, *(() if run.each else (0,))),
         d_final_state=d_final_state,
         d_forcing=tuple(wanted(d) for d in d_forcing),
         d_parameters=tuple(wanted(d) for d in d_parameters),

@@ -10,6 +10,7 @@ import triton.language as tl
 from .math import adj_relu, at_least, exp2, log2, maximum, relu
 
 LENGTH = tl.constexpr(15)
+ANY_SIZE = ("n_steps", "n_series", "n_chunks")  # for which no kernel of its own is compiled, as in drive.py
 
 
 @triton.jit
@@ -52,7 +53,7 @@ def inflow_at(inflow, memory, t, n, n_series, used):
     return now + tl.load(memory + (t + (LENGTH - 1)) * n_series + n, mask=used & (t < 0), other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def forward(inflow, a, b, memory, outflow, n_steps: "i64", n_series: "i64", STEPS: tl.constexpr, SERIES: tl.constexpr):
     _, t, n = tile(n_series, STEPS, SERIES)
     used = (n < n_series) & (t < n_steps)
@@ -65,7 +66,7 @@ def forward(inflow, a, b, memory, outflow, n_steps: "i64", n_series: "i64", STEP
     tl.store(outflow + t * n_series + n, routed, mask=used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def adjoint(
     inflow,
     a,
@@ -100,7 +101,7 @@ def adjoint(
     tl.store(d_memory + (t + (LENGTH - 1)) * n_series + n, d_q, mask=used & (t < 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=ANY_SIZE)
 def adjoint_ordinates(a, b, d_ordinates, d_a, d_b, n_series: "i64", n_chunks: "i64", SERIES: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * SERIES + tl.arange(0, SERIES)
     used = n < n_series
