@@ -52,8 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="hybridsolve-demo", help="folder for results (default: %(default)s)")
 
     def data_arguments(sub, pet=True):
-        sub.add_argument("data", help="NetCDF file (our convention or the CAMELS pack), Caravan folder, or 'fulda'")
+        sub.add_argument(
+            "data", help="NetCDF or CSV file, folder of CSV files (one a basin), Caravan folder, the CAMELS pack, or "
+            "'fulda'"
+        )
         sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
+        sub.add_argument(
+            "--names",
+            metavar="NAME=VARIABLE,...",
+            help="what the data's variables are, where their names do not say it: prcp=pr,tmean=tas[K],qobs=Q[mm sum]",
+        )
         if not pet:
             return
         sub.add_argument(
@@ -153,7 +161,7 @@ def _open(arguments, pet):
     basins = arguments.basins
     if basins and not Path(basins).is_file():
         basins = [b.strip() for b in basins.split(",") if b.strip()]
-    return open_dataset(arguments.data, basins=basins or None, pet=pet)
+    return open_dataset(arguments.data, basins=basins or None, pet=pet, names=arguments.names)
 
 
 def _info(_) -> None:
