@@ -116,7 +116,6 @@ def parse_dates(values: Sequence, what: str) -> np.ndarray:
     if values and all(isinstance(v, datetime.date) for v in values):
         return pd.DatetimeIndex(values).tz_localize(None).to_numpy("datetime64[ns]")
     text = pd.Series([v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]).str.strip()
-    few = text.iloc[:1].tolist()
     found = []
     if len(text) and text.str.match(r"\d{4}-\d\d-\d\d").all():
         found = [_try(text, "ISO8601")]
@@ -124,16 +123,18 @@ def parse_dates(values: Sequence, what: str) -> np.ndarray:
         found = [_try(text, form) for form in _FORMATS if form != "%Y%m%d" or text.str.fullmatch(r"\d{8}").all()]
     found = [days for days in found if days is not None]
     if not found:
-        wrong = next((t for t in text if not any(c.isdigit() for c in t)), few[0] if few else "nothing")
+        wrong = [pd.to_datetime(text, format=form, errors="coerce").isna() for form in ("ISO8601", *_FORMATS)]
+        row = int(np.argmax(min(wrong, key=sum))) if len(text) else None
         raise ValueError(
-            f"{what} must hold dates in one form, such as 1999-10-01 or 01.10.1999, found '{wrong}'; write all as "
-            "YYYY-MM-DD."
+            f"{what} must hold dates in one form, such as 1999-10-01 or 01.10.1999, found "
+            + ("no row" if row is None else f"'{text[row]}' in row {row}")
+            + "; correct it, or write all as YYYY-MM-DD."
         )
     if len(found) > 1 and not (found[0] == found[1]).all():
         daily = [days for days in found if len(days) > 2 and (np.diff(days) == np.timedelta64(1, "D")).all()]
         if len(daily) != 1:
             raise ValueError(
-                f"{what} must tell day from month, found '{few[0]}', which may be either; write dates as YYYY-MM-DD."
+                f"{what} must tell day from month, found '{text[0]}', which may be either; write dates as YYYY-MM-DD."
             )
         found = daily
     return found[0]
@@ -181,6 +182,10 @@ def with_basins(
     small = {d for v in series for d in ds[v].dims if d not in ("time", dim)}
     ds = ds.isel({d: 0 for d in small})  # of size 1, all of them
     if dim is None:
+        if "basin" in asked and ds[ids].size != 1:
+            raise ValueError(
+                f"names says basin={ids}, which must hold one id for the one basin of {where}; correct it."
+            )
         name = next((v for v in ds.variables if ds[v].size == 1 and (v == ids or key_of(v) in BASIN_NAMES)), None)
         single = [stem] if name is None else text_ids(ds[name].values.reshape(1), f"{name} of {where}")
         if name is not None:
@@ -188,7 +193,13 @@ def with_basins(
             ds = ds.drop_vars(name)
         ds = _one_basin(aside(ds, "basin"))
         return _named(ds, single)
-    name = ids if ids is not None and ds[ids].dims[:1] == (dim,) else _ids_over(ds, dim)
+    along = ids is not None and ds[ids].dims[:1] == (dim,)
+    if "basin" in asked and not along:
+        raise ValueError(
+            f"names says basin={ids}, which must lie over the basins' dimension '{dim}' of {where}, found dimensions "
+            f"({', '.join(map(str, ds[ids].dims))}); name another."
+        )
+    name = ids if along else _ids_over(ds, dim)
     if name is None and ds.sizes[dim] > 1:
         raise ValueError(
             f"{where} must hold the ids of its {ds.sizes[dim]} basins over the dimension '{dim}', found none; add a "

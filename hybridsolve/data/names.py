@@ -189,8 +189,9 @@ def _unit_ending(key: str) -> str | None:
 def meaning(name, variable: xr.DataArray) -> str | None:
     """Our name of a variable, or None."""
     ours = next((_MEANING[key] for key in _endings(key_of(name)) if key in _MEANING), None)
-    if ours is None:
-        ours = STANDARD_NAMES.get(str(variable.attrs.get("standard_name", "")).strip())
+    standard = str(variable.attrs.get("standard_name", "")).strip()
+    if ours is None or (standard and len(key_of(name)) == 1):  # p, q and t are pressure and humidity elsewhere
+        ours = STANDARD_NAMES.get(standard)
     if ours == "tmean":  # extremes have the standard name of the mean
         methods = str(variable.attrs.get("cell_methods", ""))
         ours = "tmin" if "minimum" in methods else "tmax" if "maximum" in methods else ours

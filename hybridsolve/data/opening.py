@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,10 @@ def open_dataset(
         return _own_data(path_or_data, "the dataset", "basin", *own)
     if isinstance(path_or_data, pd.DataFrame):
         return _own_data(table_dataset(path_or_data, "the frame", "basin"), "the frame", "basin", *own)
-    if isinstance(path_or_data, xr.DataArray | np.ndarray | Mapping):
+    if not isinstance(path_or_data, str | os.PathLike):
         raise ValueError(
-            f"data must be {_KINDS}, or a frame or dataset in memory, found {type(path_or_data).__name__}; build an "
-            "xarray.Dataset of it."
+            f"data must be {_KINDS}, or a frame or dataset in memory, found {type(path_or_data).__name__}; give one "
+            "of them."
         )
     if str(path_or_data) == "fulda":
         _refuse_options(asked, days, "the Fulda example")
@@ -173,13 +173,13 @@ class _Said:
 
     @classmethod
     def of(cls, name: str, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
-        attrs, asked_for = dict(array.attrs), asked is not None
-        asked = asked or Asked()
         unit, summed, missing = split_unit(unit_of(variable, array) or "")
         summed = summed or is_sum(array, TIME_NAMES)
-        if asked.unit is not None or asked.summed:
-            summed = asked.summed
-        return cls(str(variable), attrs, asked.unit or unit, summed, asked.missing or missing, asked_for)
+        if asked is not None:
+            if asked.unit is not None or asked.summed:
+                summed = asked.summed
+            unit, missing = asked.unit or unit, missing if asked.missing is None else asked.missing
+        return cls(str(variable), dict(array.attrs), unit, summed, missing, asked is not None)
 
 
 def _refuse_missing(found, ds, series, where) -> None:
@@ -272,7 +272,11 @@ def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr
         )
         step = np.diff(ds["time"].values)
         if "sum" in how and step.size and step.min() != _DAY:
-            raise ValueError(f"{what} in '{about.unit}' is a sum of one step, which must be a day, found {step.min()}.")
+            hours = step.min() / np.timedelta64(1, "h")
+            raise ValueError(
+                f"{what} in '{about.unit}' is a sum of one step, which must be a day, found one of {hours:g} h; "
+                "aggregate it to days first."
+            )
         done.append(f"converted from {about.unit}" + (f", {how}" if how else ""))
     if name == "pet" and (values < 0).sum() > (values > 0).sum():
         values = -values

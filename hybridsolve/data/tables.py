@@ -84,6 +84,7 @@ def read_table(path, as_text: Sequence[str] = (), *, unit_row: bool = False) -> 
     said = {
         n: unit or units.get(full, "").strip("[]() ") for n, full, (_, unit) in zip(names, header, bases, strict=True)
     }
+    frame.attrs["headers"] = dict(zip(names, header, strict=True))
     frame.attrs["units"] = {n: u for n, u in said.items() if u and u not in "-#"}
     return frame
 
@@ -114,7 +115,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str) -> xr.Dataset:
     ValueError
         No dates, several basins, or a name twice.
     """
-    units = dict(frame.attrs.get("units", {}))
+    units, headers = dict(frame.attrs.get("units", {})), frame.attrs.get("headers", {})
     if isinstance(frame.index, pd.MultiIndex) or isinstance(frame.columns, pd.MultiIndex):
         raise ValueError(
             f"{where} must have one row a day and one column a variable, found a MultiIndex; open frame.to_xarray()."
@@ -122,7 +123,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str) -> xr.Dataset:
     columns = {}
     for column in frame.columns:
         base, unit = split_header(column)
-        if base in columns:
+        if base in columns or "/" in base:  # no name of a NetCDF variable
             base = _slug(str(column))
         if base in columns:
             raise ValueError(f"columns of {where} must be unique, found '{base}' twice; rename one.")
@@ -146,7 +147,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str) -> xr.Dataset:
         if base in used or base in ids[:1] or not base:
             continue
         values = frame[column]
-        attrs = {"long_name": str(column)} | ({"units": units[base]} if base in units else {})
+        attrs = {"long_name": headers.get(column, str(column))} | ({"units": units[base]} if base in units else {})
         data[base] = ("time", _plain_column(values), attrs)
     ds = xr.Dataset(data, coords={"time": time})
     return aside(ds, "basin").assign_coords(basin=name)

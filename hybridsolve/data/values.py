@@ -83,7 +83,8 @@ def refuse_codes(name: str, values: np.ndarray, time: np.ndarray, ids: np.ndarra
     place = f"found {value:g} in basin {ids[at[1]]} on {str(time[at[0]])[:10]} ({n} such values)"
     if not coded.any():
         raise ValueError(
-            f"{name} of {where} must not be negative, {place}; correct them, or mark them as missing (NaN)."
+            f"{name} of {where} must not be negative, {place}; correct them, mark them as missing (NaN), or leave out "
+            "the basin."
         )
     raise ValueError(
         f"{name} of {where} must not hold a code for missing values, {place}; mark them as missing, by NaN or "
