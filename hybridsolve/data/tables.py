@@ -70,7 +70,11 @@ def read_table(path, as_text: Sequence[str] = (), *, unit_row: bool = False) -> 
                 index_col=False,
                 low_memory=False,
             )
-    except (ValueError, pd.errors.ParserWarning) as error:
+    except pd.errors.ParserWarning:
+        raise ValueError(
+            f"{path} has rows with more cells than its header of {len(header)} columns; name every column."
+        ) from None
+    except ValueError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} could not be read as a table ({reason.rstrip('.')}); check its columns.") from error
     bases = [split_header(name) for name in header]
