@@ -157,7 +157,10 @@ def test_units_that_are_refused(ours, unit, message):
 
 def test_our_own_units_do_not_import_the_registry(tmp_path):
     own().to_netcdf(tmp_path / "x.nc")
-    code = "import sys, hybridsolve as hs; hs.data.open_dataset(sys.argv[1], pet='oudin'); sys.exit('cf_xarray.units' in sys.modules)"
+    code = (
+        "import sys; from hybridsolve.data import open_dataset; open_dataset(sys.argv[1], pet='oudin'); "
+        "sys.exit('cf_xarray.units' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.nc")]).returncode == 0
 
 

@@ -6,6 +6,7 @@ without a time (mm, m, kg m-2) becomes a rate only where the data say that it is
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 
@@ -121,6 +122,12 @@ def _parsed(unit: str, ours: str, what: str):
 
 @cache
 def _registry():
-    from cf_xarray.units import units
-
+    # It redefines a dozen units of pint for CF, on purpose, and pint warns of each.
+    logger = logging.getLogger("pint.util")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from cf_xarray.units import units
+    finally:
+        logger.setLevel(before)
     return units
