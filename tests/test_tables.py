@@ -35,6 +35,7 @@ TABLES = {
         frame().drop(columns="date").assign(YYYY=DAYS[:60].year, MM=DAYS[:60].month, DD=DAYS[:60].day), sep=";"
     ),
     "blanks.txt": lambda: text(frame().rename(columns=lambda c: c.replace(" ", "")), sep=" "),
+    "last.csv": lambda: text(frame()[[*frame().columns[1:], "date"]].rename(columns={"date": "Datum"})),
     "units.csv": lambda: "Date,P,Tmin,Tmax,Q\n#,mm/day,°C,[deg C],(mm/d)\n" + text().split("\n", 1)[1],
 }
 
@@ -42,7 +43,7 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_as_people_write_them(name, tmp_path):
     (tmp_path / name).write_text(TABLES[name](), encoding="utf-8")
-    ds = opened(tmp_path / name, names={"lat": 47})
+    ds = opened(tmp_path / name, names={"lat": 47} | ({"time": "datum"} if name == "last.csv" else {}))
     data.check_dataset(ds, forcing_names=("prcp", "tmean", "pet"), need_qobs=True)
     assert list(ds.basin.values) == [name.split(".")[0]] and ds.time.values[0] == DAYS[0]
     for v in ("prcp", "tmin", "tmax", "qobs"):

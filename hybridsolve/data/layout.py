@@ -84,9 +84,9 @@ def _time_rank(name, variable: xr.DataArray) -> int | None:
     dates = variable.dtype.kind == "M" or (
         variable.dtype == object and variable.size and hasattr(_first(variable), "year")
     )
-    if key in TIME_NAMES and (dates or key != "t"):
-        return TIME_NAMES.index(key)
-    return len(TIME_NAMES) if dates else None
+    if dates:
+        return TIME_NAMES.index(key) if key in TIME_NAMES else len(TIME_NAMES)
+    return 100 + TIME_NAMES.index(key) if key in TIME_NAMES and key != "t" else None
 
 
 def _first(variable: xr.DataArray):

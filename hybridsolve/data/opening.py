@@ -80,7 +80,8 @@ def open_dataset(
     if isinstance(path_or_data, xr.Dataset):
         return _own_data(path_or_data, "the dataset", "basin", *own)
     if isinstance(path_or_data, pd.DataFrame):
-        return _own_data(table_dataset(path_or_data, "the frame", "basin"), "the frame", "basin", *own)
+        table = table_dataset(path_or_data, "the frame", "basin", _time_of_table(asked))
+        return _own_data(table, "the frame", "basin", *own)
     if not isinstance(path_or_data, str | os.PathLike):
         raise ValueError(
             f"data must be {_KINDS}, or a frame or dataset in memory, found {type(path_or_data).__name__}; give one "
@@ -101,18 +102,25 @@ def open_dataset(
                 f"{path} must be a Caravan folder with timeseries/netcdf inside, or hold CSV files, one a basin, found "
                 f"neither; expected {_KINDS}."
             )
-        return _own_data(read_folder(path, basins), str(path), path.name, asked, None, *own[2:])
+        return _own_data(read_folder(path, basins, _time_of_table(asked)), str(path), path.name, asked, None, *own[2:])
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {_KINDS}; check the path.")
     if path.suffix.casefold() in SUFFIXES:
         table = read_table(path, AS_TEXT, unit_row=True)
-        return _own_data(table_dataset(table, path.name, path.stem), path.name, path.stem, *own)
+        table = table_dataset(table, path.name, path.stem, _time_of_table(asked))
+        return _own_data(table, path.name, path.stem, *own)
     # Without timedelta: lengths of days and of dry spells are numbers with a unit.
     with open_netcdf(path, _KINDS, decode_timedelta=False) as source:
         if not is_pack(source):
             return _own_data(source, path.name, path.stem, *own)
     _refuse_options(asked, days, "the CAMELS pack")
     return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
+
+
+def _time_of_table(asked: dict[str, Asked]) -> str | None:
+    """The column of dates that the user names; it is read with the table, and not asked for again."""
+    time = asked.pop("time", None)
+    return None if time is None else time.variable
 
 
 def _refuse_options(asked, days, what: str) -> None:

@@ -109,10 +109,11 @@ def _slug(text: str) -> str:
     return re.sub(r"\W+", "_", text).strip("_")
 
 
-def table_dataset(frame: pd.DataFrame, where: str, stem: str) -> xr.Dataset:
+def table_dataset(frame: pd.DataFrame, where: str, stem: str, time: str | None = None) -> xr.Dataset:
     """The series of one basin in a frame, as a dataset over ``time``, with the scalar ``basin``.
 
-    The time is a DatetimeIndex, a column such as date or time, or columns of year, month and day.
+    The time is the column `time` if it is given, else a DatetimeIndex, a column such as date or time, or columns of
+    year, month and day.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str) -> xr.Dataset:
         columns[base] = column
         if unit:
             units[base] = unit
-    time, used = _times(frame, columns, where)
+    days, used = _times(frame, columns, where, time)
     ids = [base for base in columns if base not in used and key_of(base) in BASIN_NAMES]
     name = str(frame.attrs.get("basin", stem))
     for base in ids[:1]:
@@ -153,7 +154,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str) -> xr.Dataset:
         values = frame[column]
         attrs = {"long_name": headers.get(column, str(column))} | ({"units": units[base]} if base in units else {})
         data[base] = ("time", _plain_column(values), attrs)
-    ds = xr.Dataset(data, coords={"time": time})
+    ds = xr.Dataset(data, coords={"time": days})
     return aside(ds, "basin").assign_coords(basin=name)
 
 
@@ -163,11 +164,18 @@ def _plain_column(values: pd.Series) -> np.ndarray:
     return values.to_numpy(object)
 
 
-def _times(frame: pd.DataFrame, columns: dict, where: str):
+def _times(frame: pd.DataFrame, columns: dict, where: str, asked: str | None):
     """The dates, and the columns they come from."""
+    keys = {key_of(base): base for base in columns}
+    if asked is not None:
+        if key_of(asked) not in keys:
+            raise ValueError(
+                f"names says time={asked}, and {where} must hold that column, found {listed(columns)}; correct it."
+            )
+        base = keys[key_of(asked)]
+        return parse_dates(frame[columns[base]].tolist(), f"{base} of {where}"), [base, ""]
     if isinstance(frame.index, pd.DatetimeIndex):
         return frame.index.tz_localize(None).to_numpy("datetime64[ns]"), []
-    keys = {key_of(base): base for base in columns}
     parts = [next((keys[k] for k in names if k in keys), None) for names in (_YEAR, _MONTH, _DAY)]
     if all(parts):
         numbers = [pd.to_numeric(frame[columns[base]], errors="coerce") for base in parts]
@@ -205,7 +213,7 @@ def table_files(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     return {p.stem: p for p in files if p not in attributes}, attributes
 
 
-def read_folder(folder: Path, basins) -> xr.Dataset:
+def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
     """The series of a folder of CSV files, one a basin, over the union of their days, with attributes.
 
     Raises
@@ -218,7 +226,7 @@ def read_folder(folder: Path, basins) -> xr.Dataset:
     ids = [stems[i] for i in resolve_basins(basins, stems, folder.name)]
     tables, units = {}, {}
     for name in ids:
-        ds = table_dataset(read_table(files[name], AS_TEXT, unit_row=True), files[name].name, name)
+        ds = table_dataset(read_table(files[name], AS_TEXT, unit_row=True), files[name].name, name, time)
         refuse_duplicates(ds["time"].values, f"dates of {files[name]}")
         tables[name] = ds
         for v in ds.data_vars:
@@ -228,16 +236,16 @@ def read_folder(folder: Path, basins) -> xr.Dataset:
                     f"{v} must have one unit in all files of {folder}, found '{unit}' in {files[first].name} and "
                     f"'{ds[v].attrs.get('units')}' in {files[name].name}; write it alike."
                 )
-    time = np.unique(np.concatenate([ds["time"].values for ds in tables.values()]))
+    days = np.unique(np.concatenate([ds["time"].values for ds in tables.values()]))
     data = {}
     for v in units:
         text = any(v in table and table[v].dtype == object for table in tables.values())
-        values = np.full((len(time), len(ids)), np.nan, object if text else float)
+        values = np.full((len(days), len(ids)), np.nan, object if text else float)
         for b, ds in enumerate(tables.values()):
             if v in ds:
-                values[np.searchsorted(time, ds["time"].values), b] = ds[v].values
+                values[np.searchsorted(days, ds["time"].values), b] = ds[v].values
         data[v] = (("time", "basin"), values, tables[units[v][0]][v].attrs)
-    result = xr.Dataset(data, coords={"time": time, "basin": ids})
+    result = xr.Dataset(data, coords={"time": days, "basin": ids})
     for path in attributes:
         table = attribute_table(path)
         absent = [name for name in ids if name not in table.index]
