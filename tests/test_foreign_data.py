@@ -263,6 +263,10 @@ FAULTS = {
     ),
     "blank id": (lambda: own(ids=["a", "", "b"]), "missing or blank one in row 1"),
     "nan id": (lambda: own(ids=[1.0, np.nan, 2.0]), "found nan in row 1"),
+    "float32 id": (
+        lambda: own(ids=np.float32([1, 2, 2**24 + 2])),
+        "as float32 below 2.24.*found 1.6777218e.07 in row 2",
+    ),
     "text lat": (lambda: own().assign_coords(lat=("basin", ["a", "b", "c"])), "lat .* must hold numbers, found 'a'"),
     "hourly sums": (lambda: hourly_sums(own()), "a sum of one step, which must be a day, found one of 1 h; aggregate"),
 }
@@ -323,6 +327,14 @@ def test_opening_what_was_opened_changes_nothing(netcdf, tmp_path):
     xr.testing.assert_identical(again, first)
     xr.testing.assert_equal(read, first)
     assert read.attrs["conversions"] == first.attrs["conversions"]
+    more = opened(read.rename(basin="gauge"))
+    assert more.attrs["conversions"] == first.attrs["conversions"] + "\nbasin: 'gauge'"
+
+
+def test_other_dates_are_not_the_time_axis():
+    ds = own(("obs_time", "station"))
+    ds = ds.assign(opened=("station", DAYS[:3]), prcp=ds.prcp)[["opened", *ds.data_vars]]
+    assert (opened(ds).time.values == DAYS[:60]).all()
 
 
 # ------------------------------------------------------------------------------------------------ codes, masks, ids

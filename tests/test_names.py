@@ -123,9 +123,11 @@ def test_an_amount_is_the_sum_of_a_day_only_where_that_is_said(unit, value):
         call()
     one_sentence(error)
     ds = own()
-    ds["prcp"] = (ds.prcp * value / 3).assign_attrs(units=unit, cell_methods="area: mean time: sum (interval: 1 h)")
-    if unit != "m3":
-        np.testing.assert_allclose(opened(ds).prcp, TRUTH["prcp"][:60], rtol=1e-6)
+    ds["prcp"] = (ds.prcp * value / 3).assign_attrs(units=unit)
+    for methods in ("area: mean time: sum (interval: 1 h)", "time: sum", "area: time: sum"):
+        ds.prcp.attrs["cell_methods"] = methods
+        if unit != "m3":
+            np.testing.assert_allclose(opened(ds).prcp, TRUTH["prcp"][:60], rtol=1e-6)
     for methods in ("area: sum time: mean", "time: mean"):
         ds.prcp.attrs["cell_methods"] = methods
         with pytest.raises(ValueError, match="an amount without a time"):
@@ -183,7 +185,11 @@ def test_flow_by_volume_needs_areas():
     ds = own().assign(qobs=lambda d: (d.qobs * AREA / 86.4).assign_attrs(units="m3 s-1"))
     for area, message in (
         ({}, "found none; give the attribute area_km2"),
-        ({"area": ("basin", AREA)}, "found area without a unit or more than one"),
+        ({"area": ("basin", AREA)}, "found area without a unit; give"),
+        (
+            {"area": ("basin", AREA), "area_gages2": ("basin", AREA)},
+            "found area, area_gages2 and nothing that says which",
+        ),
         ({"area_km2": ("basin", [1.0, np.nan, 2.0])}, "found nan km2 in basin 01022500 .1 such basins."),
         ({"area_km2": ("basin", [1.0, 0.0, 2.0])}, "found 0 km2 in basin 01022500"),
     ):

@@ -306,7 +306,8 @@ def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bo
         if name not in ds.data_vars:
             raise ValueError(
                 f"variable {name!r} is missing, expected {', '.join(names)}, found "
-                f"{', '.join(map(str, ds.data_vars)) or 'no variables'}; add or rename it."
+                f"{', '.join(map(str, ds.data_vars)) or 'no variables'}; add or rename it, or say which it is when the "
+                "data are opened (names, --names)."
             )
     for name in names:
         if ds[name].dims != ("time", "basin"):

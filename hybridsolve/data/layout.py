@@ -60,7 +60,7 @@ def with_time(ds: xr.Dataset, asked: Mapping[str, Asked], where: str, said: list
                 f"{where} must hold a time axis, a variable such as time or date, found {listed(ds.variables)}; say "
                 "which it is with names (--names time=VARIABLE)."
             )
-        name = min(found, key=found.get)
+        name = min(found, key=lambda v: (found[v], ds[v].dims != (v,)))  # dates of basins have no dimension of theirs
     if name != "time":
         said.append(f"time: '{name}'")
     dim = ds[name].dims[0]
@@ -79,7 +79,7 @@ def with_time(ds: xr.Dataset, asked: Mapping[str, Asked], where: str, said: list
 def _time_rank(name, variable: xr.DataArray) -> int | None:
     """How surely a variable is the time axis, best first; None if it is none."""
     key, attrs = key_of(name), variable.attrs
-    if variable.attrs.get("standard_name") == "time" or attrs.get("axis") == "T":
+    if attrs.get("standard_name") == "time" or attrs.get("axis") == "T":
         return -1
     dates = variable.dtype.kind == "M" or (
         variable.dtype == object and variable.size and hasattr(_first(variable), "year")

@@ -43,8 +43,14 @@ ALIASES = {
         "discharge_vol_obs", "observed_discharge", "streamflow", "stream_flow", "flow", "runoff", "runoff_mean",
         "tsd_q_l", "tsd_q_mm",
     ),
-    "lat": ("lat", "latitude", "gauge_lat", "gauge_latitude", "lat_gauge", "station_lat", "basin_lat"),
-    "lon": ("lon", "longitude", "gauge_lon", "gauge_longitude", "lon_gauge", "station_lon", "basin_lon", "long", "lng"),
+    "lat": (
+        "lat", "latitude", "gauge_lat", "gauge_latitude", "lat_gauge", "station_lat", "basin_lat",
+        "lat_outlet", "lat_centroid",
+    ),
+    "lon": (
+        "lon", "longitude", "gauge_lon", "gauge_longitude", "lon_gauge", "station_lon", "basin_lon", "lon_outlet",
+        "lon_centroid", "long", "lng",
+    ),
     "area_km2": (
         "area_km2", "area", "area_gages2", "area_geospa_fabric", "catchment_area", "basin_area", "drainage_area",
         "drain", "area_calc", "upstream_area", "area_forcing",
@@ -79,7 +85,7 @@ _DOCUMENTED_UNITS = {"area_gages2": "km2", "area_geospa_fabric": "km2"}  # Addor
 
 _MEANING = {key: ours for ours, keys in ALIASES.items() for key in keys}
 _HEADER = re.compile(r"(?P<name>.*\S)\s*(?:\[(?P<unit>[^\[\]]*)\]|\((?P<other>[^()]*(?:\([^()]*\)[^()]*)*)\))\s*")
-_SUM = re.compile(r"(\S+)\s*:\s*(?:\S+\s*:\s*)*sum\b")
+_SUM = re.compile(r"((?:\w+\s*:\s*)+)sum\b")
 
 
 @dataclass(frozen=True)
@@ -209,8 +215,8 @@ def unit_of(name, variable: xr.DataArray) -> str | None:
 
 def is_sum(variable: xr.DataArray, time_names) -> bool:
     """Whether ``cell_methods`` says that values are sums over time."""
-    found = _SUM.finditer(str(variable.attrs.get("cell_methods", "")))
-    return any(match[1].casefold() in time_names for match in found)
+    found = _SUM.findall(str(variable.attrs.get("cell_methods", "")))
+    return any(over.strip().casefold() in time_names for dims in found for over in dims.split(":"))
 
 
 def refer(ds: xr.Dataset, wanted: str, what: str, where: str) -> str:

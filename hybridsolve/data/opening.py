@@ -163,7 +163,8 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> x
             ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
     ds.attrs.setdefault("day_boundary", "as in source")
     if said:
-        ds.attrs["conversions"] = "\n".join(said)
+        before = str(ds.attrs.get("conversions", "")).splitlines()  # of a file that was written by us
+        ds.attrs["conversions"] = "\n".join([*before, *said])
         warnings.warn(f"{where} is read so:\n  " + "\n  ".join(said), stacklevel=3)
     return ds
 
@@ -237,13 +238,11 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
             continue  # kept under its own name; refused where it is needed
         what, attrs = f"{name} ({v} of {where})", dict(ds[v].attrs)
         values = numbers(ds[v].values, what)
+        how = ""
         if name == "area_km2" and not is_ours(unit, "km2"):
-            values = convert(values, unit, "km2", what)[0]
-        if v != name or (name == "area_km2" and not is_ours(unit, "km2")):
-            said.append(
-                f"{name}: '{v}'"
-                + (f" converted from {unit}" if name == "area_km2" and not is_ours(unit, "km2") else "")
-            )
+            values, how = convert(values, unit, "km2", what)[0], f" converted from {unit}"
+        if v != name or how:
+            said.append(f"{name}: '{v}'{how}")
         ds = ds.drop_vars(v)
         if v != name:
             ds = aside(ds, name)
@@ -302,11 +301,9 @@ def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr
 
 def _area(ds, what: str, where: str) -> np.ndarray:
     if "area_km2" not in ds:
-        may = [v for v in ds.variables if ds[v].dims == ("basin",) and meaning(v, ds[v]) == "area_km2"]
-        found = f"found {listed(may)} without a unit or more than one" if may else "found none"
         raise ValueError(
-            f"{what} is a volume and needs the basins' areas, {found}; give the attribute area_km2, or say it with "
-            "names (--names area_km2=VARIABLE[km2], or a number for one basin)."
+            f"{what} is a volume and needs the basins' areas, found {_candidates(ds, 'area_km2')}; give the attribute "
+            "area_km2, or say it with names (--names area_km2=VARIABLE[km2], or a number for one basin)."
         )
     area = ds["area_km2"].values.astype(np.float64)
     bad = ~((area > 0) & np.isfinite(area))
@@ -319,6 +316,14 @@ def _area(ds, what: str, where: str) -> np.ndarray:
     return area
 
 
+def _candidates(ds, name: str) -> str:
+    """What may be an attribute and was not taken for it."""
+    may = [v for v in ds.variables if ds[v].dims == ("basin",) and meaning(v, ds[v]) == name]
+    return (
+        f"{may[0]} without a unit" if len(may) == 1 else f"{listed(may)} and nothing that says which" if may else "none"
+    )
+
+
 def _with_pet(ds, method: str, where: str) -> xr.Dataset:
     if method not in PET_METHODS:
         raise ValueError(
@@ -326,8 +331,8 @@ def _with_pet(ds, method: str, where: str) -> xr.Dataset:
         )
     if "lat" not in ds.variables:
         raise ValueError(
-            f"{where} must hold lat to compute pet by {method}, found none; add lat over basin, or a variable pet, or "
-            "give it with names (--names lat=VARIABLE, or a number for one basin)."
+            f"{where} must hold lat to compute pet by {method}, found {_candidates(ds, 'lat')}; add lat over basin, or "
+            "a variable pet, or give it with names (--names lat=VARIABLE, or a number for one basin)."
         )
     result = potential_evapotranspiration(
         method,
