@@ -16,7 +16,7 @@ SPELLINGS = {
     "degC": {"degC", "Celsius", "celsius", "°C", "deg_C", "degrees_Celsius", "degree_Celsius", "C"},
     "km2": {"km2", "km^2", "km**2"},
 }
-# What people write and neither CF nor `pint` knows.
+# What people write and neither CF nor `pint` knows, in any letters' case.
 _WRITTEN = {
     "cfs": "ft3 s-1",
     "cusec": "ft3 s-1",
@@ -24,8 +24,8 @@ _WRITTEN = {
     "cumec": "m3 s-1",
     "cumecs": "m3 s-1",
     "cms": "m3 s-1",
-    "m of water equivalent": "m",
-    "mm of water equivalent": "mm",
+    "mm/day": "mm/day",
+    "mm/d": "mm/d",
     "sqkm": "km2",
     "sq km": "km2",
     "sq. km": "km2",
@@ -105,6 +105,7 @@ def _of_another_kind(what: str, kind: str, unit: str) -> str:
 
 def _parsed(unit: str, ours: str, what: str):
     text = " ".join(unit.split())
+    text = re.sub(r"\s+(of water( equivalent)?|w\.?\s?e\.?)(?=\s|$)", "", text)
     text = _WRITTEN.get(text.casefold(), text)
     if ours == "degC" and (match := _TEMPERATURE.fullmatch(text)):
         text = _SCALES[next(part for part in match.groups() if part)[0].casefold()]
