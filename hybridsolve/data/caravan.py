@@ -19,7 +19,6 @@ import pandas as pd
 import xarray as xr
 
 from .dataset import _float_dtype, assemble, parse_period, period_slice, resolve_basins
-from .ids import refuse_duplicates
 from .names import SERIES
 from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
@@ -97,7 +96,6 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
     if not paths:
         raise FileNotFoundError(f"{folder} must hold files <source>/<source>_<id>.nc, found none; check the download.")
     available = [f.stem for f in paths]
-    refuse_duplicates(available, f"files of {folder}")
     files = dict(zip(available, paths, strict=True))
     ids = [available[i] for i in resolve_basins(basins, available, f"Caravan in {root.name}")]
     table = _attribute_table(root, {files[i].parent.name for i in ids})
