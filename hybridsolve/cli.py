@@ -52,8 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="hybridsolve-demo", help="folder for results (default: %(default)s)")
 
     def data_arguments(sub, pet=True):
-        sub.add_argument("data", help="NetCDF file (our convention or the CAMELS pack), Caravan folder, or 'fulda'")
+        sub.add_argument(
+            "data",
+            help="NetCDF or CSV file, folder of CSV files (one a basin), Caravan folder, the CAMELS pack, or 'fulda'",
+        )
         sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
+        sub.add_argument(
+            "--names",
+            metavar="NAME=VARIABLE,...",
+            help="what the data's variables are, where their names do not say it: prcp=pr,tmean=tas[K],qobs=Q[mm sum]",
+        )
         sub.add_argument(
             "--day-ends",
             metavar="HH:MM",
@@ -164,6 +172,7 @@ def _open(arguments, pet):
         arguments.data,
         basins=basins or None,
         pet=pet,
+        names=arguments.names,
         day_ends=arguments.day_ends,
         utc_offset=arguments.utc_offset,
     )

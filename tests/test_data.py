@@ -236,10 +236,10 @@ def units(name, value):
 FAULTS = {
     "missing": (lambda ds: ds.drop_vars("pet"), "variable 'pet' is missing.*add or rename"),
     "no qobs": (lambda ds: ds.drop_vars("qobs"), "variable 'qobs' is missing"),
-    "kelvin": (units("tmean", "K"), "tmean must be in degC, found units 'K'; subtract 273.15"),
-    "m s-1": (units("prcp", "m s-1"), "prcp must be in mm d-1, found units 'm s-1'; multiply by 86400000"),
-    "m3 s-1": (units("qobs", "m3/s"), "divide by the area"),
-    "nonsense": (units("pet", "furlong"), "found units 'furlong'; convert it"),
+    "kelvin": (units("tmean", "K"), "tmean must be in degC, found units 'K'; open the dataset with"),
+    "m s-1": (units("prcp", "m s-1"), "prcp must be in mm d-1, found units 'm s-1'; open"),
+    "m3 s-1": (units("qobs", "m3/s"), "found units 'm3/s'; open"),
+    "nonsense": (units("pet", "furlong"), "found units 'furlong'; open .* or convert it"),
     "no units": (
         lambda ds: (ds.prcp.attrs.pop("units"), ds)[1],
         "prcp has no units attribute, expected 'mm d-1'",
@@ -455,19 +455,12 @@ def test_open_refuses(tmp_path):
     with pytest.raises(ValueError, match="could not be read as NetCDF"):
         data.open_dataset(tmp_path / "text.nc")
     ds = toy()
-    ds.drop_vars("tmean").to_netcdf(tmp_path / "a.nc")
+    ds.drop_vars(["tmean", "tmin"]).to_netcdf(tmp_path / "a.nc")
     with pytest.raises(ValueError, match="must hold the variable 'tmean'"):
         data.open_dataset(tmp_path / "a.nc")
     ds.drop_vars(["pet", "lat"]).to_netcdf(tmp_path / "b.nc")
     with pytest.raises(ValueError, match="must hold lat to compute pet"):
         data.open_dataset(tmp_path / "b.nc")
-    kelvin = ds.drop_vars("pet").assign(tmin=(ds.tmin + 273.15).assign_attrs(units="K"))
-    kelvin.to_netcdf(tmp_path / "c.nc")
-    with pytest.raises(ValueError, match="tmin must be in degC, found units 'K'"):
-        data.open_dataset(tmp_path / "c.nc")
-    ds.rename(basin="station").to_netcdf(tmp_path / "d.nc")
-    with pytest.raises(ValueError, match="time and basin, found dims"):
-        data.open_dataset(tmp_path / "d.nc")
     ds.to_netcdf(tmp_path / "e.nc")
     for wrong, message in (
         (["1"], "found '1'; write it as there, '00000001'"),

@@ -19,6 +19,9 @@ import numpy as np
 import xarray as xr
 
 from .dataset import _float_dtype, assemble, period_slice, resolve_basins
+from .ids import text_ids
+from .names import listed
+from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 
 FILE_NAME = "camels_us_671.nc"
@@ -41,6 +44,14 @@ _UNITS = {
 }  # fmt: skip
 
 _CITATION = "Newman et al. 2015, HESS 19:209; Addor et al. 2017, HESS 21:5293; CC BY 4.0"
+
+
+_HELD = ("prcp", "tmin", "tmax", "srad", "dayl", "qobs", "gauge_lat", "gauge_lon", "elev_mean", "area_forcing_m2")
+
+
+def is_pack(ds: xr.Dataset) -> bool:
+    """Whether a dataset is the CAMELS-US pack, by what it holds."""
+    return {"gauge_id", "time"} <= set(ds.dims) and {"gauge_id", "time", *_HELD} <= set(ds.variables)
 
 
 def data_dir() -> Path:
@@ -93,13 +104,14 @@ def read_camels(path=None, *, basins=None, period=None, pet="priestley-taylor", 
             f"the CAMELS pack was expected at {file} and is not there; set the environment variable "
             f"HYBRIDSOLVE_DATA to the folder that holds {FILE_NAME}, or pass its path."
         )
-    with xr.open_dataset(file, engine="netcdf4") as source:
-        if "gauge_id" not in source.dims:
+    with open_netcdf(file, "the CAMELS pack", decode_timedelta=False) as source:
+        if not is_pack(source):
             raise ValueError(
-                f"{file} must be the CAMELS pack with dims gauge_id and time, found "
-                f"{', '.join(map(str, source.dims))}; use open_dataset for other files."
+                f"{file} must be the CAMELS pack with dims gauge_id and time and the variables {', '.join(_HELD)}, "
+                f"found dims {listed(source.dims)} and variables {listed(source.data_vars)}; use open_dataset for "
+                "other files."
             )
-        ids = source["gauge_id"].values.astype(str)
+        ids = text_ids(source["gauge_id"].values, f"gauge_id of {file.name}")
         index = resolve_basins(basins, ids, "CAMELS-US")
         time = source["time"].values
         cut = slice(None) if period is None else period_slice(time, period)

@@ -19,7 +19,11 @@ import pandas as pd
 import xarray as xr
 
 from .dataset import _float_dtype, assemble, parse_period, period_slice, resolve_basins
+from .names import SERIES
+from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
+from .tables import attribute_table
+from .values import numbers, refuse_codes
 
 _NAMES = {
     "prcp": "total_precipitation_sum",
@@ -88,10 +92,11 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
             f"source must be one of {', '.join(present) or 'the folders of timeseries/netcdf (none here)'}, "
             f"found {source!r}; choose one, or None for all."
         )
-    files = {f.stem: f for name in ([source] if source else present) for f in sorted((folder / name).glob("*.nc"))}
-    if not files:
+    paths = [f for name in ([source] if source else present) for f in sorted((folder / name).glob("*.nc"))]
+    if not paths:
         raise FileNotFoundError(f"{folder} must hold files <source>/<source>_<id>.nc, found none; check the download.")
-    available = list(files)
+    available = [f.stem for f in paths]
+    files = dict(zip(available, paths, strict=True))
     ids = [available[i] for i in resolve_basins(basins, available, f"Caravan in {root.name}")]
     table = _attribute_table(root, {files[i].parent.name for i in ids})
     absent = [i for i in ids if i not in table.index]
@@ -107,6 +112,10 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
                 f"the attribute tables must have the column {name}, found none; add "
                 "attributes/<source>/attributes_other_<source>.csv."
             )
+
+    where = f"the attribute tables of {root.name}"
+    known = [name for name in ("gauge_lat", "gauge_lon", "area") if name in table]
+    place = {name: numbers(table[name].to_numpy(), f"{name} of {where}") for name in known}
 
     columns = dict(_NAMES)
     if pet == "priestley-taylor":
@@ -125,13 +134,16 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
         for name, series in data.items():
             values[name][at, b] = series
 
+    for name in SERIES:
+        if name in values and name != "pet":
+            refuse_codes(name, values[name], time, np.array(ids), f"Caravan in {root.name}")
     solar, thermal = values.pop("solar", None), values.pop("thermal", None)
     if pet in _IN_FILE:
         # upward fluxes and condensation make small negative numbers in ERA5-Land
         np.copyto(values["pet"], 0.0, where=values["pet"] < 0)
         attributes = {"method": pet, "references": _FILE_PET[pet], "comment": "negative values set to 0"}
     else:
-        elevation = table["ele_mt_sav"].to_numpy(np.float64) if "ele_mt_sav" in table else None
+        elevation = numbers(table["ele_mt_sav"].to_numpy(), f"ele_mt_sav of {where}") if "ele_mt_sav" in table else None
         t = {
             name: xr.DataArray(values[name], dims=("time", "basin"), coords={"time": time})
             for name in ("tmean", "tmin", "tmax")
@@ -141,26 +153,26 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
             **t,
             rnet=None if solar is None else solar + thermal,
             elevation=elevation,
-            lat_degrees=table["gauge_lat"].to_numpy(np.float64),
+            lat_degrees=place["gauge_lat"],
         ).values
         attributes = pet_attributes(pet)
 
     static = {
-        str(name): (column.to_numpy(str) if column.dtype == object else column.to_numpy(), {})
+        str(name): (column.to_numpy(), {})
         for name, column in table.items()
         if name not in ("gauge_lat", "gauge_lon", "area")
     }
     if "area" in table:
         area = {"units": "km2", "long_name": "catchment area"}
-        static["area_km2"] = (table["area"].to_numpy(np.float64), area)
+        static["area_km2"] = (place["area"], area)
     if any(zone for *_, zone in read):
         static["timezone"] = (np.array([zone for *_, zone in read]), {"long_name": "time zone of the gauge"})
     return assemble(
         {name: values[name] for name in ("prcp", "tmean", "pet", "qobs", "tmin", "tmax")},
         basin=ids,
         time=time,
-        lat=table["gauge_lat"],
-        lon=table["gauge_lon"],
+        lat=place["gauge_lat"],
+        lon=place["gauge_lon"],
         static=static,
         attrs={
             "title": "Caravan, daily, ERA5-Land forcing and observed discharge",
@@ -181,7 +193,7 @@ def _read_file(file: Path, columns: dict[str, str], pet: str, limits):
 
     Cut here, and kept in the precision of the file: thousands of basins since 1950 are many gigabytes.
     """
-    with xr.open_dataset(file, engine="netcdf4") as ds:
+    with open_netcdf(file, "a time series of Caravan") as ds:
         if "date" not in ds.coords:
             raise ValueError(f"{file} must have the coordinate date, found {', '.join(map(str, ds.coords))}; check it.")
         wanted = dict(columns)
@@ -219,14 +231,7 @@ def _attribute_table(root: Path, sources: set[str]) -> pd.DataFrame:
         for kind in ("other", "caravan", "hydroatlas"):
             file = root / "attributes" / source / f"attributes_{kind}_{source}.csv"
             if file.is_file():
-                # ids such as 01013500 would lose their zero as numbers
-                table = pd.read_csv(file, dtype={"gauge_id": str}).set_index("gauge_id")
-                if table.index.has_duplicates:
-                    twice = table.index[table.index.duplicated()][0]
-                    raise ValueError(
-                        f"{file} must have one row a basin, found {twice!r} more than once; remove the repetition."
-                    )
-                tables.append(table)
+                tables.append(attribute_table(file))
         if not tables:
             raise FileNotFoundError(
                 f"attributes/{source}/attributes_other_{source}.csv was expected in {root} and is not there; "

@@ -22,8 +22,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .ids import read_ids, refuse_duplicates, spelled_as
+from .ids import read_ids, refuse_duplicates, spelled_as, text_ids
 from .times import add_time_bounds, bounds_name, check_daily, standard_dates
+from .units import is_ours
+from .values import attribute, unmasked
 
 # CF attributes. `pet` and `qobs` have no standard_name: the standard table knows potential evaporation and
 # runoff only as mass fluxes (kg m-2 s-1), which are not convertible to mm d-1.
@@ -64,27 +66,6 @@ VARIABLES: dict[str, dict[str, str]] = {
     },
 }
 
-_SPELLINGS = {
-    "mm d-1": {"mm/d", "mm d-1", "mm/day", "mm day-1", "mm d^-1", "mm day^-1", "mm.d-1"},
-    "degC": {"degC", "Celsius", "celsius", "°C", "deg_C", "degrees_Celsius", "degree_Celsius", "C"},
-}
-_REMEDIES = {
-    ("degC", "K"): "subtract 273.15 and set units to 'degC'",
-    ("degC", "kelvin"): "subtract 273.15 and set units to 'degC'",
-    ("degC", "Kelvin"): "subtract 273.15 and set units to 'degC'",
-    ("degC", "degF"): "convert with (x - 32) / 1.8 and set units to 'degC'",
-    ("mm d-1", "m s-1"): "multiply by 86400000 and set units to 'mm d-1'",
-    ("mm d-1", "m/s"): "multiply by 86400000 and set units to 'mm d-1'",
-    ("mm d-1", "mm s-1"): "multiply by 86400 and set units to 'mm d-1'",
-    ("mm d-1", "kg m-2 s-1"): "multiply by 86400 (1 kg m-2 of water is 1 mm) and set units to 'mm d-1'",
-    ("mm d-1", "mm h-1"): "multiply by 24 and set units to 'mm d-1'",
-    ("mm d-1", "m d-1"): "multiply by 1000 and set units to 'mm d-1'",
-    ("mm d-1", "m/d"): "multiply by 1000 and set units to 'mm d-1'",
-    ("mm d-1", "mm"): "check that these are sums over one day and set units to 'mm d-1'",
-    ("mm d-1", "m3 s-1"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
-    ("mm d-1", "m3/s"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
-}
-
 
 # ----------------------------------------------------------------------------------------------------
 # building
@@ -107,14 +88,15 @@ def assemble(
     Parameters
     ----------
     series : mapping of name to array, shape (T, B)
-        Names of `VARIABLES`, in their units; cast to `dtype` here, at the very end.
+        Names of `VARIABLES`, in their units; cast to `dtype` here, at the very end. A masked value is missing.
     basin : sequence of str, length B
     time : array_like of datetime64, length T
         Start of each day.
     lat, lon : array_like, shape (B,), optional
         Degrees north and east.
     static : mapping of name to (values, attributes), optional
-        One value for each basin; kept in their own dtype.
+        One value for each basin; numbers keep their dtype, and a masked one is NaN; text that is missing or blank is
+        empty.
     attrs : mapping, optional
         Dataset attributes.
     dtype : {"float32", "float64"}
@@ -130,19 +112,19 @@ def assemble(
         "time": ("time", standard_dates(time, "time")),
         "basin": (
             "basin",
-            np.asarray(basin, dtype=str),
+            text_ids(basin, "basin"),
             {"long_name": "gauge id", "cf_role": "timeseries_id"},
         ),
     }
     if lat is not None:
         attributes = {"units": "degrees_north", "standard_name": "latitude", "long_name": "latitude"}
-        coords["lat"] = ("basin", np.asarray(lat, dtype=np.float64), attributes)
+        coords["lat"] = ("basin", unmasked(lat).astype(np.float64), attributes)
     if lon is not None:
         attributes = {"units": "degrees_east", "standard_name": "longitude", "long_name": "longitude"}
-        coords["lon"] = ("basin", np.asarray(lon, dtype=np.float64), attributes)
+        coords["lon"] = ("basin", unmasked(lon).astype(np.float64), attributes)
     ds = xr.Dataset(
         {
-            name: (("time", "basin"), np.ascontiguousarray(values, dtype=dtype), dict(VARIABLES[name]))
+            name: (("time", "basin"), np.ascontiguousarray(unmasked(values), dtype=dtype), dict(VARIABLES[name]))
             for name, values in series.items()
         },
         coords=coords,
@@ -151,7 +133,7 @@ def assemble(
     if "pet" in ds:
         ds["pet"].attrs.update(pet_attrs or {})
     for name, (values, attributes) in (static or {}).items():
-        ds[name] = ("basin", np.asarray(values), dict(attributes))
+        ds[name] = ("basin", attribute(values), dict(attributes))
     return add_time_bounds(ds)
 
 
@@ -315,7 +297,8 @@ def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bo
         if name not in ds.data_vars:
             raise ValueError(
                 f"variable {name!r} is missing, expected {', '.join(names)}, found "
-                f"{', '.join(map(str, ds.data_vars)) or 'no variables'}; add or rename it."
+                f"{', '.join(map(str, ds.data_vars)) or 'no variables'}; add or rename it, or say which it is when the "
+                "data are opened (names, --names)."
             )
     for name in names:
         if ds[name].dims != ("time", "basin"):
@@ -346,10 +329,12 @@ def _check_units(name: str, array: xr.DataArray) -> None:
             f"{name} has no units attribute, expected {wanted}; set ds['{name}'].attrs['units'] once you know it is so."
         )
     found = " ".join(str(found).split())
-    if expected is None or found in _SPELLINGS[expected]:
+    if expected is None or is_ours(found, expected):
         return
-    remedy = _REMEDIES.get((expected, found), f"convert it and set units to '{expected}'")
-    raise ValueError(f"{name} must be in {expected}, found units {found!r}; {remedy}.")
+    raise ValueError(
+        f"{name} must be in {expected}, found units {found!r}; open the dataset with hybridsolve.data.open_dataset, "
+        f"which converts units, or convert it and set units to '{expected}'."
+    )
 
 
 def _check_basins(ids: np.ndarray) -> None:

@@ -82,8 +82,8 @@ def whole_ids(values, what: str, nan: int | None = None) -> np.ndarray:
     return x.astype(np.int64)
 
 
-def read_ids(path) -> list[str]:
-    """The ids of a text file: one a line or joined by commas, ``#`` begins a comment; UTF-8, or UTF-16 with its mark.
+def read_text(path, expected: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark; `expected` is what it should be, for messages.
 
     Raises
     ------
@@ -93,11 +93,24 @@ def read_ids(path) -> list[str]:
     raw = Path(path).read_bytes()
     encoding = next((name for mark, name in ENCODINGS.items() if raw.startswith(mark)), "utf-8")
     try:
-        lines = raw.decode(encoding).splitlines()
+        text = raw.decode(encoding)
     except UnicodeDecodeError:
-        raise ValueError(f"{path} must be a text file in UTF-8; found other bytes: save it as UTF-8.") from None
-    if any("\0" in line for line in lines):
-        raise ValueError(f"{path} must be a text file of ids; found binary data: give a list, one id a line.")
+        text = None
+    if text is None or "\0" in text:
+        found = "other bytes" if text is None else "binary data"
+        raise ValueError(f"{path} must be a text file in UTF-8, {expected}; found {found}: save it as UTF-8.")
+    return text
+
+
+def read_ids(path) -> list[str]:
+    """The ids of a text file: one a line or joined by commas, ``#`` begins a comment; UTF-8, or UTF-16 with its mark.
+
+    Raises
+    ------
+    ValueError
+        If the file is not text in one of these encodings.
+    """
+    lines = read_text(path, "a list of ids, one a line").splitlines()
     return [part.strip() for line in lines for part in line.split("#")[0].split(",") if part.strip()]
 
 

@@ -1,123 +1,338 @@
-"""Opening basin data of any kind we know, as one dataset."""
+"""Opening basin data of any kind we know, or of the user's own, as one dataset."""
 
 from __future__ import annotations
 
+import os
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from .camels import read_camels
+from .camels import is_pack, read_camels
 from .caravan import read_caravan
-from .dataset import VARIABLES, _check_units, _float_dtype, resolve_basins, select_period
+from .dataset import VARIABLES, _float_dtype, resolve_basins, select_period
 from .fulda import read_fulda
+from .layout import TIME_NAMES, aside, with_basins, with_time
+from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, listed, meaning, parse_names, split_unit, unit_of
+from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
+from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
 from .times import as_days
+from .units import convert, is_ours
+from .values import attribute, numbers, refuse_codes, without_codes
+
+_STATIC_UNITS = {"lat": "degrees_north", "lon": "degrees_east", "area_km2": "km2"}
+
+_KINDS = "a NetCDF or CSV file of basins' series, a folder of CSV files, a Caravan folder, the CAMELS pack or 'fulda'"
 
 
 def open_dataset(
-    path_or_dir, *, basins=None, period=None, pet=None, dtype="float32", day_ends=None, utc_offset=None
+    path_or_data, *, basins=None, period=None, pet=None, dtype="float32", names=None, day_ends=None, utc_offset=None
 ) -> xr.Dataset:
     """Open basin data of any kind we know, as a dataset of the convention, in memory.
 
     Parameters
     ----------
-    path_or_dir : path_like or "fulda"
-        A NetCDF file in our own convention (`prcp`, `tmean`, and `pet` or `tmin`, `tmax`, `lat`; either dim
-        order), the CAMELS pack (dim `gauge_id`), a Caravan folder (with ``timeseries/netcdf``), or the word
-        ``fulda``.
+    path_or_data : path_like, "fulda", pandas.DataFrame or xarray.Dataset
+        The CAMELS pack; a Caravan folder (with ``timeseries/netcdf``); the word ``fulda``; or data of one's own: a
+        NetCDF file or dataset of series over time and basin, whatever these dimensions are called; a CSV file or frame
+        of one basin, a column a variable; a folder of CSV files, one a basin and called by its id, with attributes in
+        ``attributes.csv``. Precipitation and mean temperature are needed (or both extremes), and `pet` or what it is
+        computed from: both extremes and `lat`.
     basins : None, list of str, or path_like
         Ids to take, or a text file with one id a line.
     period : str or pair, optional
         ``"first:last"``, both days included.
     pet : str, optional
-        Method; the reader's own default where None. A `pet` already in a file is kept where None, and
+        Method; the reader's own default where None. A `pet` already in the data is kept where None, and
         computed anew where a method is named.
     dtype : {"float32", "float64"}
+    names : str or mapping, optional
+        Which variable is which, where aliases and CF standard names do not say it:
+        ``"prcp=pr,tmean=tas[K],qobs=Q[mm sum missing -999],area_km2=12.5[mi2]"``. In brackets a unit in place of the
+        data's own; ``sum`` if a value without a time in its unit is the sum of one day; a code for missing values. For
+        a single basin `lat`, `lon` and `area_km2` may be numbers.
     day_ends : str, optional
-        When the days of a file without CF bounds end, if its stamps do not say it: "09:00" (each runs from 09:00 of its
-        date to 09:00 of the next), "stamp", or "stamp+09:00"; see `hybridsolve.data.times`.
+        Hour at which the days of the data end, such as ``"09:00"``, where their stamps do not say it.
     utc_offset : float, optional
-        Hours of the file's clock ahead of UTC; kept with the data.
+        Hours of the data's clock ahead of UTC.
 
     Returns
     -------
     xarray.Dataset
+        What was renamed, converted or computed is in the attribute `conversions`, a line each, and told in a warning.
 
     Raises
     ------
     FileNotFoundError
         No such file or folder.
     ValueError
-        Not one of these kinds, or one of the errors of the reader.
+        Not one of these kinds; a variable that is missing, in an unknown unit, or one of several that may be meant; a
+        code for missing values or a negative flow; an id twice; or one of the errors of the reader.
     """
+    dtype, asked = _float_dtype(dtype), parse_names(names)
     chosen = {} if pet is None else {"pet": pet}
     days = {"day_ends": day_ends, "utc_offset": utc_offset}
-    if str(path_or_dir) == "fulda":
+    own = (asked, basins, period, pet, dtype, days)
+    if isinstance(path_or_data, xr.Dataset):
+        return _own_data(path_or_data, "the dataset", "basin", *own)
+    if isinstance(path_or_data, pd.DataFrame):
+        table = table_dataset(path_or_data, "the frame", "basin", _time_of_table(asked))
+        return _own_data(table, "the frame", "basin", *own)
+    if not isinstance(path_or_data, str | os.PathLike):
+        raise ValueError(
+            f"data must be {_KINDS}, or a frame or dataset in memory, found {type(path_or_data).__name__}; give one "
+            "of them."
+        )
+    if str(path_or_data) == "fulda":
+        _refuse_options(asked, days, "the Fulda example")
         ds = read_fulda(dtype=dtype, **chosen)
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, "the Fulda example"))
-        return as_days(select_period(ds, period), "the Fulda example", **days)
-    path = Path(path_or_dir)
-    kinds = "a NetCDF file of our convention, the CAMELS pack, a Caravan folder or the word 'fulda'"
+        return select_period(ds, period)
+    path = Path(path_or_data)
     if path.is_dir():
-        if not (path / "timeseries" / "netcdf").is_dir():
+        if (path / "timeseries" / "netcdf").is_dir():
+            _refuse_options(asked, days, "a Caravan folder")
+            return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
+        if not table_files(path)[0]:
             raise ValueError(
-                f"{path} must be a Caravan folder with timeseries/netcdf inside, found none; expected {kinds}."
+                f"{path} must be a Caravan folder with timeseries/netcdf inside, or hold CSV files, one a basin, found "
+                f"neither; expected {_KINDS}."
             )
-        return as_days(read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen), str(path), **days)
+        return _own_data(read_folder(path, basins, _time_of_table(asked)), str(path), path.name, asked, None, *own[2:])
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, expected {kinds}; check the path.")
-    try:
-        source = xr.open_dataset(path, engine="netcdf4")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} could not be read as NetCDF ({error}), expected {kinds}; check the file.") from error
-    with source:
-        if "gauge_id" not in source.dims:
-            return _own_file(source, path, basins, period, pet, _float_dtype(dtype), days)
-    return as_days(read_camels(path, basins=basins, period=period, dtype=dtype, **chosen), path.name, **days)
+        raise FileNotFoundError(f"{path} does not exist, expected {_KINDS}; check the path.")
+    if path.suffix.casefold() in SUFFIXES:
+        table = read_table(path, AS_TEXT, unit_row=True)
+        table = table_dataset(table, path.name, path.stem, _time_of_table(asked))
+        return _own_data(table, path.name, path.stem, *own)
+    # Without timedelta: lengths of days and of dry spells are numbers with a unit.
+    with open_netcdf(path, _KINDS, decode_timedelta=False) as source:
+        if not is_pack(source):
+            return _own_data(source, path.name, path.stem, *own)
+    _refuse_options(asked, days, "the CAMELS pack")
+    return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
 
 
-def _own_file(source, path, basins, period, pet, dtype, days) -> xr.Dataset:
-    for dim in ("time", "basin"):
-        if dim not in source.dims or dim not in source.coords:
-            raise ValueError(
-                f"{path} must have dimensions and coordinates time and basin, found dims "
-                f"{', '.join(map(str, source.dims))}; rename them as the convention says."
-            )
-    for name in ("prcp", "tmean"):
-        if name not in source:
-            raise ValueError(
-                f"{path} must hold the variable {name!r}, found {', '.join(map(str, source.data_vars))}; add "
-                "or rename it."
-            )
-    ds = source.isel(basin=resolve_basins(basins, source["basin"].values, path.name))
-    ds = select_period(as_days(ds, path.name, **days), period).load()
-    # a string type of the file (vlen or characters) becomes plain numpy text
-    ds = ds.assign_coords(basin=ds["basin"].copy(data=ds["basin"].values.astype(str)))
-    ds = ds.transpose("time", "basin", ...)
-    if pet is not None or "pet" not in ds:
-        method = "hargreaves" if pet is None else pet
-        if method not in PET_METHODS:
-            raise ValueError(
-                f"pet must be one of {', '.join(sorted(PET_METHODS))} for {path}, found {method!r}; choose one."
-            )
-        if "lat" not in ds.variables:
-            raise ValueError(
-                f"{path} must hold lat to compute pet by {method}, found none; add lat over basin, or a variable pet."
-            )
-        values = {}
-        for name in ("tmean", "tmin", "tmax"):
-            if name in ds:
-                _check_units(name, ds[name])  # before a Kelvin goes into a formula for Celsius
-                values[name] = ds[name].astype("float64")
-        result = potential_evapotranspiration(
-            method,
-            **values,
-            lat_degrees=ds["lat"].values,
-            elevation=ds["elev_mean"].values if "elev_mean" in ds else None,
+def _time_of_table(asked: dict[str, Asked]) -> str | None:
+    """The column of dates that the user names; it is read with the table, and not asked for again."""
+    time = asked.pop("time", None)
+    return None if time is None else time.variable
+
+
+def _refuse_options(asked, days, what: str) -> None:
+    given = ["names"] * bool(asked) + [name for name, value in days.items() if value is not None]
+    if given:
+        raise ValueError(f"{given[0]} is for data of one's own, and {what} needs none; leave it out.")
+
+
+def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> xr.Dataset:
+    """A dataset of the convention from series under any names, dimensions and units."""
+    said: list[str] = []
+    if pet is not None and "pet" in asked:
+        raise ValueError(
+            f"pet is computed by {pet} or read by names from '{asked['pet'].variable}', found both; give one."
         )
-        ds["pet"] = result.astype(dtype).assign_attrs({**VARIABLES["pet"], **pet_attributes(method)})
+    ds = with_time(source, asked, where, said)
+    series = [v for v in ds.data_vars if "time" in ds[v].dims and ds[v].dtype.kind != "M"]
+    # Where pet is computed, it does not matter what else there is.
+    wanted = [name for name in SERIES if name != "pet" or pet is None]
+    found = choose(ds, series, asked, wanted, where, strict=True)
+    _refuse_missing(found, ds, series, where)
+    ds = with_basins(ds, found, asked, where, stem, said)
+    read = {name: _Said.of(name, v, ds[v], asked.get(name)) for name, v in found.items()}
+    for name in set(found) - set(found.values()):
+        ds = aside(ds, name)
+    ds = ds.rename({v: name for name, v in found.items() if v != name})
+    if basins is not None:
+        ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, where))
+    ds = _loaded(select_period(as_days(ds, where, **days), period), where).transpose("time", "basin", ...)
+    ds = _attributes(ds, asked, where, said)
+    for name, about in read.items():
+        ds = _in_our_unit(ds, name, about, where, said)
+    if "tmean" not in ds:
+        ds["tmean"] = ((ds["tmin"] + ds["tmax"]) / 2).assign_attrs(VARIABLES["tmean"])
+        said.append("tmean: (tmin + tmax) / 2")
+    if pet is not None or "pet" not in ds:
+        ds = _with_pet(ds, "hargreaves" if pet is None else pet, where)
     for name in VARIABLES:
         if name in ds:
             ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
+    ds.attrs.setdefault("day_boundary", "as in source")
+    if said:
+        before = str(ds.attrs.get("conversions", "")).splitlines()  # of a file that was written by us
+        ds.attrs["conversions"] = "\n".join([*before, *said])
+        warnings.warn(f"{where} is read so:\n  " + "\n  ".join(said), stacklevel=3)
+    return ds
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the data and the user say of one series."""
+
+    variable: str
+    attrs: dict
+    unit: str | None
+    summed: bool
+    missing: float | None
+    asked: bool
+
+    @classmethod
+    def of(cls, name: str, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
+        unit, summed, missing = split_unit(unit_of(variable, array) or "")
+        summed = summed or is_sum(array, TIME_NAMES)
+        if asked is not None:
+            if asked.unit is not None or asked.summed:
+                summed = asked.summed
+            unit, missing = asked.unit or unit, missing if asked.missing is None else asked.missing
+        return cls(str(variable), dict(array.attrs), unit, summed, missing, asked is not None)
+
+
+def _refuse_missing(found, ds, series, where) -> None:
+    for name in ("prcp", "tmean"):
+        if name not in found and not (name == "tmean" and {"tmin", "tmax"} <= set(found)):
+            few = ", ".join(ALIASES[name][1:7])
+            raise ValueError(
+                f"{where} must hold the variable '{name}' over time, under that name, another (such as {few}) or a CF "
+                f"standard name, found {listed(series or ds.variables)}; say which it is with names (--names "
+                f"{name}=VARIABLE)."
+            )
+
+
+def _loaded(ds, where) -> xr.Dataset:
+    try:
+        return ds.load()
+    except (OSError, RuntimeError) as error:  # a damaged file is met where its values are read
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{where} could not be read ({reason}), its values are damaged; download it again.") from error
+
+
+def _attributes(ds, asked, where, said) -> xr.Dataset:
+    """Attributes as text or numbers, NaN or blank where missing; `lat` and `lon` as coordinates, the area in km2."""
+    static = [v for v in ds.variables if ds[v].dims == ("basin",) and v != "basin"]
+    for v in static:
+        values, coded = without_codes(attribute(ds[v].values))
+        if coded:
+            said.append(f"{v}: missing in {coded} basins, where it is -999 or -9999")
+        ds[v] = ds[v].copy(data=values)
+    for name in STATIC:
+        if name in asked and asked[name].number is not None:
+            if ds.sizes["basin"] != 1:
+                raise ValueError(
+                    f"names gives {name} as a number, which is for one basin, and {where} has {ds.sizes['basin']}; "
+                    "name a variable with one value a basin."
+                )
+            ds = aside(ds, name)
+            ds[name] = ("basin", np.array([asked[name].number]), {"units": asked[name].unit or _STATIC_UNITS[name]})
+            static.append(name)
+    by_variable = {name: a for name, a in asked.items() if a.variable is not None}
+    found = choose(ds, static, by_variable, STATIC, where, strict=False)
+    for name, v in found.items():
+        unit = (asked[name].unit if name in asked else None) or unit_of(v, ds[v])
+        if name == "area_km2" and unit is None:
+            if name in asked:
+                raise ValueError(f"area_km2 of {where} has no unit; say it with names, as in area_km2={v}[km2].")
+            continue  # kept under its own name; refused where it is needed
+        what, attrs = f"{name} ({v} of {where})", dict(ds[v].attrs)
+        values = numbers(ds[v].values, what)
+        how = ""
+        if name == "area_km2" and not is_ours(unit, "km2"):
+            values, how = convert(values, unit, "km2", what)[0], f" converted from {unit}"
+        if v != name or how:
+            said.append(f"{name}: '{v}'{how}")
+        ds = ds.drop_vars(v)
+        if v != name:
+            ds = aside(ds, name)
+        ds[name] = ("basin", values, {**attrs, "units": _STATIC_UNITS[name]})
+        if name != "area_km2":
+            ds = ds.set_coords(name)
+    return ds
+
+
+def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr.Dataset:
+    ours, what = VARIABLES[name]["units"], f"{name} ('{about.variable}' of {where})"
+    if ds[name].dims != ("time", "basin"):
+        raise ValueError(
+            f"{what} must have a value for each basin and day, found dimensions {ds[name].dims}; correct it."
+        )
+    values = numbers(ds[name].values, what)
+    if about.missing is not None:
+        values = np.where(np.isclose(values, about.missing, rtol=1e-6, atol=0), np.nan, values)
+    refuse_codes(name, values, ds["time"].values, ds["basin"].values, where)
+    if about.unit is None:
+        raise ValueError(
+            f"{what} has no unit, expected one such as '{ours}'; set its attribute units, or say it with names "
+            f"({name}={about.variable}[{ours}], --names)."
+        )
+    done = [f"'{about.variable}'"] if about.variable != name or about.asked else []
+    if not is_ours(about.unit, ours):
+        values, how = convert(
+            values.astype(np.float64),
+            about.unit,
+            ours,
+            what,
+            summed=about.summed,
+            area=lambda: _area(ds, f"{what} in '{about.unit}'", where),
+        )
+        done.append(f"converted from {about.unit}" + (f", {how}" if how else ""))
+    if name == "pet" and (values < 0).sum() > (values > 0).sum():
+        values = -values
+        condensed = int((values < 0).sum())
+        values = np.where(values < 0, 0, values)
+        done.append(f"positive downward, its sign turned and {condensed} values of condensation set to 0")
+    attrs = about.attrs
+    if done:
+        kept = ("method", "references", "comment", "source", "history")
+        attrs = {**{k: v for k, v in attrs.items() if k in kept}, **VARIABLES[name]}
+        said.append(f"{name}: " + " ".join(done))
+    ds[name] = (("time", "basin"), values, {**attrs, "units": ours})
+    return ds
+
+
+def _area(ds, what: str, where: str) -> np.ndarray:
+    if "area_km2" not in ds:
+        raise ValueError(
+            f"{what} is a volume and needs the basins' areas, found {_candidates(ds, 'area_km2')}; give the attribute "
+            "area_km2, or say it with names (--names area_km2=VARIABLE[km2], or a number for one basin)."
+        )
+    area = ds["area_km2"].values.astype(np.float64)
+    bad = ~((area > 0) & np.isfinite(area))
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise ValueError(
+            f"{what} is a volume and needs areas above 0, found {area[at]:g} km2 in basin {ds['basin'].values[at]} "
+            f"({int(bad.sum())} such basins); complete area_km2 of {where}, or leave those basins out."
+        )
+    return area
+
+
+def _candidates(ds, name: str) -> str:
+    """What may be an attribute and was not taken for it."""
+    may = [v for v in ds.variables if ds[v].dims == ("basin",) and meaning(v, ds[v]) == name]
+    return (
+        f"{may[0]} without a unit" if len(may) == 1 else f"{listed(may)} and nothing that says which" if may else "none"
+    )
+
+
+def _with_pet(ds, method: str, where: str) -> xr.Dataset:
+    if method not in PET_METHODS:
+        raise ValueError(
+            f"pet must be one of {', '.join(sorted(PET_METHODS))} for {where}, found {method!r}; choose one."
+        )
+    if "lat" not in ds.variables:
+        raise ValueError(
+            f"{where} must hold lat to compute pet by {method}, found {_candidates(ds, 'lat')}; add lat over basin, or "
+            "a variable pet, or give it with names (--names lat=VARIABLE, or a number for one basin)."
+        )
+    result = potential_evapotranspiration(
+        method,
+        **{name: ds[name].astype("float64") for name in ("tmean", "tmin", "tmax") if name in ds},
+        lat_degrees=ds["lat"].values,
+        elevation=ds["elev_mean"].values if "elev_mean" in ds else None,
+    )
+    ds = ds.drop_vars("pet", errors="ignore")
+    ds["pet"] = result.assign_attrs({**VARIABLES["pet"], **pet_attributes(method)})
     return ds

@@ -143,6 +143,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
         title=f"{model.title}, calibrated",
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])),
+        conversions=str(data.attrs.get("conversions", "")),
         **settings,
     )
 
@@ -332,5 +333,6 @@ def simulate_calibrated(
         title=f"{model.title}, simulated",
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         citation=str(parameters.attrs.get("citation", "")),
+        conversions=str(data.attrs.get("conversions", "")),
     )
     return carry_days(out, data)
