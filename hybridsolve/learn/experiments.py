@@ -88,9 +88,9 @@ def experiment(
     data = usable(data, config, forcing_names, skip_unusable)
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
+    fold = _folds(data, kind, folds)
     # What all basins together lack is said before a training, not after.
     Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
-    fold = _folds(data, kind, folds)
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)
     options = dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -289,10 +290,9 @@ def load_weights_only(path: Path, expected: str, remedy: str = "give that") -> d
     ValueError
         If the file is damaged, or of another kind.
     """
+    raw = io.BytesIO(path.read_bytes())
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError:
-        raise
+        content = torch.load(raw, weights_only=True, map_location="cpu")
     except Exception:  # torch raises what the bytes happen to lead to, and advises to run what the file holds
         raise ValueError(f"{path} is damaged or not {expected}: {remedy}.") from None
     if not isinstance(content, dict):

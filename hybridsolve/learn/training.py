@@ -130,7 +130,7 @@ def train(
         _run(training, config, out, last, progress, logger=loggers[log](out, name="logs"), **options)
         training.leave()
         best = out / "checkpoints" / ("best.ckpt" if config.periods.validation else "last.ckpt")
-        _read_checkpoint(best, module)
+        _read_checkpoint(best, module, config)
         module.cpu().eval()
         if rank_zero_only.rank == 0:
             trained.save(out / "trained.pt")
@@ -191,8 +191,8 @@ def _run(training: _Training, config: Config, out: Path, last: Path | None, prog
     callbacks += [_Rate()] + ([_Bar(refresh_rate=1)] if progress else [])
     if last is not None:
         if monitor and (best := out / "checkpoints" / "best.ckpt").exists():
-            _read_checkpoint(best, training.module)
-        states = _read_checkpoint(last, training.module)["callbacks"].values()
+            _read_checkpoint(best, training.module, config)
+        states = _read_checkpoint(last, training.module, config)["callbacks"].values()
         if monitor and not best.exists() and any(s.get("best_model_path") for s in states):
             raise ValueError(f"{best} is missing, which {last.name} beside it needs: put it back, or set overwrite.")
         if config.patience is not None and any(s.get("wait_count", 0) >= config.patience for s in states):
@@ -288,13 +288,22 @@ class _Best(ModelCheckpoint):
         super().load_state_dict({**state, **(there if scores else dict(dirpath=self.dirpath))})
 
 
-def _read_checkpoint(path: Path, module) -> dict:
+def _read_checkpoint(path: Path, module, config: Config) -> dict:
     """A checkpoint's content, its weights loaded into the module."""
     remedy = "set overwrite to begin anew, or train into another folder"
     content = load_weights_only(path, "a checkpoint of `hybridsolve train`", remedy)
-    for key in ("state_dict", "callbacks", "loops"):
-        if not isinstance(content.get(key), dict):
-            raise ValueError(f"{path} lacks '{key}' and is no whole checkpoint of a training: {remedy}.")
+    # Lightning goes on without what is not there.
+    schedules = int(config.optimiser.schedule != "constant")
+    whole = {
+        "state_dict": lambda x: isinstance(x, dict) and all(isinstance(w, Tensor) for w in x.values()),
+        "callbacks": lambda x: isinstance(x, dict) and all(isinstance(state, dict) for state in x.values()),
+        "loops": lambda x: isinstance(x, dict) and "fit_loop" in x,
+        "optimizer_states": lambda x: isinstance(x, list) and len(x) == 1,
+        "lr_schedulers": lambda x: isinstance(x, list) and len(x) == schedules,
+    }
+    for key, fits in whole.items():
+        if not fits(content.get(key)):
+            raise ValueError(f"{path} lacks '{key}' and is no whole checkpoint of this training: {remedy}.")
     weights = {name.removeprefix("module."): x for name, x in content["state_dict"].items()}
     load_weights(module, weights, path)
     return content

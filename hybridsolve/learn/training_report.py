@@ -66,15 +66,17 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
         folder / "test_looks.log",
         command or "hybridsolve.learn.experiment()",
     )
-    drawn = []
+    drawn, left_out = [], {}
     for name, make in figure_makers(result, theirs).items():
         try:
             written.append(plot.save(make(), folder / f"{name}.png"))
         except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
-            reason = str(error).rstrip(".") or type(error).__name__
-            warnings.warn(f"the figure {name} is not drawn: {reason}; all numbers are written.", stacklevel=2)
+            left_out.setdefault(str(error).rstrip(".") or type(error).__name__, []).append(name)
         else:
             drawn.append(name)
+    for reason, names in left_out.items():
+        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
+        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=2)
     write_text_atomic(folder / "report.md", _markdown(result, theirs, drawn, command))
     return written
 
