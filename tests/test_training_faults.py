@@ -172,6 +172,24 @@ def test_numbers_among_objects_stay_numbers(data):
         rock.scaled_attributes(data.assign(rock=("basin", [1.0, 2.0, 3.0])))
 
 
+@pytest.mark.parametrize(
+    "change, error, message",
+    (
+        (lambda x: "camels.nc", TypeError, "data must be a dataset .* found str: open it first"),
+        (lambda x: x.rename(basin="gauge"), ValueError, "data must have the dims time and basin, found"),
+        (lambda x: x.drop_vars("prcp"), ValueError, "variable 'prcp' is missing"),
+        (lambda x: x.drop_vars("qobs"), ValueError, "variable 'qobs' is missing"),
+        (lambda x: x.assign(pet=x.pet.astype(str)), ValueError, "pet must hold numbers"),
+        (lambda x: x.transpose("basin", "time", "bnds"), ValueError, "must have dims"),
+        (lambda x: x.isel(basin=[]), ValueError, "basin must have at least one entry"),
+    ),
+)
+def test_data_of_another_shape_are_refused(data, tmp_path, change, error, message):
+    for run in (hs.learn.train, experiment):
+        with pytest.raises(error, match=message):
+            run(change(data), TINY, out=tmp_path / "out", **QUICK)
+
+
 def test_values_out_of_bounds_are_told_by_basin_and_date(data, tmp_path):
     warm = data.copy(deep=True)
     warm["tmean"].values[100:120, 1] = 285.0

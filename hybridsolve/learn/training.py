@@ -273,7 +273,7 @@ class _Bar(TQDMProgressBar):
     """Ends before an error is printed."""
 
     def on_exception(self, *_):
-        for bar in (self._train_progress_bar, self._val_progress_bar):
+        for bar in (self._val_progress_bar, self._train_progress_bar):  # the lower first, which goes up a line
             if bar is not None:
                 bar.close()
 
@@ -340,6 +340,14 @@ def varies(data: xr.Dataset, period) -> np.ndarray:
 
 def usable(data: xr.Dataset, config: Config, forcing_names, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
+    if not isinstance(data, xr.Dataset):
+        raise TypeError(
+            f"data must be a dataset of hybridsolve.data.open_dataset, found {type(data).__name__}: open it first."
+        )
+    if not {"time", "basin"} <= data.sizes.keys():
+        raise ValueError(
+            f"data must have the dims time and basin, found {', '.join(map(str, data.dims))}: rename them."
+        )
     data = data.isel(basin=usable_basins(data, forcing_names, config.periods.train, skip=skip))
     check_dataset(data, forcing_names=forcing_names, need_qobs=True)
     if config.model != "none":
