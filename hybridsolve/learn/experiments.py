@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def experiment(
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)
     # What all basins together lack is said before a training, not after.
-    Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its training says it again
+        Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)
     options = dict(
