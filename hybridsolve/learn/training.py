@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -239,7 +238,6 @@ def _quiet():
 
 def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
     """Lightning's fit, but a stop from outside is raised as such, and a checkpoint that does not fit is named."""
-    before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(training, ckpt_path=last, weights_only=True)
     except SIGTERMException:
@@ -255,9 +253,6 @@ def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
             f"{last} could not be restored, it is damaged or of another run: set overwrite to begin anew, or train "
             "into another folder."
         ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
     if trainer.interrupted:
         raise KeyboardInterrupt
 
