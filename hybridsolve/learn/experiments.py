@@ -107,7 +107,8 @@ def experiment(
             members = []
             for seed, this in zip(seeds, configs, strict=True):
                 folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
-                logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
+                if rank_zero_only.rank == 0:
+                    logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
                 trained = train(data.isel(basin=others), this, out=folder, **options)
                 if rank_zero_only.rank == 0:
                     members.append(_predict(trained, data.isel(basin=inside)))

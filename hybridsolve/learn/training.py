@@ -228,7 +228,7 @@ def _quiet():
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
             for category in (DeprecationWarning, FutureWarning):  # of libraries among themselves
-                warnings.filterwarnings("ignore", category=category, module=r"(torch|pytorch_lightning|lightning)\b")
+                warnings.filterwarnings("ignore", category=category, module="torch|pytorch_lightning|lightning")
             warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated.*")
             yield
     finally:
@@ -249,9 +249,10 @@ def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if last is None or training.began:
             raise
+        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{last} could not be restored, it is damaged or of another run: set overwrite to begin anew, or train "
-            "into another folder."
+            f"{last} could not be restored, and may be damaged or of another run ({reason}): set overwrite to begin "
+            "anew, or train into another folder."
         ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
