@@ -190,6 +190,24 @@ def test_data_of_another_shape_are_refused(data, tmp_path, change, error, messag
             run(change(data), TINY, out=tmp_path / "out", **QUICK)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_basin_without_rain_has_no_shares_of_it(data, tmp_path):
+    dry = data.copy(deep=True)
+    dry["prcp"].values[360:, 1] = 0
+    result = experiment(dry, TINY, out=tmp_path, **QUICK)
+    assert np.isnan(result["runoff"].values[1]) and np.isfinite(result["runoff"].values[[0, 2]]).all()
+    assert "nan" not in training_report.text(result).splitlines()[-1]
+
+
+def test_predictions_refuse_data_of_another_shape(data, tmp_path):
+    trained = hs.learn.train(data, TINY, out=tmp_path, **QUICK)
+    for run in (trained.predict, trained.parameters):
+        with pytest.raises(TypeError, match="data must be a dataset .* found str"):
+            run("camels.nc")
+        with pytest.raises(ValueError, match="data must have the dims time and basin"):
+            run(data.rename(basin="gauge"))
+
+
 def test_values_out_of_bounds_are_told_by_basin_and_date(data, tmp_path):
     warm = data.copy(deep=True)
     warm["tmean"].values[100:120, 1] = 285.0

@@ -167,14 +167,19 @@ def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
     series = {name: run[name].values.astype(np.float64) for name in FLUXES}
     flow = series["q0"] + series["q1"] + series["q2"]
     stored = sum(series[name][-1] - series[name][0] for name in STORES)
+    total, late = (np.where(x > 0, x, np.nan) for x in (rain.sum(0), rain[1:].sum(0)))  # no shares of no rain
     left = rain[1:].sum(0) - flow[1:].sum(0) - series["aet"][1:].sum(0) - stored
     kept = run[["streamflow"]].copy()
     untrained = {
         "aet": (series["aet"].mean(0), "mm d-1", "mean actual evapotranspiration, not trained on"),
         "swe_max": (series["swe"].max(0), "mm", "largest snow water equivalent, not trained on"),
-        "bfi": (series["q2"].sum(0) / flow.sum(0), "1", "baseflow index: share of q2 in streamflow, not trained on"),
-        "runoff": (flow.sum(0) / rain.sum(0), "1", "runoff ratio: simulated streamflow over precipitation"),
-        "balance": (left / rain[1:].sum(0), "1", "precipitation that neither left nor was stored, as a share of it"),
+        "bfi": (
+            series["q2"].sum(0) / np.where(flow.sum(0) > 0, flow.sum(0), np.nan),
+            "1",
+            "baseflow index: share of q2 in streamflow, not trained on",
+        ),
+        "runoff": (flow.sum(0) / total, "1", "runoff ratio: simulated streamflow over precipitation"),
+        "balance": (left / late, "1", "precipitation that neither left nor was stored, as a share of it"),
     }
     for name, (values, unit, meaning) in untrained.items():
         kept[name] = ("basin", values, dict(units=unit, long_name=meaning))

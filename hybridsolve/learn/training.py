@@ -38,7 +38,7 @@ from ..data.usable import usable_basins
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
-from .inputs import Scaling, few, refuse_outside
+from .inputs import Scaling, few, refuse_no_dataset, refuse_outside
 from .trained import Trained, load_weights, load_weights_only, make_module, predict_flow, single_precision
 
 logger = logging.getLogger(__name__)
@@ -336,14 +336,7 @@ def varies(data: xr.Dataset, period) -> np.ndarray:
 
 def usable(data: xr.Dataset, config: Config, forcing_names, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
-    if not isinstance(data, xr.Dataset):
-        raise TypeError(
-            f"data must be a dataset of hybridsolve.data.open_dataset, found {type(data).__name__}: open it first."
-        )
-    if not {"time", "basin"} <= data.sizes.keys():
-        raise ValueError(
-            f"data must have the dims time and basin, found {', '.join(map(str, data.dims))}: rename them."
-        )
+    refuse_no_dataset(data)
     data = data.isel(basin=usable_basins(data, forcing_names, config.periods.train, skip=skip))
     check_dataset(data, forcing_names=forcing_names, need_qobs=True)
     if config.model != "none":
