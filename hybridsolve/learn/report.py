@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def write(
         plot.save(figure, folder / f"{name}.png") for name, figure in figures(result, basin, references).items()
     ]
     if "test" in result["period"].values:
-        nse = {m: result["nse"].sel(period="test", member=m).values for m in MEMBERS}
-        log_test_look(nse, folder / "test_looks.log", command or "hybridsolve.calibrate()")
+        scores = {m: result.sel(period="test", member=m) for m in MEMBERS}
+        log_test_look(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     return [path for path in written if path]
 
 
@@ -130,9 +131,12 @@ def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | N
     )
 
 
-def log_test_look(nse: dict[str, np.ndarray], path: Path, command: str) -> None:
-    """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not."""
-    medians = ", ".join(f"{m} {metrics.summary({'nse': x})['nse']['median']:.4f}" for m, x in nse.items())
+def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
+    """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not.
+
+    `scores` are of each member, as `median_line` takes them.
+    """
+    medians = ", ".join(f"{m} {medians_of(s)['nse']['median']:.4f}" for m, s in scores.items())
     before = path.read_text() if path.exists() else ""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command}\n")
@@ -141,16 +145,27 @@ def log_test_look(nse: dict[str, np.ndarray], path: Path, command: str) -> None:
 SCORES = {"nse": "NSE", "kge": "KGE", "pbias": "bias %", "fhv": "FHV %", "flv": "FLV %"}
 
 
-def median_line(label: str, scores: dict[str, np.ndarray] | None = None) -> str:
-    """A line of medians over ALL basins, failures counted at its end; without scores, the heads of its columns."""
+def medians_of(scores: Mapping) -> dict[str, dict]:
+    """`metrics.summary` of the scores that reports show, of a dataset or mapping of scores ``[B]``."""
+    names = [*SCORES, "n_valid", "n_nonfinite"]
+    return metrics.summary({name: np.asarray(scores[name]) for name in names if name in scores})
+
+
+def median_line(label: str, scores: Mapping | None = None) -> str:
+    """A line of medians, with the basins that failed and those not scored; without scores, the heads of its columns.
+
+    `scores` is a dataset or mapping of scores ``[B]``, with `n_valid` and `n_nonfinite`, by which failed basins, which
+    rank last, are told from those that have nothing to be scored by, which are left out.
+    """
     if scores is None:
-        return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed"))
-    s = metrics.summary(scores)
-    return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + f"{s['nse']['n_nan']:9d}"
+        return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed")) + f"{'not scored':>12}"
+    s = medians_of(scores)
+    counts = f"{s['nse']['n_failed']:9d}{s['nse']['n_unscored']:12d}"
+    return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + counts
 
 
 def text(result: xr.Dataset) -> str:
-    """The result in a few lines: medians over ALL basins, failures counted beside them."""
+    """The result in a few lines: medians over all basins that can be scored, the others counted beside them."""
     a = result.attrs
     lines = [
         f"{models.get(a['model']).title}, {result.sizes['basin']} basins, {a['starts']} starts, {a['method']}, loss "
@@ -159,8 +174,7 @@ def text(result: xr.Dataset) -> str:
     ]
     for period in result["period"].values:
         for member in MEMBERS:
-            scores = {n: result[n].sel(period=period, member=member).values for n in SCORES}
-            lines.append(median_line(f"{period:12}{member}", scores))
+            lines.append(median_line(f"{period:12}{member}", result.sel(period=period, member=member)))
     bound = result["at_bound"].isel(start=0)
     share = bound.mean("basin").values
     lines.append(
