@@ -52,6 +52,18 @@ def open_netcdf(path, expected: str, **options) -> xr.Dataset:
         ) from error
 
 
+def load_netcdf(path, expected: str, **options) -> xr.Dataset:
+    """As `open_netcdf`, but all in memory and the file closed: a part that cannot be read is said here."""
+    with open_netcdf(path, expected, **options) as file:
+        try:
+            return file.load()
+        except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
+            ) from error
+
+
 def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None) -> Path:
     """Write a dataset as NetCDF-4, atomically and with provenance.
 
