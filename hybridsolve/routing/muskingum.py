@@ -155,8 +155,7 @@ def route(
     """
     if not hasattr(network, "level_start"):
         raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
-    if scheme not in tuple(SCHEMES):
-        raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
+    check_scheme(scheme)
     n_steps = _check_lateral(network, lateral, dt, repeat)
     lateral = _in_network_order(network, lateral, ids)
     device = lateral.device
@@ -243,6 +242,11 @@ def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
 
 
 # --- What is asked of the inputs -----------------------------------------------------------------------------------
+
+
+def check_scheme(scheme) -> None:
+    if scheme not in tuple(SCHEMES):
+        raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
 
 
 def _check_lateral(network, lateral, dt, repeat) -> int:
