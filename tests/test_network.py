@@ -193,6 +193,15 @@ def test_labelled_values_are_matched_by_label():
     assert_same(RiverNetwork.from_downstream(downstream[::-1], IDS, length=turned), small())
 
 
+def test_labelled_values_are_summed_by_label():
+    values = xr.DataArray([LENGTH, LENGTH], coords={"reach": IDS}, dims=("time", "reach"))
+    expected = small().accumulate(small().attributes["length"])
+    np.testing.assert_array_equal(small().accumulate(values), [expected, expected])
+    np.testing.assert_array_equal(small().accumulate(pd.Series(LENGTH, index=IDS)), expected)
+    with pytest.raises(ValueError, match="values must be labelled by the reaches as ids is; found 51"):
+        small().accumulate(pd.Series(LENGTH, index=[51, *IDS[1:]]))
+
+
 def test_masked_values_are_missing():
     x = np.ma.masked_equal([1, 2, 3, 4, 5, 6, 7], 4)
     for values in (x, x.astype(np.float32)):

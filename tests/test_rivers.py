@@ -10,7 +10,7 @@ from conftest import assert_close, assert_same_bits, uniform
 
 import hybridsolve as hs
 from hybridsolve import cli
-from hybridsolve.routing import RiverNetwork, lateral_inflow, route, simulate_rivers
+from hybridsolve.routing import RiverNetwork, hydraulics, lateral_inflow, route, simulate_rivers
 
 N, T = 40, 12
 
@@ -171,6 +171,27 @@ def test_bad_input_is_said(network):
 # --- From file to file ---------------------------------------------------------------------------------------------
 
 
+def test_labelled_arrays_are_refused_with_the_remedy(network):
+    forcing, parameters = catchments(N)
+    labelled = lambda table: {name: xr.DataArray(x) for name, x in table.items()}  # noqa: E731
+    n = torch.from_numpy(network.attributes["n"])
+    for attempt in (
+        lambda: simulate_rivers("hbv10", labelled(forcing), parameters, network),
+        lambda: simulate_rivers("hbv10", forcing, labelled(parameters), network),
+        lambda: simulate_rivers("hbv10", forcing, parameters, network, labelled({"n": n})),
+        lambda: simulate_rivers(
+            "hbv10", forcing, parameters, network, initial_state={"rivers": labelled({"discharge": n})}
+        ),
+        lambda: hs.unit_hydrograph(xr.DataArray(uniform(3, N)), n, n),
+        lambda: hs.unit_hydrograph(uniform(3, N), xr.DataArray(n), n),
+        lambda: hydraulics(network, xr.DataArray(uniform(3, N))),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must be a torch tensor; found DataArray: convert it with torch.as_tensor"
+        ):
+            attempt()
+
+
 def write_inflow(path, network, days, first=0, dtype=np.float32, change=None, **attrs):
     rng = np.random.default_rng(3)
     rows = rng.random((8, network.n_reaches), dtype=np.float32)[first : first + days].astype(dtype)
@@ -322,6 +343,14 @@ def test_bounds_say_where_an_interval_begins(network, files):
         assert command(files, f"{name}.nc", "--out", files / f"q{name}.nc") == 0
     assert discharge(files / "qa.nc").identical(discharge(files / "qb.nc"))
     assert discharge(files / "qa.nc")[:24].identical(discharge(files / "qone.nc"))
+
+
+def test_axes_of_a_file_may_be_in_any_order(network, files):
+    write_inflow(files / "a.nc", network, 2)
+    write_inflow(files / "b.nc", network, 2, change=lambda x: x.transpose("reach", "time"))
+    for name in "ab":
+        assert command(files, f"{name}.nc", "--out", files / f"q{name}.nc") == 0
+    assert discharge(files / "qa.nc").identical(discharge(files / "qb.nc"))
 
 
 @pytest.mark.parametrize("dtype", ("S", "U", ">i8", "float64"))

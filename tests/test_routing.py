@@ -287,6 +287,25 @@ def test_sub_steps_follow_the_courant_number(counted):
     assert (of_steps.amax(0) - of_steps.amin(0)).max() > 2
 
 
+def test_a_reach_does_not_depend_on_those_beside_it():
+    """Where the Courant number is 1 but for rounding, and a neighbour in the pack has more sub-steps."""
+    n = 2000
+    rng = np.random.default_rng(0)
+    at = dict(n=rng.uniform(0.02, 0.1, n), p=rng.uniform(5, 60, n), q=rng.uniform(0.05, 0.9, n))
+    at |= dict(slope=10 ** rng.uniform(-4, -1.5, n), length=rng.uniform(800, 7000, n))
+    net = RiverNetwork.from_downstream([-1] * n, **at)
+    values = {name: torch.from_numpy(x).float() for name, x in net.attributes.items()}
+    limit = muskingum.todini(values, DT)[4]
+    alone, beside = 2 * limit, 2 * limit
+    beside[::16] *= 50
+    runs = [
+        route(net, torch.zeros(2, n), values, ids="network", dt=DT, initial_state={"discharge": o, "storage": 3e3 * o})
+        for o in (alone, beside)
+    ]
+    others = torch.arange(n) % 16 > 0
+    assert_same_bits({"q": runs[1].discharge[:, others]}, {"q": runs[0].discharge[:, others]})
+
+
 def test_a_fixed_number_of_sub_steps():
     net = network(30, 7)
     lateral = uniform(6, 30)
@@ -651,6 +670,7 @@ BAD = {
     "ids twice": bad(named(ids=[*range(1000, 1011), 1000]), "ids of the columns .* found '1000' more than once"),
     "an unknown gauge": bad(named(gauges=[7]), "found 7, not in it"),
     "substeps": bad(named(substeps=17), "substeps must be whole numbers from 1 to 16"),
+    "substeps of ddr": bad(named(substeps=2, scheme="ddr"), "substeps belong to scheme 'todini'"),
     "part of a substep": bad(named(substeps=1.5), "substeps must be whole numbers"),
     "interval": bad(named(checkpoint_interval=0), "checkpoint_interval must be .*; found 0"),
     "state": bad(named(initial_state={"discharge": -torch.ones(12).double()}), "'discharge' must lie .* found -1"),

@@ -186,6 +186,8 @@ def route(
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
         return run("linear", _passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
+    if substeps is not None and scheme != "todini":
+        raise ValueError(f"substeps belong to scheme 'todini'; found them with '{scheme}': leave them out.")
     given = {} if initial_state is None else mapping(initial_state, "initial_state")
     _check_state(network, given, lateral, scheme)
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
@@ -291,22 +293,24 @@ def _in_network_order(network, lateral, ids):
 
 def _columns(network, graph, gauges, device):
     """The ids of the output's columns, and the column of each reach or -1."""
-    every = np.arange(network.n_reaches)
-    at = every if gauges is None else network.index(gauges)
-    if at.ndim != 1 or not len(at):
-        raise ValueError(f"gauges must be a list of reaches; found {gauges!r}: name them, or leave gauges out.")
-    refuse_duplicates(network.ids[at], "gauges")
-    key = b"" if gauges is None else at.tobytes()
+    if gauges is None:
+        ids, at, key = network.ids, slice(None), b""
+    else:
+        at = network.index(gauges)
+        if at.ndim != 1 or not len(at):
+            raise ValueError(f"gauges must be a list of reaches; found {gauges!r}: name them, or leave gauges out.")
+        ids, key = network.ids[at], at.tobytes()
+        refuse_duplicates(ids, "gauges")
     if key not in graph.columns:
         column = np.full(network.n_reaches, -1, np.int32)
-        column[at] = np.arange(len(at))
+        column[at] = np.arange(len(ids))
         column = _moved(column, device, "the place of the gauges")
         for old in graph.columns.keys() - graph.captured:
             del graph.columns[old]
         graph.columns[key] = column
     if compiled.capturing(device):
         graph.captured.add(key)
-    return network.ids[at], graph.columns[key]
+    return ids, graph.columns[key]
 
 
 def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:

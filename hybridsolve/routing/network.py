@@ -377,7 +377,7 @@ class RiverNetwork:
         Parameters
         ----------
         values : float ``[..., N]``
-            In network order; any unit.
+            In network order, or labelled by the reaches' ids; any unit.
 
         Returns
         -------
@@ -390,7 +390,7 @@ class RiverNetwork:
         """
         from ._graph import accumulate
 
-        sums = np.array(_real(values, "to accumulate"), order="C")
+        sums = np.array(_real(_by_label(values, "values", None, self.ids), "to accumulate"), order="C")
         if sums.ndim == 0 or sums.shape[-1] != self.n_reaches:
             raise ValueError(
                 f"values must be [..., {self.n_reaches}] in network order; found {list(sums.shape)}: put reaches last."
@@ -649,8 +649,7 @@ def _by_label(x, what: str, rows, ids: np.ndarray):
         if order is not None and len(order) == len(labels):
             place = {label: i for i, label in enumerate(np.asarray(labels).tolist())}
             if len(place) == len(labels) and place.keys() == set(np.asarray(order).tolist()):
-                values = x.to_numpy()
-                return values[[place[label] for label in np.asarray(order).tolist()]]
+                return x.to_numpy()[..., [place[label] for label in np.asarray(order).tolist()]]
     raise ValueError(
         f"{what} must be labelled by the reaches as ids is; found {_some(np.asarray(labels))}: index it by the ids, "
         "or pass its values in the order of ids."
@@ -658,12 +657,10 @@ def _by_label(x, what: str, rows, ids: np.ndarray):
 
 
 def _labels(x):
-    """The index of a pandas Series or of a DataArray [N], or None."""
+    """The index of a pandas Series, or of the last axis of a DataArray, or None."""
     if hasattr(x, "iloc"):
         return x.index
-    if hasattr(x, "dims") and hasattr(x, "indexes") and len(x.dims) == 1:
-        return x.indexes.get(x.dims[0])
-    return None
+    return x.indexes.get(x.dims[-1]) if hasattr(x, "indexes") and x.dims else None
 
 
 def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
