@@ -149,7 +149,7 @@ struct Ddr {
 struct Todini {
   static constexpr const char* name = "todini";
   // G is that of n = 1. LIMIT is the discharge above which n is more than 1 or, where below zero, minus the n that is
-  // given, which may be MOST; it has no gradient.
+  // given, 2 to MOST; it has no gradient.
   enum { F, G, E, H, LIMIT, CONSTANTS };
   static constexpr int STORES = 2, MOST = 16;
   static constexpr bool AUX = true;
@@ -199,18 +199,24 @@ struct Todini {
     V n, per;  // of each lane, and 1 / n
     int most;  // of any lane
   };
+  // Counts how many of 1, 2, ... lie below C, by its logarithm: all steps of a reach wait for this.
   template <class V> HS_FN static Substeps<V> substeps(const V* c, V i1, V o0) {
     using T = typename Lane<V>::scalar;
+    constexpr T LOG2[] = {0, 0, 1, T(1.5849625007211561815), 2, T(2.3219280948873623479), T(2.5849625007211561815),
+                          T(2.8073549220576041074)};
+    constexpr int BY_STATE = 8;
     Substeps<V> r{splat<V>(T(1)), splat<V>(T(1)), 1};
     const V q = at_least((i1 + o0) * T(0.5), T(1e-4));
-    const auto more = q > c[LIMIT];  // decides in every lane, so that a reach's bits do not depend on its neighbours
+    auto more = q > c[LIMIT];  // decides in every lane, so that a reach's bits do not depend on its neighbours
     if (!any(more)) return r;
-    const V courant = exp2(at_most(fma(c[F], log2(q), c[G]), T(3)));  // 8 at most
-    const V nearest = (courant + Format<T>::magic) - Format<T>::magic;
-    const V ceiling = at_least(select(nearest < courant, nearest + T(1), nearest), T(1));
-    r.n = select(more, select(c[LIMIT] < V{}, -c[LIMIT], ceiling), r.n);
-    r.per = T(1) / r.n;
-    while (r.most < MOST && any(r.n > splat<V>(T(r.most)))) ++r.most;
+    // Below that of 1 where n is given.
+    const V log2_c = select(c[LIMIT] < V{}, splat<V>(T(-1)), fma(c[F], log2(q), c[G]));
+    for (int k = 2; any(more); ++k) {
+      r.n = select(more, splat<V>(T(k)), r.n), r.per = select(more, splat<V>(T(1) / T(k)), r.per), r.most = k;
+      if (k == MOST) break;
+      auto given = -c[LIMIT] > splat<V>(T(k));
+      more = more & (k < BY_STATE ? given | (log2_c > splat<V>(LOG2[k])) : given);
+    }
     return r;
   }
 

@@ -435,14 +435,17 @@ def ddr(v: Mapping[str, Tensor]) -> Tensor:
 def todini(v: Mapping[str, Tensor], dt: float, substeps: Tensor | None = None) -> Tensor:
     """Exponents and factors of the Courant and Reynolds numbers as powers of the discharge, and its limit.
 
-    That is the discharge at which the Courant number is 1, or minus the number of sub-steps where it is given.
+    That is the discharge above which there is more than one sub-step, or minus their number where more are given.
     """
     q1 = v["q"] + 1
     e = 3 / (2 + 3 * q1)
     log2_d = torch.log2(_unit_depth(v))
     f, g = 1 - q1 * e, torch.log2(dt * q1 / (v["p"] * v["length"])) - q1 * log2_d
     h = torch.log2(e * e * q1 / (v["slope"] * v["length"])) + log2_d
-    limit = torch.exp2(-(g / f).detach()).clamp(max=1e30) if substeps is None else -substeps
+    if substeps is None:
+        limit = torch.exp2(-(g / f).detach()).clamp(max=1e30)
+    else:
+        limit = torch.where(substeps > 1, -substeps, 1e30)
     return torch.stack([f, g, e, h, limit])
 
 
@@ -460,9 +463,9 @@ def _courant(constants: Tensor, discharge: Tensor) -> Tensor:
 
 def _substeps(constants: Tensor, inflow: Tensor, discharge: Tensor) -> Tensor:
     """Sub-steps of a step with this inflow at its end and this outflow at its begin: the ceiling of C, 1 to 8."""
-    limit = constants[4]
-    courant = _courant(constants, (inflow + discharge) / 2).detach()
-    return torch.where(limit < 0, -limit, courant.ceil().clamp(1, 8)).detach()
+    limit, q = constants[4], ((inflow + discharge) / 2).detach().clamp(min=LEAST)
+    by_state = torch.where(q > limit, _courant(constants, q).detach().ceil().clamp(1, 8), 1)
+    return torch.where(limit < 0, -limit, by_state).detach()
 
 
 def _storage(constants: Tensor, dt: float, inflow: Tensor, discharge: Tensor) -> Tensor:
