@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models import MODELS
 from .ids import read_ids, refuse_duplicates, spelled_as
 
 # CF attributes. `pet` and `qobs` have no standard_name: the standard table knows potential evaporation and
@@ -83,6 +84,8 @@ _REMEDIES = {
     ("mm d-1", "m3/s"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
 }
 _DAY = np.timedelta64(1, "D")
+# Of the forcing that a model takes: told here, a value outside has a basin's name and a date.
+_MODEL_BOUNDS = {v.name: (v.lower, v.upper) for model in MODELS.values() for v in model.forcings}
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -299,7 +302,9 @@ def period_slice(time: np.ndarray, period) -> slice:
 # checking
 
 
-def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bool = False) -> None:
+def check_dataset(
+    ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bool = False, values: bool = True
+) -> None:
     """Refuse a dataset that would give wrong results, with one sentence that says what to do.
 
     Parameters
@@ -310,13 +315,15 @@ def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bo
         precipitation and potential evapotranspiration are not negative.
     need_qobs : bool
         Also ask for `qobs`: at least one observation, no negative value (a missing one is NaN).
+    values : bool
+        Look at the values too, and not at names, units, basins and times alone.
 
     Raises
     ------
     ValueError
         Missing variable; wrong or missing units; wrong dims; no basin or no time step; duplicate basin; time
         not datetime64, unsorted, duplicated, with gaps or not daily; NaN or infinity in a forcing; negative
-        precipitation, evapotranspiration or discharge.
+        precipitation, evapotranspiration or discharge; a forcing that no model takes.
     """
     names = list(forcing_names) + (["qobs"] if need_qobs else [])
     for name in names:
@@ -341,7 +348,7 @@ def check_dataset(ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bo
         return
     _check_basins(ds["basin"].values)
     _check_time(ds["time"].values)
-    for name in names:
+    for name in names if values else []:
         _check_values(ds, name)
 
 
@@ -442,3 +449,11 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
             raise ValueError(
                 f"{name} must not be negative, found {value:g} {where} ({int(negative.sum())} such values); {remedy}."
             )
+    lower, upper = _MODEL_BOUNDS.get(name, (-np.inf, np.inf))
+    outside = (values < lower) | (values > upper)
+    if outside.any():
+        value, where = place(outside)
+        raise ValueError(
+            f"{name} must lie in [{lower:g}, {upper:g}] {VARIABLES[name]['units']}, found {value:g} {where} "
+            f"({int(outside.sum())} such values); correct it, or check the units of the data."
+        )
