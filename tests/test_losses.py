@@ -242,6 +242,11 @@ def test_errors_name_the_thing():
         losses.get("nse")(obs)
     with pytest.raises(TypeError, match="tensor"):
         losses.nse_loss(sim.numpy(), obs0)
+    masked = np.ma.masked_invalid(obs0.numpy())
+    with pytest.raises(TypeError, match=r"obs must be a torch tensor, found a masked array: write .*np\.ma\.filled"):
+        losses.nse_loss(sim, masked)
+    with pytest.raises(ValueError, match="sigma must be finite, .* found nan .* in basin 1"):
+        losses.nse_batch(sim, obs0, np.ma.masked_equal([1.0, 9.0, 2.0], 9.0))
 
 
 def test_second_derivative_is_refused():

@@ -4,7 +4,10 @@ import math
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+import xarray as xr
 
 from hybridsolve.learn import metrics
 
@@ -127,7 +130,7 @@ def test_a_failed_simulation_is_never_masked(value):
     day = np.flatnonzero(~np.isnan(obs[:, 2]))[7]
     sim[day, 2] = value
     for name, values in metrics.score(sim, obs).items():
-        if name != "n_valid":
+        if name not in ("n_valid", "n_nonfinite"):
             assert np.isnan(values[2]) and np.isfinite(np.delete(values, 2)).all(), name
 
 
@@ -151,16 +154,87 @@ def test_no_variance_and_no_observations_give_nan():
     assert scores["n_valid"].tolist() == [7, 0]
 
 
-def test_summary_counts_what_is_missing():
-    table = metrics.summary({"nse": [0.5, NAN, 0.7, 0.9], "pbias": [1.0, NAN, 3.0, 8.0], "n_valid": [5, 0, 6, 7]})
-    # With the failed basin ranked last the four are -, 0.5, 0.7, 0.9.
-    assert table["nse"] == {"median": pytest.approx(0.6), "median_defined": 0.7, "n": 4, "n_nan": 1}
-    assert table["pbias"] == {"median": 3.0, "median_defined": 3.0, "n": 4, "n_nan": 1}
-    assert table["n_valid"]["n_nan"] == 1
+def test_summary_tells_failed_from_not_scored():
+    table = {"nse": [0.5, NAN, 0.7, 0.9, NAN, NAN], "pbias": [1.0, NAN, 3.0, 8.0, NAN, 2.0]}
+    counts = {"n_valid": [5, 4, 6, 7, 0, 3], "n_nonfinite": [0, 1, 0, 0, 0, 0]}
+    # The failed basin is ranked last: -, 0.5, 0.7, 0.9. One has no observation, and one no variance in them.
+    got = metrics.summary(table | counts)
+    assert got["nse"] == dict(median=pytest.approx(0.6), median_defined=0.7, n=6, n_failed=1, n_unscored=2)
+    assert got["pbias"] == dict(median=2.5, median_defined=2.5, n=6, n_failed=1, n_unscored=1)
+    # What is not known is not excused.
+    assert metrics.summary({"nse": table["nse"]})["nse"]["n_failed"] == 3
+    assert metrics.summary({"nse": table["nse"], "n_valid": counts["n_valid"]})["nse"]["n_unscored"] == 1
     half = metrics.summary({"nse": [NAN, 0.5]})["nse"]
     assert math.isnan(half["median"]) and half["median_defined"] == 0.5
     with pytest.raises(ValueError, match="must hold 2 basins"):
         metrics.summary({"nse": [1, 2], "kge": [1]})
+
+
+def test_a_basin_without_observations_is_no_worst_score():
+    sim, obs = flows(60, 5, missing=0)
+    want = metrics.summary(metrics.score(sim[:, :3], obs[:, :3]))["nse"]["median"]
+    obs[:, 3], obs[:, 4] = NAN, 0.1
+    got = metrics.summary(metrics.score(sim, obs))["nse"]
+    assert (got["median"], got["n_failed"], got["n_unscored"]) == (want, 0, 2)
+    sim[3, 1] = NAN
+    got = metrics.summary(metrics.score(sim, obs))["nse"]
+    assert got["median"] < want and (got["n_failed"], got["n_unscored"]) == (1, 2)
+
+
+def test_masked_days_are_missing():
+    sim, obs = flows(60, 3, missing=0)
+    gaps = obs.copy()
+    gaps[5:9, 1] = NAN
+    masked = np.ma.masked_array(np.where(np.isnan(gaps), 1e20, gaps), np.isnan(gaps))
+    for name, values in metrics.score(sim, masked).items():
+        np.testing.assert_array_equal(values, metrics.score(sim, gaps)[name])
+    whole = np.ma.masked_equal(np.array([[1], [-99], [3], [4]]), -99)  # whole numbers have no NaN
+    assert metrics.nse(column(1, 50, 3, 5), whole)[0] == metrics.nse(column(1, 50, 3, 5), column(1, NAN, 3, 4))[0]
+    failed = np.ma.masked_array(sim, np.zeros_like(sim, dtype=bool))
+    failed[4, 2] = np.ma.masked
+    assert metrics.n_nonfinite(failed, obs).tolist() == [0, 0, 1] and np.isnan(metrics.nse(failed, obs)[2])
+
+
+def series(values, days=None, basins=None):
+    days = pd.date_range("2000-01-01", periods=len(values)) if days is None else days
+    basins = [f"b{i}" for i in range(values.shape[1])] if basins is None else basins
+    return xr.DataArray(values, coords={"time": days, "basin": basins}, dims=("time", "basin"))
+
+
+def test_labelled_series_are_turned_round():
+    sim, obs = flows(4, 4, missing=0)
+    want = metrics.nse(sim, obs)
+    a, b = series(sim), series(obs)
+    for one in (a, a.T, a.rename(time="date", basin="gauge").T, a.to_pandas(), a.to_pandas().T, sim, torch.tensor(sim)):
+        for other in (b, b.T, b.drop_vars(["time", "basin"]).T, b.to_pandas().T, obs):
+            np.testing.assert_array_equal(metrics.nse(one, other), want)
+    tracked = torch.tensor(sim, requires_grad=True)
+    np.testing.assert_array_equal(metrics.nse(tracked, obs), want)
+    np.testing.assert_allclose(metrics.nse(tracked.bfloat16(), obs), want, rtol=0.05)
+
+
+OTHER_LABELS = {
+    "basins in another order": (lambda x: x[:, ::-1], "the same basins in the same order, found b0 and b3 at place 0"),
+    "days in another order": (lambda x: x[::-1], "the same steps in the same order, found 2000-01-01"),
+    "other days": (lambda x: x.assign_coords(time=x.time + np.timedelta64(1, "D")), "the same steps"),
+    "other basins": (lambda x: x.assign_coords(basin=list("wxyz")), "found b0 and w at place 0"),
+    "a frame of others": (lambda x: x[:, ::-1].to_pandas(), "the same basins"),
+    "more than two dims": (lambda x: x.expand_dims("member"), r"obs must be \[T, B\]"),
+    "text": (lambda x: x.astype(str), "must hold real numbers"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), OTHER_LABELS.values(), ids=OTHER_LABELS)
+def test_series_of_other_labels_are_refused(change, words):
+    sim, obs = flows(4, 4, missing=0)
+    with pytest.raises((TypeError, ValueError), match=words):
+        metrics.nse(series(sim), change(series(obs)))
+
+
+def test_dims_that_nobody_can_order_are_refused():
+    values = np.ones((3, 3))
+    with pytest.raises(ValueError, match="must have the same dims"):
+        metrics.nse(xr.DataArray(values, dims=("a", "b")), xr.DataArray(values, dims=("b", "a")))
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,21 @@ class _UnitGradient(torch.autograd.Function):
         return torch.mul(gradient, d_value, out=_empty(gradient)), None
 
 
+def _refuse_no_tensor(name, x):
+    if isinstance(x, np.ma.MaskedArray):
+        # torch.as_tensor would make plain numbers of what is masked.
+        raise TypeError(
+            f"{name} must be a torch tensor, found a masked array: write torch.as_tensor(np.ma.filled(x, np.nan))."
+        )
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, found {type(x).__name__}: wrap it in torch.as_tensor.")
+
+
 class _Loss:
     """Observations, mask and the checks common to all losses."""
 
     def __init__(self, obs, *, dtype=None):
-        if not isinstance(obs, torch.Tensor):
-            raise TypeError(f"obs must be a torch tensor, found {type(obs).__name__}: wrap it in torch.as_tensor.")
+        _refuse_no_tensor("obs", obs)
         if obs.ndim != 2 or obs.shape[0] == 0 or obs.shape[1] == 0:
             raise ValueError(
                 f"obs must be [T, B] (days x basins), none empty, found shape {tuple(obs.shape)}: starts "
@@ -116,8 +125,7 @@ class _Loss:
         self._obs64 = torch.where(self.mask, obs, 0).double()
 
     def _check(self, sim):
-        if not isinstance(sim, torch.Tensor):
-            raise TypeError(f"sim must be a torch tensor, found {type(sim).__name__}: wrap it in torch.as_tensor.")
+        _refuse_no_tensor("sim", sim)
         if sim.ndim not in (2, 3) or sim.shape[:2] != self.mask.shape or sim.shape[-1] == 0:
             t, b = self.mask.shape
             raise ValueError(
@@ -489,6 +497,8 @@ class NSEBatch(_BatchLoss):
 
     def __init__(self, obs, sigma, eps=0.1, *, dtype=None):
         super().__init__(obs, dtype=dtype)
+        if isinstance(sigma, np.ma.MaskedArray):
+            sigma = np.ma.filled(sigma.astype(np.float64), np.nan)
         sigma = torch.as_tensor(sigma, device=self.device).to(torch.float64)
         if sigma.shape != self.n.shape:
             raise ValueError(

@@ -1,11 +1,13 @@
 """Scores of simulated against observed flow, per basin, on numpy arrays.
 
 Everything is computed in float64 whatever comes in. ``sim`` and ``obs`` are ``[T, B]`` in mm/d; NaN in
-``obs`` is a missing day and is left out. Three rules hold for every score:
+``obs`` is a missing day and is left out. Masked values (numpy.ma) are NaN. Labelled series (xarray, pandas) are
+turned so that time comes first, and must have the same labels. Three rules hold for every score:
 
-* A simulation that is not finite on a day with an observation makes that basin's scores NaN. It is never
-  masked: a model that failed for a day has not been scored on the others.
-* A score whose denominator does not exist (no observation, no variance in them, no flow) is NaN.
+* A simulation that is not finite on a day with an observation makes that basin's scores NaN: the basin has
+  failed. It is never masked: a model that failed for a day has not been scored on the others.
+* A score whose denominator does not exist (no observation, no variance in them, no flow) is NaN: the basin is
+  not scored.
 * The log and root variants, and FLV, add ``mean(obs) / 100`` of the scored days to both series first, since
   some 3 % of the observed days are zero (Pushpalatha et al. 2012). A flow below ``-mean(obs) / 100`` makes
   them NaN.
@@ -18,6 +20,8 @@ Pushpalatha et al. 2012 (J. Hydrol. 420:171).
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 
 #: Scores for which higher is better, so that a missing score can be ranked: below every number.
 EFFICIENCIES = ("nse", "kge", "kge_2012", "nse_sqrt", "nse_log")
@@ -36,7 +40,59 @@ NAMES = (
     "nse_sqrt",
     "nse_log",
     "n_valid",
+    "n_nonfinite",
 )
+
+_COUNTS = ("n_valid", "n_nonfinite")
+
+
+def _labelled(x):
+    """``(values, dims, labels)``: time first where it can be told; a label is None where the axis has none."""
+    if isinstance(x, pd.DataFrame):
+        axes = (x.index, x.columns)
+        x = xr.DataArray(
+            x.to_numpy(np.float64, na_value=np.nan),
+            dims=("rows", "columns"),
+            coords={
+                dim: np.asarray(axis)
+                for dim, axis in zip(("rows", "columns"), axes, strict=True)
+                if not isinstance(axis, pd.RangeIndex)
+            },
+        )
+    if isinstance(x, xr.DataArray):
+        times = [d for d in x.dims if d == "time" or (d in x.indexes and _is_time(x.indexes[d]))]
+        if x.ndim == 2 and len(times) == 1:
+            x = x.transpose(times[0], ...)
+        labels = [x.indexes[d].to_numpy() if d in x.indexes else None for d in x.dims]
+        return x.values, x.dims if not times else ("time", *x.dims[1:]), labels
+    if hasattr(x, "detach"):  # a torch tensor
+        x = x.detach().cpu()
+        x = (x.double() if x.is_floating_point() else x).numpy()
+    if isinstance(x, np.ma.MaskedArray):
+        x = np.ma.filled(x.astype(np.float64), np.nan) if x.dtype.kind in "fiu" else x.filled()
+    return np.asarray(x), None, None
+
+
+def _is_time(index) -> bool:
+    return isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex, xr.CFTimeIndex))
+
+
+def _refuse_other_labels(sim, obs):
+    (_, sim_dims, sim_labels), (_, obs_dims, obs_labels) = sim, obs
+    if sim_dims is None or obs_dims is None:
+        return
+    if sim_dims != obs_dims and "time" not in (sim_dims[0], obs_dims[0]):
+        raise ValueError(
+            f"sim and obs must have the same dims, found {sim_dims} and {obs_dims}: rename those of one, time first."
+        )
+    for axis, one, other in zip(("steps", "basins"), sim_labels, obs_labels, strict=True):
+        if one is None or other is None or len(one) != len(other) or np.array_equal(one, other):
+            continue
+        at = int(np.flatnonzero(np.asarray(one) != np.asarray(other))[0])
+        raise ValueError(
+            f"sim and obs must have the same {axis} in the same order, found {one[at]} and {other[at]} at place {at}: "
+            "select those of one from the other by label."
+        )
 
 
 class _Pair:
@@ -46,7 +102,8 @@ class _Pair:
     """
 
     def __init__(self, sim, obs):
-        sim, obs = np.asarray(sim), np.asarray(obs)
+        labelled = _labelled(sim), _labelled(obs)
+        sim, obs = (values for values, _, _ in labelled)
         for name, a in (("sim", sim), ("obs", obs)):
             if a.dtype.kind not in "fiu":
                 raise TypeError(f"{name} must hold real numbers, found dtype {a.dtype}: convert it to float64.")
@@ -59,6 +116,7 @@ class _Pair:
                 f"sim and obs must have the same shape [T, B], found {sim.shape} and {obs.shape}: cut both "
                 "to the scored period and order both by the same basins."
             )
+        _refuse_other_labels(*labelled)
         if obs.shape[0] == 0:
             raise ValueError("obs must hold at least one day, found T = 0: check the bounds of the scored period.")
         obs = np.ascontiguousarray(obs.T, dtype=np.float64)
@@ -73,7 +131,8 @@ class _Pair:
         self.n = self.mask.sum(axis=1)
         # A basin whose simulation failed on a scored day; its scores become NaN at the end, whatever came
         # out.
-        self.failed = (self.mask & ~np.isfinite(sim)).any(axis=1)
+        self.n_nonfinite = (self.mask & ~np.isfinite(sim)).sum(axis=1)
+        self.failed = self.n_nonfinite > 0
         self.obs = np.where(self.mask, obs, 0.0)
         self.sim = np.where(self.mask & ~self.failed[:, None], sim, 0.0)
         self._cache = {}
@@ -376,6 +435,11 @@ def n_valid(sim, obs):
     return _Pair(sim, obs).n.astype(np.int64)
 
 
+def n_nonfinite(sim, obs):
+    """Number of scored days on which the simulation is not finite, [B], int64: where not 0, the basin has failed."""
+    return _Pair(sim, obs).n_nonfinite.astype(np.int64)
+
+
 def _share(name, value):
     if not 0.0 < value <= 1.0:
         raise ValueError(f"{name} must be a share of the days in (0, 1], found {value}: two percent are 0.02.")
@@ -393,7 +457,7 @@ def score(sim, obs):
     Returns
     -------
     dict of str to numpy.ndarray
-        For each of `NAMES` an array [B]: float64, `n_valid` int64. See the functions of the same names.
+        For each of `NAMES` an array [B]: float64, the counts int64. See the functions of the same names.
 
     Raises
     ------
@@ -415,26 +479,45 @@ def score(sim, obs):
         "nse_log": _nse_log,
     }
     out = {name: function(pair) for name, function in functions.items()}
-    out["n_valid"] = pair.n.astype(np.int64)
+    out["n_valid"], out["n_nonfinite"] = pair.n.astype(np.int64), pair.n_nonfinite.astype(np.int64)
     return out
 
 
-def summary(scores):
-    """Medians over ALL basins of a table of scores, with the number of basins that have none.
+def unscored(scores, name="nse"):
+    """Whether each basin has no score for want of observations, or of variance in them, ``[B]`` bool.
 
     Parameters
     ----------
-    scores : dict of str to array_like, [B]
-        As `score` returns them. In `n_valid` a zero (a basin without observations) counts as having none.
+    scores : mapping of str to array_like, [B]
+        As `score` returns them. Without `n_nonfinite`, a basin without score that has observations counts as failed;
+        without `n_valid` too, every basin without score does.
+    name : str
+        Of the score.
+    """
+    missing = np.isnan(np.asarray(scores[name], dtype=np.float64))
+    if "n_nonfinite" in scores:
+        return missing & ~(np.asarray(scores["n_nonfinite"]) > 0)
+    return missing & (np.asarray(scores["n_valid"]) == 0) if "n_valid" in scores else np.zeros_like(missing)
+
+
+def summary(scores):
+    """Medians of a table of scores, with the numbers of basins that have none, by why.
+
+    Parameters
+    ----------
+    scores : mapping of str to array_like, [B]
+        As `score` returns them; `n_valid` and `n_nonfinite` tell why a basin has no score (see `unscored`), and are
+        not summarised themselves.
 
     Returns
     -------
     dict of str to dict
-        For each score: ``median``, ``median_defined``, ``n`` (basins asked for) and ``n_nan`` (basins without
-        the score). For the efficiencies (`EFFICIENCIES`) ``median`` ranks a basin without score below every
-        number, so that failures cannot raise it, and is NaN if half of the basins or more have none; biases
-        and ratios have no worst end, there it equals ``median_defined``. ``median_defined`` is over the
-        basins that have the score: it is never to be quoted without ``n_nan``.
+        For each score: ``median``, ``median_defined``, ``n`` (basins asked for), ``n_failed`` (the simulation is not
+        finite on a scored day) and ``n_unscored`` (the observations have no such score). For the efficiencies
+        (`EFFICIENCIES`) ``median`` ranks a failed basin below every number, so that failures cannot raise it, and is
+        NaN if half of the basins or more failed; biases and ratios have no worst end, there it equals
+        ``median_defined``. Basins that are not scored have no part in either. ``median_defined`` is over the basins
+        that have the score: it is never to be quoted without ``n_failed``.
 
     Raises
     ------
@@ -442,8 +525,8 @@ def summary(scores):
         If the arrays are not one-dimensional, are empty or differ in length.
     """
     out, length = {}, None
-    for name, values in scores.items():
-        values = np.asarray(values, dtype=np.float64)
+    columns = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    for name, values in columns.items():
         if values.ndim != 1 or values.size == 0:
             raise ValueError(f"scores[{name!r}] must be [B] with B >= 1, found shape {values.shape}: one per basin.")
         if length is not None and values.size != length:
@@ -452,18 +535,21 @@ def summary(scores):
                 f"{values.size}: keep the basins that failed, as NaN."
             )
         length = values.size
-        if name == "n_valid":
-            values = np.where(values == 0, np.nan, values)
-        missing = np.isnan(values)
+    for name, values in columns.items():
+        if name in _COUNTS:
+            continue
+        missing, apart = np.isnan(values), unscored(columns, name)
+        failed = missing & ~apart
         defined = float(np.median(values[~missing])) if not missing.all() else float("nan")
         median = defined
-        if name in EFFICIENCIES and missing.any():
-            median = float(np.median(np.where(missing, -np.inf, values)))
+        if name in EFFICIENCIES and failed.any():
+            median = float(np.median(np.where(failed, -np.inf, values)[~apart]))
             median = median if np.isfinite(median) else float("nan")
         out[name] = {
             "median": median,
             "median_defined": defined,
             "n": int(length),
-            "n_nan": int(missing.sum()),
+            "n_failed": int(failed.sum()),
+            "n_unscored": int(apart.sum()),
         }
     return out

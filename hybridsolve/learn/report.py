@@ -91,8 +91,8 @@ def write(
         table = scores_table(result, member)
         written.append(write_text_atomic(folder / f"scores_{member}.csv", table.to_csv(float_format="%.5f")))
     if "test" in result["period"].values:
-        nse = {m: result["nse"].sel(period="test", member=m).values for m in MEMBERS}
-        log_test_look(nse, folder / "test_looks.log", command or "hybridsolve.calibrate()")
+        scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
+        log_test_look(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     return written + draw(figures(result, basin, references), folder)
 
 
@@ -114,45 +114,46 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
     """The figures of a calibration by name, each as a function that makes it."""
     from .. import plot
 
-    model = models.get(result.attrs["model"])
+    model, fitted = models.get(result.attrs["model"]), _fitted(result)
     periods = list(result["period"].values)
     last = periods[-1]
     nse = result["nse"].sel(period=last, member="best").values
     names = [str(n) for n in result["parameter"].values]
     rows = [model.variable(n) for n in names]
     span = np.array([v.upper - v.lower for v in rows])
-    title = f"NSE, {last}"
+    title = f"NSE, {last}" + (" (overlap of periods allowed)" if "overlap" in result.attrs else "")
 
     def scores():
         series = {
-            f"{member}, {period}": result["nse"].sel(period=period, member=member).values
+            f"{member}, {period}": fitted["nse"].sel(period=period, member=member).values
             for period in periods
             for member in MEMBERS
         }
         return plot.score_distribution(series, "NSE", references or None)
 
     def starts():
-        train = result["nse_start"].sel(period="train").values
+        train = fitted["nse_start"].sel(period="train").values
         return plot.start_spread(train, np.zeros(len(train), dtype=int), "training NSE")
 
     def parameters():
         return plot.parameter_bounds(
-            np.stack([result[n].values[:, 0] for n in names], 1),
+            np.stack([fitted[n].values[:, 0] for n in names], 1),
             [v.lower for v in rows],
             [v.upper for v in rows],
             [f"{v.name} ({v.unit})" for v in rows],
-            result["at_bound"].values[:, :, 0].T == 1,
+            fitted["at_bound"].values[:, :, 0].T == 1,
         )
 
     made = {"scores": scores}
     if "lat" in result.coords and "lon" in result.coords:
-        made["map"] = lambda: plot.score_map(result["lat"].values, result["lon"].values, nse, title)
+        shown = fitted["nse"].sel(period=last, member="best").values
+        made["map"] = lambda: plot.score_map(fitted["lat"].values, fitted["lon"].values, shown, title)
     if result.sizes["start"] > 1:
         made["starts"] = starts
     return made | {
         "parameters": parameters,
-        "standard_errors": lambda: plot.standard_errors(result["standard_error"].values.T / span, names),
-        "sensitivity": lambda: plot.sensitivity_by_month(result["sensitivity"].values, names),
+        "standard_errors": lambda: plot.standard_errors(fitted["standard_error"].values.T / span, names),
+        "sensitivity": lambda: plot.sensitivity_by_month(fitted["sensitivity"].values, names),
         "hydrograph": lambda: _hydrograph(result, last, nse, basin),
     }
 
@@ -249,9 +250,12 @@ def median_basin(scores: np.ndarray) -> int:
     return int(scored[np.argsort(scores[scored], kind="stable")[len(scored) // 2]]) if len(scored) else 0
 
 
-def log_test_look(nse: dict[str, np.ndarray], path: Path, command: str) -> None:
-    """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not."""
-    medians = ", ".join(f"{m} {metrics.summary({'nse': x})['nse']['median']:.4f}" for m, x in nse.items())
+def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
+    """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not.
+
+    `scores` are of each member, as `median_line` takes them.
+    """
+    medians = ", ".join(f"{m} {medians_of(s)['nse']['median']:.4f}" for m, s in scores.items())
     before = path.read_text() if path.exists() else ""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command}\n")
@@ -260,28 +264,46 @@ def log_test_look(nse: dict[str, np.ndarray], path: Path, command: str) -> None:
 SCORES = {"nse": "NSE", "kge": "KGE", "pbias": "bias %", "fhv": "FHV %", "flv": "FLV %"}
 
 
-def median_line(label: str, scores: dict[str, np.ndarray] | None = None) -> str:
-    """A line of medians over ALL basins, failures counted at its end; without scores, the heads of its columns."""
+def medians_of(scores: Mapping) -> dict[str, dict]:
+    """`metrics.summary` of the scores that reports show, of a dataset or mapping of scores ``[B]``."""
+    names = [*SCORES, "n_valid", "n_nonfinite"]
+    return metrics.summary({name: np.asarray(scores[name]) for name in names if name in scores})
+
+
+def median_line(label: str, scores: Mapping | None = None) -> str:
+    """A line of medians, with the basins that failed and those not scored; without scores, the heads of its columns.
+
+    `scores` is a dataset or mapping of scores ``[B]``, with `n_valid` and `n_nonfinite`, by which failed basins, which
+    rank last, are told from those that have nothing to be scored by, which are left out.
+    """
     if scores is None:
-        return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed"))
-    s = metrics.summary(scores)
-    return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + f"{s['nse']['n_nan']:9d}"
+        return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed")) + f"{'not scored':>12}"
+    s = medians_of(scores)
+    counts = f"{s['nse']['n_failed']:9d}{s['nse']['n_unscored']:12d}"
+    return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + counts
+
+
+def _fitted(result: xr.Dataset) -> xr.Dataset:
+    """The result without the basins that were left out on request, which are no failures."""
+    kept = result["train_loss"].notnull().any("start").values
+    return result.drop_vars([*FLOWS, "time"], errors="ignore").isel(basin=kept)
 
 
 def text(result: xr.Dataset) -> str:
-    """The result in a few lines: medians over ALL basins, failures counted beside them."""
-    a = result.attrs
+    """The result in a few lines: medians over all basins that can be scored, the others counted beside them."""
+    a, fitted = result.attrs, _fitted(result)
+    left_out = result.sizes["basin"] - fitted.sizes["basin"]
     lines = [
-        f"{models.get(a['model']).title}, {result.sizes['basin']} basins, {a['starts']} starts, {a['method']}, "
+        f"{models.get(a['model']).title}, {fitted.sizes['basin']} basins"
+        f"{f' ({left_out} left out)' if left_out else ''}, {a['starts']} starts, {a['method']}, "
         f"{a['steps_taken']} of {a['steps']} steps, loss {a['loss']}, PET {a['pet_method']}, ensemble of "
         f"{a['ensemble_size']}" + (f"; {a['overlap']}" if "overlap" in a else ""),
         median_line(""),
     ]
     for period in result["period"].values:
         for member in MEMBERS:
-            scores = {n: result[n].sel(period=period, member=member).values for n in (*SCORES, "n_valid")}
-            lines.append(median_line(f"{period:12}{member}", scores))
-    bound = result["at_bound"].isel(start=0)
+            lines.append(median_line(f"{period:12}{member}", fitted.sel(period=period, member=member)))
+    bound = fitted["at_bound"].isel(start=0)
     share = bound.mean("basin").values
     lines.append(
         "at a bound (share of basins): "
