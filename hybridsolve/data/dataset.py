@@ -84,8 +84,6 @@ _REMEDIES = {
     ("mm d-1", "m3/s"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
 }
 _DAY = np.timedelta64(1, "D")
-# Of the forcing that a model takes: told here, a value outside has a basin's name and a date.
-_MODEL_BOUNDS = {v.name: (v.lower, v.upper) for model in MODELS.values() for v in model.forcings}
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -414,6 +412,10 @@ def _check_time(time: np.ndarray) -> None:
             f"{str(time[at + 1])[:10]} ({int(gap.sum())} gaps in all); fill the missing days or choose a "
             "period without them."
         )
+
+
+# Of the forcing that a model takes: told here, a value outside has a basin's name and a date.
+_MODEL_BOUNDS = {v.name: (v.lower, v.upper) for model in MODELS.values() for v in model.forcings}
 
 
 def _check_values(ds: xr.Dataset, name: str) -> None:

@@ -140,7 +140,7 @@ class LeastSquaresSearch(_Search):
     FLOOR = 1e-3  # of the largest curvature, below which a parameter's damping does not fall
     PACE = 4  # steps over which a start's pace is taken
     TOLERANCE = 3e-4  # of the loss won a step, below which a start no longer gets on
-    PATIENCE = 15  # steps: those that a start mostly takes from anywhere to its end
+    PATIENCE = 25  # steps: a start mostly takes half of them, so that every lane has begun anew meanwhile
 
     def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
         super().__init__(objective, points, n_steps, self.PATIENCE)
