@@ -159,7 +159,7 @@ def _among(action: argparse.Action, *values: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route.")
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
-    commands = parser.add_subparsers(dest="name", required=True)
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
     def command(name, run, help):
         sub = commands.add_parser(name, help=help, description=help)

@@ -16,6 +16,7 @@ from ..api import output_names, simulate
 from ..arguments import finite
 from ..data.dataset import check_dataset, parse_period, period_slice
 from ..data.ids import refuse_duplicates, spelled_as
+from ..data.pet import PET_METHODS
 from ..data.usable import usable_basins
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
@@ -345,9 +346,10 @@ def simulate_calibrated(
     check_dataset(data, forcing_names=model.forcing_names, values=False)
     fitted, found = str(parameters.attrs["pet_method"]), str(data["pet"].attrs.get("method", "as in the data"))
     if fitted != found and not allow_other_pet:
+        method = f"pet='{fitted}' (--pet {fitted})" if fitted in PET_METHODS else "their own (without pet=, --pet)"
         raise ValueError(
             f"the parameters were calibrated with potential evapotranspiration '{fitted}', found '{found}' in the "
-            "data; open the data with that method (pet=, --pet), or set allow_other_pet, which the result will say."
+            f"data; open them with {method}, or set allow_other_pet, which the result will say."
         )
     stored = parameters.assign_coords(basin=parameters["basin"].values.astype(str))
     ids = [str(b) for b in data["basin"].values]
