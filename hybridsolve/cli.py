@@ -373,16 +373,25 @@ def _calibrate(arguments) -> None:
 def _train(arguments) -> None:
     import torch
 
+    from .data.files import refuse_overwriting
     from .learn import training_report
     from .learn.config import read_config
     from .learn.experiments import experiment
 
     config = read_config(arguments.config, arguments.set)
-    training_report.check_references(arguments.reference, config.periods.train, config.periods.test)
+    outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
+    inputs = {f"--reference {file}": file for file in arguments.reference}
+    inputs |= {"config": arguments.config, "data": arguments.data, "--basins": arguments.basins}
+    inputs = {name: path for name, path in inputs.items() if path and Path(path).is_file()}
+    refuse_overwriting({"--out": arguments.out} | outputs, inputs)
+    references = arguments.reference, config.periods.train, config.periods.test
+    training_report.check_references(*references)
     seeds = arguments.seeds and [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
+    data = _open(arguments, config.pet)
+    training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
     result = experiment(
-        _open(arguments, config.pet),
+        data,
         config,
         out=arguments.out,
         kind=arguments.experiment,

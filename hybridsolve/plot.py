@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -56,7 +57,8 @@ def _styled(function):
 
 
 def _array(name, values, ndim, shape=None):
-    values = np.asarray(values, dtype=np.float64)
+    """Numbers of a shape, NaN where they are masked."""
+    values = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
     if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
         want = f"shape {shape}" if shape is not None else f"{ndim} dimension(s), not empty"
         raise ValueError(f"{name} must have {want}, found shape {values.shape}: one value per item of the figure.")
@@ -175,18 +177,20 @@ def _colour_bar(figure, axes, artist, extend, label):
 
 
 @_styled
-def score_map(lat, lon, values, metric="NSE", unit="–"):
+def score_map(lat, lon, values, metric="NSE", unit="–", unscored=None):
     """Scores, or parameters, as points on a plain map of longitude and latitude.
 
     Parameters
     ----------
     lat, lon : array_like, [B]
-        Degrees north and east.
+        Degrees north and east. A basin without them (NaN) is left out and counted.
     values : array_like, [B]
         Score (dimensionless). A basin without score (NaN) is drawn as a cross and counted.
     metric : str
         Name of the score; for NSE and KGE and their variants the colours span 0 to 1, else the central 90 %.
     unit : str
+    unscored : array_like of bool, [B], optional
+        Basins that have nothing to be scored by: they are left out, and out of the median, and counted.
 
     Returns
     -------
@@ -195,10 +199,19 @@ def score_map(lat, lon, values, metric="NSE", unit="–"):
     Raises
     ------
     ValueError
-        If the arrays are not one-dimensional or differ in length.
+        If the arrays are not one-dimensional or differ in length, or no basin has coordinates.
     """
     lat = _array("lat", lat, 1)
     lon, values = _array("lon", lon, 1, lat.shape), _array("values", values, 1, lat.shape)
+    placed = np.isfinite(lat) & np.isfinite(lon)
+    if not placed.any():
+        raise ValueError("lat and lon must be finite in one basin at least, found none: add the coordinates.")
+    shown = np.ones_like(placed) if unscored is None else ~np.asarray(unscored, dtype=bool)
+    notes = [(~shown).sum() and f"{(~shown).sum()} not scored", (~placed).sum() and f"{(~placed).sum()} not placed"]
+    if not (placed & shown).any():
+        raise ValueError("no basin that has coordinates has a score: there is nothing to draw.")
+    median = np.median(np.where(np.isnan(values), -np.inf, values)[shown])
+    lat, lon, values = lat[placed & shown], lon[placed & shown], values[placed & shown]
     good = np.isfinite(values)
     lo, hi = 0.0, 1.0
     if not metric.upper().startswith(("NSE", "KGE")) and good.any():
@@ -216,12 +229,12 @@ def score_map(lat, lon, values, metric="NSE", unit="–"):
     )
     if (~good).any():
         axes.scatter(lon[~good], lat[~good], marker="x", s=size, c=_ORANGE, lw=1.4)
-        # Outside the map: a legend inside would lie on basins somewhere.
-        axes.set_title(f"× {(~good).sum()} without score", loc="right", color=_ORANGE, fontsize=10.5)
+        notes.insert(0, f"× {(~good).sum()} without score")
+    # Outside the map: a legend inside would lie on basins somewhere.
+    axes.set_title(", ".join(filter(None, notes)), loc="right", color=_ORANGE, fontsize=10.5)
     _colour_bar(figure, axes, points, extend, f"{metric} ({unit})")
-    median = np.median(np.where(np.isnan(values), -np.inf, values))
     middle = f"median {median:.3f}" if np.isfinite(median) else "no median"
-    axes.set_title(f"{metric} of {len(lat)} basins, {middle}")
+    axes.set_title(f"{metric} of {shown.sum()} basins, {middle}")
     return figure
 
 
@@ -315,12 +328,17 @@ def hydrograph(time, obs, sim, *, prcp=None, title=None, score_text=None, spread
     Raises
     ------
     ValueError
-        If the series differ in length.
+        If the series differ in length, or a date is missing.
     """
     time = np.asarray(time)
+    if time.dtype.kind == "M" and np.isnat(time).any():
+        raise ValueError(f"time must hold a date at every step, found none at step {np.isnat(time).argmax()}: drop it.")
     if time.ndim != 1 or time.size == 0:
         raise ValueError(f"time must be [T] with T >= 1, found shape {time.shape}: one date per step.")
-    obs, sim = _array("obs", obs, 1, time.shape), _array("sim", sim, 1, time.shape)
+    obs, sim = (
+        np.where(np.isfinite(x), x, np.nan)
+        for x in (_array("obs", obs, 1, time.shape), _array("sim", sim, 1, time.shape))
+    )
     figure = Figure(figsize=(10.0, 5.0 if prcp is not None else 4.2), layout="constrained")
     if prcp is not None:
         prcp = _array("prcp", prcp, 1, time.shape)
@@ -582,7 +600,9 @@ def sensitivity_by_month(values, names):
     -------
     matplotlib.figure.Figure
     """
-    middle = np.nanmedian(_array("values", values, 3), axis=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice")  # stays NaN, and is drawn empty
+        middle = np.nanmedian(_array("values", values, 3), axis=2)
     strongest = middle.max(1, keepdims=True)
     figure = Figure(figsize=(7.4, 0.32 * len(names) + 1.5), layout="constrained")
     axes = figure.subplots()
@@ -604,11 +624,17 @@ def flow_duration(sim, obs):
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        mm/d, obs NaN where missing.
+        mm/d, obs NaN where missing. A basin without flow observed, or whose simulation is not finite on a day with an
+        observation, is left out and counted.
 
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If no basin is left.
     """
     sim = _array("sim", sim, 2)
     obs = _array("obs", obs, 2, sim.shape)
@@ -616,7 +642,10 @@ def flow_duration(sim, obs):
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.subplots()
     seen = np.isfinite(obs)
-    basins = np.flatnonzero(seen.any(0) & (np.where(seen, obs, 0).sum(0) > 0))
+    whole = np.where(seen, np.isfinite(sim), True).all(0)
+    basins = np.flatnonzero(whole & (np.where(seen, obs, 0).sum(0) > 0))
+    if not len(basins):
+        raise ValueError("no basin has observed flow and a finite simulation: there is nothing to draw.")
     for series, color, label in ((obs, _INK, "observed"), (sim, _BLUE, "simulated")):
         curves = np.array([np.quantile(series[seen[:, b], b] / obs[seen[:, b], b].mean(), 1 - share) for b in basins])
         low, middle, high = np.quantile(curves, (0.25, 0.5, 0.75), axis=0)
@@ -626,7 +655,8 @@ def flow_duration(sim, obs):
     axes.set_ylim(bottom=1e-3)
     axes.grid(True)
     axes.legend()
-    axes.set_title(f"Flow duration of {len(basins)} basins: median and middle half")
+    left = obs.shape[1] - len(basins)
+    axes.set_title(f"Flow duration of {len(basins)} basins{f' ({left} left out)' * bool(left)}: median and middle half")
     return figure
 
 
@@ -643,10 +673,17 @@ def against(x, y, name):
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If no basin has both.
     """
     x = _array("x", x, 1)
     y = _array("y", y, 1, x.shape)
     good = np.isfinite(x) & np.isfinite(y)
+    if not good.any():
+        raise ValueError(f"no basin has both a published and a simulated {name}: there is nothing to draw.")
     figure = Figure(figsize=(5.4, 5.2), layout="constrained")
     axes = figure.subplots()
     axes.scatter(x[good], y[good], s=14, color=_BLUE, alpha=0.6, lw=0)
@@ -654,7 +691,7 @@ def against(x, y, name):
     axes.plot([0, high], [0, high], color=_MUTED, lw=1, ls=":")
     axes.set(xlim=(0, high), ylim=(0, high), xlabel=f"{name}, CAMELS (–)", ylabel=f"{name}, simulated (–)")
     axes.grid(True)
-    r = np.corrcoef(x[good], y[good])[0, 1] if good.sum() > 1 else np.nan
+    r = np.corrcoef(x[good], y[good])[0, 1] if min(np.ptp(x[good]), np.ptp(y[good])) > 0 else np.nan
     left = f", {(~good).sum()} without value" if (~good).any() else ""
     axes.set_title(f"{name}: r = {r:.2f}, {good.sum()} basins{left}")
     return figure

@@ -35,14 +35,16 @@ def usable_basins(
     """
     ids, time = data["basin"].values, data["time"].values
     why: dict[int, str] = {}
-    for name in forcing_names:
+    series = {name for name in data.data_vars if set(data[name].dims) == {"time", "basin"}}
+    numbers = {name for name in series if data[name].dtype.kind in "fiu"}  # `check_dataset` refuses the others
+    for name in filter(numbers.__contains__, forcing_names):
         gaps = ~np.isfinite(data[name].transpose("time", "basin").values)
         for b in np.flatnonzero(gaps.any(0)):
             days = np.flatnonzero(gaps[:, b])
             why.setdefault(
                 int(b), f"{name} is missing on {len(days)} days from {_day(time[days[0]])} to {_day(time[days[-1]])}"
             )
-    if period is not None:
+    if period is not None and "qobs" in numbers:
         obs = data["qobs"].transpose("time", "basin").values[period_slice(time, period)]
         seen = ~np.isnan(obs)
         low, high = np.where(seen, obs, np.inf).min(0), np.where(seen, obs, -np.inf).max(0)

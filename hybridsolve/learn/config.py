@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -19,6 +20,7 @@ from . import losses
 LEAST_DAYS = 30  # observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch takes for one
 
 
 class _Section(BaseModel):
@@ -83,8 +85,8 @@ class Config(_Section):
     """All that a training depends on besides the data.
 
     `model` is a process model's name, or "none" for a network alone. `attributes` are the data's variables that the
-    network sees, `fill` those of them whose NaN is filled by the median of the training basins, `weather` the series,
-    `pet` how potential evapotranspiration is computed (what the data hold, if left out).
+    network sees (an lstm may do without), `fill` those of them whose NaN is filled by the median of the training
+    basins, `weather` the series, `pet` how potential evapotranspiration is computed (what the data hold, if left out).
     `parameters` that vary by step are `dynamic`. A model is chosen by `periods.validation`, if there is one: the
     best epoch, and when to stop (after `patience` validations that are no better).
     """
@@ -95,7 +97,7 @@ class Config(_Section):
     components: Positive = 16
     dynamic: list[str] = []
     dynamic_dropout: Share = 0.0
-    attributes: Annotated[list[str], Field(min_length=1)]
+    attributes: list[str]
     fill: list[str] = []
     weather: list[str] = []
     pet: Literal["hargreaves", "oudin", "priestley-taylor"] | None = None
@@ -108,7 +110,7 @@ class Config(_Section):
     steps_per_epoch: Positive
     validate_every: Positive = 1
     patience: Positive | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @field_validator("model")
     @classmethod
@@ -129,6 +131,8 @@ class Config(_Section):
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} names something twice: remove the repetition.")
+        if self.network.kind == "mlp" and not self.attributes:
+            raise ValueError("attributes must name one at least for an mlp, which sees nothing else: add one.")
         if unlisted := [name for name in self.fill if name not in self.attributes]:
             raise ValueError(f"fill names '{unlisted[0]}', which is not among the attributes: remove or add it.")
         if (self.network.kind == "lstm") != bool(self.weather):
@@ -175,6 +179,8 @@ def read_config(source: str | Path | Mapping | Config, changes: Sequence[str] = 
     ValueError
         If a key is unknown, missing or ill-typed; the message names it.
     """
+    if not isinstance(source, (str, Path, Mapping, Config)):
+        raise ValueError(f"config must be a path, a recipe's name or a mapping; found {type(source).__name__}.")
     if isinstance(source, Config):
         values, where = source.model_dump(), "the config"
     elif isinstance(source, Mapping):
@@ -203,7 +209,8 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, and takes 1e-3 for a number."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key) for key, _ in node.value]
+        # What `<<` merges may be given again: that is what it is for.
+        keys = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"the key '{key}' is given twice")
@@ -218,7 +225,7 @@ _Loader.add_implicit_resolver(
 def _yaml(text: str | bytes, where: str):
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of dates, numbers and nesting that are none
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}: correct it.") from None
 
 
@@ -243,7 +250,11 @@ def _sentence(error) -> str:
     if error["type"] == "value_error":
         message = str(error["ctx"]["error"])
         return f"'{key}': {message}" if key else message
-    return f"the key '{key}' does not fit: {error['msg'].lower()}; found {error['input']!r}: correct it."
+    return f"the key '{key}' does not fit: {error['msg'].lower()}; found {_SHORT.repr(error['input'])}: correct it."
+
+
+_SHORT = Repr()
+_SHORT.maxstring = 60
 
 
 def _folder():

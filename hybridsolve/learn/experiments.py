@@ -11,12 +11,13 @@ import xarray as xr
 from pytorch_lightning.utilities import rank_zero_only
 
 from .. import models
-from ..data.dataset import check_dataset, period_slice
+from ..data.dataset import period_slice
+from ..data.netcdf import open_netcdf
 from . import metrics
 from .config import Config, read_config
 from .inputs import Scaling
 from .trained import Trained
-from .training import train, usable, varies
+from .training import alone_in, check_folder, check_options, train, usable, varies
 
 logger = logging.getLogger(__name__)
 KINDS = ("temporal", "pub", "pur")
@@ -33,14 +34,19 @@ def experiment(
     folds: int = 10,
     seeds: Sequence[int] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
+    skip_unusable: bool = False,
+    accelerator: str = "auto",
+    devices: int = 1,
+    log: str = "csv",
+    progress: bool = True,
     changes: Sequence[str] = (),
-    **options,
 ) -> xr.Dataset | None:
     """Train by folds and seeds, predict the test period of the basins held out, and score them.
 
     Parameters
     ----------
-    data, config, out, resume :
+    data, config, out, resume, overwrite, skip_unusable, accelerator, devices, log, progress :
         As for `train`; each training has a folder of its own in `out`.
     kind : {"temporal", "pub", "pur"}
         All basins in another time; ungauged basins, `folds` of them drawn at random; or ungauged regions, the
@@ -51,15 +57,14 @@ def experiment(
         Trainings of each fold, whose flows are averaged as the "ensemble"; the config's one seed if left out.
     changes : sequence of str
         ``"epochs=10"``, in place of the config's values.
-    **options
-        Of `train`.
 
     Returns
     -------
     xarray.Dataset, or None in a helper process of a training on several devices
-        Scores by name ``[member, basin]``; `flow` (the ensemble's) and `obs` ``[time, basin]``; `fold` ``[basin]``;
-        of the first seed the learned parameters, and of what was not trained on: mean evapotranspiration and largest
-        snow water equivalent, baseflow index, runoff ratio and what the water balance leaves over.
+        Scores by name ``[member, basin]``, NaN where a basin has no observations in the test period; `flow` (the
+        ensemble's) and `obs` ``[time, basin]``; `fold` ``[basin]``; of the first seed the learned parameters, and of
+        what was not trained on: mean evapotranspiration and largest snow water equivalent, baseflow index, runoff
+        ratio and what the water balance leaves over.
 
     Raises
     ------
@@ -68,34 +73,42 @@ def experiment(
     """
     config = read_config(config, changes)
     seeds = [config.seed] if seeds is None else list(seeds)
-    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be different whole numbers, one at least; found {seeds}: correct them.")
+    configs = [read_config(config, [f"seed={seed}"]) for seed in seeds]
     if kind not in KINDS:
         raise ValueError(f"unknown experiment '{kind}'; expected one of {', '.join(KINDS)}.")
     if config.periods.test is None:
         raise ValueError("an experiment needs periods.test in the config; found none: add it, or use train().")
-    check_dataset(data, forcing_names=("prcp", "tmean", "pet"), need_qobs=True)
-    data = data.isel(basin=usable(data, config.periods.train, options.get("skip_unusable", False)))
+    check_options(accelerator, devices, log, resume, overwrite)
+    out = Path(out)
+    check_folder(out, "experiment", resume, overwrite)
+    forcing_names = ("prcp", "tmean", "pet")
+    data = usable(data, config, forcing_names, skip_unusable)
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
+    fold = _folds(data, kind, folds)
     # What all basins together lack is said before a training, not after.
     Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
-    fold = _folds(data, kind, folds)
-    out = Path(out)
+    if resume and (out / "experiment.nc").exists():
+        _refuse_another(out / "experiment.nc", config, kind, fold)
+    options = dict(
+        resume=resume, overwrite=overwrite, accelerator=accelerator, devices=devices, log=log, progress=progress
+    )
     held_out = []
-    for k in np.unique(fold):
-        inside = np.flatnonzero(fold == k)
-        others = inside if kind == "temporal" else np.flatnonzero(fold != k)
-        members = []
-        for seed in seeds:
-            folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
-            logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
-            this = read_config(config, [f"seed={seed}"])
-            trained = train(data.isel(basin=others), this, out=folder, resume=resume, **options)
-            if rank_zero_only.rank != 0:
-                continue
-            members.append(_predict(trained, data.isel(basin=inside)))
-        held_out.append(members)
+    with alone_in(out):
+        for k in np.unique(fold):
+            inside = np.flatnonzero(fold == k)
+            others = inside if kind == "temporal" else np.flatnonzero(fold != k)
+            members = []
+            for seed, this in zip(seeds, configs, strict=True):
+                folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
+                logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
+                trained = train(data.isel(basin=others), this, out=folder, **options)
+                if rank_zero_only.rank == 0:
+                    members.append(_predict(trained, data.isel(basin=inside)))
+            held_out.append(members)
     if rank_zero_only.rank != 0:
         return None
     joined = [xr.concat([fold[m] for fold in held_out], "basin") for m in range(len(seeds))]
@@ -103,14 +116,28 @@ def experiment(
     return _score(data, config, kind, fold, seeds, joined)
 
 
+def _refuse_another(path: Path, config: Config, kind: str, fold: np.ndarray) -> None:
+    """Raise if the result that a resumed experiment replaces is not of the same one; it may have other seeds."""
+    with open_netcdf(path, "experiment.nc of `hybridsolve train`") as before:
+        found = before.attrs
+    for name, value in dict(config=config.name, kind=kind, n_folds=int(fold.max()) + 1).items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{path} is of an experiment with {name} {found.get(name)}, and this one has {value}: resume the "
+                "same, name another folder, or set overwrite."
+            )
+
+
 def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
     """The fold of each basin."""
     n = data.sizes["basin"]
     if kind == "temporal":
         return np.zeros(n, int)
+    if n < 2:
+        raise ValueError(f"experiment '{kind}' holds basins out and needs two at least, found {n}: take 'temporal'.")
     if kind == "pur" and "huc_02" not in data:
         raise ValueError("ungauged regions need the attribute 'huc_02' of every basin; the data have none: add it.")
-    if kind == "pur" and data["huc_02"].isnull().any():
+    if kind == "pur" and (data["huc_02"].isnull() | (data["huc_02"].astype(str).str.strip() == "")).any():
         raise ValueError("ungauged regions need the attribute 'huc_02' of every basin; some have none: add it.")
     units = n if kind == "pub" else len(np.unique(data["huc_02"].values))
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= units:

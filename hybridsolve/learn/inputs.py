@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import numbers
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
 from ..data.camels import CAMELS_DISCHARGE_SIGNATURES
 from ..data.dataset import period_slice
+from ..spec import ModelSpec
 
 # Made of the discharge, or names of a place by which a network could remember it.
 NEVER_INPUTS = {
@@ -36,6 +40,8 @@ class Scaling:
         Of an attribute that is text: its values in the training basins; a number is its place in that list.
     fill : list of str
         Attributes whose NaN becomes the median.
+    attribute_std : list of float
+        1 of an attribute of a single training basin, which enters as 0.
     weather_mean, weather_std : list of float
         Of precipitation after log10(sqrt(x) + 0.1).
     units : dict of str to str
@@ -60,34 +66,43 @@ class Scaling:
         Raises
         ------
         ValueError
-            If an attribute is missing, constant, NaN without being listed in `fill`, or must never be an input.
+            If an attribute is missing, NaN without being listed in `fill`, constant over several training basins, or
+            must never be an input.
         """
         refuse_inputs([*attributes, *weather])
         categories = {}
         for name in attributes:
             values = _attribute(data, name)
-            if values.dtype.kind in "OUS":
-                categories[name] = sorted({_text(v) for v in values} - {""})
+            if values.dtype.kind == "U":
+                categories[name] = sorted(set(values.tolist()) - {""})
         table = _table(data, attributes, categories)
+        deviations = []
         for name, column in zip(attributes, table.T, strict=True):
             missing = _refuse_nan(data, name, column, fill)
             if missing.all():
                 raise ValueError(f"attribute '{name}' is missing in all training basins: leave it out.")
-            if not np.nanstd(column) > 0:
+            if len(column) > 1 and not _varies(column[~missing]):
                 raise ValueError(
                     f"attribute '{name}' is constant over the {len(column)} training basins and tells a network "
                     "nothing: leave it out."
                 )
+            deviations.append(float(np.nanstd(column)) if len(column) > 1 else 1.0)
+        if attributes and len(table) == 1:
+            warnings.warn(
+                f"there is one training basin, {data['basin'].values[0]}: its attributes tell the network nothing and "
+                "enter as 0, and what is learned is of this basin alone.",
+                stacklevel=2,
+            )
         days = period_slice(data["time"].values, period)
         series = [_transformed(name, _series(data, name)[days].astype(np.float64)) for name in weather]
         for name, x in zip(weather, series, strict=True):
-            if not x.std() > 0:
+            if not _varies(x):
                 raise ValueError(f"weather '{name}' is constant over the training basins and days: leave it out.")
         return cls(
             attributes=list(attributes),
             weather=list(weather),
             attribute_mean=np.nanmean(table, 0).tolist(),
-            attribute_std=np.nanstd(table, 0).tolist(),
+            attribute_std=deviations,
             attribute_median=np.nanmedian(table, 0).tolist(),
             categories=categories,
             fill=list(fill),
@@ -98,6 +113,18 @@ class Scaling:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+    def check(self, attributes: Sequence[str], weather: Sequence[str]) -> None:
+        """Raise unless this is the scaling of these attributes and weather, whole."""
+        if self.attributes != list(attributes) or self.weather != list(weather):
+            raise ValueError("its scaling is of other attributes or weather than its config: train again.")
+        for name, n in (("attribute", len(attributes)), ("weather", len(weather))):
+            for part in ("mean", "std"):
+                values = getattr(self, f"{name}_{part}")
+                if len(values) != n or not np.isfinite(values).all() or (part == "std" and not all(values)):
+                    raise ValueError(f"its scaling has no {name}_{part} of every one: train again.")
+        if len(self.attribute_median) != len(attributes) or not {*attributes, *weather} <= self.units.keys():
+            raise ValueError("its scaling lacks a median or a unit: train again.")
 
     def scaled_attributes(self, data: xr.Dataset) -> Tensor:
         """``[B, A]``; NaN of the attributes in `fill` becomes the training median, and the log says where."""
@@ -141,9 +168,21 @@ def _units(data, names) -> dict[str, str]:
     return {name: str(data[name].attrs.get("units", "")) for name in names}
 
 
+def _varies(x: np.ndarray) -> bool:
+    """Whether values differ so that they can be scaled. By the extremes: rounding leaves a constant a deviation."""
+    return bool(x.max() > x.min() and np.isfinite(x.std()) and x.std() > 0)
+
+
+# What missing text becomes on its way through pandas, numpy and CSV files.
+_NO_TEXT = {"", "nan", "<na>", "nat", "None"}
+
+
 def _text(value) -> str:
     """A category; empty where it is missing."""
-    return "" if value is None or value != value else str(value).strip()
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    text = (value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)).strip(" \t\r\n\0")
+    return "" if text in _NO_TEXT or text.lower() in _NO_TEXT else text
 
 
 def refuse_inputs(names: Sequence[str]) -> None:
@@ -154,23 +193,41 @@ def refuse_inputs(names: Sequence[str]) -> None:
 
 
 def _attribute(data: xr.Dataset, name: str) -> np.ndarray:
+    """An attribute ``[B]``: float64 with NaN where it is missing, or text that is empty there."""
     if name not in data or data[name].dims != ("basin",):
         raise ValueError(
             f"attribute '{name}' is not in the data; expected one number a basin: add it, or leave it out."
         )
-    return data[name].values
+    values = data[name].values
+    if values.dtype.kind in "OUS":
+        texts = [_text(v) for v in values.tolist()]
+        if not all(isinstance(v, numbers.Real) for v, text in zip(values.tolist(), texts, strict=True) if text):
+            return np.array(texts, dtype=str)
+        values = np.array([v if text else np.nan for v, text in zip(values.tolist(), texts, strict=True)])
+    if values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"attribute '{name}' must be numbers or text, found dtype {values.dtype}: convert it, or leave it out."
+        )
+    values = values.astype(np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _table(data, names, categories) -> np.ndarray:
     columns = []
     for name in names:
         values = _attribute(data, name)
+        if (values.dtype.kind == "U") != (name in categories) and not np.isin(values.astype(str), ("", "nan")).all():
+            kinds = ("text", "numbers") if name in categories else ("numbers", "text")
+            raise ValueError(
+                f"attribute '{name}' must be {kinds[0]} as in training, found {kinds[1]}: convert it, or train again."
+            )
         if name in categories:
             place = {text: i for i, text in enumerate(categories[name])}
-            values = [place.get(_text(v), np.nan) for v in values]  # one that training has not seen is missing
-        column = np.asarray(values, np.float64)
-        columns.append(np.where(np.isfinite(column), column, np.nan))
-    return np.stack(columns, 1)
+            values = [place.get(v, np.nan) for v in values.tolist()]  # one that training has not seen is missing
+        elif values.dtype.kind == "U":  # blank in all basins
+            values = np.full(len(values), np.nan)
+        columns.append(np.asarray(values, np.float64))
+    return np.stack(columns, 1) if columns else np.empty((data.sizes["basin"], 0))
 
 
 def _refuse_nan(data, name, column, fill) -> np.ndarray:
@@ -194,6 +251,20 @@ def _series(data: xr.Dataset, name: str) -> np.ndarray:
             f"{data['basin'].values[b]}: fill it."
         )
     return values
+
+
+def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
+    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date."""
+    for v in model.forcings:
+        values = data[v.name].values
+        bad = ~((values >= v.lower) & (values <= v.upper))
+        if bad.any():
+            t, b = np.argwhere(bad)[0]
+            raise ValueError(
+                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {values[t, b]:g} in basin "
+                f"{data['basin'].values[b]} on {str(data['time'].values[t])[:10]} ({bad.sum()} such values): correct "
+                "it, or leave out that basin."
+            )
 
 
 def _transformed(name: str, values: np.ndarray) -> np.ndarray:

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import io
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from .. import models
+from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
-from .inputs import Scaling
+from .inputs import Scaling, refuse_outside
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
+
+
+@contextmanager
+def single_precision():
+    """Make modules and tensors in float32, which training is in, whatever torch's default is outside."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _Content(BaseModel):
+    """What a file of `Trained.save` holds."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    scaling: Scaling
+    basins: list[str]
+    versions: dict[str, str]
+    citation: str
+    pet_method: str
+    bounds: dict[str, list[float]]
 
 
 def make_module(config: Config) -> nn.Module:
@@ -62,7 +91,7 @@ class Trained:
 
     @classmethod
     def of(cls, module, config, scaling, data: xr.Dataset) -> Trained:
-        versions = {"hybridsolve": version("hybridsolve"), "torch": torch.__version__}
+        versions = {"hybridsolve": __version__, "torch": str(torch.__version__)}
         ids = [str(b) for b in data["basin"].values]
         about = str(data.attrs.get("citation", "")), str(data["pet"].attrs.get("method", ""))
         return cls(module, config, scaling, ids, versions, *about)
@@ -77,7 +106,7 @@ class Trained:
             config=self.config.model_dump(),
             scaling=self.scaling.to_dict(),
             basins=self.basins,
-            versions={name: str(v) for name, v in self.versions.items()},
+            versions=self.versions,
             citation=self.citation,
             pet_method=self.pet_method,
             bounds=_bounds(self.config.model),
@@ -100,42 +129,40 @@ class Trained:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; expected trained.pt of `hybridsolve train`.")
-        try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:  # torch raises what the bytes happen to lead to
-            raise ValueError(f"{path} is not a trained model ({type(error).__name__}): give trained.pt.") from error
-        if not isinstance(content, dict) or "format" not in content:
+        content = load_weights_only(path, "a trained model", "give trained.pt of `hybridsolve train`")
+        if "format" not in content:
             raise ValueError(f"{path} is not a trained model of this package: give trained.pt of `hybridsolve train`.")
-        lacks = {
-            "versions",
-            "weights",
-            "config",
-            "scaling",
-            "basins",
-            "citation",
-            "bounds",
-            "pet_method",
-        } - content.keys()
-        if lacks:
-            raise ValueError(f"{path} lacks '{sorted(lacks)[0]}' and is no whole trained model: train again.")
         if content["format"] != FORMAT:
             raise ValueError(
-                f"{path} has format {content['format']}, written by hybridsolve {content['versions']['hybridsolve']}; "
-                f"this version reads format {FORMAT}: load it with that version, or train again."
+                f"{path} has format {content['format']}, written by hybridsolve {_writer(content)}; this version reads "
+                f"format {FORMAT}: load it with that version, or train again."
             )
-        config = read_config(content["config"])
+        try:
+            held = _Content.model_validate({key: x for key, x in content.items() if key != "format"})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ValueError(
+                f"{path} is no whole trained model, its '{key}' does not fit ({first['msg'].lower()}): train again, or "
+                "take an undamaged copy."
+            ) from None
+        try:
+            config = read_config(held.config)
+            held.scaling.check(config.attributes, config.weather)
+        except ValueError as error:
+            raise ValueError(f"{path} holds what this version cannot read: {error}") from None
         for name, (lower, upper) in _bounds(config.model).items():
-            if content["bounds"].get(name) != [lower, upper]:
+            if held.bounds.get(name) != [lower, upper]:
                 raise ValueError(
-                    f"{path} was trained with '{name}' in {content['bounds'].get(name)}, and {config.model} has it in "
-                    f"{[lower, upper]} now: load it with hybridsolve {content['versions']['hybridsolve']}."
+                    f"{path} was trained with '{name}' in {held.bounds.get(name)}, and {config.model} has it in "
+                    f"{[lower, upper]} now: load it with hybridsolve {_writer(content)}."
                 )
-        module = make_module(config)
-        module.load_state_dict(content["weights"])
+        with single_precision():
+            module = make_module(config)
+        load_weights(module, held.weights, path)
         module.eval()
-        scaling = Scaling(**content["scaling"])
-        about = (content[name] for name in ("basins", "versions", "citation", "pet_method"))
-        return cls(module, config, scaling, *about)
+        about = held.basins, held.versions, held.citation, held.pet_method
+        return cls(module, config, held.scaling, *about)
 
     def predict(self, data: xr.Dataset, period=None, fluxes=("streamflow",)) -> xr.Dataset:
         """Series ``[time, basin]`` of any basins and period, with units.
@@ -155,6 +182,8 @@ class Trained:
             If an attribute, flux or period does not fit.
         """
         fluxes = [fluxes] if isinstance(fluxes, str) else list(fluxes)
+        if not fluxes:
+            raise ValueError("fluxes must name one at least, found none: ask for streamflow.")
         run, days = _run(self, data, period, fluxes)
         out = xr.Dataset(coords={"time": data["time"].values[days], "basin": data["basin"]})
         for name in fluxes:
@@ -180,7 +209,7 @@ class Trained:
         days, first = _days(self.config, data, period)
         attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
         out = xr.Dataset(coords={"basin": data["basin"]})
-        with torch.no_grad(), _evaluating(self.module) as module:
+        with torch.no_grad(), single_precision(), _evaluating(self.module) as module:
             values = module.parameters_of(attributes, None if weather is None else weather[first : days.stop])
         for name, x in values.items():
             v = model.variable(name)
@@ -213,6 +242,8 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
     config, module = trained.config, trained.module
     names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
     check_dataset(data, forcing_names=names)
+    if config.model != "none":
+        refuse_outside(data, models.get(config.model))
     method = str(data["pet"].attrs.get("method", ""))
     if method != trained.pet_method:
         raise ValueError(
@@ -226,7 +257,7 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
         attributes = trained.scaling.scaled_attributes(data)
     parts = []
     lot = max(1, int(CELL_STEPS / (config.components * (days.stop - first))))
-    with torch.no_grad(), _evaluating(module):
+    with torch.no_grad(), single_precision(), _evaluating(module):
         for i in range(0, data.sizes["basin"], lot):
             part = data.isel(basin=slice(i, i + lot), time=slice(first, days.stop))
 
@@ -249,6 +280,51 @@ def _days(config: Config, data: xr.Dataset, period) -> tuple[slice, int]:
     """The days asked for, and the first that is run to warm up."""
     days = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
     return days, max(0, days.start - round(365.25 * config.warmup_years))
+
+
+def load_weights_only(path: Path, expected: str, remedy: str = "give that") -> dict:
+    """The mapping that a file of `torch.save` holds; nothing in it is run.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or of another kind.
+    """
+    raw = io.BytesIO(path.read_bytes())
+    try:
+        content = torch.load(raw, weights_only=True, map_location="cpu")
+    except Exception:  # torch raises what the bytes happen to lead to, and advises to run what the file holds
+        raise ValueError(f"{path} is damaged or not {expected}: {remedy}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not {expected}, found a {type(content).__name__}: {remedy}.")
+    return content
+
+
+def load_weights(module: nn.Module, weights: dict, path) -> None:
+    """Load weights into a module, whose names and shapes they must have.
+
+    Raises
+    ------
+    ValueError
+        If they are of another network, or not finite; names the file.
+    """
+    own = module.state_dict()
+    for name in sorted({*own, *weights}):
+        found = tuple(weights[name].shape) if name in weights else "none"
+        wanted = tuple(own[name].shape) if name in own else "none"
+        if found != wanted:
+            raise ValueError(
+                f"{path} holds weights of another network, '{name}' must have shape {wanted}, found {found}: take the "
+                "file that belongs to this config, or train again."
+            )
+        if not weights[name].isfinite().all():
+            raise ValueError(f"{path} holds weights that are not finite, in '{name}': train again.")
+    module.load_state_dict(weights)
+
+
+def _writer(content: dict) -> str:
+    versions = content.get("versions")
+    return str(versions.get("hybridsolve", "unknown")) if isinstance(versions, dict) else "unknown"
 
 
 def _bounds(model: str) -> dict[str, list[float]]:

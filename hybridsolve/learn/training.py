@@ -8,10 +8,15 @@ was stopped or not.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
+import signal
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,19 +27,29 @@ import xarray as xr
 import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
 from .. import models
 from ..data.dataset import check_dataset, period_slice
+from ..data.files import locked
 from ..data.netcdf import write_text_atomic
+from ..data.usable import usable_basins
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
-from .inputs import Scaling, few
-from .trained import Trained, make_module, predict_flow
+from .inputs import Scaling, few, refuse_outside
+from .trained import Trained, load_weights, load_weights_only, make_module, predict_flow, single_precision
 
 logger = logging.getLogger(__name__)
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+# Files by which a folder shows what kind of run it holds.
+RUNS = {
+    "training": ("checkpoints/last.ckpt", "trained.pt"),
+    "experiment": ("experiment.nc",),
+    "calibration": ("calibration.nc", "checkpoint.pt"),
+}
 
 
 def train(
@@ -43,6 +58,7 @@ def train(
     *,
     out: str | Path,
     resume: bool = False,
+    overwrite: bool = False,
     skip_unusable: bool = False,
     accelerator: str = "auto",
     devices: int = 1,
@@ -62,12 +78,17 @@ def train(
     resume : bool
         Go on from the last epoch that `out` holds, to the same weights as a run that was not stopped (on the CPU, with
         the same number of threads); a training that has ended is read.
+    overwrite : bool
+        Begin anew in a folder that holds a training, or another run, already.
     skip_unusable : bool
-        Leave out basins without varying observations in the training period, and log which, instead of raising.
-    accelerator, devices :
-        As for `pytorch_lightning.Trainer`. With several devices each draws batches of its own, of the config's size.
+        Leave out basins with gaps in their forcing, or without varying observations in the training period, with a
+        warning that names them, instead of raising.
+    accelerator : {"auto", "cpu", "gpu", "cuda"}
+    devices : int
+        With several devices each draws batches of its own, of the config's size.
     log : {"csv", "tensorboard"}
     progress : bool
+        Show a progress bar, on stderr.
 
     Returns
     -------
@@ -77,30 +98,85 @@ def train(
     Raises
     ------
     ValueError
-        If the config, an attribute, a period or a value of the data does not fit; each names what.
+        If the config, an attribute, a period or a value of the data does not fit; if `out` holds another run, or a file
+        in it is damaged; each names what.
     FloatingPointError
         If a parameter or its gradient is no longer finite; names basin, parameter and step.
+    KeyboardInterrupt
+        If stopped by Ctrl-C; `resume` goes on from the last epoch.
     """
     config = read_config(config)
-    if log not in ("csv", "tensorboard"):
-        raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
+    check_options(accelerator, devices, log, resume, overwrite)
     forcing_names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
-    check_dataset(data, forcing_names=forcing_names, need_qobs=True)
+    data = usable(data, config, forcing_names, skip_unusable)
     method = str(data["pet"].attrs.get("method", config.pet))
     if config.pet is not None and method != config.pet:
         raise ValueError(f"the config has pet '{config.pet}'; found data made by '{method}': make them agree.")
     out = Path(out)
-    data = data.isel(basin=usable(data, config.periods.train, skip_unusable))
     scaling = Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
     validation = None if config.periods.validation is None else _validation_basins(data, config.periods.validation)
-    last = _prepare(out, config, data, forcing_names, resume)
-    if last is not None and (out / "trained.pt").exists():
-        return Trained.load(out / "trained.pt")
-
-    torch.manual_seed(config.seed)
-    module = make_module(config)
     basins = Basins.of(data, config, scaling, forcing_names)
-    trained = Trained.of(module, config, scaling, data)
+    check_folder(out, "training", resume, overwrite)
+    with alone_in(out), single_precision():
+        last = _prepare(out, config, data, forcing_names, resume, overwrite)
+        if resume and (out / "trained.pt").exists():
+            return _finished(out / "trained.pt")
+        torch.manual_seed(config.seed)
+        module = make_module(config)
+        trained = Trained.of(module, config, scaling, data)
+        training = _Training(module, config, basins, trained, data, validation)
+        options = dict(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+        loggers = dict(csv=CSVLogger, tensorboard=TensorBoardLogger)
+        _run(training, config, out, last, progress, logger=loggers[log](out, name="logs"), **options)
+        training.leave()
+        best = out / "checkpoints" / ("best.ckpt" if config.periods.validation else "last.ckpt")
+        _read_checkpoint(best, module, config)
+        module.cpu().eval()
+        if rank_zero_only.rank == 0:
+            trained.save(out / "trained.pt")
+    return trained
+
+
+def check_options(accelerator: str, devices: int, log: str, resume: bool, overwrite: bool) -> None:
+    """Raise if an option of `train` means nothing."""
+    if log not in ("csv", "tensorboard"):
+        raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
+    if log == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
+        raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
+    if accelerator not in ACCELERATORS:
+        raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"devices must be a whole number, 1 or more; found {devices!r}: correct it.")
+    if resume and overwrite:
+        raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
+
+
+def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
+    """Raise if a folder holds a run already that this one would write over."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, found the file {out}: name another.")
+    if overwrite or rank_zero_only.rank != 0:  # the first process has looked, and has begun to write
+        return
+    for other, files in RUNS.items():
+        there = next((file for file in files if (out / file).exists()), None)
+        if there is not None and other != kind:
+            raise ValueError(
+                f"{out} holds files of another kind of run, such as {there}: name another folder, or set overwrite."
+            )
+        if there is not None and not resume:
+            raise ValueError(
+                f"{out} holds {'an' if kind[0] in 'aeiou' else 'a'} {kind} already: set resume to go on with it, name "
+                "another folder, or set overwrite."
+            )
+
+
+def alone_in(out: Path):
+    """Keep other runs out of a folder; of a training's own processes the first does so for all."""
+    return locked(out) if rank_zero_only.rank == 0 else nullcontext()
+
+
+def _run(training: _Training, config: Config, out: Path, last: Path | None, progress: bool, **options) -> None:
+    """Train from the last checkpoint, or from the begin, unless it has ended early already."""
     monitor = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
     keep = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
     callbacks = []
@@ -112,19 +188,18 @@ def train(
             )
     # After the others, whose state it keeps.
     callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False, **keep))
-    callbacks += [_Rate()] + ([TQDMProgressBar(refresh_rate=1)] if progress else [])
-    loggers = dict(csv=CSVLogger, tensorboard=TensorBoardLogger)
-    with warnings.catch_warnings():
-        # Data in memory need no worker processes, and an epoch may have fewer batches than a line of the log.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
-        training = _Training(module, config, basins, trained, data, validation)
+    callbacks += [_Rate()] + ([_Bar(refresh_rate=1)] if progress else [])
+    if last is not None:
+        if monitor and (best := out / "checkpoints" / "best.ckpt").exists():
+            _read_checkpoint(best, training.module, config)
+        states = _read_checkpoint(last, training.module, config)["callbacks"].values()
+        if monitor and not best.exists() and any(s.get("best_model_path") for s in states):
+            raise ValueError(f"{best} is missing, which {last.name} beside it needs: put it back, or set overwrite.")
+        if config.patience is not None and any(s.get("wait_count", 0) >= config.patience for s in states):
+            return
+    with _quiet():
         trainer = _trainer(
             max_epochs=config.epochs,
-            accelerator=accelerator,
-            devices=devices,
-            strategy="ddp" if devices > 1 else "auto",
             gradient_clip_val=config.optimiser.clip,
             check_val_every_n_epoch=config.validate_every,
             num_sanity_val_steps=0,
@@ -133,20 +208,58 @@ def train(
             use_distributed_sampler=False,
             log_every_n_steps=min(50, config.steps_per_epoch),
             callbacks=callbacks,
-            logger=loggers[log](out, name="logs"),
             enable_progress_bar=progress,
             enable_model_summary=False,
+            **options,
         )
-        if last is None or not _has_stopped(last, config):
-            trainer.fit(training, ckpt_path=last, weights_only=True)
-    training.leave()
-    best = out / "checkpoints" / ("best.ckpt" if monitor else "last.ckpt")
-    weights = torch.load(best, weights_only=True, map_location="cpu")["state_dict"]
-    module.load_state_dict({name.removeprefix("module."): x for name, x in weights.items()})
-    module.cpu().eval()
-    if trainer.is_global_zero:
-        trained.save(out / "trained.pt")
-    return trained
+        _fit(trainer, training, last)
+
+
+@contextmanager
+def _quiet():
+    """Without notices and advertisements of libraries; what they print goes to stderr."""
+    libraries = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning_fabric")]
+    levels = [library.level for library in libraries]
+    for library in libraries:
+        library.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+            # Data in memory need no worker processes, and an epoch may have fewer batches than a line of the log.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
+            for category in (DeprecationWarning, FutureWarning):  # of libraries among themselves
+                warnings.filterwarnings("ignore", category=category, module=r"(torch|pytorch_lightning|lightning)\b")
+            warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated.*")
+            yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.setLevel(level)
+
+
+def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
+    """Lightning's fit, but a stop from outside is raised as such, and a checkpoint that does not fit is named."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(training, ckpt_path=last, weights_only=True)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None  # Lightning's own would say that all went well
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning turns into an exit
+            raise ended.__context__ from None
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if last is None or training.began:
+            raise
+        raise ValueError(
+            f"{last} could not be restored, it is damaged or of another run: set overwrite to begin anew, or train "
+            "into another folder."
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 def _trainer(**options) -> pl.Trainer:
@@ -154,6 +267,15 @@ def _trainer(**options) -> pl.Trainer:
         return pl.Trainer(**options)
     except MisconfigurationException as error:
         raise ValueError(f"accelerator and devices do not fit this machine: {' '.join(str(error).split())}") from None
+
+
+class _Bar(TQDMProgressBar):
+    """Ends before an error is printed."""
+
+    def on_exception(self, *_):
+        for bar in (self._train_progress_bar, self._val_progress_bar):
+            if bar is not None:
+                bar.close()
 
 
 class _Best(ModelCheckpoint):
@@ -166,10 +288,34 @@ class _Best(ModelCheckpoint):
         super().load_state_dict({**state, **(there if scores else dict(dirpath=self.dirpath))})
 
 
-def _has_stopped(last: Path, config: Config) -> bool:
-    """Whether the training has ended early already."""
-    states = torch.load(last, weights_only=True, map_location="cpu")["callbacks"].values()
-    return config.patience is not None and any(s.get("wait_count", 0) >= config.patience for s in states)
+def _read_checkpoint(path: Path, module, config: Config) -> dict:
+    """A checkpoint's content, its weights loaded into the module."""
+    remedy = "set overwrite to begin anew, or train into another folder"
+    content = load_weights_only(path, "a checkpoint of `hybridsolve train`", remedy)
+    # Lightning goes on without what is not there.
+    schedules = int(config.optimiser.schedule != "constant")
+    whole = {
+        "state_dict": lambda x: isinstance(x, dict) and all(isinstance(w, Tensor) for w in x.values()),
+        "callbacks": lambda x: isinstance(x, dict) and all(isinstance(state, dict) for state in x.values()),
+        "loops": lambda x: isinstance(x, dict) and "fit_loop" in x,
+        "optimizer_states": lambda x: isinstance(x, list) and len(x) == 1,
+        "lr_schedulers": lambda x: isinstance(x, list) and len(x) == schedules,
+    }
+    for key, fits in whole.items():
+        if not fits(content.get(key)):
+            raise ValueError(f"{path} lacks '{key}' and is no whole checkpoint of this training: {remedy}.")
+    weights = {name.removeprefix("module."): x for name, x in content["state_dict"].items()}
+    load_weights(module, weights, path)
+    return content
+
+
+def _finished(path: Path) -> Trained:
+    try:
+        return Trained.load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}; or delete it, and resume makes it again from the checkpoints."
+        ) from None
 
 
 def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
@@ -192,20 +338,17 @@ def varies(data: xr.Dataset, period) -> np.ndarray:
     return np.where(seen, obs, -np.inf).max(0) > np.where(seen, obs, np.inf).min(0)
 
 
-def usable(data: xr.Dataset, period, skip: bool) -> np.ndarray:
-    """Indices of the basins that can be trained on; the others are refused, or left out and logged."""
-    bad = ~varies(data, period)
-    if bad.any():
-        what = f"{bad.sum()} of {bad.size} basins have no varying observation in the training period {period} "
-        what += f"({few(data['basin'].values[bad])})"
-        if not skip or bad.all():
-            raise ValueError(f"{what}: choose another period, or set skip_unusable to leave them out.")
-        logger.warning("%s and are left out.", what)
-    return np.flatnonzero(~bad)
+def usable(data: xr.Dataset, config: Config, forcing_names, skip: bool) -> xr.Dataset:
+    """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
+    data = data.isel(basin=usable_basins(data, forcing_names, config.periods.train, skip=skip))
+    check_dataset(data, forcing_names=forcing_names, need_qobs=True)
+    if config.model != "none":
+        refuse_outside(data, models.get(config.model))
+    return data
 
 
-def _prepare(out: Path, config: Config, data: xr.Dataset, forcing_names, resume: bool) -> Path | None:
-    """Make the folder, or check that it holds the same training; the checkpoint to go on from."""
+def _prepare(out: Path, config: Config, data: xr.Dataset, forcing_names, resume: bool, overwrite: bool) -> Path | None:
+    """Clear the folder, or check that it holds the same training; the checkpoint to go on from."""
     names = dict.fromkeys(["time", "qobs", *forcing_names, *config.attributes, *config.weather])
     digest = hashlib.sha256()
     for name in names:
@@ -213,22 +356,38 @@ def _prepare(out: Path, config: Config, data: xr.Dataset, forcing_names, resume:
         digest.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else np.ascontiguousarray(values))
     record = {**config.model_dump(), "data": digest.hexdigest(), "basins": [str(b) for b in data["basin"].values]}
     last, kept = out / "checkpoints" / "last.ckpt", out / "training.yaml"
-    if not last.exists():
-        out.mkdir(parents=True, exist_ok=True)
+    if rank_zero_only.rank != 0:  # the first process has checked all this
+        return last if resume and last.exists() else None
+    if overwrite:
+        for file in (last, last.with_name("best.ckpt"), out / "trained.pt"):
+            file.unlink(missing_ok=True)
+    if not last.exists() and not (out / "trained.pt").exists():
         write_text_atomic(kept, yaml.safe_dump(record, sort_keys=False))
         return None
-    if not resume:
-        raise ValueError(f"{out} holds a training already: set resume to go on with it, or name another folder.")
     if not kept.exists():
         raise ValueError(f"{out} lacks training.yaml, by which a training is known again: train into another folder.")
-    before = yaml.safe_load(kept.read_text())
+    before = _record(kept)
     changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
     if changed:
         raise ValueError(
             f"{out} holds a training of another '{changed[0]}': resume with the config and data it began with, or "
             "train into another folder."
         )
-    return last
+    return last if last.exists() else None
+
+
+def _record(path: Path) -> dict:
+    """What training.yaml says of a training."""
+    try:
+        record = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged, by which a training is known again ({' '.join(str(error).split())[:120]}): train into "
+            "another folder, or set overwrite."
+        ) from None
+    if not isinstance(record, dict) or not all(isinstance(key, str) for key in record):
+        raise ValueError(f"{path} is no record of a training: train into another folder, or set overwrite.")
+    return record
 
 
 @dataclass(frozen=True)
@@ -315,7 +474,7 @@ class _Training(pl.LightningModule):
     def __init__(self, module, config: Config, basins: Basins, trained: Trained, data: xr.Dataset, validation):
         super().__init__()
         self.module, self.config, self.basins = module, config, basins
-        self.trained, self.drawn, self.hook = trained, None, None
+        self.trained, self.drawn, self.hook, self.began = trained, None, None, False
         if validation is not None:
             self.data, self.attributes = data.isel(basin=validation), basins.attributes[validation]
         if isinstance(module, DifferentiableModel):
@@ -325,6 +484,9 @@ class _Training(pl.LightningModule):
         """The module is the user's again."""
         if self.hook is not None:
             self.hook.remove()
+
+    def on_train_start(self) -> None:
+        self.began = True
 
     def train_dataloader(self):
         batches = _Batches(self.basins, self.config, self.current_epoch, self.global_rank)
@@ -358,7 +520,7 @@ class _Training(pl.LightningModule):
 
     def validation_step(self, *_):
         flow, obs = predict_flow(self.trained, self.data, self.config.periods.validation, self.attributes)
-        nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]
+        nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]  # all have observations
         self.log("validation_nse", float(nse), prog_bar=True, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ import xarray as xr
 from .. import models, plot
 from ..data.netcdf import write_netcdf, write_text_atomic
 from . import metrics
-from .report import SCORES, log_test_look, median_line
+from .references import read_reference
+from .report import SCORES, log_test_look, median_line, medians_of
 
 # Published medians of NSE on CAMELS-US; (model, basins, forcing, training, test, ensemble size, median, source).
 SHORT, LONG = ("1999-10..2008-09", "1989-10..1999-09"), ("1980-10..1995-09", "1995-10..2010-09")
@@ -23,11 +27,12 @@ PUBLISHED = (
     ("dHBV, static", 671, "Daymet", *LONG, 1, 0.69, "mhpi.github.io, benchmarks"),
     ("SAC-SMA", 671, "Daymet", *LONG, 1, 0.66, "mhpi.github.io, benchmarks"),
 )
+FILES = ("experiment.nc", "scores.csv", "report.md", "test_looks.log")  # besides the figures
 OWN_SPLIT = ("1980-10-01:1995-09-30", "1995-10-01:2008-12-31")  # of the reference scores, as far as these data go
 
 
 def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), command=None) -> list[Path]:
-    """Write an experiment's result.
+    """Write an experiment's result: numbers first, then figures, of which one that cannot be drawn is a warning.
 
     Parameters
     ----------
@@ -43,30 +48,47 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
     Raises
     ------
     ValueError
-        If references are given to a run on another split.
+        If references are given to a run on another split, or are no such tables.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    check_references(references, result.attrs["train_period"], result.attrs["test_period"])
-    theirs = {f"{Path(file).stem} (NLDAS, to 2010-09)": _reference(result, file) for file in references}
+    theirs = check_references(
+        references, result.attrs["train_period"], result.attrs["test_period"], result["basin"].values
+    )
     table = pd.DataFrame({n: result[n].values[-1] for n in SCORES}, index=result["basin"].values.astype(str))
-    figures = make_figures(result, theirs)
     written = [
         write_netcdf(result, folder / "experiment.nc", command=command),
         write_text_atomic(folder / "scores.csv", table.rename_axis("basin").to_csv(float_format="%.5f")),
-        *(plot.save(figure, folder / f"{name}.png") for name, figure in figures.items()),
-        write_text_atomic(folder / "report.md", _markdown(result, theirs, list(figures), command)),
+        write_text_atomic(folder / "report.md", _markdown(result, theirs, [], command)),
     ]
     log_test_look(
-        {str(m): result["nse"].sel(member=m).values for m in result["member"].values},
+        {str(m): result.sel(member=m) for m in result["member"].values},
         folder / "test_looks.log",
         command or "hybridsolve.learn.experiment()",
     )
+    drawn, left_out = [], {}
+    for name, make in figure_makers(result, theirs).items():
+        try:
+            written.append(plot.save(make(), folder / f"{name}.png"))
+        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
+            left_out.setdefault(str(error).rstrip(".") or type(error).__name__, []).append(name)
+        else:
+            drawn.append(name)
+    for reason, names in left_out.items():
+        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
+        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=2)
+    write_text_atomic(folder / "report.md", _markdown(result, theirs, drawn, command))
     return written
 
 
-def check_references(files, train: str, test: str) -> None:
-    """Raise unless the files are there and the periods are those of the reference scores."""
+def check_references(files, train: str, test: str, basins=None) -> dict[str, np.ndarray]:
+    """The scores of other models by label, for these basins.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Unless the files are there, with these basins, and the periods are those of the reference scores.
+    """
     if files and (train, test) != OWN_SPLIT:
         raise ValueError(
             f"the reference scores belong to a training over {OWN_SPLIT[0]} and a test over {OWN_SPLIT[1]}; found "
@@ -75,10 +97,13 @@ def check_references(files, train: str, test: str) -> None:
     for file in files:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file} does not exist; expected a CSV with the columns basin and nse.")
+    if basins is None:
+        return {}
+    return {f"{Path(file).stem} (NLDAS, to 2010-09)": read_reference(file, basins) for file in files}
 
 
 def text(result: xr.Dataset) -> str:
-    """Medians over ALL basins, failures counted beside them."""
+    """Medians over all basins that can be scored, failures ranked last; those that cannot are counted apart."""
     a = result.attrs
     lines = [
         f"{a['config']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), PET {a['pet_method']}, "
@@ -86,7 +111,7 @@ def text(result: xr.Dataset) -> str:
         median_line(""),
     ]
     for member in result["member"].values:
-        lines.append(median_line(str(member), {n: result[n].sel(member=member).values for n in SCORES}))
+        lines.append(median_line(str(member), result.sel(member=member)))
     if "balance" in result:
         lines.append(
             f"water balance: at most {np.abs(result['balance'].values).max():.1e} of the precipitation is left"
@@ -94,50 +119,47 @@ def text(result: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def _medians(result, member):
-    return metrics.summary({n: result[n].sel(member=member).values for n in SCORES})
-
-
-def make_figures(result: xr.Dataset, references=None) -> dict:
-    """The figures of an experiment by name."""
-    members = [str(m) for m in result["member"].values]
-    nse = {m: result["nse"].sel(member=m).values for m in members}
-    last = nse[members[-1]]
-    figures = {
-        "scores": plot.score_distribution(nse, "NSE", references or None),
-        "flow_duration": plot.flow_duration(result["flow"].values, result["obs"].values),
+def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
+    """The figures of an experiment by name, each a function without arguments that draws it."""
+    make = functools.partial
+    apart = {str(m): metrics.unscored(result.sel(member=m)) for m in result["member"].values}
+    last = str(result["member"].values[-1])
+    nse = result["nse"].sel(member=last).values
+    runs = {m: result["nse"].sel(member=m).values[~left] for m, left in apart.items()}
+    makers = {
+        "scores": make(plot.score_distribution, runs, "NSE", references or None),
+        "flow_duration": make(plot.flow_duration, result["flow"].values, result["obs"].values),
     }
-    if "lat" in result.coords:
-        figures["map"] = plot.score_map(result["lat"].values, result["lon"].values, last, "NSE")
+    if "lat" in result.coords and "lon" in result.coords:
+        at = result["lat"].values, result["lon"].values
+        makers["map"] = make(plot.score_map, *at, nse, "NSE", unscored=apart[last])
         for name in [n for n in result.data_vars if n.startswith("parameter_")]:
-            x = result[name]
             label = name.removeprefix("parameter_")
-            at = result["lat"].values, result["lon"].values
-            figures[name] = plot.score_map(*at, x.values, label, x.attrs["units"])
+            makers[name] = make(plot.score_map, *at, result[name].values, label, result[name].attrs["units"])
     for ours, theirs, label in (
         ("bfi", "baseflow_index", "baseflow index"),
         ("runoff", "runoff_ratio", "runoff ratio"),
     ):
         if ours in result and f"camels_{theirs}" in result:
-            figures[ours] = plot.against(result[f"camels_{theirs}"].values, result[ours].values, label)
-    order = np.argsort(np.where(np.isnan(last), -np.inf, last))
+            makers[ours] = make(plot.against, result[f"camels_{theirs}"].values, result[ours].values, label)
+    makers["hydrograph"] = make(_hydrograph, result, nse, apart[last])
+    return makers
+
+
+def _hydrograph(result: xr.Dataset, nse: np.ndarray, unscored: np.ndarray):
+    """Of the basin of median score."""
+    order = [b for b in np.argsort(np.where(np.isnan(nse), -np.inf, nse)) if not unscored[b]]
+    if not order:
+        raise ValueError("no basin has a score")
     at = int(order[len(order) // 2])
     days = slice(0, min(3 * 366, result.sizes["time"]))
-    figures["hydrograph"] = plot.hydrograph(
+    return plot.hydrograph(
         result["time"].values[days],
         result["obs"].values[days, at],
         result["flow"].values[days, at],
         title=f"Basin {result['basin'].values[at]}, of median score",
-        score_text=f"NSE {last[at]:.2f} over the test period",
+        score_text=f"NSE {nse[at]:.2f} over the test period",
     )
-    return figures
-
-
-def _reference(result: xr.Dataset, file) -> np.ndarray:
-    table = pd.read_csv(file, dtype={"basin": str})
-    if not {"basin", "nse"} <= set(table.columns):
-        raise ValueError(f"{file} must have the columns basin and nse; found {', '.join(table.columns)}.")
-    return table.set_index("basin")["nse"].reindex(result["basin"].values.astype(str)).to_numpy(float)
 
 
 def _markdown(result: xr.Dataset, references: dict, figures: list[str], command) -> str:
@@ -152,23 +174,28 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
         f"model choice {a['validation_period']}, test {a['test_period']}; {a['n_folds']} fold(s), seeds {a['seeds']}."
     ]
     lines += [f"Made by `{command}`.", ""] if command else [""]
-    lines += ["| run | NSE | KGE | bias % | FHV % | FLV % | basins without score |", "|---|---|---|---|---|---|---|"]
+    lines += ["| run | NSE | KGE | bias % | FHV % | FLV % | failed | not scored |", "|" + "---|" * 8]
     for member in result["member"].values:
-        s = _medians(result, member)
+        s = medians_of(result.sel(member=member))
         row = " | ".join(f"{s[name]['median']:.3f}" for name in SCORES)
-        lines.append(f"| {member} | {row} | {s['nse']['n_nan']} |")
-    lines += ["", "Medians over all basins.", "", "## Beside published scores", ""]
+        lines.append(f"| {member} | {row} | {s['nse']['n_failed']} | {s['nse']['n_unscored']} |")
+    lines += [
+        "",
+        "Medians over all basins with observations in the test period; one that failed ranks last.",
+        "",
+        "## Beside published scores",
+        "",
+    ]
     lines += ["| model | basins | forcing | training | test | ensemble | median NSE | source |", "|" + "---|" * 8]
     ours = f"{a['config']}, {kinds[a['kind']]}"
     for member in result["member"].values:
         size = len(seeds) if member == "ensemble" else 1
-        median = _medians(result, member)["nse"]["median"]
+        median = medians_of(result.sel(member=member))["nse"]["median"]
         periods = f"{a['train_period']} | {a['test_period']}"
         lines.append(f"| **{ours}** | {n} | {forcing} | {periods} | {size} | **{median:.3f}** | this run, {member} |")
     for label, nse in references.items():
-        median = metrics.summary({"nse": nse})["nse"]
         lines.append(
-            f"| {label} | {n - median['n_nan']} | NLDAS | 1980-10..1995-09 | 1995-10..2010-09 | see file | "
+            f"| {label} | {np.isfinite(nse).sum()} | NLDAS | 1980-10..1995-09 | 1995-10..2010-09 | see file | "
             f"{np.nanmedian(nse):.3f} | reference scores |"
         )
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in PUBLISHED]
@@ -183,7 +210,8 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
             if f"camels_{theirs}" in result:
                 x, y = result[mine].values, result[f"camels_{theirs}"].values
                 good = np.isfinite(x) & np.isfinite(y)
-                lines.append(f"- correlation with CAMELS' {theirs}: {np.corrcoef(x[good], y[good])[0, 1]:.3f}")
+                if good.sum() > 1:
+                    lines.append(f"- correlation with CAMELS' {theirs}: {np.corrcoef(x[good], y[good])[0, 1]:.3f}")
         left = np.abs(result["balance"].values).max()
         lines += [f"- water balance: at most {left:.1e} of a basin's precipitation is neither gone nor stored", ""]
     lines += ["## Figures", ""] + [f"![{name}]({name}.png)" for name in figures]

@@ -86,6 +86,17 @@ class Layout:
         return {name: named[name] for name in self.names + self.routing_names}
 
 
+def _refuse_unfit(name: str, x: Tensor, width: int, layer: nn.Linear) -> None:
+    """Raise if a network cannot take a tensor, in words of its input."""
+    if x.shape[-1] != width:
+        raise ValueError(f"{name} must have {width} numbers each, found {x.shape[-1]}: give those of the training.")
+    if x.dtype != layer.weight.dtype:
+        raise TypeError(
+            f"{name} must be {layer.weight.dtype} like the network's weights, found {x.dtype}: convert one of them, "
+            "such as network.float() where torch's default dtype is float64."
+        )
+
+
 class MLP(nn.Module):
     """Static parameters of the attributes alone.
 
@@ -105,7 +116,9 @@ class MLP(nn.Module):
             raise ValueError(
                 f"an MLP sees no weather, and dynamic names {', '.join(layout.dynamic)}: take an LSTM, or none dynamic."
             )
-        self.layout = layout
+        if n_attributes < 1:
+            raise ValueError(f"an MLP must see one attribute at least, found {n_attributes}: add one, or take an LSTM.")
+        self.layout, self.n_attributes = layout, n_attributes
         layers, width = [], n_attributes
         for n in hidden:
             layers += [nn.Linear(width, n), nn.ReLU(), nn.Dropout(dropout)]
@@ -113,23 +126,33 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, layout.n_static))
 
     def forward(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
+        _refuse_unfit("attributes", attributes, self.n_attributes, self.layers[0])
         return self.layout.split(self.layers(attributes))
 
 
 class Recurrent(nn.Module):
-    """Weather ``[T, B, W]`` and attributes ``[B, A]`` through a linear layer and an LSTM: ``[T, B, hidden]``."""
+    """Weather ``[T, B, W]`` and attributes ``[B, A]`` through a linear layer and an LSTM: ``[T, B, hidden]``.
+
+    A may be 0.
+    """
 
     def __init__(self, n_attributes: int, n_weather: int, hidden: int, dropout: float):
         super().__init__()
+        self.n_attributes, self.n_weather = n_attributes, n_weather
         self.of_weather = nn.Linear(n_weather, hidden)
-        self.of_attributes = nn.Linear(n_attributes, hidden, bias=False)
+        self.of_attributes = nn.Linear(n_attributes, hidden, bias=False) if n_attributes else None
         self.lstm = nn.LSTM(hidden, hidden)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, attributes: Tensor, weather: Tensor) -> Tensor:
-        # The attributes' part is the same on all steps.
-        entered = torch.relu(self.of_weather(weather) + self.of_attributes(attributes))
-        return self.dropout(self.lstm(entered)[0])
+        if weather is None:
+            raise ValueError("an LSTM sees weather [T, B, W], found None: give it.")
+        for name, x, width in (("weather", weather, self.n_weather), ("attributes", attributes, self.n_attributes)):
+            _refuse_unfit(name, x, width, self.of_weather)
+        entered = self.of_weather(weather)
+        if self.of_attributes is not None:
+            entered = entered + self.of_attributes(attributes)  # the same on all steps
+        return self.dropout(self.lstm(torch.relu(entered))[0])
 
 
 class LSTM(nn.Module):
