@@ -22,7 +22,8 @@ from pathlib import Path
 from . import __version__, models
 from .arguments import whole
 
-MOST_THREADS = 1024
+MOST_THREADS, MOST_DEVICES = 1024, 64
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 PACKAGES = {"yaml": "pyyaml", "netCDF4": "netCDF4"}  # what installs a module of another name
 
 
@@ -65,9 +66,11 @@ def _status(argv: list[str] | None) -> int:
         except BrokenPipeError:
             raise
         except (KeyboardInterrupt, SystemExit) as end:
-            if isinstance(end, SystemExit) and not met:  # of argparse
-                return end.code if isinstance(end.code, int) else int(end.code is not None)
-            said, status = "stopped; what was finished is kept.", 128 + (met[0] if met else signal.SIGINT)
+            code = 128 + signal.SIGINT if isinstance(end, KeyboardInterrupt) else end.code
+            status = 128 + met[0] if met else code
+            if status not in STOPPED:  # of argparse
+                return status if isinstance(status, int) else int(status is not None)
+            said = "stopped; what was finished is kept."
         except ImportError as error:
             module = (error.name or "").partition(".")[0]
             if module in ("", "hybridsolve"):
@@ -202,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--out", default=out, help="folder for results (default: %(default)s)")
         sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+        overwrite_argument(sub)
 
     sub = command("calibrate", _calibrate, "calibrate all catchments of a data set, with scores and figures")
     data_arguments(sub)
@@ -222,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--allow-overlap", action="store_true", help="take periods that share days, and say so")
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
     fit_arguments(sub, "calibration", "to draw beside, labelled")
-    overwrite_argument(sub)
 
     sub = command("train", _train, "train a network in front of a model on many basins, test it, and report")
     config = sub.add_argument("config", help="YAML file, or a recipe: mlp-static, dhbv10, dhbv11p, lstm")
@@ -380,13 +383,11 @@ def _train(arguments) -> None:
 
     config = read_config(arguments.config, arguments.set)
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
-    inputs = {f"--reference {file}": file for file in arguments.reference}
-    inputs |= {"config": arguments.config, "data": arguments.data, "--basins": arguments.basins}
-    inputs = {name: path for name, path in inputs.items() if path and Path(path).is_file()}
-    refuse_overwriting({"--out": arguments.out} | outputs, inputs)
+    refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
+    whole("--devices", arguments.devices, 1, MOST_DEVICES)
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
-    seeds = arguments.seeds and [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
+    seeds = None if arguments.seeds is None else [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
     data = _open(arguments, config.pet)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
@@ -398,6 +399,7 @@ def _train(arguments) -> None:
         folds=arguments.folds,
         seeds=seeds,
         resume=arguments.resume,
+        overwrite=arguments.overwrite,
         skip_unusable=arguments.skip_unusable,
         accelerator=arguments.accelerator,
         devices=arguments.devices,

@@ -407,15 +407,12 @@ def _read_checkpoint(path, fingerprint: str) -> dict | None:
         raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
     if not Path(path).exists():
         return None
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # torch raises what the bytes happen to lead to
-        raise ValueError(
-            f"{path} must be a checkpoint of a calibration, found a damaged or other file ({type(error).__name__}); "
-            "remove it and calibrate anew, without resume."
-        ) from error
-    if not isinstance(state, dict) or not {"fingerprint", "finished", "search"} <= state.keys():
-        raise ValueError(f"{path} must be a checkpoint of a calibration, found another file; name another folder.")
+    from .trained import load_weights_only
+
+    what, remedy = "a checkpoint of `hybridsolve calibrate`", "remove it and calibrate anew, without resume"
+    state = load_weights_only(Path(path), what, remedy)
+    if not {"fingerprint", "finished", "search"} <= state.keys():
+        raise ValueError(f"{path} is not {what}: {remedy}.")
     if state["fingerprint"] != fingerprint:
         raise ValueError(
             f"checkpoint {path} is of another calibration (settings, basins, data or version differ); resume with the "

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from .. import models
@@ -16,6 +15,7 @@ from ..data.ids import spelled_as
 from ..data.netcdf import write_netcdf, write_text_atomic
 from . import metrics
 from .evaluation import MEMBERS, scores_table
+from .references import read_reference
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
 
@@ -97,16 +97,19 @@ def write(
 
 
 def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
-    """Make and save figures by name; one that cannot be drawn is a warning that names it, and the rest is drawn."""
+    """Make and save figures by name; those that cannot be drawn are a warning, and the rest is drawn."""
     from .. import plot
 
-    written = []
+    written, left_out = [], {}
     for name, make in figures.items():
         try:
             written.append(plot.save(make(), folder / f"{name}.png"))
-        except Exception as error:  # whatever it is, the numbers are written and the other figures are wanted
-            reason = " ".join(str(error).split()) or type(error).__name__
-            warnings.warn(f"{name}.png could not be drawn: {reason}", stacklevel=2)
+        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            left_out.setdefault(reason, []).append(name)
+    for reason, names in left_out.items():
+        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
+        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=3)
     return written
 
 
@@ -146,8 +149,9 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
 
     made = {"scores": scores}
     if "lat" in result.coords and "lon" in result.coords:
-        shown = fitted["nse"].sel(period=last, member="best").values
-        made["map"] = lambda: plot.score_map(fitted["lat"].values, fitted["lon"].values, shown, title)
+        best = fitted.sel(period=last, member="best")
+        at = fitted["lat"].values, fitted["lon"].values
+        made["map"] = lambda: plot.score_map(*at, best["nse"].values, title, unscored=metrics.unscored(best))
     if result.sizes["start"] > 1:
         made["starts"] = starts
     return made | {
@@ -168,55 +172,12 @@ def check_basin(basin: str, ids) -> None:
 
 
 def read_references(files, ids) -> dict[str, np.ndarray]:
-    """NSE ``[B]`` of other models by label, matched to basin ids; NaN where a file has none.
-
-    Parameters
-    ----------
-    files : sequence of path
-        CSV with the columns `basin` and `nse`.
-    ids : sequence of str
-        The basins of the run.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        If a file is absent, is no such table, or has no basin in common with the run.
-    """
+    """NSE ``[B]`` of other models by label, matched to basin ids; arguments and errors of `read_reference`."""
     out = {}
-    ids = [str(b) for b in ids]
     for file in files:
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"{file} does not exist; expected a CSV with the columns basin and nse.")
-        try:
-            table = pd.read_csv(file, dtype={"basin": str}, encoding="utf-8-sig", skipinitialspace=True)
-        except ValueError as error:  # of pandas' parser and of the decoder
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{file} must be a CSV with the columns basin and nse in UTF-8; found {reason}."
-            ) from error
-        if not {"basin", "nse"} <= set(table.columns):
-            raise ValueError(f"{file} must have the columns basin and nse; found {', '.join(map(str, table.columns))}.")
-        if table["basin"].isna().any() or table["basin"].duplicated().any():
-            what = (
-                "a blank one"
-                if table["basin"].isna().any()
-                else f"'{table['basin'][table['basin'].duplicated()].iloc[0]}' twice"
-            )
-            raise ValueError(f"basins of {file} must be there once each; found {what}: correct it.")
-        nse = pd.to_numeric(table["nse"], errors="coerce")
-        if (nse.isna() & table["nse"].notna()).any():
-            bad = table["nse"][nse.isna() & table["nse"].notna()].iloc[0]
-            raise ValueError(f"nse of {file} must be numbers, blank where there is none; found '{bad}': correct it.")
-        theirs = table["basin"].str.strip().tolist()
-        if not set(theirs) & set(ids):
-            other = next((found for b in theirs if (found := spelled_as(b, ids))), None)
-            hint = f"; write '{other}' as in the data" if other else ""
-            raise ValueError(
-                f"{file} must have scores of basins of the run, such as '{ids[0]}'; found others, such as "
-                f"'{theirs[0] if theirs else 'none'}'{hint}."
-            )
-        label = Path(file).stem if f"{Path(file).stem} (own period and forcing)" not in out else str(file)
-        out[f"{label} (own period and forcing)"] = pd.Series(nse.to_numpy(float), theirs).reindex(ids).to_numpy()
+        stem, note = Path(file).stem, "(own period and forcing)"
+        label = f"{stem} {note}" if f"{stem} {note}" not in out else f"{file} {note}"
+        out[label] = read_reference(file, ids)
     return out
 
 
