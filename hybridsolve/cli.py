@@ -182,6 +182,13 @@ def _parser() -> argparse.ArgumentParser:
     def data_arguments(sub, pet=True):
         sub.add_argument("data", help="NetCDF file (our convention or the CAMELS pack), Caravan folder, or 'fulda'")
         sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
+        sub.add_argument(
+            "--day-ends",
+            metavar="HH:MM",
+            help="of a file without time bounds: 09:00 if each day runs from 09:00 of its date to 09:00 of the next, "
+            "'stamp' if it ends at its stamp, 'stamp+09:00' if nine hours after (default: the calendar day)",
+        )
+        sub.add_argument("--utc-offset", type=float, metavar="HOURS", help="of the data's clock, ahead of UTC")
         if not pet:
             return
         sub.add_argument(
@@ -296,7 +303,13 @@ def _open(arguments, pet):
     basins = arguments.basins
     if basins is not None and not os.path.isfile(basins):
         basins = [b.strip() for b in basins.split(",") if b.strip()]
-    return open_dataset(arguments.data, basins=basins, pet=pet)
+    return open_dataset(
+        arguments.data,
+        basins=basins,
+        pet=pet,
+        day_ends=arguments.day_ends,
+        utc_offset=arguments.utc_offset,
+    )
 
 
 def _files(arguments, **more) -> dict[str, str]:

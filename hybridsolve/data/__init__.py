@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from .caravan import read_caravan
     from .dataset import VARIABLES, assemble, check_dataset, parse_period, select_period
     from .fulda import read_fulda
+    from .lags import lag_of_days
     from .netcdf import write_netcdf, write_text_atomic
     from .opening import open_dataset
     from .pet import PET_METHODS, potential_evapotranspiration
+    from .times import as_days
 
 __all__ = [
     "CAMELS_DISCHARGE_SIGNATURES",
     "PET_METHODS",
     "VARIABLES",
+    "as_days",
     "assemble",
     "check_dataset",
     "data_dir",
+    "lag_of_days",
     "open_dataset",
     "parse_period",
     "potential_evapotranspiration",
@@ -41,9 +45,11 @@ __getattr__, __dir__ = attach(
         "CAMELS_DISCHARGE_SIGNATURES": ".camels",
         "PET_METHODS": ".pet",
         "VARIABLES": ".dataset",
+        "as_days": ".times",
         "assemble": ".dataset",
         "check_dataset": ".dataset",
         "data_dir": ".camels",
+        "lag_of_days": ".lags",
         "open_dataset": ".opening",
         "parse_period": ".dataset",
         "potential_evapotranspiration": ".pet",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import xarray as xr
 
 from ..models import MODELS
 from .ids import read_ids, refuse_duplicates, spelled_as
+from .times import add_time_bounds, bounds_name, check_daily, standard_dates
 
 # CF attributes. `pet` and `qobs` have no standard_name: the standard table knows potential evaporation and
 # runoff only as mass fluxes (kg m-2 s-1), which are not convertible to mm d-1.
@@ -83,7 +85,6 @@ _REMEDIES = {
     ("mm d-1", "m3 s-1"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
     ("mm d-1", "m3/s"): "divide by the area (x * 86.4 / area_km2) and set units to 'mm d-1'",
 }
-_DAY = np.timedelta64(1, "D")
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def assemble(
     """
     dtype = _float_dtype(dtype)
     coords = {
-        "time": ("time", np.asarray(time, dtype="datetime64[ns]")),
+        "time": ("time", standard_dates(time, "time")),
         "basin": (
             "basin",
             np.asarray(basin, dtype=str),
@@ -153,17 +154,6 @@ def assemble(
     for name, (values, attributes) in (static or {}).items():
         ds[name] = ("basin", np.asarray(values), dict(attributes))
     return add_time_bounds(ds)
-
-
-def add_time_bounds(ds: xr.Dataset) -> xr.Dataset:
-    """Add CF bounds to a daily `time` axis: each value is the start of its day."""
-    start = ds["time"].values.astype("datetime64[ns]")
-    bounds = np.stack([start, start + _DAY.astype("timedelta64[ns]")], axis=1)
-    ds = ds.assign_coords(time_bnds=(("time", "bnds"), bounds))
-    ds["time"].attrs.update(standard_name="time", long_name="start of the day", bounds="time_bnds", axis="T")
-    if len(start):  # one unit for time and bounds, for those who write with plain xarray
-        ds.variables["time"].encoding["units"] = f"days since {str(start[0])[:10]}"
-    return ds
 
 
 def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
@@ -224,7 +214,7 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
     Parameters
     ----------
     period : str or pair of dates
-        ``"first:last"`` with dates as YYYY-MM-DD, or two things that `pandas.Timestamp` understands.
+        ``"first:last"`` with dates as YYYY-MM-DD, or a pair of dates: such text, or dates of Python, numpy or pandas.
 
     Returns
     -------
@@ -248,7 +238,9 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
     days = []
     for part in parts:
         try:
-            day = pd.Timestamp(part)
+            # of text only whole dates: pandas takes '2008' for its first day, and a number for nanoseconds
+            whole = not isinstance(part, (str, Number)) or re.match(r"\s*\d{4}-\d{2}-\d{2}", str(part))
+            day = pd.Timestamp(part).tz_localize(None) if whole else pd.NaT
         except (ValueError, TypeError):
             day = pd.NaT
         if day is pd.NaT:
@@ -320,8 +312,8 @@ def check_dataset(
     ------
     ValueError
         Missing variable; wrong or missing units; wrong dims; no basin or no time step; duplicate basin; time
-        not datetime64, unsorted, duplicated, with gaps or not daily; NaN or infinity in a forcing; negative
-        precipitation, evapotranspiration or discharge; a forcing that no model takes.
+        not datetime64, unsorted, duplicated, with gaps, not daily or not the start of its bounds; NaN or infinity
+        in a forcing; negative precipitation, evapotranspiration or discharge; a forcing that no model takes.
     """
     names = list(forcing_names) + (["qobs"] if need_qobs else [])
     for name in names:
@@ -345,7 +337,7 @@ def check_dataset(
     if not names:
         return
     _check_basins(ds["basin"].values)
-    _check_time(ds["time"].values)
+    _check_time(ds)
     for name in names if values else []:
         _check_values(ds, name)
 
@@ -377,40 +369,24 @@ def _check_basins(ids: np.ndarray) -> None:
 def _check_datetime(time: np.ndarray) -> None:
     if not np.issubdtype(time.dtype, np.datetime64):
         raise ValueError(
-            f"time must be datetime64, found dtype {time.dtype}; decode it with xarray.decode_cf and a "
-            "standard calendar."
+            f"time must be datetime64, found dtype {time.dtype}; decode it with xarray.decode_cf, or convert its "
+            "calendar with hybridsolve.data.as_days(ds)."
         )
 
 
-def _check_time(time: np.ndarray) -> None:
+def _check_time(ds: xr.Dataset) -> None:
+    time = ds["time"].values
     _check_datetime(time)
-    if np.isnat(time).any():
-        at = int(np.flatnonzero(np.isnat(time))[0])
-        raise ValueError(f"time must hold a date at every step, found none (NaT) at step {at}; drop that step.")
-    step = np.diff(time)
-    if len(step) == 0:
+    check_daily(time, gaps=False)
+    name = bounds_name(ds)
+    if name is None:
         return
-    for wrong, what, remedy in (
-        (step < np.timedelta64(0), "sorted", "call ds.sortby('time')"),
-        (step == np.timedelta64(0), "free of duplicates", "call ds.drop_duplicates('time')"),
-    ):
-        if wrong.any():
-            at = int(np.flatnonzero(wrong)[0])
-            raise ValueError(
-                f"time must be {what}, found {str(time[at + 1])[:10]} after {str(time[at])[:10]}; {remedy}."
-            )
-    # finer than a day somewhere, or regular and coarser: another step; otherwise longer jumps are gaps
-    shortest = step.min()
-    if shortest < _DAY or (shortest > _DAY and (step == shortest).all()):
-        hours = shortest / np.timedelta64(1, "h")
-        raise ValueError(f"time must be daily, found a step of {hours:g} h at {time[0]}; aggregate it to days first.")
-    gap = step != _DAY
-    if gap.any():
-        at = int(np.flatnonzero(gap)[0])
+    start = ds[name].transpose("time", ...).values[:, 0]
+    if (start != time).any():
+        at = int(np.flatnonzero(start != time)[0])
         raise ValueError(
-            f"time must have no gaps, expected {str(time[at] + _DAY)[:10]} after {str(time[at])[:10]}, found "
-            f"{str(time[at + 1])[:10]} ({int(gap.sum())} gaps in all); fill the missing days or choose a "
-            "period without them."
+            f"time must be the start of each day, found {time[at]} whose bounds '{name}' start at {start[at]}; call "
+            "hybridsolve.data.as_days(ds)."
         )
 
 

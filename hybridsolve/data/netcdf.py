@@ -8,10 +8,12 @@ half a file or destroys the previous result.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -44,9 +46,17 @@ def open_netcdf(path, expected: str, **options) -> xr.Dataset:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
     try:
-        return xr.open_dataset(path, engine="netcdf4", **options)
+        with warnings.catch_warnings():  # dates of other calendars are told by who reads them (`times.standard_time`)
+            warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
+            return xr.open_dataset(path, engine="netcdf4", **options)
     except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:  # what the netCDF library raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        units = re.search(r"unable to decode time units (.+?)(?:\. |$)", reason)
+        if units:
+            raise ValueError(
+                f"{path} must tell its times by units such as 'days since 2000-01-01' and a calendar of CF, found "
+                f"{units[1]}; correct these attributes, or values that are no such times, in the file."
+            ) from error
         raise ValueError(
             f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
         ) from error
@@ -83,8 +93,10 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
     """
     path = Path(path)
     out = ds.drop_encoding()
-    if "time_bnds" in out.coords:
-        out = out.reset_coords("time_bnds")  # CF: named by time:bounds, not in a `coordinates` attribute
+    bounds = out["time"].attrs.get("bounds") if "time" in out.variables else None
+    bounds = bounds if bounds in out.variables else None
+    if bounds in out.coords:
+        out = out.reset_coords(bounds)  # CF: named by time:bounds, not in a `coordinates` attribute
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if command is None:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv and sys.argv[0] else "interactive"
@@ -109,11 +121,12 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
         enc = {}
         if variable.dtype.kind in "fiub" and variable.size > _COMPRESS_ABOVE:
             enc.update(zlib=True, complevel=1)
-        if name in out.coords or name == "time_bnds":
+        if name in out.coords or name == bounds:
             enc["_FillValue"] = None  # CF: coordinates have no missing values
-        if name == "time" and np.issubdtype(variable.dtype, np.datetime64) and variable.size:
+        if name in ("time", bounds) and np.issubdtype(variable.dtype, np.datetime64) and variable.size:
             # said here: xarray would choose the units of time and of its bounds separately
-            enc.update(units=_time_units(variable.values), dtype="int64")
+            both = [out[n].values.ravel() for n in ("time", bounds) if n and out[n].dtype.kind == "M"]
+            enc.update(units=_time_units(np.concatenate(both)), dtype="int64")
         encoding[name] = enc
     _atomically(path, lambda temp: out.to_netcdf(temp, engine="netcdf4", encoding=encoding))
     return path

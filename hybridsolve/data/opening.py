@@ -15,7 +15,9 @@ from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .times import as_days
 
 
-def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="float32") -> xr.Dataset:
+def open_dataset(
+    path_or_dir, *, basins=None, period=None, pet=None, dtype="float32", day_ends=None, utc_offset=None
+) -> xr.Dataset:
     """Open basin data of any kind we know, as a dataset of the convention, in memory.
 
     Parameters
@@ -32,6 +34,11 @@ def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="floa
         Method; the reader's own default where None. A `pet` already in a file is kept where None, and
         computed anew where a method is named.
     dtype : {"float32", "float64"}
+    day_ends : str, optional
+        When the days of a file without CF bounds end, if its stamps do not say it: "09:00" (each runs from 09:00 of its
+        date to 09:00 of the next), "stamp", or "stamp+09:00"; see `hybridsolve.data.times`.
+    utc_offset : float, optional
+        Hours of the file's clock ahead of UTC; kept with the data.
 
     Returns
     -------
@@ -45,10 +52,11 @@ def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="floa
         Not one of these kinds, or one of the errors of the reader.
     """
     chosen = {} if pet is None else {"pet": pet}
+    days = {"day_ends": day_ends, "utc_offset": utc_offset}
     if str(path_or_dir) == "fulda":
         ds = read_fulda(dtype=dtype, **chosen)
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, "the Fulda example"))
-        return select_period(ds, period)
+        return as_days(select_period(ds, period), "the Fulda example", **days)
     path = Path(path_or_dir)
     kinds = "a NetCDF file of our convention, the CAMELS pack, a Caravan folder or the word 'fulda'"
     if path.is_dir():
@@ -56,7 +64,7 @@ def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="floa
             raise ValueError(
                 f"{path} must be a Caravan folder with timeseries/netcdf inside, found none; expected {kinds}."
             )
-        return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
+        return as_days(read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen), str(path), **days)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {kinds}; check the path.")
     try:
@@ -65,11 +73,11 @@ def open_dataset(path_or_dir, *, basins=None, period=None, pet=None, dtype="floa
         raise ValueError(f"{path} could not be read as NetCDF ({error}), expected {kinds}; check the file.") from error
     with source:
         if "gauge_id" not in source.dims:
-            return _own_file(source, path, basins, period, pet, _float_dtype(dtype))
-    return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
+            return _own_file(source, path, basins, period, pet, _float_dtype(dtype), days)
+    return as_days(read_camels(path, basins=basins, period=period, dtype=dtype, **chosen), path.name, **days)
 
 
-def _own_file(source, path, basins, period, pet, dtype) -> xr.Dataset:
+def _own_file(source, path, basins, period, pet, dtype, days) -> xr.Dataset:
     for dim in ("time", "basin"):
         if dim not in source.dims or dim not in source.coords:
             raise ValueError(
@@ -83,7 +91,7 @@ def _own_file(source, path, basins, period, pet, dtype) -> xr.Dataset:
                 "or rename it."
             )
     ds = source.isel(basin=resolve_basins(basins, source["basin"].values, path.name))
-    ds = select_period(ds, period).load()
+    ds = select_period(as_days(ds, path.name, **days), period).load()
     # a string type of the file (vlen or characters) becomes plain numpy text
     ds = ds.assign_coords(basin=ds["basin"].copy(data=ds["basin"].values.astype(str)))
     ds = ds.transpose("time", "basin", ...)
@@ -112,6 +120,4 @@ def _own_file(source, path, basins, period, pet, dtype) -> xr.Dataset:
     for name in VARIABLES:
         if name in ds:
             ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
-    ds = as_days(ds, path.name)
-    ds.attrs.setdefault("day_boundary", "as in source")
     return ds

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from .. import models
 from ..arguments import SEEDS, finite, whole
 from ..data.dataset import check_dataset, parse_period, period_slice
+from ..data.lags import warn_of_early_flow
 from ..data.netcdf import _atomically
 from ..data.usable import usable_basins
 from ..sensitivity import jacobian, normal_equations
@@ -168,8 +169,9 @@ def calibrate(
     check_dataset(data, forcing_names=model.forcing_names, need_qobs=True, values=False)
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
     usable = usable_basins(data, model.forcing_names, train, least=n_parameters, skip=skip_unusable)
-    everything = len(usable) == data.sizes["basin"]  # of many basins a copy is large
-    check_dataset(data if everything else data.isel(basin=usable), forcing_names=model.forcing_names, need_qobs=True)
+    kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
+    check_dataset(kept, forcing_names=model.forcing_names, need_qobs=True)
+    warn_of_early_flow(kept, train)
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     windows = {name: window(data, model, period, warmup_years) for name, period in periods.items()}
     for name, w in windows.items():

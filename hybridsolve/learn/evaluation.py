@@ -17,6 +17,7 @@ from ..arguments import finite
 from ..data.dataset import check_dataset, parse_period, period_slice
 from ..data.ids import refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
+from ..data.times import carry_days
 from ..data.usable import usable_basins
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
@@ -214,7 +215,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
         ds[f"flow_{name}"] = flow[i].assign_attrs(units="mm d-1", long_name=f"{name} flow of the ensemble's starts")
     ds["obs"] = data["qobs"].sel(time=flow["time"])
     ds.attrs.update({f"{name}_period": period_text(period) for name, period in periods.items()})
-    return ds
+    return carry_days(ds, data)
 
 
 def _scores(sim: np.ndarray, obs: np.ndarray) -> dict[str, np.ndarray]:
@@ -406,4 +407,4 @@ def simulate_calibrated(
         calibrated_pet_method=fitted,
         citation=str(parameters.attrs.get("citation", "")),
     )
-    return out
+    return carry_days(out, data)

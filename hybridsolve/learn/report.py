@@ -13,6 +13,7 @@ import xarray as xr
 from .. import models
 from ..data.ids import spelled_as
 from ..data.netcdf import write_netcdf, write_text_atomic
+from ..data.times import carry_days
 from . import metrics
 from .evaluation import MEMBERS, scores_table
 from .references import read_reference
@@ -82,9 +83,9 @@ def write(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     seed = int(result.attrs["seed"])
-    flows = result[FLOWS].assign_attrs(result.attrs)
+    flows = carry_days(result[FLOWS].assign_attrs(result.attrs), result)
     written = [
-        write_netcdf(result.drop_vars([*FLOWS, "time"]), folder / "calibration.nc", command=command, seed=seed),
+        write_netcdf(result.drop_dims("time"), folder / "calibration.nc", command=command, seed=seed),
         write_netcdf(flows, folder / "streamflow.nc", command=command, seed=seed),
     ]
     for member in MEMBERS:
@@ -247,7 +248,7 @@ def median_line(label: str, scores: Mapping | None = None) -> str:
 def _fitted(result: xr.Dataset) -> xr.Dataset:
     """The result without the basins that were left out on request, which are no failures."""
     kept = result["train_loss"].notnull().any("start").values
-    return result.drop_vars([*FLOWS, "time"], errors="ignore").isel(basin=kept)
+    return result.drop_dims("time", errors="ignore").isel(basin=kept)
 
 
 def text(result: xr.Dataset) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice
+from ..data.times import carry_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
 from .inputs import Scaling, refuse_outside
@@ -199,7 +200,7 @@ class Trained:
             pet_method=str(data["pet"].attrs.get("method", "as in the data")),
             citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
         )
-        return out
+        return carry_days(out, data)
 
     def parameters(self, data: xr.Dataset, period=None) -> xr.Dataset:
         """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
