@@ -277,7 +277,7 @@ def rivers(card: Card, backend: str, scheme: str, n_reaches: int, n_days: int, c
     leaves = implementations.leaves(parameters)
     options = dict(ids="network", dt=3600.0, scheme=scheme, repeat=24, gauges=network.ids[::1000], backend=backend)
     state = {"discharge": torch.ones(n_reaches, device=card.device)}
-    state |= {"substeps": torch.ones(n_reaches, device=card.device)} if scheme == "todini" else {}
+    options |= {"substeps": 1} if scheme == "todini" else {}
 
     def forward():
         with torch.no_grad():

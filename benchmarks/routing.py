@@ -63,7 +63,6 @@ def check(scheme: str, device="cpu", backend: str = "auto") -> None:
     """Raise unless the kernel agrees with the float64 oracle in both precisions."""
     net = network(200)
     wide, state = inflow(net, 20, torch.float64), {"discharge": torch.ones(200, dtype=torch.float64)}
-    state |= {"substeps": torch.full((200,), 2)} if scheme == "todini" else {}
     expected = gradient(net, scheme, wide, parameters(net, scheme, torch.float64), state, backend="reference")
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
         begin = {name: x.to(device, dtype) for name, x in state.items()}
@@ -115,7 +114,6 @@ def measure(n: int, n_steps: int, repeats: int):
         with torch.no_grad():
             options = dict(ids="network", dt=DT, scheme=scheme)
             state = route(net, lateral, given, **options).final_state
-        state = state if scheme == "todini" else {"discharge": state["discharge"]}
         forward = torch.no_grad()(functools.partial(route, net, lateral, given, initial_state=state, **options))
         both = functools.partial(gradient, net, scheme, lateral, given, state)
         for mode, work in ((FORWARD, forward), (BOTH, both)):

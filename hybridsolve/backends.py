@@ -323,7 +323,7 @@ def empty_route_checkpoints(backend: str, like: torch.Tensor, sizes, keep: bool)
     return like.new_empty(((n_steps + n_levels - 1 + tile - 1) // tile if keep else 0, 4, n_reaches))
 
 
-def route(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+def route(backend, scheme, level_start, first, downstream, column, level, constants, lateral, state, dt, sizes, keep):
     """Route lateral inflow through a network; see `ops.route` for the arguments.
 
     Returns
@@ -333,7 +333,7 @@ def route(backend, scheme, level_start, first, downstream, column, constants, la
     state = state.contiguous()
     discharge = state.new_empty(sizes[0], sizes[3])
     final_state, checkpoints = state.clone(), empty_route_checkpoints(backend, state, sizes, keep)
-    graph, inputs = (level_start, first, downstream, column), (constants.contiguous(), lateral.contiguous())
+    graph, inputs = (level_start, first, downstream, column, level), (constants.contiguous(), lateral.contiguous())
     _engine(backend).route(scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes)
     return discharge, final_state, checkpoints
 
@@ -345,6 +345,7 @@ def route_adjoint(
     first,
     downstream,
     column,
+    level,
     constants,
     lateral,
     checkpoints,
@@ -354,7 +355,7 @@ def route_adjoint(
     d_final_state,
 ):
     """The adjoint of `route`: gradients of constants, lateral inflow and initial state."""
-    graph, inputs = (level_start, first, downstream, column), (constants.contiguous(), lateral.contiguous())
+    graph, inputs = (level_start, first, downstream, column, level), (constants.contiguous(), lateral.contiguous())
     d_state = d_final_state.clone(memory_format=torch.contiguous_format)
     found = [x.new_zeros(x.shape) for x in inputs]
     cotangents = (d_discharge.contiguous(), d_state)

@@ -485,21 +485,25 @@ def _simulate_calibrated(arguments, fluxes):
 
 
 def _route(arguments) -> None:
-    from .routing.files import open_network, route_file
+    from .data.files import refuse_overwriting
+    from .routing.files import read_gauges, route_file
 
-    gauges = arguments.gauges
-    if gauges:
-        text = Path(gauges).read_text() if Path(gauges).is_file() else gauges
-        gauges = [_number(int, g, "--gauges") for g in text.replace(",", " ").split()]
-    pairs = [pair.partition("=") for pair in arguments.set]
+    gauges = None if arguments.gauges is None else read_gauges(arguments.gauges, "--gauges")
+    outputs = {"--out": arguments.out, "--write-restart": arguments.write_restart, "--map": arguments.map}
+    refuse_overwriting(outputs, {"--gauges": arguments.gauges if os.path.isfile(arguments.gauges or "") else None})
+    constants = {}
+    for name, _, value in (pair.partition("=") for pair in arguments.set):
+        if name in constants:
+            raise ValueError(f"--set must give {name} once; found it twice: leave one of them out.")
+        constants[name] = _number(float, value, f"--set {name}")
     written = route_file(
         arguments.inflow,
-        open_network(arguments.network),
+        arguments.network,
         arguments.out,
         dt=arguments.dt,
         scheme=arguments.scheme,
-        gauges=gauges or None,
-        constants={name: _number(float, value, f"--set {name}") for name, _, value in pairs},
+        gauges=gauges,
+        constants=constants,
         hydraulic=arguments.hydraulics,
         restart=arguments.restart,
         write_restart=arguments.write_restart,

@@ -13,6 +13,7 @@ from torch import Tensor
 from . import faults
 from .problem import Problem, axes, spec_of, strides
 
+MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
 NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
 
 
@@ -26,6 +27,11 @@ def extension(backend: str) -> ModuleType:
             f"backend '{backend}' needs the compiled extension hybridsolve._{backend}, which cannot be imported "
             f"({error}); reinstall hybridsolve with {NEEDS[backend]} present, or ask for another backend."
         ) from error
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured, in which nothing can be asked of the card or copied to it."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _address(x: Tensor | None) -> int:
@@ -228,7 +234,7 @@ class Cpu:
 
         Raises `faults.BadInflow`.
         """
-        arrays = [*graph, *inputs, final_state, discharge, checkpoints]
+        arrays = [*graph[:4], *inputs, final_state, discharge, checkpoints]
         if extension("cpu").route(_route_arguments_of("cpu", scheme, dt, sizes, arrays, False)):
             raise faults.BadInflow
 
@@ -236,7 +242,7 @@ class Cpu:
     def route_adjoint(scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
         """Make `d_state`, which comes as that of the end, that of the begin; add to the gradients of the inputs."""
         d_constants, d_lateral = d_inputs
-        arrays = [*graph, *inputs, None, None, checkpoints, d_discharge, d_state, d_constants, d_lateral]
+        arrays = [*graph[:4], *inputs, None, None, checkpoints, d_discharge, d_state, d_constants, d_lateral]
         arrays.append(d_state.new_zeros(d_state.shape[1:]))
         extension("cpu").route(_route_arguments_of("cpu", scheme, dt, sizes, arrays, True))
 
@@ -317,24 +323,21 @@ class Cuda:
     @classmethod
     def route(cls, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
         # A graph that is captured cannot wait for an answer: there a bad inflow makes all below it NaN.
-        if not (state.is_cuda and torch.cuda.is_current_stream_capturing()):
-            if not bool(((inputs[1] >= 0) & (inputs[1] <= 1e30)).all()):
-                raise faults.BadInflow
+        if not capturing(state.device) and not bool(((inputs[1] >= 0) & (inputs[1] <= MOST_INFLOW)).all()):
+            raise faults.BadInflow
         if len(checkpoints):
             checkpoints[0, : len(state)] = state
-        arrays = [*graph, *inputs, final_state, discharge, checkpoints]
-        cls._route_ticks(scheme, dt, sizes, arrays, False, state)
+        arrays = [*graph[:4], *inputs, final_state, discharge, checkpoints]
+        cls._route_ticks(scheme, dt, sizes, arrays, False, graph[4], state)
 
     @classmethod
     def route_adjoint(cls, scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
-        arrays = [*graph, *inputs, None, None, checkpoints, d_discharge, d_state, *d_inputs]
-        cls._route_ticks(scheme, dt, sizes, arrays, True, checkpoints[0])
+        arrays = [*graph[:4], *inputs, None, None, checkpoints, d_discharge, d_state, *d_inputs]
+        cls._route_ticks(scheme, dt, sizes, arrays, True, graph[4], checkpoints[0])
 
     @classmethod
-    def _route_ticks(cls, scheme, dt, sizes, arrays, reverse, initial) -> None:
-        level_start, like = arrays[0], arrays[4]
-        level = torch.arange(len(level_start) - 1, dtype=torch.int32).repeat_interleave(level_start.diff())
-        level = level.to(like.device)
+    def _route_ticks(cls, scheme, dt, sizes, arrays, reverse, level, initial) -> None:
+        like = arrays[4]
         arguments = _route_arguments_of(
             "cuda", scheme, dt, sizes, arrays, reverse, level=_address(level), initial=_address(initial)
         )

@@ -481,7 +481,8 @@ def unit_hydrograph(backend: str, inflow: Tensor, a: Tensor, b: Tensor, memory: 
 # --- Routing along a network -------------------------------------------------------------------------------------
 
 
-def _reaches_fake(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+def _reaches_fake(backend, scheme, *inputs):
+    state, _, sizes, keep = inputs[-4:]
     return (
         state.new_empty(sizes[0], sizes[3]),
         state.new_empty(state.shape),
@@ -489,7 +490,7 @@ def _reaches_fake(backend, scheme, level_start, first, downstream, column, const
     )
 
 
-_NETWORK = "str backend, str scheme, Tensor level_start, Tensor first, Tensor downstream, Tensor column, "
+_NETWORK = "str backend, str scheme, Tensor level_start, Tensor first, Tensor downstream, Tensor column, Tensor level, "
 _REACHES = _define(
     f"route({_NETWORK}Tensor constants, Tensor lateral, Tensor state, float dt, SymInt[] sizes, bool keep) "
     "-> (Tensor, Tensor, Tensor)",
@@ -500,7 +501,7 @@ _REACHES_ADJOINT = _define(
     f"route_adjoint({_NETWORK}Tensor constants, Tensor lateral, Tensor checkpoints, float dt, SymInt[] sizes, "
     "Tensor d_discharge, Tensor d_final_state) -> Tensor[]",
     backends.route_adjoint,
-    lambda *args: [x.new_empty(x.shape) for x in (*args[6:8], args[-1])],
+    lambda *args: [x.new_empty(x.shape) for x in (*args[7:9], args[-1])],
 )
 
 
@@ -515,16 +516,16 @@ class _Reaches(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *ctx.before, level_start, first, downstream, column, constants, lateral, _, ctx.dt, ctx.sizes, _ = inputs
+        *ctx.before, ctx.dt, ctx.sizes, _ = (*inputs[:2], *inputs[-3:])
         ctx.mark_non_differentiable(output[2])
-        ctx.save_for_backward(level_start, first, downstream, column, constants, lateral, output[2])
+        ctx.save_for_backward(*inputs[2:9], output[2])  # the network, constants and lateral inflow
 
     @staticmethod
     def backward(ctx, d_discharge, d_final_state, _):
         found = _ROUTE_REACHES_ADJOINT.apply(
             *ctx.before, *ctx.saved_tensors, ctx.dt, ctx.sizes, d_discharge, d_final_state
         )
-        return *[None] * 6, *found, None, None, None
+        return *[None] * 7, *found, None, None, None
 
 
 class _ReachesAdjoint(torch.autograd.Function):
@@ -541,12 +542,12 @@ class _ReachesAdjoint(torch.autograd.Function):
     backward = staticmethod(refuse)
 
 
-_ROUTE_REACHES, _ROUTE_REACHES_ADJOINT = _of_arity(_Reaches, 12), _of_arity(_ReachesAdjoint, 13)
+_ROUTE_REACHES, _ROUTE_REACHES_ADJOINT = _of_arity(_Reaches, 13), _of_arity(_ReachesAdjoint, 14)
 torch.library.register_autograd(_REACHES, _Reaches.backward, setup_context=_Reaches.setup_context, lib=_library)
 torch.library.register_autograd(_REACHES_ADJOINT, refuse, lib=_library)
 
 
-def route(backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep):
+def route(backend, scheme, level_start, first, downstream, column, level, constants, lateral, state, dt, sizes, keep):
     """Route lateral inflow through a network, differentiably in constants, inflow and state.
 
     Parameters
@@ -557,6 +558,8 @@ def route(backend, scheme, level_start, first, downstream, column, constants, la
         Of the `RiverNetwork`.
     column : int32 Tensor ``[N]``
         Where each reach's discharge goes among the outputs; -1: nowhere.
+    level : int32 Tensor ``[N]``
+        Of each reach, for a GPU's threads.
     constants : Tensor ``[CONSTANTS, N]``
     lateral : Tensor ``[T / repeat, N]``
     state : Tensor ``[STORES, N]``
@@ -577,5 +580,5 @@ def route(backend, scheme, level_start, first, downstream, column, constants, la
     """
     constants, lateral, state = _aliases([constants, lateral, state])
     return _ROUTE_REACHES.apply(
-        backend, scheme, level_start, first, downstream, column, constants, lateral, state, dt, sizes, keep
+        backend, scheme, level_start, first, downstream, column, level, constants, lateral, state, dt, sizes, keep
     )[:2]

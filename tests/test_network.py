@@ -1,11 +1,13 @@
 """River networks: their order by hand and by slow loops, every table they come from, every refusal."""
 
+import itertools
 import re
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import published
@@ -174,6 +176,42 @@ def test_large_ids_stay_apart():
     assert network.ids.tolist() == [big, big + 1] and network.downstream.tolist() == [1, -1]
 
 
+def test_labelled_values_are_matched_by_label():
+    """By the ids, by the rows of the ids' own table, and by place where there are no labels."""
+    table = pd.DataFrame({"to": TO, "length": LENGTH}, index=IDS)
+    turned = table["length"].iloc[::-1]
+    array = xr.DataArray(LENGTH, coords={"reach": IDS}).isel(reach=slice(None, None, -1))
+    for values in (turned, array, turned.sort_index()):
+        assert_same(RiverNetwork.from_ids(IDS, TO, length=values), small())
+        assert_same(RiverNetwork.from_edges(IDS, TO, IDS, length=values), small())
+    assert_same(RiverNetwork.from_ids(IDS, table["to"].sort_index(), length=LENGTH), small())
+    rows = table.reset_index(names="id").iloc[[3, 0, 6, 1, 5, 2, 4]]  # labelled by row, as a sorted table is
+    assert_same(RiverNetwork.from_ids(rows["id"], rows["to"], length=rows["length"].sort_index()), small())
+    place = rows.reset_index(drop=True)
+    assert_same(RiverNetwork.from_ids(place["id"].to_numpy(), place["to"], length=place["length"]), small())
+    downstream = pd.Series([IDS.index(t) if t else -1 for t in TO], index=IDS)
+    assert_same(RiverNetwork.from_downstream(downstream[::-1], IDS, length=turned), small())
+
+
+def test_labelled_values_are_summed_by_label():
+    values = xr.DataArray([LENGTH, LENGTH], coords={"reach": IDS}, dims=("time", "reach"))
+    expected = small().accumulate(small().attributes["length"])
+    np.testing.assert_array_equal(small().accumulate(values), [expected, expected])
+    np.testing.assert_array_equal(small().accumulate(pd.Series(LENGTH, index=IDS)), expected)
+    with pytest.raises(ValueError, match="values must be labelled by the reaches as ids is; found 51"):
+        small().accumulate(pd.Series(LENGTH, index=[51, *IDS[1:]]))
+
+
+def test_masked_values_are_missing():
+    x = np.ma.masked_equal([1, 2, 3, 4, 5, 6, 7], 4)
+    for values in (x, x.astype(np.float32)):
+        found = small(slope=values).attributes["slope"]
+        assert np.isnan(found[small().index(40)]) and np.isfinite(found).sum() == 6
+    assert np.isnan(small().accumulate(np.ma.masked_equal([1.0, 2, 3, 4, 5, 6, 7], 1))).tolist() == [
+        *(True, False, True, False, False, True, False)
+    ]
+
+
 def test_a_reach_without_edges():
     network = RiverNetwork.from_edges([1], [2], [1, 2, 9])
     assert network.ids.tolist() == [1, 2, 9] and network.downstream.tolist() == [1, -1, -1]
@@ -208,6 +246,13 @@ def test_routelink(tmp_path):
     assert network.fingerprint == expected.fingerprint
 
 
+def test_routelink_of_text_ids(tmp_path):
+    """Of fixed width, as some writers of NetCDF make them."""
+    link, to = (np.array([f"{x:>8}" for x in ids], dtype) for ids, dtype in ((IDS, "S8"), (TO, "U8")))
+    network = RiverNetwork.from_routelink(routelink(tmp_path / "link.nc", link=link, to=to))
+    assert network.fingerprint == small().fingerprint
+
+
 CONNECT = "10,30,0,0,0\n20,30,0,0,0\n30,50,2,10,20\n50,0,1,30,0\n"
 
 
@@ -223,6 +268,7 @@ def test_rapid(tmp_path):
     network = rapid(tmp_path)
     expected = RiverNetwork.from_ids([10, 20, 30, 50], [30, 30, 50, 0], k=[1.5, 2, 3, 4], x=[0.1, 0.2, 0.3, 0.4])
     assert_same(network, expected)
+    assert_same(rapid(tmp_path, "\ufeff" + CONNECT), expected)
     cut = CONNECT.replace("50,0,1", "50,99,1")
     assert rapid(tmp_path, cut, dangling="outlet").fingerprint == expected.fingerprint
 
@@ -419,6 +465,15 @@ def test_a_changed_value_is_noticed(tmp_path, name):
     assert_one_sentence(error)
 
 
+def test_rows_in_another_order_are_noticed(tmp_path):
+    """`downstream` counts rows."""
+    path = small().save(tmp_path / "network.nc")
+    with xr.open_dataset(path) as file:
+        file.load().isel(reach=slice(None, None, -1)).to_netcdf(tmp_path / "turned.nc")
+    with pytest.raises(ValueError, match="found other values, so it is damaged or was changed"):
+        RiverNetwork.load(tmp_path / "turned.nc")
+
+
 @pytest.mark.parametrize("damage", (lambda b: b[: len(b) // 2], lambda b: b"\0" * 99 + b[99:], lambda b: b""))
 def test_a_damaged_file_is_refused(tmp_path, damage):
     path = small().save(tmp_path / "network.nc")
@@ -503,6 +558,22 @@ F = SimpleNamespace(down=R.from_downstream, ids=R.from_ids, edges=R.from_edges)
         (lambda: small().upstream_area(), r"must have the attribute area; found length: give area="),
         (lambda: small().index([10, 11, 12]), r"among the network's 7; found 11, 12, not in it"),
         (lambda: small().index([10.5]), r"ids must be whole numbers.*found 10.5 in row 0"),
+        (lambda: small().index(np.float32([2**24 + 2])), r"ids must be .* as float32 below 2\^24.*found 1.677\d*e\+07"),
+        (lambda: small().index(["10", "b"]), r"ids must be whole numbers; found 'b' in row 1"),
+        (lambda: small().index(np.ma.masked_equal([10, 20], 20)), r"ids must all be there; found masked ones"),
+        (lambda: small().prune(np.float32([2**24])), r"ids must be .* as float32 below 2\^24"),
+        (lambda: F.ids(np.float32([2**25, 3]), [3, 0]), r"ids must be .* as float32 below 2\^24"),
+        (lambda: F.ids([2**25, 3], np.float32([3, 2**25])), r"to must be .* as float32 below 2\^24"),
+        (lambda: F.ids(np.ma.masked_equal([1, 2], 2), [2, 0]), r"ids must all be there; found masked ones"),
+        (lambda: F.ids([1, 2], np.ma.masked_equal([2, 0], 0)), r"to must all be there; found masked ones"),
+        (
+            lambda: small(length=pd.Series(LENGTH, index=[*IDS[:-1], 21])),
+            r"length must be labelled by the reaches as ids is; found 50, 10, 70, 40, 30, 60 and 1 more: index it",
+        ),
+        (
+            lambda: small(length=pd.Series(LENGTH, index=[7, 6, 5, 4, 3, 2, 1])),
+            r"length must be labelled by the reaches",
+        ),
         (lambda: small().prune([10, 99]), r"found 99, not in it"),
         (lambda: small().prune(np.array([], int)), r"gauges must name one reach or more; found none"),
         (lambda: small().parts(3), r"n must be 1 to 2, as many parts as there are outlets; found 3"),
@@ -513,7 +584,7 @@ F = SimpleNamespace(down=R.from_downstream, ids=R.from_ids, edges=R.from_edges)
         (lambda: small(length=[1.0] * 6 + [-2.0]).split_long(1), r"length must be .*finite; found -2 at reach 20"),
         (lambda: chain(3).split_long(1), r"must have the attribute length; found none: give length="),
     ],
-    ids=range(54),
+    ids=itertools.count(),
 )
 def test_refusals(make, match):
     with pytest.raises(ValueError, match=match) as error:

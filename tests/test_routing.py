@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import assert_close, assert_same_bits, golden, normal, uniform
 from scipy.optimize import brentq
 
+from hybridsolve import compiled as compiled_calls
 from hybridsolve import ops
-from hybridsolve.routing import RiverNetwork, hydraulics, route
+from hybridsolve.routing import RiverNetwork, hydraulics, muskingum, route
 from hybridsolve.routing.muskingum import CHANNEL, SCHEMES
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
@@ -44,13 +46,11 @@ def inputs(net, scheme, rows, seed=0, dtype=torch.float64):
     return tensors
 
 
-def outputs(net, scheme, tensors, substeps=None, **options):
+def outputs(net, scheme, tensors, **options):
     x = dict(tensors)
     lateral, state = x.pop("lateral"), {"discharge": x.pop("discharge")}
-    if scheme == "todini":
-        state |= {"substeps": torch.arange(net.n_reaches) % 4 + 1 if substeps is None else substeps}
     run = route(net, lateral, x, ids="network", dt=DT, scheme=scheme, initial_state=state, **options)
-    return {"discharge": run.discharge} | {f"final {n}": v for n, v in run.final_state.items() if n != "substeps"}
+    return {"discharge": run.discharge} | {f"final {n}": v for n, v in run.final_state.items()}
 
 
 def both_ways(net, scheme, tensors, **options):
@@ -63,28 +63,74 @@ def both_ways(net, scheme, tensors, **options):
     return {n: v.detach() for n, v in found.items()} | gradients
 
 
-@every_scheme
+def fixed(net):
+    """Sub-steps of their own for every reach."""
+    return torch.arange(net.n_reaches) % 4 + 1
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Of all steps that the oracle takes, the number of sub-steps and the Courant number of the whole step."""
+    found, substeps = [], muskingum._substeps
+
+    def count(constants, inflow, discharge):
+        n, c = substeps(constants, inflow, discharge), muskingum._courant(constants, (inflow + discharge) / 2)
+        found.append(torch.stack([n.detach(), c.detach()]))
+        return n
+
+    monkeypatch.setattr(muskingum, "_substeps", count)
+    return found
+
+
+@pytest.mark.parametrize("scheme, by_state", [*((s, True) for s in SCHEMES), ("todini", False)])
 @pytest.mark.parametrize("net", (network(), network(37, 1), network(1), star(60)), ids=("150", "37", "1", "star"))
 @pytest.mark.parametrize("rows, repeat", ((17, 1), (5, 4), (1, 1)))
-def test_all_gradients_match_the_reference(scheme, net, rows, repeat):
+def test_all_gradients_match_the_reference(scheme, by_state, net, rows, repeat):
     x = inputs(net, scheme, rows)
-    found = both_ways(net, scheme, x, repeat=repeat)
+    options = dict(repeat=repeat, substeps=None if by_state else fixed(net))
+    found = both_ways(net, scheme, x, **options)
     assert len(found) == len(SCHEMES[scheme][0]) + (5 if scheme == "todini" else 4)
-    assert_close(found, both_ways(net, scheme, x, repeat=repeat, backend="reference"), 1e-10)
+    assert_close(found, both_ways(net, scheme, x, backend="reference", **options), 1e-10)
 
 
-@every_scheme
+@pytest.mark.parametrize("scheme, by_state", [*((s, True) for s in SCHEMES), ("todini", False)])
 @pytest.mark.parametrize("net", (network(), network(1), star(60)), ids=("150", "1", "star"))
 @pytest.mark.parametrize("rows, repeat", ((17, 1), (3, 4), (1, 1)))
-def test_the_gpu_has_the_same_numbers(scheme, net, rows, repeat, cuda_device):
+def test_the_gpu_has_the_same_numbers(scheme, by_state, net, rows, repeat, cuda_device):
     """And the same bits for any interval between its checkpoints, which lie between ticks, not steps."""
     x = {n: v.to(cuda_device) for n, v in inputs(net, scheme, rows).items()}
-    options = dict(repeat=repeat, gauges=net.ids[-2:], backend="cuda")
+    options = dict(repeat=repeat, gauges=net.ids[-2:], backend="cuda", substeps=None if by_state else fixed(net))
     found = both_ways(net, scheme, x, **options)
     expected = both_ways(net, scheme, inputs(net, scheme, rows), **options | {"backend": "reference"})
     assert_close({n: v.cpu() for n, v in found.items()}, expected, 1e-10)
     for interval in (2, 5, 100):
         assert_same_bits(both_ways(net, scheme, x, checkpoint_interval=interval, **options), found)
+
+
+def test_what_a_captured_graph_may_ask(cuda_device, monkeypatch):
+    """After a first run nothing is copied to the card and nothing asked of it; before it, one sentence says so."""
+    net = network(30, 1)
+    x = {n: v.to(cuda_device) for n, v in inputs(net, "todini", 5).items()}
+    lateral, state = x.pop("lateral"), {"discharge": x.pop("discharge")}
+    run = lambda **o: route(net, lateral, x, **dict(ids="network", dt=DT, backend="cuda", initial_state=state) | o)  # noqa: E731
+    gauges = net.ids[[3, 7]]
+    expected = {n: run(gauges=gauges, **o) for n, o in (("given", {}), ("steady", dict(initial_state=None)))}
+
+    def asked(*_):
+        raise AssertionError("the card was asked, or data copied to it")
+
+    monkeypatch.setattr(compiled_calls, "capturing", lambda device: True)
+    monkeypatch.setattr(torch, "from_numpy", asked)
+    for name in ("__bool__", "__float__", "__int__", "item", "nonzero", "tolist"):
+        monkeypatch.setattr(torch.Tensor, name, asked)
+    found = {n: run(gauges=gauges, **o) for n, o in (("given", {}), ("steady", dict(initial_state=None)))}
+    refused = dict(gauges=net.ids[:3]), dict(ids=net.ids), dict(parameters=None)
+    for options in refused:
+        with pytest.raises(ValueError, match="must be on the card before a CUDA graph is captured.*call route once"):
+            route(net, lateral, **dict(parameters=x, ids="network", dt=DT, backend="cuda") | options)
+    monkeypatch.undo()
+    for n in expected:
+        assert_same_bits({"q": found[n].discharge}, {"q": expected[n].discharge})
 
 
 def test_the_gpu_names_bad_inflow_too(cuda_device):
@@ -111,7 +157,7 @@ def test_the_gradient_of_the_initial_storage(cuda_device):
     x = inputs(net, "todini", 9)
     found = {}
     for backend, device in (("cpu", "cpu"), ("reference", "cpu"), ("cuda", cuda_device)):
-        state = {"discharge": x["discharge"], "storage": 2e4 * x["discharge"], "substeps": torch.arange(40) % 3 + 1.0}
+        state = {"discharge": x["discharge"], "storage": 2e4 * x["discharge"]}
         state = {n: v.detach().double().to(device).clone() for n, v in state.items()}
         leaves = {n: state[n].requires_grad_() for n in ("discharge", "storage")}
         run = route(net, x["lateral"].to(device), ids="network", dt=DT, initial_state=state, backend=backend)
@@ -123,10 +169,22 @@ def test_the_gradient_of_the_initial_storage(cuda_device):
         assert_close(found[backend], found["reference"], 1e-10)
 
 
+def far_from_whole(counted):
+    """All Courant numbers, of which none comes so near a whole number that a small change adds a sub-step."""
+    n, c = torch.cat(counted, dim=1)
+    near = c[c < 8.01]
+    assert (near - near.round()).abs()[near > 0.9].min() > 1e-3
+    return n
+
+
 @pytest.mark.parametrize("scheme", ("todini", "ddr", "muskingum"))
-def test_gradcheck(scheme):
-    net = network(5, 3, slope=np.linspace(0.01, 0.05, 5))  # no number so small that a difference quotient is coarse
+def test_gradcheck(scheme, counted):
+    # No number so small that a difference quotient is coarse.
+    net = network(5, 3, slope=np.linspace(0.01, 0.05, 5), length=np.linspace(400, 3000, 5))
     x = inputs(net, scheme, 3)
+    outputs(net, scheme, x, backend="reference")
+    if scheme == "todini":
+        assert len(far_from_whole(counted).unique()) > 2
 
     def function(*v):
         found = outputs(net, scheme, dict(zip(x, v, strict=True)))
@@ -163,13 +221,112 @@ def test_bits_for_intervals_threads_and_windows(scheme, dtype, threads):
     for interval, n in ((1, 1), (5, 3), (16, 2), (48, 1)):
         torch.set_num_threads(n)
         assert_same_bits(both_ways(net, scheme, x, checkpoint_interval=interval), whole)
-    parameters = {n: v for n, v in x.items() if n not in ("lateral", "discharge")}
-    options = dict(ids="network", dt=DT, scheme=scheme)
-    start = {"discharge": x["discharge"]} | ({"substeps": torch.arange(150) % 4 + 1} if scheme == "todini" else {})
-    first = route(net, x["lateral"][:19], parameters, initial_state=start, **options)
-    state = first.final_state if scheme == "todini" else {"discharge": first.final_state["discharge"]}
-    second = route(net, x["lateral"][19:], parameters, initial_state=state, **options)
-    assert_same_bits({"q": torch.cat([first.discharge, second.discharge])}, {"q": whole["discharge"]})
+
+
+def windows(net, scheme, x, cuts, **options):
+    """Discharge of a run, and of the same one cut into windows that hand on the state."""
+    x = dict(x)
+    lateral, discharge = x.pop("lateral"), x.pop("discharge")
+    options |= dict(ids="network", dt=DT, scheme=scheme)
+    whole = route(net, lateral, x, initial_state={"discharge": discharge}, **options)
+    state, parts = {"discharge": discharge}, []
+    for cut in cuts:
+        run = route(net, lateral[cut], x, initial_state=state, **options)
+        parts, state = [*parts, run.discharge], run.final_state
+    return whole, torch.cat(parts), state
+
+
+@pytest.fixture(params=("cpu", "reference", "cuda"))
+def every_backend(request):
+    """Its name, and the device of its tensors."""
+    return request.param, request.getfixturevalue("cuda_device") if request.param == "cuda" else "cpu"
+
+
+@every_scheme
+def test_windows_are_the_run(scheme, every_backend):
+    """Of one step, of two and of many, in and out of a flood: the same bits."""
+    net, (backend, device) = network(40, 2), every_backend
+    x = {n: v.to(device) for n, v in inputs(net, scheme, 24).items()}
+    x["lateral"][10:14] *= 40
+    cuts = (slice(0, 1), slice(1, 3), slice(3, 11), slice(11, 12), slice(12, 24))
+    whole, found, state = windows(net, scheme, x, cuts, backend=backend, checkpoint_interval=5)
+    assert_same_bits({"q": found} | state, {"q": whole.discharge} | whole.final_state)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_a_day_at_a_time(dtype):
+    net = network()
+    x = inputs(net, "todini", 240, dtype=dtype)
+    x["lateral"] = x["lateral"] * (0.1 + 30 * torch.exp(-(((torch.arange(240) - 120) / 9) ** 2)))[:, None].to(dtype)
+    cuts = [slice(t, t + 24) for t in range(0, 240, 24)]
+    whole, found, state = windows(net, "todini", x, cuts)
+    assert_same_bits({"q": found} | state, {"q": whole.discharge} | whole.final_state)
+
+
+@every_scheme
+def test_no_step_answers_to_a_later_inflow(scheme, every_backend):
+    net, (backend, device) = network(40, 2), every_backend
+    lateral = 0.2 * uniform(30, 40).to(device)
+    flood = lateral.clone()
+    flood[20:] += 50
+    dry, wet = (route(net, q, ids="network", dt=DT, scheme=scheme, backend=backend).discharge for q in (lateral, flood))
+    assert_same_bits({"q": wet[:20]}, {"q": dry[:20]})
+    assert (wet[20] != dry[20]).any()
+
+
+def test_sub_steps_follow_the_courant_number(counted):
+    """They change from step to step within a reach, in the kernel as in the oracle."""
+    net = network(60, 6, length=np.geomspace(150, 20_000, 60))
+    x = inputs(net, "todini", 12)
+    x["lateral"][4:7] *= 300
+    expected = both_ways(net, "todini", x, backend="reference")
+    n, c = torch.cat(counted, dim=1)
+    assert n.unique().tolist() == [1, 2, 3, 4, 5, 6, 7, 8] and (n == c.ceil().clamp(1, 8)).all() and c.max() > 8
+    assert_close(both_ways(net, "todini", x), expected, 1e-10)
+    of_steps = n[60:].view(12, 60)  # the first ones are of the initial storage
+    assert (of_steps.amax(0) - of_steps.amin(0)).max() > 2
+
+
+def test_a_reach_does_not_depend_on_those_beside_it():
+    """Where the Courant number is 1 but for rounding, and a neighbour in the pack has more sub-steps."""
+    n = 2000
+    rng = np.random.default_rng(0)
+    at = dict(n=rng.uniform(0.02, 0.1, n), p=rng.uniform(5, 60, n), q=rng.uniform(0.05, 0.9, n))
+    at |= dict(slope=10 ** rng.uniform(-4, -1.5, n), length=rng.uniform(800, 7000, n))
+    net = RiverNetwork.from_downstream([-1] * n, **at)
+    values = {name: torch.from_numpy(x).float() for name, x in net.attributes.items()}
+    limit = muskingum.todini(values, DT)[4]
+    alone, beside = 2 * limit, 2 * limit
+    beside[::16] *= 50
+    runs = [
+        route(net, torch.zeros(2, n), values, ids="network", dt=DT, initial_state={"discharge": o, "storage": 3e3 * o})
+        for o in (alone, beside)
+    ]
+    others = torch.arange(n) % 16 > 0
+    assert_same_bits({"q": runs[1].discharge[:, others]}, {"q": runs[0].discharge[:, others]})
+
+
+def test_a_fixed_number_of_sub_steps():
+    net = network(30, 7)
+    lateral = uniform(6, 30)
+    runs = {n: route(net, lateral, ids="network", dt=DT, substeps=n).discharge for n in (None, 1, 3, 16)}
+    every = route(net, lateral, ids="network", dt=DT, substeps=torch.full((30,), 3))
+    assert_same_bits({"q": every.discharge}, {"q": runs[3]})
+    for n in (1, 16):
+        assert 1e-4 < (runs[n] - runs[3]).abs().max() < 3
+    long = network(30, 7, length=np.full(30, 5e5))  # all Courant numbers below 1
+    found, one = (route(long, lateral, ids="network", dt=DT, substeps=n).discharge for n in (None, 1))
+    assert_same_bits({"q": found}, {"q": one})
+
+
+def test_the_sub_steps_of_an_old_state_are_ignored():
+    net = network(30, 7)
+    lateral, state = uniform(6, 30), {"discharge": torch.ones(30, dtype=torch.float64)}
+    expected = route(net, lateral, ids="network", dt=DT, initial_state=state)
+    assert set(expected.final_state) == {"discharge", "storage"}
+    with pytest.warns(UserWarning, match="initial_state's 'substeps' are ignored.*pass substeps="):
+        found = route(net, lateral, ids="network", dt=DT, initial_state=state | {"substeps": torch.full((30,), 7)})
+    assert_same_bits({"q": found.discharge}, {"q": expected.discharge})
 
 
 @every_scheme
@@ -310,11 +467,10 @@ def test_todini_as_published():
 def test_no_water_is_made_or_lost(backend):
     """Inflow = outflow + change of storage, with sub-steps that differ and a flood that comes and goes."""
     net = network(120, 5)
+    net.attributes["length"][-1] = 1e5  # so that the outlet has one sub-step: its outflow is the mean of begin and end
     t = torch.arange(400, dtype=torch.float64)[:, None]
     lateral = 0.05 + 3 * torch.exp(-(((t - 60) / 15) ** 2)) * uniform(1, 120)
-    substeps = torch.arange(120) % 5 + 1
-    substeps[-1] = 1  # of the outlet, whose mean outflow is then the mean of begin and end
-    start = route(net, lateral[:1], ids="network", dt=DT, substeps=substeps)
+    start = route(net, lateral[:1], ids="network", dt=DT, backend=backend)
     run = route(net, lateral, ids="network", dt=DT, initial_state=start.final_state, backend=backend)
     outlet = torch.cat([start.final_state["discharge"][-1:], run.discharge[:, -1]])
     out = DT * (outlet[1:] + outlet[:-1]).sum() / 2
@@ -362,14 +518,6 @@ def test_linear_muskingum_goes_on_from_its_own_dips():
     assert on.discharge.isfinite().all()
 
 
-def test_sub_steps_follow_the_courant_number():
-    net = network(60, 6, length=np.geomspace(200, 20_000, 60))
-    run = route(net, uniform(10, 60), ids="network", dt=DT)
-    fine = route(net, uniform(10, 60), ids="network", dt=DT / 8)
-    assert run.final_state["substeps"].max() > 4 and run.final_state["substeps"].min() == 1
-    assert fine.final_state["substeps"].sum() < run.final_state["substeps"].sum() / 2
-
-
 def test_ids_may_come_in_any_order():
     net = network(30, 7)
     lateral, order = uniform(5, 30), np.random.default_rng(0).permutation(30)
@@ -377,6 +525,8 @@ def test_ids_may_come_in_any_order():
     found = route(net, lateral[:, order], ids=net.ids[order], dt=DT, gauges=[net.ids[4]])
     assert_same_bits({"q": found.discharge}, {"q": whole.discharge[:, 4:5]})
     assert found.ids == [net.ids[4]]
+    text = route(net, lateral[:, order], ids=net.ids[order].astype(str), dt=DT, gauges=[b"%d" % net.ids[4]])
+    assert_same_bits({"q": text.discharge}, {"q": found.discharge})
 
 
 def op_arguments(scheme, requires_grad=True):
@@ -384,12 +534,12 @@ def op_arguments(scheme, requires_grad=True):
     n = {"linear": 4, "ddr": 7, "todini": 5}[scheme]
     constants = 0.2 + 0.1 * uniform(n, 20)
     if scheme == "todini":
-        constants[4] = 2
+        constants[4] = -2  # sub-steps
     state = 1 + uniform(1 + (scheme == "todini"), 20)
     tensors = [x.requires_grad_(requires_grad) for x in (constants, uniform(3, 20), state)]
     graph = [torch.from_numpy(x) for x in (net.level_start, net.first, net.downstream)]
-    column = torch.arange(20, dtype=torch.int32)
-    return ("cpu", scheme, *graph, column, *tensors, DT, [6, 20, net.n_levels, 20, 2, 4])
+    column, level = torch.arange(20, dtype=torch.int32), torch.zeros(20, dtype=torch.int32)
+    return ("cpu", scheme, *graph, column, level, *tensors, DT, [6, 20, net.n_levels, 20, 2, 4])
 
 
 @pytest.mark.parametrize("scheme", ("linear", "ddr", "todini"))
@@ -397,7 +547,7 @@ def test_the_operators_are_well_behaved(scheme):
     torch.library.opcheck(torch.ops.hybridsolve.route.default, (*op_arguments(scheme), True))
     arguments = op_arguments(scheme, False)
     _, final, checkpoints = torch.ops.hybridsolve.route(*arguments, True)
-    adjoint = (*arguments[:8], checkpoints, *arguments[9:], normal(6, 20), final)
+    adjoint = (*arguments[:9], checkpoints, *arguments[10:], normal(6, 20), final)
     torch.library.opcheck(
         torch.ops.hybridsolve.route_adjoint.default, adjoint, test_utils=("test_schema", "test_faketensor")
     )
@@ -507,14 +657,31 @@ BAD = {
     "a word for ids": bad(named(ids="position"), "ids must be .*, or 'network'; found 'position'"),
     "dt": bad(named(dt=0), "dt must be the seconds of a step, more than 0; found 0"),
     "repeat": bad(named(repeat=1.5), "repeat must be a whole number of steps, 1 or more; found 1.5"),
-    "gauges": bad(named(gauges=[1001, 1001]), "gauges must be a list of different reaches"),
+    "too much inflow": bad(put("lateral", (1, 2), 9.97e36), r"0 to 1e\+09 m3/s .*; found 9.97e\+36 in row 1 of reach"),
+    "gauges": bad(named(gauges=[1001, 1001]), "gauges must be unique; found '1001' more than once, in rows 0, 1"),
+    "no gauges": bad(named(gauges=[]), r"gauges must be a list of reaches; found \[\]"),
+    "a table of gauges": bad(named(gauges=[[1001]]), r"ids must be whole numbers \[N\]; found int64 \[1, 1\]"),
+    "words for gauges": bad(named(gauges=["1001", "x"]), "ids must be whole numbers; found 'x' in row 1"),
+    "half a gauge": bad(named(gauges=[1001.5]), "ids must be whole numbers.*found 1001.5 in row 0"),
+    "masked gauges": bad(named(gauges=np.ma.masked_equal([1001, 1], 1)), "ids must all be there; found masked ones"),
+    "short gauges": bad(named(gauges=np.float32([2**24])), r"ids must be .* as float32 below 2\^24"),
+    "short ids": bad(named(ids=np.float32(2**24 + np.arange(12))), r"ids of the columns of lateral .* below 2\^24"),
+    "masked ids": bad(named(ids=np.ma.masked_equal(1000 + np.arange(12), 1003)), "found masked ones"),
+    "ids twice": bad(named(ids=[*range(1000, 1011), 1000]), "ids of the columns .* found '1000' more than once"),
     "an unknown gauge": bad(named(gauges=[7]), "found 7, not in it"),
     "substeps": bad(named(substeps=17), "substeps must be whole numbers from 1 to 16"),
+    "substeps of ddr": bad(named(substeps=2, scheme="ddr"), "substeps belong to scheme 'todini'"),
     "part of a substep": bad(named(substeps=1.5), "substeps must be whole numbers"),
     "interval": bad(named(checkpoint_interval=0), "checkpoint_interval must be .*; found 0"),
     "state": bad(named(initial_state={"discharge": -torch.ones(12).double()}), "'discharge' must lie .* found -1"),
     "half a state": bad(named(initial_state={"storage": torch.ones(12).double()}), "initial_state lacks 'discharge'"),
     "a state's name": bad(named(initial_state={"depth": 1}), "initial_state has 'depth'; expected discharge, storage"),
+    "a DataArray": bad(lambda g: g.update(lateral=xr.DataArray(g["lateral"])), r"lateral must be a torch tensor; found "
+                       r"DataArray: convert it with torch.as_tensor\(x.values\)"),
+    "a Dataset for state": bad(named(initial_state=xr.Dataset({"discharge": ("reach", np.ones(12))})),
+                               "'discharge' must be a torch tensor; found DataArray: convert it with"),
+    "a masked array": bad(lambda g: g.update(lateral=np.ma.masked_less(g["lateral"].numpy(), 0.1)),
+                          "lateral must be a torch tensor; found MaskedArray"),
     "a device": bad(named(lateral=torch.ones(4, 12, device="meta")), "on CPU or CUDA tensors; found tensors on meta"),
     "a run for its state": bad(lambda g: g.update(initial_state=attempted(g)), "found a Routed: pass its final"),
     "a list for parameters": bad(named(parameters=[1]), "parameters must map names to tensors; found list"),

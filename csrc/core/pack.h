@@ -42,6 +42,13 @@ template <> struct Lane<f64> { using scalar = double; using integer = int64_t; u
 HS_FN f32 select(i32 mask, f32 a, f32 b) { return mask ? a : b; }
 HS_FN f64 select(i64 mask, f64 a, f64 b) { return mask ? a : b; }
 
+#if defined(__AVX512DQ__)
+HS_FN bool any(i32 mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
+HS_FN bool any(i64 mask) { return _mm512_movepi64_mask((__m512i)mask) != 0; }
+#elif defined(__AVX2__)
+HS_FN bool any(i32 mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
+HS_FN bool any(i64 mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
+#endif
 template <class M> HS_FN bool any(M mask) {
   bool found = false;
   for (unsigned l = 0; l < sizeof(M) / sizeof(mask[0]); ++l) found |= mask[l] != 0;

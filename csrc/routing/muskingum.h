@@ -24,13 +24,12 @@ struct Linear {
   static constexpr int CONSTANTS = 4, STORES = 1;
   static constexpr bool AUX = false;
 
-  template <class V> HS_FN static int substeps(const V*) { return 1; }
-  template <class V, class T> HS_FN static void step(const V* c, T, int, const Inflow<V>& in, V* s, V&) {
+  template <class V, class T> HS_FN static void step(const V* c, T, const Inflow<V>& in, V* s, V&) {
     s[0] = fma(c[0], in.i1, fma(c[1], in.i0, fma(c[2], s[0], c[3] * in.ql)));
   }
   // d_s comes as the cotangent of the state after the step and leaves as that of the state before.
   template <class V, class T>
-  HS_FN static void step_adj(const V* c, T, int, const Inflow<V>& in, const V* s, V, V* d_s, Inflow<V>& d, V* d_c) {
+  HS_FN static void step_adj(const V* c, T, const Inflow<V>& in, const V* s, V, V* d_s, Inflow<V>& d, V* d_c) {
     const V d_o = d_s[0];
     d_c[0] = fma(d_o, in.i1, d_c[0]), d_c[1] = fma(d_o, in.i0, d_c[1]);
     d_c[2] = fma(d_o, s[0], d_c[2]), d_c[3] = fma(d_o, in.ql, d_c[3]);
@@ -79,8 +78,7 @@ struct Ddr {
     return s;
   }
 
-  template <class V> HS_FN static int substeps(const V*) { return 1; }
-  template <class V, class T> HS_FN static void step(const V* c, T dt, int, const Inflow<V>& in, V* s, V& raw) {
+  template <class V, class T> HS_FN static void step(const V* c, T dt, const Inflow<V>& in, V* s, V& raw) {
     const V k = c[LENGTH] / section(c, s[0]).celerity;
     raw = solve(c, dt, k, in, s[0]);
     s[0] = at_least(raw, T(1e-4));
@@ -92,7 +90,7 @@ struct Ddr {
   }
 
   template <class V, class T>
-  HS_FN static void step_adj(const V* c, T dt, int, const Inflow<V>& in, const V* s0, V d_mean, V* d_s, Inflow<V>& d,
+  HS_FN static void step_adj(const V* c, T dt, const Inflow<V>& in, const V* s0, V d_mean, V* d_s, Inflow<V>& d,
                              V* d_c) {
     constexpr T LN2 = T(0.69314718055994530942);
     const V o = s0[0];
@@ -137,6 +135,8 @@ struct Ddr {
 //     beta = c A / Q = 1 / (e (q' + 1)),
 // and the corrected Courant and cell Reynolds numbers of a sub-step of dt / n are powers of the reference discharge Q:
 //     C = v dt / (n L) = 2^(f log2 Q + g),   D = e^2 (q' + 1) d / (S0 L) = 2^(e log2 Q + h).
+// A step has n = clip(ceil(C), 1, 8) sub-steps, C that of the whole step (n = 1) at Q = (I1 + O0)/2, unless their number
+// is given: so n follows from the state and from the step at hand alone, and has no gradient.
 // In a sub-step of length w, the inflow runs linearly from I0 to I1 with the mean m. The storage after it is both
 // S1 = S0 + w (m + ql - (O0 + O1)/2) and w/(2C) [(1 - D) I1 + (1 + D) O1], hence
 //     O1 = [C (2 (S0/w + m + ql) - O0) - (1 - D) I1] / (1 + C + D),
@@ -148,7 +148,9 @@ struct Ddr {
 // Adjoint: of O1 and S1 each line reversed; d ln C = f d ln Q, d ln D = e d ln Q.
 struct Todini {
   static constexpr const char* name = "todini";
-  enum { F, G, E, H, SUBSTEPS, CONSTANTS };  // the last is a number that has no gradient
+  // G is that of n = 1. LIMIT is the discharge above which n is more than 1 or, where below zero, minus the n that is
+  // given, which may be MOST; it has no gradient.
+  enum { F, G, E, H, LIMIT, CONSTANTS };
   static constexpr int STORES = 2, MOST = 16;
   static constexpr bool AUX = true;
 
@@ -157,14 +159,14 @@ struct Todini {
     typename Lane<V>::bits flows, diffuse;  // Q and D as they are, not at their least
     typename Lane<V>::bits positive;
   };
-  // The outflow with C and D at the mean of i1 and `guess`.
-  template <class V> HS_FN static Numbers<V> outflow(const V* c, V i1, V guess, V volume, V o0) {
+  // The outflow of a sub-step with C and D at the mean of i1 and `guess`; `per` is 1 / n.
+  template <class V> HS_FN static Numbers<V> outflow(const V* c, V per, V i1, V guess, V volume, V o0) {
     using T = typename Lane<V>::scalar;
     Numbers<V> r;
     const V q = (i1 + guess) * T(0.5);
     r.flows = q >= T(1e-4);
     r.log2_q = log2(at_least(q, T(1e-4)));
-    r.c = exp2(fma(c[F], r.log2_q, c[G]));
+    r.c = exp2(fma(c[F], r.log2_q, c[G])) * per;
     r.d_raw = exp2(fma(c[E], r.log2_q, c[H]));
     const V least = above(r.c - T(1), T(1) - r.c);
     r.diffuse = r.d_raw >= least;
@@ -193,11 +195,21 @@ struct Todini {
     return half;
   }
 
-  template <class V> HS_FN static int substeps(const V* c) {
-    V n = c[SUBSTEPS];
-    int most = 1;
-    for (unsigned l = 0; l < sizeof(V) / sizeof(lane(n, 0)); ++l) most = lane(n, l) > most ? int(lane(n, l)) : most;
-    return most < MOST ? most : MOST;
+  template <class V> struct Substeps {
+    V n, per;  // of each lane, and 1 / n
+    int most;  // of any lane
+  };
+  template <class V> HS_FN static Substeps<V> substeps(const V* c, V i1, V o0) {
+    using T = typename Lane<V>::scalar;
+    Substeps<V> r{splat<V>(T(1)), splat<V>(T(1)), 1};
+    const V q = at_least((i1 + o0) * T(0.5), T(1e-4));
+    if (!any(q > c[LIMIT])) return r;
+    const V courant = exp2(at_most(at_least(fma(c[F], log2(q), c[G]), T(0)), T(3)));  // between 1 and 8
+    const V nearest = (courant + Format<T>::magic) - Format<T>::magic;
+    r.n = select(c[LIMIT] < V{}, -c[LIMIT], select(nearest < courant, nearest + T(1), nearest));
+    r.per = T(1) / r.n;
+    while (r.most < MOST && any(r.n > splat<V>(T(r.most)))) ++r.most;
+    return r;
   }
 
   template <class V> struct Sub {  // the inflow of a sub-step
@@ -212,46 +224,49 @@ struct Todini {
     return r;
   }
 
-  template <class V, class T> HS_FN static void step(const V* c, T dt, int n, const Inflow<V>& in, V* s, V& mean) {
-    const V per = T(1) / c[SUBSTEPS], w = dt * per;
+  template <class V, class T> HS_FN static void step(const V* c, T dt, const Inflow<V>& in, V* s, V& mean) {
+    const Substeps<V> sub = substeps(c, in.i1, s[0]);
+    const V w = dt * sub.per, per_w = sub.n * (T(1) / dt);
     V total = V{};
-    for (int j = 0; j < n; ++j) {
-      const Sub<V> i = inflow(in, per, j);
-      const V volume = s[1] / w + i.mean + in.ql;
-      const V first = outflow(c, i.i1, s[0] + i.i1 - i.i0, volume, s[0]).o;
-      const V o = outflow(c, i.i1, first, volume, s[0]).o, both = (s[0] + o) * T(0.5);
-      const auto used = T(j) < c[SUBSTEPS];
+    for (int j = 0; j < sub.most; ++j) {
+      const Sub<V> i = inflow(in, sub.per, j);
+      const V volume = s[1] * per_w + i.mean + in.ql;
+      const V first = outflow(c, sub.per, i.i1, s[0] + i.i1 - i.i0, volume, s[0]).o;
+      const V o = outflow(c, sub.per, i.i1, first, volume, s[0]).o, both = (s[0] + o) * T(0.5);
+      const auto used = sub.n > splat<V>(T(j));
       total = select(used, total + both, total);
       s[1] = select(used, w * (volume - both), s[1]);
       s[0] = select(used, o, s[0]);
     }
-    mean = total * per;
+    mean = total * sub.per;
   }
 
   template <class V, class T>
-  HS_FN static void step_adj(const V* c, T dt, int n, const Inflow<V>& in, const V* s0, V d_mean, V* d_s, Inflow<V>& d,
+  HS_FN static void step_adj(const V* c, T dt, const Inflow<V>& in, const V* s0, V d_mean, V* d_s, Inflow<V>& d,
                              V* d_c) {
-    const V per = T(1) / c[SUBSTEPS], w = dt * per;
+    const Substeps<V> sub = substeps(c, in.i1, s0[0]);
+    const V per = sub.per, w = dt * per, per_w = sub.n * (T(1) / dt);
     V o[MOST], s[MOST];  // before each sub-step
     V state[2] = {s0[0], s0[1]};
-    for (int j = 0; j < n; ++j) {
+    for (int j = 0; j < sub.most; ++j) {
       o[j] = state[0], s[j] = state[1];
-      if (j + 1 == n) break;
+      if (j + 1 == sub.most) break;
       const Sub<V> i = inflow(in, per, j);
-      const V volume = s[j] / w + i.mean + in.ql;
-      const V first = outflow(c, i.i1, o[j] + i.i1 - i.i0, volume, o[j]).o;
-      const V next = outflow(c, i.i1, first, volume, o[j]).o;
-      const auto used = T(j) < c[SUBSTEPS];
+      const V volume = s[j] * per_w + i.mean + in.ql;
+      const V first = outflow(c, per, i.i1, o[j] + i.i1 - i.i0, volume, o[j]).o;
+      const V next = outflow(c, per, i.i1, first, volume, o[j]).o;
+      const auto used = sub.n > splat<V>(T(j));
       state[1] = select(used, w * (volume - (o[j] + next) * T(0.5)), s[j]);
       state[0] = select(used, next, o[j]);
     }
     d = {V{}, V{}, V{}, V{}};
     const V d_both = d_mean * per;
-    for (int j = n - 1; j >= 0; --j) {
-      const auto used = T(j) < c[SUBSTEPS];
+    for (int j = sub.most - 1; j >= 0; --j) {
+      const auto used = sub.n > splat<V>(T(j));
       const Sub<V> i = inflow(in, per, j);
-      const V volume = s[j] / w + i.mean + in.ql, guess = o[j] + i.i1 - i.i0;
-      const Numbers<V> first = outflow(c, i.i1, guess, volume, o[j]), last = outflow(c, i.i1, first.o, volume, o[j]);
+      const V volume = s[j] * per_w + i.mean + in.ql, guess = o[j] + i.i1 - i.i0;
+      const Numbers<V> first = outflow(c, per, i.i1, guess, volume, o[j]);
+      const Numbers<V> last = outflow(c, per, i.i1, first.o, volume, o[j]);
       const V d_s1 = select(used, d_s[1] * w, V{});
       const V half = select(used, (d_both - d_s1) * T(0.5), V{});
       V d_volume = d_s1, d_o0 = half, d_i1 = V{};
@@ -266,7 +281,7 @@ struct Todini {
       const V d_begin = d_i0 + d_each, d_end = d_i1 + d_each;
       const V d_slope = (d_begin * T(j) + d_end * T(j + 1)) * per;
       d.i0 += d_begin + d_end - d_each - d_slope, d.i1 += d_slope - d_each;
-      d_s[1] = select(used, d_volume / w, d_s[1]);
+      d_s[1] = select(used, d_volume * per_w, d_s[1]);
       d_s[0] = select(used, d_o0, d_s[0]);
     }
   }

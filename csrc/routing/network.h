@@ -20,6 +20,8 @@
 
 namespace hs {
 
+constexpr double MOST_INFLOW = 1e9;  // m3/s into a reach: a thousand times what all rivers carry is no inflow
+
 template <class T> struct Reaches {
   int64_t n_steps, n_reaches, n_levels, n_outputs;
   int64_t repeat;             // steps that share a row of the lateral inflow
@@ -144,7 +146,6 @@ template <class Scheme, class V> struct Router {
       V c[C], s[S];
       load_constants(c, i, n_lanes);
       for (int k = 0; k < S; ++k) s[k] = load_some<V>(state + k * r.n_reaches + i, n_lanes);
-      const int n_sub = Scheme::substeps(c);
       const Upstream u = upstream(up, memory - up.at, i, n_lanes);
       const Upstream u_aux = Scheme::AUX ? upstream(up, memory - up.series(0, row, 1), i, n_lanes) : u;
       const bool output = !KEEP && has_output(i, n_lanes), together = output && neighbouring_outputs(i, n_lanes);
@@ -163,11 +164,11 @@ template <class Scheme, class V> struct Router {
         // Rows lie far apart, where no processor looks ahead by itself: two packs on is soon wanted.
         __builtin_prefetch(lateral + 2 * L);
         if (--left == 0) left = r.repeat, lateral += r.n_reaches;
-        good &= (in.ql >= V{}) & (in.ql <= splat<V>(T(1e30)));
+        good &= (in.ql >= V{}) & (in.ql <= splat<V>(T(MOST_INFLOW)));
         in.i1 = u.sum(up.at, t + 1);
         if (Scheme::AUX) in.mean = u_aux.sum(up.series(0, row, 1), t + 1);
         V aux;
-        Scheme::step(c, r.dt, n_sub, in, s, aux);
+        Scheme::step(c, r.dt, in, s, aux);
         store(series[0] + (t + 1) * L, s[0]);
         if (Scheme::AUX) store(series[1] + (t + 1) * L, aux);
         if (KEEP && S > 1) store(series[KEPT - 1] + (t + 1) * L, s[S - 1]);
@@ -260,7 +261,6 @@ template <class Scheme, class V> struct Router {
       for (int k = 0; k < C; ++k) d_c[k] = load_some<V>(r.d_constants + k * r.n_reaches + i, n_lanes);
       for (int k = 0; k < S; ++k) d_s[k] = load_some<V>(r.d_state + k * r.n_reaches + i, n_lanes);
       V d_i0 = load_some<V>(r.d_inflow + i, n_lanes);  // of the inflow at the end of the step, from the step after it
-      const int n_sub = Scheme::substeps(c);
       const Upstream u = upstream(up, memory - up.at, i, n_lanes);
       const Upstream u_aux = Scheme::AUX ? upstream(up, memory - up.series(0, row, 1), i, n_lanes) : u;
       Index down, down_aux;
@@ -291,7 +291,7 @@ template <class Scheme, class V> struct Router {
         V s[S];
         s[0] = load<V>(discharge + t * L);
         if (S > 1) s[S - 1] = load<V>(storage + t * L);
-        Scheme::step_adj(c, r.dt, n_sub, in, s, d_aux, d_s, d, d_c);
+        Scheme::step_adj(c, r.dt, in, s, d_aux, d_s, d, d_c);
         store(d_inflow + (t + 1) * L, d.i1 + d_i0);
         if (Scheme::AUX) store(d_mean + (t + 1) * L, d.mean);
         d_i0 = d.i0;

@@ -52,12 +52,12 @@ template <class Scheme, class T> struct Reach {
     in.mean = Scheme::AUX ? upstream(tick.aux1) : T(0);
     in.ql = r.lateral[t / r.repeat * r.n_reaches + i];
     // Nothing can be taken for a result that comes of an inflow below zero or no number.
-    if (!(in.ql >= T(0) && in.ql <= T(1e30))) in.ql = from_bits<T>(as_bits(T(0)) - 1);
+    if (!(in.ql >= T(0) && in.ql <= T(MOST_INFLOW))) in.ql = from_bits<T>(as_bits(T(0)) - 1);
   }
 
   __device__ __forceinline__ void forward() {
     T aux = 0;
-    Scheme::step(c, r.dt, Scheme::substeps(c), in, s, aux);
+    Scheme::step(c, r.dt, in, s, aux);
     tick.q[i] = s[0];
     if (Scheme::AUX) tick.aux[i] = aux;
     if (S > 1) tick.s[i] = s[S - 1];
@@ -74,8 +74,7 @@ template <class Scheme, class T> struct Reach {
     if (r.column[i] >= 0) d_s[0] += r.d_discharge[t * r.n_outputs + r.column[i]];
     if (down >= 0) d_s[0] += tick.d_end1[down] + (t + 1 < r.n_steps ? tick.d_begin2[down] : T(0));
     Inflow<T> d;
-    Scheme::step_adj(c, r.dt, Scheme::substeps(c), in, s, Scheme::AUX && down >= 0 ? tick.d_mean1[down] : T(0), d_s, d,
-                     d_c);
+    Scheme::step_adj(c, r.dt, in, s, Scheme::AUX && down >= 0 ? tick.d_mean1[down] : T(0), d_s, d, d_c);
     tick.d_end[i] = d.i1, tick.d_begin[i] = d.i0;
     if (Scheme::AUX) tick.d_mean[i] = d.mean;
     if (t == 0 && down >= 0) d_s[0] += tick.d_begin1[down];  // the discharges before the first step are an inflow too

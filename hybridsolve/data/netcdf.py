@@ -62,6 +62,23 @@ def open_netcdf(path, expected: str, **options) -> xr.Dataset:
         ) from error
 
 
+def load_netcdf(path, expected: str, **options) -> xr.Dataset:
+    """As `open_netcdf`, but all in memory and the file closed."""
+    with open_netcdf(path, expected, **options) as file:
+        return loaded(file, path, expected)
+
+
+def loaded(ds: xr.Dataset, path, expected: str) -> xr.Dataset:
+    """The dataset with its values in memory; a part of the file that cannot be read is one sentence that names it."""
+    try:
+        return ds.load()
+    except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
+        ) from error
+
+
 def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None) -> Path:
     """Write a dataset as NetCDF-4, atomically and with provenance.
 

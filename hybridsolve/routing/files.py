@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..data.netcdf import write_netcdf
-from .muskingum import CHANNEL, Routed, hydraulics, route
-from .network import RiverNetwork
+from ..compiled import MOST_INFLOW
+from ..data.files import refuse_overwriting
+from ..data.ids import read_ids, refuse_duplicates
+from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
+from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
+from .network import RiverNetwork, reach_ids
 from .rivers import whole_steps
 
 SCHEME_TITLES = {
@@ -22,16 +27,38 @@ SCHEME_TITLES = {
 }
 
 
+INFLOW = "lateral inflow: lateral_inflow(time, reach) in m3 s-1"
+RESTART = "a restart file of `hybridsolve route`"
+
+
 def open_network(path) -> RiverNetwork:
     """A network written by `RiverNetwork.save`, or a RouteLink file of the National Water Model."""
-    with _open(path) as file:
+    with open_netcdf(path, "a network of RiverNetwork.save or a RouteLink file") as file:
         routelink = "link" in file.variables
     return RiverNetwork.from_routelink(path) if routelink else RiverNetwork.load(path)
 
 
+def read_gauges(given: str, what: str = "gauges") -> np.ndarray:
+    """Ids of gauges: of a file of them, one a line or joined by commas, or of the text itself."""
+    if os.path.isdir(given):
+        raise IsADirectoryError(f"{what} must be ids joined by commas, or a file of them; found the folder {given}.")
+    if os.path.isfile(given):
+        names, what = read_ids(given), f"gauges of {given}"
+    else:
+        names = given.split(",")
+        if (os.sep in given or Path(given).suffix) and not all(name.strip().isdigit() for name in names):
+            raise FileNotFoundError(f"{given} does not exist, expected a file of {what} or their ids; check the path.")
+    names = [name for part in names for name in part.split()]
+    if not names:
+        raise ValueError(f"{what} must name a reach or more; found none: name them, or leave it out for all reaches.")
+    ids = reach_ids(names, what)
+    refuse_duplicates(ids, what)
+    return ids
+
+
 def route_file(
     inflow,
-    network: RiverNetwork,
+    network,
     out,
     *,
     dt: float = 3600.0,
@@ -50,8 +77,9 @@ def route_file(
     ----------
     inflow : path_like
         NetCDF with ``lateral_inflow(time, reach)`` in m3/s and the coordinate ``reach`` of ids, in any order; ``time``
-        is the begin of each interval, and evenly spaced.
-    network : RiverNetwork
+        is the begin of each interval unless it has bounds, which say so, and evenly spaced. The run has its precision.
+    network : RiverNetwork or path_like
+        Or a file as `open_network` takes it.
     out : path_like
         Where ``discharge(time, reach)`` at the end of each step is written.
     dt, scheme, gauges
@@ -75,25 +103,40 @@ def route_file(
     Raises
     ------
     ValueError
-        As `route`; if the file lacks a variable or has another unit, the steps do not divide, or the restart file is of
-        another network, scheme or time.
+        As `route`; if the file lacks a variable or has another unit or calendar, the steps do not divide, the restart
+        file is of another network, scheme or time, or a file to write is one that is read.
     """
-    with _open(inflow) as file:
-        lateral, times, interval = _lateral(file, inflow)
-        ids = file["reach"].values
+    outputs = {"out": out, "write_restart": write_restart, "map_file": map_file}
+    path = None if isinstance(network, RiverNetwork) else network
+    refuse_overwriting(outputs, {"inflow": inflow, "network": path, "restart": restart})
+    _check_folders(outputs)
+    check_scheme(scheme)
+    _check_constants(constants or {}, scheme, hydraulic)
+    if path is not None:
+        network = open_network(path)
+    lateral, ids, times, interval = _lateral(inflow)
     repeat = whole_steps(interval, dt)
+    lacking, others = np.setdiff1d(network.ids, ids), np.setdiff1d(ids, network.ids)
+    for which, what in ((lacking, "lacks"), (others, "also has")):
+        if len(which):
+            raise ValueError(
+                f"{inflow} must hold the {network.n_reaches} reaches of the network; it {what} {len(which)}, such as "
+                f"{which[0]}: add what lacks, and choose by ds.sel(reach=network.ids)."
+            )
     if map_file is not None:
+        if Path(map_file).suffix.lower() != ".png":
+            raise ValueError(f"map_file must end in .png, found {map_file}: figures are written as PNG.")
         for name in ("lon", "lat"):  # said before anything is computed
             network.attribute(name)
         if gauges is not None:
             raise ValueError("a map shows all reaches; found gauges asked for alone: leave out the gauges, or the map.")
-    state = None if restart is None else _read_restart(restart, network, scheme, times[0])
-    parameters = {name: torch.tensor([float(value)]) for name, value in (constants or {}).items()}
+    state = None if restart is None else _read_restart(restart, network, scheme, times[0], lateral.dtype)
+    parameters = {name: torch.tensor([value], dtype=lateral.dtype) for name, value in (constants or {}).items()}
     with torch.no_grad():
         routed = route(
             network,
             lateral,
-            parameters,
+            {name: x for name, x in parameters.items() if name in SCHEMES[scheme][0]},
             ids=ids,
             dt=dt,
             scheme=scheme,
@@ -123,42 +166,115 @@ def route_file(
     return written
 
 
-def _open(path) -> xr.Dataset:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a NetCDF file: check the path.")
-    try:
-        return xr.open_dataset(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} could not be read as NetCDF ({str(error).splitlines()[0]}); check the file."
-        ) from error
+def _check_folders(outputs: Mapping[str, object]) -> None:
+    """Said before anything is computed."""
+    for name, path in outputs.items():
+        if path is not None and not Path(path).parent.is_dir():
+            raise FileNotFoundError(
+                f"the folder of {name} must exist, found none at {Path(path).parent}; create it or choose another path."
+            )
+        if path is not None and Path(path).is_dir():
+            raise IsADirectoryError(f"{name} must be a file to write, found the folder {path}; add a file name to it.")
 
 
-def _lateral(file: xr.Dataset, path):
-    """The inflow as a tensor, its times, and seconds of an interval."""
-    if (
-        "lateral_inflow" not in file
-        or set(file["lateral_inflow"].dims) != {"time", "reach"}
-        or "reach" not in file.coords
-    ):
-        raise ValueError(
-            f"{path} must have lateral_inflow(time, reach) and the coordinate reach; found "
-            f"{', '.join(file.variables)}: rename or add them."
-        )
+def _check_constants(constants: Mapping[str, float], scheme: str, hydraulic: bool) -> None:
+    taken = tuple(dict.fromkeys(SCHEMES[scheme][0] + (CHANNEL if hydraulic else ())))
+    for name, value in constants.items():
+        if name not in taken:
+            raise ValueError(
+                f"scheme '{scheme}' takes no parameter '{name}', only {', '.join(taken) or 'none'}: remove it."
+            )
+        row = PARAMETERS[name]
+        if not row.lower <= value <= row.upper:
+            raise ValueError(
+                f"parameter '{name}' must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {value:g}: correct "
+                "it."
+            )
+
+
+def _lateral(path):
+    """The inflow as a tensor, its reaches, the begin of its intervals, and seconds of one."""
+    with open_netcdf(path, INFLOW) as file:
+        variables = file.variables
+        if (
+            "lateral_inflow" not in variables
+            or set(file["lateral_inflow"].dims) != {"time", "reach"}
+            or "reach" not in variables
+            or file["reach"].dims != ("reach",)
+        ):
+            raise ValueError(
+                f"{path} must have lateral_inflow(time, reach) and the coordinate reach; found "
+                f"{', '.join(variables)}: rename or add them."
+            )
+        time = variables.get("time")
+        if time is None or not (time.dtype.kind == "M" or (time.size and hasattr(time.values.flat[0], "calendar"))):
+            found = "no time" if time is None else f"{time.dtype} values without"
+            raise ValueError(
+                f"{path} must have a coordinate time in units such as 'hours since 2000-01-01'; found {found}: add it."
+            )
+        bounds = time.attrs.get("bounds", time.encoding.get("bounds", "time_bnds"))
+        file = loaded(file[[x for x in ("lateral_inflow", "reach", "time", bounds) if x in variables]], path, INFLOW)
     variable = file["lateral_inflow"].transpose("time", "reach")
     unit = str(variable.attrs.get("units", "none"))
     if unit.replace(" ", "").replace("^", "").replace("**", "") not in ("m3s-1", "m3/s"):
         raise ValueError(f"lateral_inflow of {path} must be in m3 s-1; found units '{unit}': convert it, or say so.")
-    times = file["time"].values
-    gaps = np.diff(times).astype("timedelta64[ns]").astype(np.int64)
-    if len(times) < 2 or (gaps != gaps[0]).any() or gaps[0] <= 0:
-        raise ValueError(f"time of {path} must have two or more evenly spaced values; found others: fill what lacks.")
-    return torch.from_numpy(np.ascontiguousarray(variable.values, dtype=np.float32)), times, gaps[0] / 1e9
+    ids = reach_ids(file["reach"].values, f"reach of {path}")
+    refuse_duplicates(ids, f"reach of {path}")
+    times, interval = _intervals(file, bounds, path)
+    if variable.dtype.kind not in "iuf":
+        raise ValueError(f"lateral_inflow of {path} must be numbers; found {variable.dtype}: convert it.")
+    values = np.ascontiguousarray(variable.values, dtype=np.result_type(variable.dtype, np.float32).newbyteorder("="))
+    bad = ~((values >= 0) & (values <= MOST_INFLOW))
+    if bad.any():
+        row, i = np.argwhere(bad)[0]
+        raise ValueError(
+            f"lateral_inflow of {path} must be 0 to {MOST_INFLOW:g} m3 s-1 without gaps; found {values[row, i]:g} at "
+            f"reach {ids[i]} on {str(times[row])[:16]}, and {bad.sum() - 1} more such values: fill or correct them."
+        )
+    return torch.from_numpy(values), ids, times, interval
+
+
+def _intervals(file: xr.Dataset, bounds: str, path) -> tuple[np.ndarray, float]:
+    """The begin of each row's interval, and the seconds of one."""
+    times, calendar = _dates(file["time"].values, path)
+    ends = times[1:]
+    if bounds in file and file[bounds].shape == (len(times), 2) and file[bounds].dtype.kind in "MO":
+        (times, ends), _ = _dates(file[bounds].values.T, path)
+    begins = times if len(ends) == len(times) else times[:-1]
+    gaps = (ends - begins).astype(np.int64)
+    if not len(gaps) or (gaps != gaps[0]).any() or gaps[0] <= 0 or (np.diff(times).astype(np.int64) != gaps[0]).any():
+        if calendar in ("noleap", "365_day"):
+            _refuse_calendar(calendar, path)
+        raise ValueError(
+            f"time of {path} must have two or more evenly spaced values, or one with bounds; found others: fill what "
+            "lacks."
+        )
+    return times, gaps[0] / 1e9
+
+
+def _dates(values: np.ndarray, path) -> tuple[np.ndarray, str]:
+    """Dates of the standard calendar, and the calendar they come from."""
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[ns]"), "standard"
+    calendar = getattr(values.flat[0], "calendar", "none") if values.size else "none"
+    if calendar not in ("noleap", "365_day"):  # whose dates are all dates of the standard one too
+        _refuse_calendar(calendar, path)
+    dates = np.array([date.isoformat() for date in values.flat], "datetime64[us]").reshape(values.shape)
+    if dates.min() < np.datetime64("1678-01-01") or dates.max() > np.datetime64("2262-01-01"):
+        _refuse_calendar(calendar, path)
+    return dates.astype("datetime64[ns]"), calendar
+
+
+def _refuse_calendar(calendar: str, path) -> None:
+    raise ValueError(
+        f"time of {path} must be in the standard calendar, of the years 1678 to 2261; found calendar '{calendar}': "
+        'convert it by ds.convert_calendar("standard", align_on="date", missing=float("nan"), use_cftime=False)'
+        '.interpolate_na("time").'
+    )
 
 
 def _restart(routed: Routed, network: RiverNetwork, scheme: str, time) -> xr.Dataset:
-    units = {"discharge": "m3 s-1", "storage": "m3", "substeps": "1"}
+    units = {"discharge": "m3 s-1", "storage": "m3"}
     stores = {name: ("reach", x.numpy(), dict(units=units[name])) for name, x in routed.final_state.items()}
     return xr.Dataset(
         stores,
@@ -167,10 +283,17 @@ def _restart(routed: Routed, network: RiverNetwork, scheme: str, time) -> xr.Dat
     )
 
 
-def _read_restart(path, network: RiverNetwork, scheme: str, time) -> dict[str, torch.Tensor]:
-    with _open(path) as file:
-        file = file.load()
-    if file.attrs.get("network") != network.fingerprint:
+def _read_restart(path, network: RiverNetwork, scheme: str, time, dtype) -> dict[str, torch.Tensor]:
+    """The state in the file, whose reaches may stand in any order, in the order of the network."""
+    file = load_netcdf(path, RESTART)
+    names = tuple(STATE) if scheme == "todini" else ("discharge",)
+    lacking = [x for x in ("network", "scheme") if x not in file.attrs]
+    lacking += [x for x in ("reach", "time", *names[:1]) if x not in file.variables]
+    if lacking:
+        raise ValueError(
+            f"{path} must be {RESTART}; found no {', '.join(lacking)} in it: write it anew, or start without it."
+        )
+    if file.attrs["network"] != network.fingerprint:
         raise ValueError(
             f"{path} must be a restart file of this network, {network!r}; found one of another: route with that "
             "network, or start without it."
@@ -179,12 +302,35 @@ def _read_restart(path, network: RiverNetwork, scheme: str, time) -> dict[str, t
         raise ValueError(
             f"{path} must be of scheme '{scheme}'; found '{file.attrs['scheme']}': route with that scheme."
         )
-    if file["time"].values != time:
+    if file["time"].dtype.kind != "M" or file["time"].size != 1 or file["time"].values.astype("M8[ns]") != time:
         raise ValueError(
             f"{path} must be the state at the begin of the inflow, {time}; found that of {file['time'].values}: choose "
             "the inflow that follows it."
         )
-    names = [name for name in ("discharge", "storage", "substeps") if name in file]
-    if scheme != "todini":
-        names = ["discharge"]
-    return {name: torch.from_numpy(file[name].values.astype(np.float32)) for name in names}
+    ids = reach_ids(file["reach"].values, f"reach of {path}")
+    refuse_duplicates(ids, f"reach of {path}")
+    order = np.argsort(ids)
+    at = order[np.searchsorted(ids, network.ids, sorter=order).clip(max=len(ids) - 1)]
+    state = {}
+    for name in names:
+        if name not in file or file[name].shape != (network.n_reaches,) or (ids[at] != network.ids).any():
+            raise ValueError(
+                f"{path} must hold the {name} of every reach of the network; found others: write it anew, or start "
+                "without it."
+            )
+        values = file[name].values[at]
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{name} of {path} must be finite; found {values[~np.isfinite(values)][0]} at reach "
+                f"{network.ids[~np.isfinite(values)][0]}: write it anew, or start without it."
+            )
+        state[name] = torch.from_numpy(values.astype(values.dtype.newbyteorder("="))).to(dtype)
+    if "substeps" in file:
+        warnings.warn(f"substeps of {path} are ignored, since they follow from the state.", stacklevel=3)
+    if file["discharge"].dtype.itemsize != dtype.itemsize:
+        warnings.warn(
+            f"{path} is in {file['discharge'].dtype}, the inflow in {str(dtype)[6:]}: the discharge differs from that "
+            "of one run by rounding.",
+            stacklevel=3,
+        )
+    return state

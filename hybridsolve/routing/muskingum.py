@@ -8,23 +8,28 @@ reach). The `_step` functions here are the oracle: the same step in plain torch,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import backends, ops
+from .. import backends, compiled, ops
+from ..compiled import MOST_INFLOW
+from ..data.ids import refuse_duplicates
 from ..faults import BadInflow
 from ..problem import dense, mapping
+from .network import reach_ids
 
 if TYPE_CHECKING:
     from .network import RiverNetwork
 
 LEAST = 1e-4  # m3/s: the discharge at which a dry reach's hydraulics are taken
-MOST_SUBSTEPS = 16  # as in csrc/routing/muskingum.h
+MOST_SUBSTEPS = 16  # as in csrc/routing/muskingum.h; of those that follow from the state there are 8 at most
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ class Routed:
     ids : ndarray ``[G]``
         The reaches of the columns.
     final_state : dict of str to Tensor ``[N]``
-        "discharge" (m3/s) and, in the scheme that conserves mass, "storage" (m3) and "substeps" of every reach in the
-        network's order: the `initial_state` of a run that continues this one.
+        "discharge" (m3/s) and, in the scheme that conserves mass, "storage" (m3) of every reach in the network's order:
+        the `initial_state` of a run that continues this one, which gives the bits of one run over both.
     """
 
     discharge: Tensor
@@ -120,11 +125,12 @@ def route(
     gauges : sequence of int, optional
         The reaches whose discharge is kept; all if left out.
     initial_state : mapping of str to Tensor ``[N]``, optional
-        "discharge", and "storage" and "substeps" where a run has given them. Left out, the network starts in the
-        steady state of the first row of inflow.
+        "discharge", and "storage" where a run has given it. Left out, the network starts in the steady state of the
+        first row of inflow.
     substeps : int or integer Tensor ``[N]``, optional
-        Of "todini": parts that each step is computed in, 1 to 16. Left out, those of the initial state, or so many that
-        the Courant number at the mean discharge is about 1.
+        Of "todini": a fixed number of parts, 1 to 16, that each step is computed in. Left out, each reach and step has
+        ``ceil(C)`` of them, 8 at most, C the Courant number of the whole step at the mean of the inflow at its end and
+        of the outflow at its begin.
     checkpoint_interval : int, optional
         Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
     backend : {"auto", "cpu", "cuda", "reference"}
@@ -140,26 +146,28 @@ def route(
         If a name, shape, dtype or value does not fit, or ids differ; one sentence says which, where and what to do.
     NotImplementedError
         If a second derivative is asked for.
+
+    Notes
+    -----
+    The network's arrays stay on the device while the network lives. A CUDA graph can capture the call once it has run
+    outside, with `ids` "network" and all parameters given as tensors; there values are not checked, and a bad inflow
+    makes all below it NaN.
     """
     if not hasattr(network, "level_start"):
         raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
-    if scheme not in tuple(SCHEMES):
-        raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
+    check_scheme(scheme)
     n_steps = _check_lateral(network, lateral, dt, repeat)
     lateral = _in_network_order(network, lateral, ids)
-    columns, column = _columns(network, gauges)
     device = lateral.device
     if backend == "auto" and device.type == "cuda":
         backend = "cuda"  # the one that has routing
     if backend == "triton":
         raise ValueError("routing has no kernels in Triton; expected backend 'cpu', 'cuda' or 'reference': name one.")
     backend = backends.choose(backend, device)
+    graph = _graph(network, device)
+    columns, column = _columns(network, graph, gauges, device)
     names, kernel = SCHEMES[scheme]
     values = _parameters(network, parameters, names, lateral, scheme)
-    # The levels stay with the host, which launches them.
-    graph = [torch.from_numpy(network.level_start)]
-    graph += [torch.from_numpy(x).to(device) for x in (network.first, network.downstream)]
-    column = column.to(device)
 
     def run(kernel, constants, rows, state, column, n_outputs, n_steps, repeat):
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
@@ -169,28 +177,24 @@ def route(
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
             tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
             sizes.append(max(2, tile) if backend == "cuda" else min(tile, n_steps))
-            return ops.route(backend, kernel, *graph, column, constants, rows, state, float(dt), sizes, keep)
+            arrays = graph.level_start, graph.first, graph.downstream, column, graph.level
+            return ops.route(backend, kernel, *arrays, constants, rows, state, float(dt), sizes, keep)
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
 
     def accumulate(rows):
-        one, zero = rows.new_ones(1).expand(network.n_reaches), rows.new_zeros(network.n_reaches)
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
-        return run("linear", torch.stack([one, zero, zero, one]), rows, zero[None], every, len(every), len(rows), 1)[0]
+        return run("linear", _passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
+    if substeps is not None and scheme != "todini":
+        raise ValueError(f"substeps belong to scheme 'todini'; found them with '{scheme}': leave them out.")
     given = {} if initial_state is None else mapping(initial_state, "initial_state")
     _check_state(network, given, lateral, scheme)
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
     if scheme == "todini":
-        if substeps is None:
-            substeps = given.get("substeps")
-        if substeps is None:
-            with torch.no_grad():
-                mean = accumulate(lateral.mean(0, keepdim=True))[0]
-                substeps = _courant(todini(values, dt, torch.ones_like(mean)), mean).ceil().clamp(1, 8)
-        substeps = _check_substeps(network, substeps, lateral)
-        constants = todini(values, dt, substeps)
-        inflow = torch.zeros_like(discharge).index_add(0, *_edges(graph[2], discharge))
+        constants = todini(values, dt, _check_substeps(network, substeps, lateral))
+        padded = discharge.new_zeros(network.n_reaches + 1)  # the last one takes what flows out
+        inflow = padded.index_add(0, graph.to, discharge)[:-1]
         storage = given["storage"] if "storage" in given else _storage(constants, dt, inflow, discharge)
         state = torch.stack([discharge, storage])
     elif scheme == "ddr":
@@ -199,11 +203,52 @@ def route(
         constants = linear(values["k"], values["x"], dt) if scheme == "muskingum" else _passing(discharge)
         state = discharge[None]
     series, final = run(kernel, constants, lateral, state.contiguous(), column, len(columns), n_steps, repeat)
-    named = dict(zip(("discharge", "storage"), final.unbind(0), strict=False))
-    return Routed(series, columns, named | ({"substeps": substeps} if scheme == "todini" else {}))
+    return Routed(series, columns, dict(zip(STATE, final.unbind(0), strict=False)))
+
+
+# --- The network on a device --------------------------------------------------------------------------------------
+
+
+class _Graph(NamedTuple):
+    """A network's arrays as a device's kernels read them."""
+
+    level_start: Tensor  # stays with the host, which launches the levels
+    first: Tensor
+    downstream: Tensor
+    level: Tensor
+    to: Tensor  # the downstream reach, N at an outlet
+    columns: dict[bytes, Tensor]  # of the gauges last asked for, and of those that a captured graph goes on reading
+    captured: set[bytes]
+
+
+_graphs: WeakKeyDictionary[RiverNetwork, dict[torch.device, _Graph]] = WeakKeyDictionary()
+
+
+def _graph(network, device) -> _Graph:
+    on = _graphs.setdefault(network, {})
+    if device not in on:
+        level = np.repeat(np.arange(network.n_levels, dtype=np.int32), np.diff(network.level_start))
+        to = np.where(network.downstream < 0, np.int32(network.n_reaches), network.downstream)
+        arrays = [_moved(x, device, "the network") for x in (network.first, network.downstream, level, to)]
+        on[device] = _Graph(torch.from_numpy(network.level_start), *arrays, {}, set())
+    return on[device]
+
+
+def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
+    if compiled.capturing(device):
+        raise ValueError(
+            f"{what} must be on the card before a CUDA graph is captured; found it in host memory: call route once "
+            "outside the capture, with ids 'network' and the parameters as tensors on the card."
+        )
+    return torch.from_numpy(array).to(device)
 
 
 # --- What is asked of the inputs -----------------------------------------------------------------------------------
+
+
+def check_scheme(scheme) -> None:
+    if scheme not in tuple(SCHEMES):
+        raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
 
 
 def _check_lateral(network, lateral, dt, repeat) -> int:
@@ -229,32 +274,43 @@ def _in_network_order(network, lateral, ids):
                 f"ids must be the reach of each column of lateral, or 'network'; found '{ids}': name them."
             )
         return lateral
-    given = np.asarray(ids)
-    if given.shape != (network.n_reaches,):
+    given = reach_ids(ids, "ids of the columns of lateral")
+    if len(given) != network.n_reaches:
         raise ValueError(
-            f"ids must be [{network.n_reaches}], one for each column; found {list(given.shape)}: correct it."
+            f"ids must be [{network.n_reaches}], one for each column; found [{len(given)}]: correct it, or prune the "
+            "network."
         )
-    order = np.argsort(given, kind="stable")
+    refuse_duplicates(given, "ids of the columns of lateral")
+    order = np.argsort(given)
     at = order[np.searchsorted(given, network.ids, sorter=order).clip(max=len(order) - 1)]
     if (wrong := given[at] != network.ids).any():
         raise ValueError(
             f"lateral has no column of reach {network.ids[wrong][0]}, and {wrong.sum()} reaches of the network lack "
             "one: add them, or prune the network."
         )
-    return lateral.index_select(1, torch.from_numpy(at).to(lateral.device))
+    return lateral.index_select(1, _moved(at, lateral.device, "ids of the columns of lateral"))
 
 
-def _columns(network, gauges):
+def _columns(network, graph, gauges, device):
     """The ids of the output's columns, and the column of each reach or -1."""
     if gauges is None:
-        return network.ids, torch.arange(network.n_reaches, dtype=torch.int32)
-    gauges = np.asarray(gauges)
-    at = network.index(gauges)
-    if gauges.ndim != 1 or len(np.unique(at)) < len(at) or not len(at):
-        raise ValueError(f"gauges must be a list of different reaches; found {gauges.tolist()}: name each once.")
-    column = np.full(network.n_reaches, -1, np.int32)
-    column[at] = np.arange(len(at))
-    return gauges, torch.from_numpy(column)
+        ids, at, key = network.ids, slice(None), b""
+    else:
+        at = network.index(gauges)
+        if at.ndim != 1 or not len(at):
+            raise ValueError(f"gauges must be a list of reaches; found {gauges!r}: name them, or leave gauges out.")
+        ids, key = network.ids[at], at.tobytes()
+        refuse_duplicates(ids, "gauges")
+    if key not in graph.columns:
+        column = np.full(network.n_reaches, -1, np.int32)
+        column[at] = np.arange(len(ids))
+        column = _moved(column, device, "the place of the gauges")
+        for old in graph.columns.keys() - graph.captured:
+            del graph.columns[old]
+        graph.columns[key] = column
+    if compiled.capturing(device):
+        graph.captured.add(key)
+    return ids, graph.columns[key]
 
 
 def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
@@ -268,7 +324,9 @@ def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
                 f"scheme '{scheme}' needs '{name}' ({PARAMETERS[name].meaning}), which neither parameters nor the "
                 "network's attributes have; add it."
             )
-        x = given[name] if name in given else torch.from_numpy(network.attributes[name]).to(like)
+        x = given.get(name)
+        if x is None:
+            x = _moved(network.attributes[name].astype(str(like.dtype)[6:]), like.device, f"parameter '{name}'")
         values[name] = _of_reaches(network, x, f"parameter '{name}'", like, PARAMETERS[name])
     return values
 
@@ -282,7 +340,7 @@ def _of_reaches(network, x, what, like, row):
         )
     x = x.expand(network.n_reaches)
     bad = ~((x >= row.lower) & (x <= row.upper))
-    if bad.any():
+    if not compiled.capturing(x.device) and bad.any():
         i = int(bad.nonzero()[0, 0])
         raise ValueError(
             f"{what} must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {float(x[i]):g} at reach "
@@ -298,9 +356,14 @@ STATE = {
 
 
 def _check_state(network, given, like, scheme) -> None:
+    if given.pop("substeps", None) is not None:
+        warnings.warn(
+            "initial_state's 'substeps' are ignored, since they follow from the state: pass substeps= to fix them.",
+            stacklevel=3,
+        )
     for name in given:
-        if name not in (*STATE, "substeps"):
-            raise ValueError(f"initial_state has '{name}'; expected discharge, storage, substeps: remove or rename it.")
+        if name not in STATE:
+            raise ValueError(f"initial_state has '{name}'; expected discharge, storage: remove or rename it.")
     if "discharge" not in given and given:
         raise ValueError("initial_state lacks 'discharge'; expected it beside the others: add it.")
     for name, row in STATE.items():
@@ -310,17 +373,22 @@ def _check_state(network, given, like, scheme) -> None:
             given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, row)
 
 
-def _check_substeps(network, substeps, like) -> Tensor:
+def _check_substeps(network, substeps, like) -> Tensor | None:
+    if substeps is None:
+        return None
     if not isinstance(substeps, int | float | Tensor) or np.shape(substeps) not in ((), (1,), (network.n_reaches,)):
         raise ValueError(
             f"substeps must be a whole number, or a tensor [{network.n_reaches}] of them; found {substeps!r}."
         )
-    substeps = torch.as_tensor(substeps, device=like.device).to(like.dtype).expand(network.n_reaches)
-    if bool(((substeps < 1) | (substeps > MOST_SUBSTEPS) | (substeps != substeps.round())).any()):
+    given = torch.as_tensor(substeps).double()  # a number stays in host memory
+    bad = (given < 1) | (given > MOST_SUBSTEPS) | (given != given.round())
+    if not compiled.capturing(given.device) and bool(bad.any()):
         raise ValueError(
             f"substeps must be whole numbers from 1 to {MOST_SUBSTEPS}; found others: clip and round them."
         )
-    return substeps
+    if not isinstance(substeps, Tensor):
+        return like.new_full((network.n_reaches,), float(substeps))
+    return substeps.to(like).expand(network.n_reaches)
 
 
 def _tile(interval, n_steps, n_reaches, keep) -> int:
@@ -335,11 +403,11 @@ def _tile(interval, n_steps, n_reaches, keep) -> int:
 
 
 def _explain(network, lateral) -> str:
-    bad = ~((lateral >= 0) & (lateral <= 1e30))
+    bad = ~((lateral >= 0) & (lateral <= MOST_INFLOW))
     row, i = (int(v) for v in bad.nonzero()[0])
     return (
-        f"lateral must be 0 m3/s or more without gaps; found {float(lateral[row, i]):g} in row {row} of reach "
-        f"{network.ids[i]}: fill or correct it."
+        f"lateral must be 0 to {MOST_INFLOW:g} m3/s without gaps; found {float(lateral[row, i]):g} in row {row} of "
+        f"reach {network.ids[i]}: fill or correct it."
     )
 
 
@@ -353,7 +421,8 @@ def linear(k: Tensor, x: Tensor, dt: float) -> Tensor:
 
 
 def _passing(like: Tensor) -> Tensor:
-    return torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=like.dtype)[:, None].expand(4, len(like)).contiguous()
+    one, zero = torch.ones_like(like), torch.zeros_like(like)
+    return torch.stack([one, zero, zero, one])
 
 
 def ddr(v: Mapping[str, Tensor]) -> Tensor:
@@ -363,14 +432,18 @@ def ddr(v: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([a, 3 / (5 + 3 * q), q, torch.log2(v["p"]), root / v["n"], v["length"], v["x"]])
 
 
-def todini(v: Mapping[str, Tensor], dt: float, substeps: Tensor) -> Tensor:
-    """Exponents and factors of the Courant and Reynolds numbers as powers of the discharge, and the sub-steps."""
+def todini(v: Mapping[str, Tensor], dt: float, substeps: Tensor | None = None) -> Tensor:
+    """Exponents and factors of the Courant and Reynolds numbers as powers of the discharge, and its limit.
+
+    That is the discharge at which the Courant number is 1, or minus the number of sub-steps where it is given.
+    """
     q1 = v["q"] + 1
     e = 3 / (2 + 3 * q1)
     log2_d = torch.log2(_unit_depth(v))
-    g = torch.log2(dt * q1 / (substeps * v["p"] * v["length"])) - q1 * log2_d
+    f, g = 1 - q1 * e, torch.log2(dt * q1 / (v["p"] * v["length"])) - q1 * log2_d
     h = torch.log2(e * e * q1 / (v["slope"] * v["length"])) + log2_d
-    return torch.stack([1 - q1 * e, g, e, h, substeps.to(e.dtype)])
+    limit = torch.exp2(-(g / f).detach()).clamp(max=1e30) if substeps is None else -substeps
+    return torch.stack([f, g, e, h, limit])
 
 
 def _unit_depth(v: Mapping[str, Tensor]) -> Tensor:
@@ -380,17 +453,25 @@ def _unit_depth(v: Mapping[str, Tensor]) -> Tensor:
 
 
 def _courant(constants: Tensor, discharge: Tensor) -> Tensor:
+    """Of a whole step."""
     f, g, *_ = constants
     return torch.exp2(f * torch.log2(discharge.clamp(min=LEAST)) + g)
 
 
+def _substeps(constants: Tensor, inflow: Tensor, discharge: Tensor) -> Tensor:
+    """Sub-steps of a step with this inflow at its end and this outflow at its begin: the ceiling of C, 1 to 8."""
+    limit = constants[4]
+    courant = _courant(constants, (inflow + discharge) / 2).detach()
+    return torch.where(limit < 0, -limit, courant.ceil().clamp(1, 8)).detach()
+
+
 def _storage(constants: Tensor, dt: float, inflow: Tensor, discharge: Tensor) -> Tensor:
-    """Todini's storage of inflow and outflow."""
-    _, _, e, h, substeps = constants
+    """Todini's storage of inflow and outflow, as a step with their sub-steps would leave it."""
+    _, _, e, h, _ = constants
     courant = _courant(constants, (inflow + discharge) / 2)
     reynolds = torch.exp2(e * torch.log2(((inflow + discharge) / 2).clamp(min=LEAST)) + h)
-    reynolds = torch.maximum(reynolds, (1 - courant).abs())
-    return dt / substeps / (2 * courant) * ((1 - reynolds) * inflow + (1 + reynolds) * discharge)
+    reynolds = torch.maximum(reynolds, (1 - courant / _substeps(constants, inflow, discharge)).abs())
+    return dt / (2 * courant) * ((1 - reynolds) * inflow + (1 + reynolds) * discharge)
 
 
 def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str, Tensor] | None = None, *, ids=None):
@@ -412,9 +493,9 @@ def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str
     dict of str to Tensor ``[T, G]``
         "depth" and "top_width" in m, "velocity" in m/s.
     """
-    v = _parameters(network, parameters, CHANNEL, discharge, "hydraulics")
+    v = _parameters(network, parameters, CHANNEL, dense(discharge, "discharge"), "hydraulics")
     if ids is not None:
-        at = torch.from_numpy(network.index(np.asarray(ids))).to(discharge.device)
+        at = torch.from_numpy(network.index(ids)).to(discharge.device)
         v = {name: x[at] for name, x in v.items()}
     if discharge.dim() != 2 or discharge.shape[1] != len(v["n"]):
         raise ValueError(
@@ -455,14 +536,15 @@ def _ddr_step(c, dt, i0, i1, mean, ql, s):
 
 
 def _todini_step(c, dt, i0, i1, mean, ql, s):
-    f, g, e, h, substeps = c
-    w = dt / substeps
+    f, g, e, h, _ = c
     o, storage = s
+    substeps = _substeps(c, i1, o)
+    w = dt / substeps
     total = torch.zeros_like(o)
 
     def outflow(begin, end, guess, volume):
         log2_q = torch.log2(((end + guess) / 2).clamp(min=LEAST))
-        courant, reynolds = torch.exp2(f * log2_q + g), torch.exp2(e * log2_q + h)
+        courant, reynolds = torch.exp2(f * log2_q + g) / substeps, torch.exp2(e * log2_q + h)
         least = torch.where(courant - 1 > 1 - courant, courant - 1, 1 - courant)
         reynolds = torch.where(reynolds >= least, reynolds, least)
         out = (courant * (2 * volume - begin) - (1 - reynolds) * end) / (1 + courant + reynolds)
@@ -485,8 +567,8 @@ _STEPS = {"linear": _linear_step, "ddr": _ddr_step, "todini": _todini_step}
 def _reference(kernel, graph, column, constants, lateral, state, dt, sizes):
     """What `ops.route` computes, level by level in plain torch."""
     n_steps, n_reaches, n_levels, n_outputs, repeat = sizes
-    level_start, _, downstream = graph
-    if bool((~((lateral >= 0) & (lateral <= 1e30))).any()):
+    level_start, downstream = graph.level_start, graph.downstream
+    if bool((~((lateral >= 0) & (lateral <= MOST_INFLOW))).any()):
         raise BadInflow
     levels = [slice(int(a), int(b)) for a, b in zip(level_start[:-1], level_start[1:], strict=True)]
     at = torch.full((n_outputs,), -1, dtype=torch.long)

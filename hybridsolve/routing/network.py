@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.ids import refuse_duplicates, whole_ids
+from ..data.ids import refuse_duplicates, text_ids, whole_ids
 
 OUTLET_IDS = (0, -1)  # what tables of ids write where a reach flows nowhere
 ROUTELINK = {
@@ -88,9 +89,10 @@ class RiverNetwork:
             If there is no reach, two have the same id, one flows to itself or in a cycle, a row or an id is not a whole
             number, a row does not exist, or an array is not ``[N]``.
         """
-        downstream = whole_ids(downstream, "downstream")
-        ids = np.arange(len(downstream)) if ids is None else whole_ids(ids, "ids")
-        return _make(ids, downstream, attributes)
+        rows = np.arange(len(downstream)) if ids is None else ids
+        ids = whole_ids(rows, "ids")
+        downstream = whole_ids(_by_label(downstream, "downstream", rows, ids), "downstream")
+        return _make(ids, downstream, {name: _by_label(x, name, rows, ids) for name, x in attributes.items()})
 
     @classmethod
     def from_ids(cls, ids, to, *, dangling="refuse", **attributes) -> RiverNetwork:
@@ -114,7 +116,9 @@ class RiverNetwork:
         """
         if dangling not in ("refuse", "outlet"):
             raise ValueError(f"dangling must be 'refuse' or 'outlet'; found {dangling!r}: choose one.")
-        ids, to = whole_ids(ids, "ids"), whole_ids(to, "to", nan=0)
+        rows, ids = ids, whole_ids(ids, "ids")
+        to = whole_ids(_by_label(to, "to", rows, ids), "to", nan=0)
+        attributes = {name: _by_label(x, name, rows, ids) for name, x in attributes.items()}
         if len(to) != len(ids):
             raise ValueError(f"to must be [{len(ids)}] as ids is; found [{len(to)}]: give each reach one downstream.")
         refuse_duplicates(ids, "ids of reaches")
@@ -152,7 +156,8 @@ class RiverNetwork:
         ValueError
             As `from_ids`, or if a reach has two edges downstream, or attributes are given without ids.
         """
-        upstream_ids = whole_ids(upstream_ids, "upstream_ids")
+        edges, upstream_ids = upstream_ids, whole_ids(upstream_ids, "upstream_ids")
+        downstream_ids = _by_label(downstream_ids, "downstream_ids", edges, upstream_ids)
         downstream_ids = whole_ids(downstream_ids, "downstream_ids", nan=0)
         if len(upstream_ids) != len(downstream_ids):
             raise ValueError(
@@ -166,7 +171,7 @@ class RiverNetwork:
                     "ids: pass ids=."
                 )
             ids = np.union1d(upstream_ids, downstream_ids[~np.isin(downstream_ids, OUTLET_IDS)])
-        ids = whole_ids(ids, "ids")
+        rows, ids = ids, whole_ids(ids, "ids")
         values, counts = np.unique(upstream_ids, return_counts=True)
         if (counts > 1).any():
             reach = values[counts > 1][0]
@@ -181,6 +186,7 @@ class RiverNetwork:
             )
         to = np.zeros(len(ids), np.int64)
         to[place] = downstream_ids
+        attributes = {name: _by_label(x, name, rows, ids) for name, x in attributes.items()}
         return cls.from_ids(ids, to, dangling=dangling, **attributes)
 
     @classmethod
@@ -205,7 +211,8 @@ class RiverNetwork:
         """
         table = _read(path, "a RouteLink file with link and to", ("link", "to"))
         attributes = {name: table[theirs].values for name, theirs in ROUTELINK.items() if theirs in table.variables}
-        return cls.from_ids(table["link"].values, table["to"].values, dangling=dangling, **attributes)
+        ids, to = (reach_ids(table[name].values, f"{name} of {path}", nan=0) for name in ("link", "to"))
+        return cls.from_ids(ids, to, dangling=dangling, **attributes)
 
     @classmethod
     def from_rapid(cls, rapid_connect_csv, k_csv, x_csv, *, dangling="refuse") -> RiverNetwork:
@@ -351,7 +358,7 @@ class RiverNetwork:
         ValueError
             If an id is not in the network.
         """
-        wanted = whole_ids(np.atleast_1d(ids), "ids")
+        wanted = reach_ids(np.atleast_1d(ids), "ids")
         place, known = _look_up(self.ids, wanted, self._by_id)
         if not known.all():
             raise ValueError(
@@ -370,7 +377,7 @@ class RiverNetwork:
         Parameters
         ----------
         values : float ``[..., N]``
-            In network order; any unit.
+            In network order, or labelled by the reaches' ids; any unit.
 
         Returns
         -------
@@ -383,7 +390,7 @@ class RiverNetwork:
         """
         from ._graph import accumulate
 
-        sums = np.array(values, dtype=np.float64, order="C")
+        sums = np.array(_real(_by_label(values, "values", None, self.ids), "to accumulate"), order="C")
         if sums.ndim == 0 or sums.shape[-1] != self.n_reaches:
             raise ValueError(
                 f"values must be [..., {self.n_reaches}] in network order; found {list(sums.shape)}: put reaches last."
@@ -619,6 +626,43 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
     )
 
 
+def reach_ids(values, what: str, nan: int | None = None) -> np.ndarray:
+    """Ids of reaches as int64 ``[N]``, of numbers or of their digits as text; as `whole_ids`."""
+    if not np.ma.is_masked(values) and (x := np.asarray(values)).dtype.kind in "SUO" and x.size:
+        texts = text_ids(x, what)
+        for row, text in enumerate(texts):
+            if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+                raise ValueError(f"{what} must be whole numbers; found '{text}' in row {row}: correct or leave it out.")
+        values = texts.astype(np.int64)
+    return whole_ids(values, what, nan)
+
+
+def _by_label(x, what: str, rows, ids: np.ndarray):
+    """The values in the order of ids, where they carry labels: those of the rows given, or the ids themselves."""
+    labels, own = _labels(x), _labels(rows)
+    if labels is None or (type(labels).__name__ == "RangeIndex" and own is None):
+        return x
+    for order in (own, ids):
+        if order is not None and np.array_equal(labels, order):
+            return x
+    for order in (own, ids):
+        if order is not None and len(order) == len(labels):
+            place = {label: i for i, label in enumerate(np.asarray(labels).tolist())}
+            if len(place) == len(labels) and place.keys() == set(np.asarray(order).tolist()):
+                return x.to_numpy()[..., [place[label] for label in np.asarray(order).tolist()]]
+    raise ValueError(
+        f"{what} must be labelled by the reaches as ids is; found {_some(np.asarray(labels))}: index it by the ids, "
+        "or pass its values in the order of ids."
+    )
+
+
+def _labels(x):
+    """The index of a pandas Series, or of the last axis of a DataArray, or None."""
+    if hasattr(x, "iloc"):
+        return x.index
+    return x.indexes.get(x.dims[-1]) if hasattr(x, "indexes") and x.dims else None
+
+
 def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
     """The ids along one cycle; whatever does not reach an outlet leads into one."""
     free = np.ones(len(ids), bool)
@@ -634,6 +678,8 @@ def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
 
 def _real(values, name: str) -> np.ndarray:
     try:
+        if np.ma.isMaskedArray(values):
+            return values.astype(np.float64).filled(np.nan)
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"attribute {name} must be numbers; found {error}: convert it.") from error
@@ -675,16 +721,9 @@ def _exists(path, expected: str) -> Path:
 
 def _read(path, expected: str, names: tuple[str, ...], **options):
     """A NetCDF file as an xarray dataset in memory, which has these variables."""
-    import xarray as xr
+    from ..data.netcdf import load_netcdf
 
-    path = _exists(path, expected)
-    try:
-        with xr.open_dataset(path, engine="netcdf4", **options) as file:
-            table = file.load()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path} could not be read as NetCDF ({error}), expected {expected}; check the file."
-        ) from error
+    table = load_netcdf(path, expected, **options)
     missing = [name for name in names if name not in table.variables]
     if missing:
         raise ValueError(f"{path} must be {expected}; found no {', '.join(missing)} in it: check the file.")
@@ -694,7 +733,7 @@ def _read(path, expected: str, names: tuple[str, ...], **options):
 def _read_csv(path, dtype, expected: str) -> np.ndarray:
     path = _exists(path, expected)
     try:
-        return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2)
+        return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except ValueError as error:
         reason = str(error).split("\n")[0].split("; ")[0].rstrip(".")
         raise ValueError(f"{path} could not be read as a table ({reason}), expected {expected}; check it.") from error

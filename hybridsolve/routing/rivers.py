@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..api import simulate
+from ..data.ids import whole_ids
 from ..problem import dense, mapping
 from ..spec import ModelSpec
 from .muskingum import Routed, route
@@ -73,6 +74,8 @@ def lateral_inflow(
         If a shape does not fit, a reach is unknown, or an area is not 0 or more.
     """
     dense(runoff, "runoff")
+    if area is not None:
+        dense(area, "area")
     if (catchment is None) != (reach is None):
         raise ValueError("catchment and reach must come together; found one of them alone: give both or neither.")
     pairs = network.n_reaches if reach is None else len(reach)
@@ -90,13 +93,13 @@ def lateral_inflow(
     weight = area / (1000 * DAY)
     if reach is None:
         return runoff * weight
-    catchment = torch.as_tensor(np.asarray(catchment), device=runoff.device)
-    if len(catchment) != pairs or bool(((catchment < 0) | (catchment >= runoff.shape[1])).any()):
+    catchment = whole_ids(catchment, "catchment")
+    if len(catchment) != pairs or ((catchment < 0) | (catchment >= runoff.shape[1])).any():
         raise ValueError(
             f"catchment must be columns of runoff, 0 to {runoff.shape[1] - 1}, [{pairs}] as reach is; found others: "
             "correct them."
         )
-    to = torch.from_numpy(network.index(np.asarray(reach))).to(runoff.device)
+    catchment, to = (torch.from_numpy(x).to(runoff.device) for x in (catchment, network.index(reach)))
     inflow = runoff.new_zeros(runoff.shape[0], network.n_reaches)
     return inflow.index_add(1, to, runoff.index_select(1, catchment) * weight)
 
@@ -122,8 +125,9 @@ def simulate_rivers(
     Parameters
     ----------
     model, forcing, parameters
-        As for `hybridsolve.simulate`; with the model's routing parameters (``route_a``, ``route_b``; ``[B]`` or
-        ``[B, 1]``) among `parameters` the runoff passes the unit hydrograph.
+        As for `hybridsolve.simulate`; with the model's routing parameters (``route_a``, ``route_b``) among `parameters`
+        the runoff passes the unit hydrograph: the mean of the components that of ``[B]`` or ``[B, 1]``, each component
+        its own of ``[B, C]``.
     network : RiverNetwork
     channel : mapping of str to Tensor, optional
         The parameters of `route`.
@@ -157,19 +161,45 @@ def simulate_rivers(
     parameters = mapping(parameters, "parameters")
     a, b = (parameters.get(name) for name in ("route_a", "route_b"))
     physics = {name: x for name, x in parameters.items() if name not in ("route_a", "route_b")}
-    run = simulate(model, forcing, physics, initial_state=before.get("catchments"))
-    runoff, state = run.fluxes["streamflow"], {"catchments": run.final_state}
     if (a is None) != (b is None):
         raise ValueError("parameters must have both route_a and route_b or neither; found one of them: add the other.")
+    before_model, memory = before.get("catchments"), before.get("hydrograph", {}).get("memory")
+    if a is None or max(_components(a, "route_a"), _components(b, "route_b")) == 1:
+        run = simulate(model, forcing, physics, initial_state=before_model)
+        runoff = run.fluxes["streamflow"]
+    else:
+        run = simulate(model, forcing, physics, initial_state=before_model, components="each")
+        runoff = run.fluxes["streamflow"]
+    state = {"catchments": run.final_state}
     if a is not None:
-        a, b = (x.expand(runoff.shape[1], *x.shape[1:]).reshape(runoff.shape[1], -1)[:, 0] for x in (a, b))
-        memory = before.get("hydrograph", {}).get("memory")
-        runoff, memory = unit_hydrograph(runoff, a.contiguous(), b.contiguous(), memory, return_memory=True)
-        state["hydrograph"] = {"memory": memory}
+        runoff, state["hydrograph"] = _routed(runoff, a, b, memory)
     lateral = lateral_inflow(runoff, network, catchment=catchment, reach=reach, area=area)
     options = dict(ids="network", dt=dt, scheme=scheme, repeat=repeat, gauges=gauges)
     routed: Routed = route(network, lateral, channel, initial_state=before.get("rivers"), **options)
     return RiverRun(routed.discharge, routed.ids, runoff, state | {"rivers": routed.final_state})
+
+
+def _components(x, name: str) -> int:
+    """Of a parameter of the hydrograph."""
+    if dense(x, name).dim() not in (1, 2):
+        raise ValueError(f"{name} must be [B] or [B, C]; found {list(x.shape)}: a hydrograph does not change in time.")
+    return x.shape[1] if x.dim() == 2 else 1
+
+
+def _routed(runoff: Tensor, a: Tensor, b: Tensor, memory: Tensor | None):
+    """The mean over components of runoff ``[T, B]`` or ``[T, B, C]``, each through its hydrograph, and their memory."""
+    q = runoff[:, None] if runoff.dim() == 2 else runoff.transpose(1, 2)  # [T, C, B], as the solver lays it
+    shape = (max(q.shape[1], _components(a, "route_a"), _components(b, "route_b")), q.shape[2])
+    try:
+        a, b = ((x if x.dim() == 2 else x[:, None]).T.expand(shape).flatten() for x in (a, b))
+        q = q.expand(len(q), *shape)
+    except RuntimeError:
+        raise ValueError(
+            f"route_a and route_b must be [{shape[1]}, C] or size 1 there, C components as the other parameters have; "
+            f"found {list(a.shape)} and {list(b.shape)} with {q.shape[1]} components: reshape them."
+        ) from None
+    routed, memory = unit_hydrograph(q.flatten(1), a, b, memory, return_memory=True)
+    return routed.view(q.shape).mean(1) if shape[0] > 1 else routed, {"memory": memory}
 
 
 def whole_steps(long: float, dt: float) -> int:

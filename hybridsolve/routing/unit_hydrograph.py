@@ -25,6 +25,16 @@ def reference_unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | 
     return sum(ordinates[k] * inflow[LENGTH - 1 - k : len(inflow) - k] for k in range(LENGTH))
 
 
+def _refuse_gaps(x: Tensor, name: str) -> None:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return
+    x = x.detach()
+    # A sum of finite values may overflow, a finite sum has no other.
+    if not bool(x.sum().isfinite()) and not bool((finite := x.isfinite()).all()):
+        at = (~finite).nonzero()[0].tolist()
+        raise ValueError(f"{name} must be finite; found {float(x[tuple(at)]):g} at {at}: fill or correct it.")
+
+
 def unit_hydrograph(
     q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False, backend: str = "auto"
 ):
@@ -52,7 +62,8 @@ def unit_hydrograph(
     Raises
     ------
     ValueError
-        If a shape or dtype does not fit.
+        If a shape or dtype does not fit, or, on the CPU and outside of `torch.compile` and `torch.func`, a value is not
+        finite; elsewhere that makes NaN of the series it is in.
     """
     dense(q, "q")
     if q.dim() != 2 or q.shape[0] == 0 or q.shape[1] == 0:
@@ -73,6 +84,8 @@ def unit_hydrograph(
             )
     if q.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
+    for name, x in {"q": q, **{name: x for name, (x, _) in expected.items()}}.items():
+        _refuse_gaps(x, name)
     if memory is None:
         memory = q.new_zeros(LENGTH - 1, n_basins)
     backend = backends.choose(backend, q.device)
