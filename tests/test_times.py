@@ -20,10 +20,11 @@ DAYS = pd.date_range("2003-12-20", "2004-03-10").to_numpy()
 def series(time=DAYS, **attrs):
     """Two basins whose rain is the number of the step, so that each value tells where it came from."""
     n = len(time)
-    rain = np.arange(n, dtype="float32")[:, None] % 83 + np.array([0, 60], "float32")
+    rain = np.arange(n, dtype="float32")[:, None] + np.array([0, 60], "float32")
     units = dict(prcp="mm d-1", tmean="degC", pet="mm d-1", qobs="mm d-1")
+    most = {"tmean": 149}  # a temperature that a model takes
     return xr.Dataset(
-        {name: (("time", "basin"), rain.copy(), {"units": unit}) for name, unit in units.items()},
+        {name: (("time", "basin"), rain % most.get(name, 1e6), {"units": unit}) for name, unit in units.items()},
         coords={"time": ("time", time), "basin": ["a", "b"]},
         attrs=attrs,
     )
