@@ -23,8 +23,9 @@ from . import __version__, models
 from .arguments import whole
 
 MOST_THREADS, MOST_DEVICES = 1024, 64
+ASKED = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # what a request can be refused by
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-PACKAGES = {"yaml": "pyyaml", "netCDF4": "netCDF4"}  # what installs a module of another name
+PACKAGES = {"yaml": "pyyaml"}  # what installs a module of another name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,36 +66,42 @@ def _status(argv: list[str] | None) -> int:
             return 0
         except BrokenPipeError:
             raise
-        except (KeyboardInterrupt, SystemExit) as end:
-            code = 128 + signal.SIGINT if isinstance(end, KeyboardInterrupt) else end.code
-            status = 128 + met[0] if met else code
-            if status not in STOPPED:  # of argparse
-                return status if isinstance(status, int) else int(status is not None)
-            said = "stopped; what was finished is kept."
-        except ImportError as error:
-            module = (error.name or "").partition(".")[0]
-            if module in ("", "hybridsolve"):
-                said, status = _fault(error), 1
-            else:
-                package = PACKAGES.get(module, module.replace("_", "-"))
-                said, status = f"needs the package {package} ({error}); install it with: pip install {package}", 2
-        except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
-            said, status = " ".join(str(error).split()) or type(error).__name__, 2
+        except SystemExit as end:
+            if not met and end.code not in STOPPED:  # of argparse
+                return end.code if isinstance(end.code, int) else int(end.code is not None)
+            failure, status = end, 128 + met[0] if met else end.code
+        except KeyboardInterrupt as end:
+            failure, status = end, 128 + (met[0] if met else signal.SIGINT)
         except Exception as error:
-            said, status = _fault(error), 1
-        if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
-            traceback.print_exc()
-        print(f"{name}: {said}", file=sys.stderr)
-        return status
+            failure, status = error, 2 if isinstance(error, ASKED) or _package(error) else 1
+    if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exception(failure)
+    print(f"{name}: {_sentence(failure, status)}", file=sys.stderr)
+    return status
 
 
-def _fault(error: Exception) -> str:
-    """What nobody foresaw, in a sentence that can be reported."""
+def _sentence(failure: BaseException, status: int) -> str:
+    """What ended a command."""
+    if status in STOPPED:
+        return "stopped; what was finished is kept."
+    text = " ".join(str(failure).split())
+    if package := _package(failure):
+        return f"needs the package {package} ({text}); install it with: pip install {package}"
+    if status == 2:
+        return text or type(failure).__name__
     here = str(Path(__file__).parent)
-    places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(here)]
-    place = f"{Path(places[-1].filename).name}:{places[-1].lineno}" if places else "an unknown place"
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"a fault of hybridsolve itself, {what}, at {place}; report it, HYBRIDSOLVE_TRACEBACK=1 shows all."
+    places = [f for f in traceback.extract_tb(failure.__traceback__) if f.filename.startswith(here)]
+    place = f"{Path(places[-1].filename).relative_to(here)}:{places[-1].lineno}" if places else "an unknown place"
+    return (
+        f"a fault of hybridsolve itself, {type(failure).__name__}: {text}, at {place}; report it, "
+        "HYBRIDSOLVE_TRACEBACK=1 shows all."
+    )
+
+
+def _package(failure: BaseException) -> str:
+    """What to install where another package is missing; else nothing."""
+    module = (failure.name or "").partition(".")[0] if isinstance(failure, ImportError) else ""
+    return "" if module in ("", "hybridsolve") else PACKAGES.get(module, module.replace("_", "-"))
 
 
 @contextmanager

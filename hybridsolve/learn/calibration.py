@@ -166,6 +166,8 @@ def calibrate(
         seed=seed,
     )
     ensemble, overlap = settings.pop("ensemble"), settings.pop("overlap")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
     check_dataset(data, forcing_names=model.forcing_names, need_qobs=True, values=False)
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
     usable = usable_basins(data, model.forcing_names, train, least=n_parameters, skip=skip_unusable)
@@ -405,8 +407,6 @@ def _write_checkpoint(path, fingerprint: str, finished: list, search: dict | Non
 
 
 def _read_checkpoint(path, fingerprint: str) -> dict | None:
-    if path is None:
-        raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
     if not Path(path).exists():
         return None
     from .trained import load_weights_only
