@@ -208,6 +208,8 @@ def test_labelled_series_are_turned_round():
     for one in (a, a.T, a.rename(time="date", basin="gauge").T, a.to_pandas(), a.to_pandas().T, sim, torch.tensor(sim)):
         for other in (b, b.T, b.drop_vars(["time", "basin"]).T, b.to_pandas().T, obs):
             np.testing.assert_array_equal(metrics.nse(one, other), want)
+    table = pd.DataFrame({"a": pd.array([1, None, 3], dtype="Int64")})
+    assert metrics.n_valid(np.ones((3, 1)), table).tolist() == [2]
     tracked = torch.tensor(sim, requires_grad=True)
     np.testing.assert_array_equal(metrics.nse(tracked, obs), want)
     np.testing.assert_allclose(metrics.nse(tracked.bfloat16(), obs), want, rtol=0.05)
@@ -220,6 +222,7 @@ OTHER_LABELS = {
     "other basins": (lambda x: x.assign_coords(basin=list("wxyz")), "found b0 and w at place 0"),
     "a frame of others": (lambda x: x[:, ::-1].to_pandas(), "the same basins"),
     "more than two dims": (lambda x: x.expand_dims("member"), r"obs must be \[T, B\]"),
+    "a frame of text": (lambda x: x.to_pandas().astype(str), "obs must hold real numbers, found dtype object"),
     "text": (lambda x: x.astype(str), "must hold real numbers"),
 }
 

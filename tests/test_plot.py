@@ -88,6 +88,73 @@ def test_map_counts_basins_without_score():
     assert "no median" in texts(plot.score_map([1, 2], [4, 5], [NAN, NAN], "PBIAS"))
 
 
+def test_map_leaves_out_what_has_no_place_or_nothing_to_be_scored_by():
+    lat, lon, scores = [1, NAN, 3, 4, 5], [1, 2, 3, 4, 5], [0.5, 0.3, NAN, 0.7, NAN]
+    figure = plot.score_map(lat, lon, scores, unscored=[False, False, False, False, True])
+    text = texts(figure)
+    # The median is over all four that can be scored, failed ones last: 0.3, 0.5, 0.7 and none.
+    assert "NSE of 4 basins, median 0.400" in text and "× 1 without score, 1 not scored, 1 not placed" in text
+    assert figure.axes[0].collections[0].get_offsets().tolist() == [[4, 4], [1, 1]]
+    with pytest.raises(ValueError, match="lat and lon must be finite in one basin at least, found none"):
+        plot.score_map([NAN, 1], [1, np.inf], [0.1, 0.2])
+    with pytest.raises(ValueError, match="no basin that has coordinates has a score"):
+        plot.score_map([1, 2], [1, 2], [NAN, NAN], unscored=[True, True])
+
+
+def test_masked_values_are_missing():
+    masked = np.ma.masked_equal([0.2, -999.0, 0.6], -999.0)
+    assert "median 0.200, n = 3, 1 without score" in texts(plot.score_distribution({"a": masked}))
+    assert "1 without score" in texts(plot.score_map([1, 2, 3], [1, 2, 3], masked))
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_basin_and_basins_without_numbers_are_drawn(tmp_path):
+    nothing, days = np.full(3, NAN), np.datetime64("2000-01-01") + np.arange(3)
+    figures = [
+        plot.score_distribution({"a": nothing}),
+        plot.score_map([50.0], [7.0], [0.4]),
+        plot.score_map([50.0], [7.0], [300.0], "fc", "mm"),
+        plot.score_map([1, 2, 3], [1, 2, 3], nothing, "fc", "mm"),
+        plot.hydrograph(days, nothing, nothing, prcp=nothing, spread=(nothing, nothing)),
+        plot.hydrograph(days, nothing, [1, np.inf, 2]),
+        plot.hydrograph(days[:1], [1.0], [2.0]),
+        plot.start_spread(np.full((3, 4), NAN), [0, 0, 0]),
+        plot.parameter_bounds(np.full((3, 1), NAN), [0], [1], ["a"], np.zeros((3, 1), bool)),
+        plot.standard_errors(np.full((3, 1), NAN), ["a"]),
+        plot.sensitivity_by_month(np.full((1, 12, 3), NAN), ["a"]),
+        plot.flow_duration(np.ones((5, 1)), np.ones((5, 1))),
+        plot.against([0.4], [0.5], "runoff ratio"),
+    ]
+    for figure in figures[1], figures[4], figures[9]:  # a point, nothing over time, nothing on a logarithmic axis
+        figure.draw_without_rendering()
+
+
+def test_failed_basins_do_not_empty_the_flow_duration():
+    obs = RNG.random((90, 3))
+    sim = obs.copy()
+    sim[4, 1] = NAN
+    figure = plot.flow_duration(sim, obs)
+    assert "Flow duration of 2 basins (1 left out)" in texts(figure)
+    assert all(np.isfinite(line.get_ydata()).all() for line in figure.axes[0].lines)
+
+
+@pytest.mark.parametrize(
+    "draw, words",
+    (
+        (lambda: plot.flow_duration(np.ones((5, 2)), np.full((5, 2), NAN)), "no basin has observed flow"),
+        (lambda: plot.flow_duration(np.full((5, 2), NAN), np.ones((5, 2))), "no basin has observed flow"),
+        (
+            lambda: plot.against([NAN], [0.5], "baseflow index"),
+            "no basin has both a published and a simulated baseflow",
+        ),
+        (lambda: plot.hydrograph(np.array(["2000-01-01", "NaT"], "M8[D]"), [1, 2], [1, 2]), "found none at step 1"),
+    ),
+)
+def test_what_cannot_be_drawn_is_said(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()
+
+
 def test_network_map_draws_each_reach_to_its_downstream():
     network = river()
     assert network.ids.tolist() == [40, 20, 30, 10]

@@ -187,7 +187,7 @@ def read_config(source: str | Path | Mapping | Config, changes: Sequence[str] = 
         values, where = copy.deepcopy(dict(source)), "the config"
     elif str(source) in recipes():
         where = f"recipe {source}"
-        values = _yaml((_folder() / f"{source}.yaml").read_text(), where)
+        values = _yaml((_folder() / f"{source}.yaml").read_bytes(), where)
     elif Path(source).is_file():
         where = str(source)
         values = _yaml(Path(source).read_bytes(), where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def experiment(
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)
     # What all basins together lack is said before a training, not after.
-    Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its training says it again
+        Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)
     options = dict(
@@ -104,7 +107,8 @@ def experiment(
             members = []
             for seed, this in zip(seeds, configs, strict=True):
                 folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
-                logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
+                if rank_zero_only.rank == 0:
+                    logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
                 trained = train(data.isel(basin=others), this, out=folder, **options)
                 if rank_zero_only.rank == 0:
                     members.append(_predict(trained, data.isel(basin=inside)))
@@ -163,14 +167,19 @@ def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
     series = {name: run[name].values.astype(np.float64) for name in FLUXES}
     flow = series["q0"] + series["q1"] + series["q2"]
     stored = sum(series[name][-1] - series[name][0] for name in STORES)
+    total, late = (np.where(x > 0, x, np.nan) for x in (rain.sum(0), rain[1:].sum(0)))  # no shares of no rain
     left = rain[1:].sum(0) - flow[1:].sum(0) - series["aet"][1:].sum(0) - stored
     kept = run[["streamflow"]].copy()
     untrained = {
         "aet": (series["aet"].mean(0), "mm d-1", "mean actual evapotranspiration, not trained on"),
         "swe_max": (series["swe"].max(0), "mm", "largest snow water equivalent, not trained on"),
-        "bfi": (series["q2"].sum(0) / flow.sum(0), "1", "baseflow index: share of q2 in streamflow, not trained on"),
-        "runoff": (flow.sum(0) / rain.sum(0), "1", "runoff ratio: simulated streamflow over precipitation"),
-        "balance": (left / rain[1:].sum(0), "1", "precipitation that neither left nor was stored, as a share of it"),
+        "bfi": (
+            series["q2"].sum(0) / np.where(flow.sum(0) > 0, flow.sum(0), np.nan),
+            "1",
+            "baseflow index: share of q2 in streamflow, not trained on",
+        ),
+        "runoff": (flow.sum(0) / total, "1", "runoff ratio: simulated streamflow over precipitation"),
+        "balance": (left / late, "1", "precipitation that neither left nor was stored, as a share of it"),
     }
     for name, (values, unit, meaning) in untrained.items():
         kept[name] = ("basin", values, dict(units=unit, long_name=meaning))

@@ -253,6 +253,18 @@ def _series(data: xr.Dataset, name: str) -> np.ndarray:
     return values
 
 
+def refuse_no_dataset(data) -> None:
+    """Raise unless this is a dataset with the dims of basin data."""
+    if not isinstance(data, xr.Dataset):
+        raise TypeError(
+            f"data must be a dataset of hybridsolve.data.open_dataset, found {type(data).__name__}: open it first."
+        )
+    if not {"time", "basin"} <= data.sizes.keys():
+        raise ValueError(
+            f"data must have the dims time and basin, found {', '.join(map(str, data.dims))}: rename them."
+        )
+
+
 def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
     """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date."""
     for v in model.forcings:

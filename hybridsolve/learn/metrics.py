@@ -50,8 +50,9 @@ def _labelled(x):
     """``(values, dims, labels)``: time first where it can be told; a label is None where the axis has none."""
     if isinstance(x, pd.DataFrame):
         axes = (x.index, x.columns)
+        numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in x.dtypes)
         x = xr.DataArray(
-            x.to_numpy(np.float64, na_value=np.nan),
+            x.to_numpy(np.float64, na_value=np.nan) if numbers else x.to_numpy(object),
             dims=("rows", "columns"),
             coords={
                 dim: np.asarray(axis)

@@ -20,7 +20,7 @@ from ..data.dataset import check_dataset, period_slice
 from ..data.times import carry_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
-from .inputs import Scaling, refuse_outside
+from .inputs import Scaling, refuse_no_dataset, refuse_outside
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
@@ -206,6 +206,7 @@ class Trained:
         """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
         if self.config.model == "none":
             raise ValueError("this is a network without a process model and has no parameters: ask for its flow.")
+        refuse_no_dataset(data)
         model = models.get(self.config.model)
         days, first = _days(self.config, data, period)
         attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
@@ -242,6 +243,7 @@ def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) ->
 def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
     config, module = trained.config, trained.module
     names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
+    refuse_no_dataset(data)
     check_dataset(data, forcing_names=names)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))

@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -39,7 +38,7 @@ from ..data.usable import usable_basins
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
-from .inputs import Scaling, few, refuse_outside
+from .inputs import Scaling, few, refuse_no_dataset, refuse_outside
 from .trained import Trained, load_weights, load_weights_only, make_module, predict_flow, single_precision
 
 logger = logging.getLogger(__name__)
@@ -229,7 +228,7 @@ def _quiet():
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
             for category in (DeprecationWarning, FutureWarning):  # of libraries among themselves
-                warnings.filterwarnings("ignore", category=category, module=r"(torch|pytorch_lightning|lightning)\b")
+                warnings.filterwarnings("ignore", category=category, module="torch|pytorch_lightning|lightning")
             warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated.*")
             yield
     finally:
@@ -239,7 +238,6 @@ def _quiet():
 
 def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
     """Lightning's fit, but a stop from outside is raised as such, and a checkpoint that does not fit is named."""
-    before = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(training, ckpt_path=last, weights_only=True)
     except SIGTERMException:
@@ -251,13 +249,11 @@ def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if last is None or training.began:
             raise
+        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{last} could not be restored, it is damaged or of another run: set overwrite to begin anew, or train "
-            "into another folder."
+            f"{last} could not be restored, and may be damaged or of another run ({reason}): set overwrite to begin "
+            "anew, or train into another folder."
         ) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
     if trainer.interrupted:
         raise KeyboardInterrupt
 
@@ -273,7 +269,7 @@ class _Bar(TQDMProgressBar):
     """Ends before an error is printed."""
 
     def on_exception(self, *_):
-        for bar in (self._train_progress_bar, self._val_progress_bar):
+        for bar in (self._val_progress_bar, self._train_progress_bar):  # the lower first, which goes up a line
             if bar is not None:
                 bar.close()
 
@@ -340,6 +336,7 @@ def varies(data: xr.Dataset, period) -> np.ndarray:
 
 def usable(data: xr.Dataset, config: Config, forcing_names, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
+    refuse_no_dataset(data)
     data = data.isel(basin=usable_basins(data, forcing_names, config.periods.train, skip=skip))
     check_dataset(data, forcing_names=forcing_names, need_qobs=True)
     if config.model != "none":

@@ -103,10 +103,13 @@ def text(result: xr.Dataset) -> str:
     for member in result["member"].values:
         lines.append(median_line(str(member), result.sel(member=member)))
     if "balance" in result:
-        lines.append(
-            f"water balance: at most {np.abs(result['balance'].values).max():.1e} of the precipitation is left"
-        )
+        lines.append(f"water balance: at most {_left(result):.1e} of the precipitation is left")
     return "\n".join(lines)
+
+
+def _left(result: xr.Dataset) -> float:
+    """The largest error of the water balance; basins without precipitation have none."""
+    return float(np.abs(result["balance"]).max())
 
 
 def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
@@ -195,15 +198,17 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
         for name in ("aet", "swe_max", "bfi", "runoff"):
             x = result[name]
             unit = "" if x.attrs["units"] == "1" else f" {x.attrs['units']}"
-            lines.append(f"- {x.attrs['long_name']}: median {np.median(x.values):.3g}{unit}")
+            lines.append(f"- {x.attrs['long_name']}: median {float(x.median()):.3g}{unit}")
         for mine, theirs in (("bfi", "baseflow_index"), ("runoff", "runoff_ratio")):
             if f"camels_{theirs}" in result:
                 x, y = result[mine].values, result[f"camels_{theirs}"].values
                 good = np.isfinite(x) & np.isfinite(y)
                 if good.sum() > 1:
                     lines.append(f"- correlation with CAMELS' {theirs}: {np.corrcoef(x[good], y[good])[0, 1]:.3f}")
-        left = np.abs(result["balance"].values).max()
-        lines += [f"- water balance: at most {left:.1e} of a basin's precipitation is neither gone nor stored", ""]
+        lines += [
+            f"- water balance: at most {_left(result):.1e} of a basin's precipitation is neither gone nor stored",
+            "",
+        ]
     lines += ["## Figures", ""] + [f"![{name}]({name}.png)" for name in figures]
     if a["citation"]:
         lines += ["", f"Data: {a['citation']}."]
