@@ -67,6 +67,9 @@ def test_calibrate_then_simulate(file, tmp_path, capsys):
     assert simulated["streamflow"].attrs["units"] == "mm d-1" and "hybridsolve_version" in simulated.attrs
     flow = xr.open_dataset(out / "streamflow.nc")["flow"].sel(member="best", time=simulated["time"])
     np.testing.assert_allclose(simulated["streamflow"], flow, rtol=1e-5)
+    whole = xr.open_dataset(out / "streamflow.nc")
+    assert (whole["time_bnds"][:, 0] == whole["time"]).all() and whole.attrs["day_boundary"]
+    assert not {"time", "bnds"} & set(xr.open_dataset(out / "calibration.nc").sizes)
 
 
 def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):

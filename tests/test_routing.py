@@ -253,6 +253,21 @@ def test_windows_are_the_run(scheme, every_backend):
     assert_same_bits({"q": found} | state, {"q": whole.discharge} | whole.final_state)
 
 
+@every_scheme
+def test_gradients_chain_over_windows(scheme):
+    net = network(40, 2)
+    x = {n: v.requires_grad_() for n, v in inputs(net, scheme, 24).items()}
+    cuts = (slice(0, 1), slice(1, 11), slice(11, 24))
+    whole, found, state = windows(net, scheme, x, cuts)
+    d_q, d_state = normal(24, 40), {n: normal(40, seed=1) for n in state}
+
+    def gradients(q, final):
+        loss = (q * d_q).sum() + sum((v * d_state[n]).sum() for n, v in final.items())
+        return {n: g for n, g in zip(x, torch.autograd.grad(loss, list(x.values()), retain_graph=True), strict=True)}
+
+    assert_close(gradients(found, state), gradients(whole.discharge, whole.final_state), 1e-12)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 def test_a_day_at_a_time(dtype):
     net = network()

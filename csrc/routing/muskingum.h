@@ -203,10 +203,12 @@ struct Todini {
     using T = typename Lane<V>::scalar;
     Substeps<V> r{splat<V>(T(1)), splat<V>(T(1)), 1};
     const V q = at_least((i1 + o0) * T(0.5), T(1e-4));
-    if (!any(q > c[LIMIT])) return r;
-    const V courant = exp2(at_most(at_least(fma(c[F], log2(q), c[G]), T(0)), T(3)));  // between 1 and 8
+    const auto more = q > c[LIMIT];  // decides in every lane, so that a reach's bits do not depend on its neighbours
+    if (!any(more)) return r;
+    const V courant = exp2(at_most(fma(c[F], log2(q), c[G]), T(3)));  // 8 at most
     const V nearest = (courant + Format<T>::magic) - Format<T>::magic;
-    r.n = select(c[LIMIT] < V{}, -c[LIMIT], select(nearest < courant, nearest + T(1), nearest));
+    const V ceiling = at_least(select(nearest < courant, nearest + T(1), nearest), T(1));
+    r.n = select(more, select(c[LIMIT] < V{}, -c[LIMIT], ceiling), r.n);
     r.per = T(1) / r.n;
     while (r.most < MOST && any(r.n > splat<V>(T(r.most)))) ++r.most;
     return r;

@@ -140,8 +140,8 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
             enc.update(zlib=True, complevel=1)
         if name in out.coords or name == bounds:
             enc["_FillValue"] = None  # CF: coordinates have no missing values
-        if name in ("time", bounds) and np.issubdtype(variable.dtype, np.datetime64) and variable.size:
-            # said here: xarray would choose the units of time and of its bounds separately
+        if name == "time" and np.issubdtype(variable.dtype, np.datetime64) and variable.size:
+            # said here, for both: xarray would choose the units of time and of its bounds separately
             both = [out[n].values.ravel() for n in ("time", bounds) if n and out[n].dtype.kind == "M"]
             enc.update(units=_time_units(np.concatenate(both)), dtype="int64")
         encoding[name] = enc

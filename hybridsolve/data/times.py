@@ -16,6 +16,7 @@ standard calendar, and 360_day is refused.
 
 from __future__ import annotations
 
+import calendar
 import datetime
 import math
 import re
@@ -34,6 +35,7 @@ _ABSENT = {  # days that some calendars leave out
     "29 February": lambda day: (day.month == 2) & (day.day == 29),
     "31 December of leap years": lambda day: (day.month == 12) & (day.day == 31) & day.is_leap_year,
 }
+_WITHOUT_BOUNDS = "ds.drop_vars(ds['time'].attrs.get('bounds', []), errors='ignore')"  # xarray converts `time` alone
 _STORED = ("day_boundary", "utc_offset_hours", "filled_days")
 
 
@@ -274,14 +276,14 @@ def _standard(stamps: np.ndarray, what: str) -> np.ndarray:
     """Dates of the standard calendar, datetime64[ns]."""
     if stamps.dtype.kind == "M":
         return stamps
-    calendar = stamps.flat[0].calendar
-    if calendar == "360_day":
+    name = stamps.flat[0].calendar
+    if name == "360_day":
         raise ValueError(
             f"{what} must be of a calendar whose dates exist, found 360_day with its 30 February; convert the file by "
-            "ds.drop_vars('time_bnds', errors='ignore').convert_calendar('standard', align_on='year', "
-            "missing=float('nan')).interpolate_na('time') of xarray."
+            f"{_WITHOUT_BOUNDS}.convert_calendar('standard', align_on='year', missing=float('nan'))"
+            ".interpolate_na('time') of xarray, which stretches each year and interpolates five days of it."
         )
-    if calendar == "julian":
+    if name == "julian":
         moved = [stamp.change_calendar("standard") for stamp in stamps.ravel()]
         warnings.warn(
             f"{what} is of the Julian calendar and is converted: {str(stamps.flat[0])[:10]} there is "
@@ -295,11 +297,11 @@ def _standard(stamps: np.ndarray, what: str) -> np.ndarray:
     texts = [stamp.isoformat() for stamp in stamps.ravel()]
     try:
         return np.array(texts, dtype="datetime64[ns]").reshape(stamps.shape)
-    except ValueError as error:  # 29 February of a common year
+    except ValueError as error:
+        lost = next(t[:10] for t in texts if t[5:10] == "02-29" and not calendar.isleap(int(t[:4])))
         raise ValueError(
-            f"{what} must hold dates that exist, found such as 29 February of common years by the calendar {calendar}; "
-            "convert the file by ds.drop_vars('time_bnds', errors='ignore').convert_calendar('standard') of xarray, "
-            "which leaves them out."
+            f"{what} must hold dates that exist, found {lost} of the calendar {name}; convert the file by "
+            f"{_WITHOUT_BOUNDS}.convert_calendar('standard') of xarray, which leaves such days out."
         ) from error
 
 
