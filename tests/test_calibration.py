@@ -379,9 +379,13 @@ def test_simulate_calibrated_tells_basins_by_id(data, fitted):
         simulate_calibrated(fitted, other)
     hot = data.copy(deep=True)
     hot["tmean"].values[17, 3] = 151
-    with pytest.raises(ValueError, match=r"tmean must lie in \[-150, 150\] degC, found 151 in basin d on 2000-01-18"):
+    with pytest.raises(
+        ValueError, match=r"forcing 'tmean' must lie in \[-150, 150\] degC; found 151 in basin d on 2000-01-18"
+    ):
         simulate_calibrated(fitted, hot)
-    with pytest.raises(ValueError, match=r"tmean must lie in \[-150, 150\] degC, found 151 in basin d on 2000-01-18"):
+    with pytest.raises(
+        ValueError, match=r"forcing 'tmean' must lie in \[-150, 150\] degC; found 151 in basin d on 2000-01-18"
+    ):
         run(hot)
     with pytest.raises(ValueError, match="variable 'pet' is missing"):
         simulate_calibrated(fitted, data.drop_vars("pet"))

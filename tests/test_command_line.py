@@ -223,7 +223,7 @@ def test_an_overlap_is_written_into_the_result(folder):
 
 def test_gaps_and_absurd_values_are_told_by_basin_and_date(folder):
     gap = "basin 01022500 cannot be used: prcp is missing on 1 days from 2000-04-10 to 2000-04-10"
-    hot = r"tmean must lie in \[-150, 150\] degC, found 200 in basin 01022500 on 2000-07-19"
+    hot = r"forcing 'tmean' must lie in \[-150, 150\] degC; found 200 in basin 01022500 on 2000-07-19"
     for command in (["calibrate"], ["simulate", "run/calibration.nc"]):
         more = [*PERIODS, "--out", "new"] if command == ["calibrate"] else ["--out", "new.nc"]
         refused(folder, gap, *command, "gap.nc", *more)

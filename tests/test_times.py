@@ -20,11 +20,10 @@ DAYS = pd.date_range("2003-12-20", "2004-03-10").to_numpy()
 def series(time=DAYS, **attrs):
     """Two basins whose rain is the number of the step, so that each value tells where it came from."""
     n = len(time)
-    rain = np.arange(n, dtype="float32")[:, None] + np.array([0, 60], "float32")
+    rain = np.arange(n, dtype="float32")[:, None] + np.array([0, 1000], "float32")
     units = dict(prcp="mm d-1", tmean="degC", pet="mm d-1", qobs="mm d-1")
-    most = {"tmean": 149}  # a temperature that a model takes
     return xr.Dataset(
-        {name: (("time", "basin"), rain % most.get(name, 1e6), {"units": unit}) for name, unit in units.items()},
+        {name: (("time", "basin"), rain.copy(), {"units": unit}) for name, unit in units.items()},
         coords={"time": ("time", time), "basin": ["a", "b"]},
         attrs=attrs,
     )
@@ -353,7 +352,7 @@ def test_a_year_without_leap_day(bounds, tmp_path):
     at = int(np.flatnonzero(start == np.datetime64("2004-02-29"))[0])
     expected = np.insert(np.arange(82.0), at, at - 0.5)
     for name in FORCING:
-        assert (found[name].values == expected[:, None] + [0, 60]).all() and found[name].dtype == "float32"
+        assert (found[name].values == expected[:, None] + [0, 1000]).all() and found[name].dtype == "float32"
     assert np.isnan(found.qobs.values[at]).all() and int(found.qobs.isnull().sum()) == 2
     assert found.quality.values[at] == at - 1 and found.quality.dtype.kind == "i"
     assert len(notes) == 1 and "has no 29 February" in notes[0]

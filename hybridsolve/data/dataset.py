@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..models import MODELS
 from .ids import read_ids, refuse_duplicates, spelled_as
 from .times import add_time_bounds, bounds_name, check_daily, standard_dates
 
@@ -313,7 +312,7 @@ def check_dataset(
     ValueError
         Missing variable; wrong or missing units; wrong dims; no basin or no time step; duplicate basin; time
         not datetime64, unsorted, duplicated, with gaps, not daily or not the start of its bounds; NaN or infinity
-        in a forcing; negative precipitation, evapotranspiration or discharge; a forcing that no model takes.
+        in a forcing; negative precipitation, evapotranspiration or discharge.
     """
     names = list(forcing_names) + (["qobs"] if need_qobs else [])
     for name in names:
@@ -390,10 +389,6 @@ def _check_time(ds: xr.Dataset) -> None:
         )
 
 
-# Of the forcing that a model takes: told here, a value outside has a basin's name and a date.
-_MODEL_BOUNDS = {v.name: (v.lower, v.upper) for model in MODELS.values() for v in model.forcings}
-
-
 def _check_values(ds: xr.Dataset, name: str) -> None:
     values = ds[name].values
     if values.dtype.kind not in "fiu":
@@ -427,11 +422,3 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
             raise ValueError(
                 f"{name} must not be negative, found {value:g} {where} ({int(negative.sum())} such values); {remedy}."
             )
-    lower, upper = _MODEL_BOUNDS.get(name, (-np.inf, np.inf))
-    outside = (values < lower) | (values > upper)
-    if outside.any():
-        value, where = place(outside)
-        raise ValueError(
-            f"{name} must lie in [{lower:g}, {upper:g}] {VARIABLES[name]['units']}, found {value:g} {where} "
-            f"({int(outside.sum())} such values); correct it, or check the units of the data."
-        )

@@ -33,6 +33,7 @@ from ..spec import ModelSpec
 from . import losses, metrics
 from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
 from .identifiability import linearised
+from .inputs import refuse_outside
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
 
 METHODS = {"lm": 40, "gradient": 300, "evolution": 250}  # and the steps each takes if not told
@@ -173,6 +174,7 @@ def calibrate(
     usable = usable_basins(data, model.forcing_names, train, least=n_parameters, skip=skip_unusable)
     kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
     check_dataset(kept, forcing_names=model.forcing_names, need_qobs=True)
+    refuse_outside(kept, model)
     warn_of_early_flow(kept, train)
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     windows = {name: window(data, model, period, warmup_years) for name, period in periods.items()}

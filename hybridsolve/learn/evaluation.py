@@ -22,6 +22,7 @@ from ..data.usable import usable_basins
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
+from .inputs import refuse_outside
 
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
@@ -377,6 +378,7 @@ def simulate_calibrated(
         warnings.warn(f"{left_out} and are left out here.", stacklevel=2)
         data, stored = data.isel(basin=~blank), stored.isel(basin=~blank)
     check_dataset(data, forcing_names=model.forcing_names)
+    refuse_outside(data, model)
     if period is None:
         period = (data["time"].values[0], data["time"].values[-1])
     if "qobs" not in data:
