@@ -309,7 +309,7 @@ def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
     assert not list(tmp_path.glob("*.tmp*"))
     table = pd.read_csv(tmp_path / "scores_best.csv", index_col="basin")
     np.testing.assert_allclose(table["test_nse"], result["nse"].sel(period="test", member="best"), atol=1e-5)
-    stored = xr.open_dataset(tmp_path / "calibration.nc").load()
+    stored = xr.load_dataset(tmp_path / "calibration.nc")
     assert stored["fc"].attrs["units"] == "mm" and stored.attrs["seed"] == 0 and stored.attrs["command"] == "test"
     for member in ("best", "ensemble"):
         again = simulate_calibrated(
