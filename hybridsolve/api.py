@@ -94,6 +94,21 @@ def simulate(
     The same input gives the same bits for any number of threads (torch's), checkpoint interval, split into basins or
     chain of windows. On a GPU nobody waits for the run to end: a value out of bounds is raised by the next call of this
     package or by `synchronize`, and until then the outputs of its cell are NaN.
+
+    Examples
+    --------
+    From numpy, arrays ``[T, B]`` of days and basins:
+
+    >>> forcing = {"prcp": torch.as_tensor(prcp), "tmean": torch.as_tensor(tmean), "pet": torch.as_tensor(pet)}
+
+    From xarray, such as a dataset of `hybridsolve.data.open_dataset`, and back:
+
+    >>> series = {name: ds[name].transpose("time", "basin") for name in hs.models.get("hbv11p").forcing_names}
+    >>> run = hs.simulate("hbv11p", {name: torch.as_tensor(x.values) for name, x in series.items()}, parameters)
+    >>> flow = series["prcp"].copy(data=run.fluxes["streamflow"].numpy(force=True)).rename("streamflow")
+
+    Parameters of one set for all basins have the shape ``[1, 1]``: ``torch.tensor([[250.0]])``. Forcing, parameters and
+    state share one dtype, float32 or float64.
     """
     model = models.get(model)
     x = check(model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw)
@@ -147,7 +162,7 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
     given_state = {} if initial_state is None else mapping(initial_state, "initial_state")
     if not isinstance(raw, bool):
         raise ValueError(f"raw must be True or False; found {raw!r}: say whether the parameters come unscaled.")
-    outputs = _output_names(model, fluxes)
+    outputs = output_names(model, fluxes)
     if components not in ("mean", "each"):
         raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
     each = components == "each"
@@ -173,7 +188,8 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
     return Checked(forcing, parameters, state, sizes, outputs, each, interval)
 
 
-def _output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
+def output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:
+    """The names of the series asked for; empty, unknown and repeated ones are refused."""
     if isinstance(fluxes, Tensor) or not isinstance(fluxes, str | Sequence | Set):
         raise ValueError(f"fluxes must be names of series; found {type(fluxes).__name__}: pass a tuple of names.")
     names = [fluxes] if isinstance(fluxes, str) else list(fluxes)

@@ -1,4 +1,8 @@
-"""The command line: hybridsolve info | demo | calibrate | train | simulate | route."""
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: hybridsolve info | demo | calibrate | train | simulate | route.
+
+torch and whatever needs it are imported where a command runs: help and usage errors come at once.
+"""
 
 from __future__ import annotations
 
@@ -6,51 +10,181 @@ import argparse
 import os
 import platform
 import shlex
+import signal
 import sys
+import threading
 import time
+import traceback
 import warnings
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
+from . import __version__, models
+from .arguments import whole
 
-from . import __version__, backends, models
+MOST_THREADS, MOST_DEVICES = 1024, 64
+ASKED = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # what a request can be refused by
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+PACKAGES = {"yaml": "pyyaml"}  # what installs a module of another name
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; an error in what was asked is one sentence on stderr and exit status 2."""
-    arguments = _parser().parse_args(argv)
-    arguments.command_line = shlex.join(["hybridsolve", *(sys.argv[1:] if argv is None else argv)])
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    """Run a command and give its exit status.
+
+    0; 2 for an error in what was asked and 1 for a fault of this package, each one sentence on stderr; 130 after
+    Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any more. HYBRIDSOLVE_TRACEBACK=1 shows where an error
+    is raised.
+    """
     try:
-        arguments.run(arguments)
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
-        print(f"hybridsolve {arguments.name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"hybridsolve {arguments.name}: stopped; what was finished is kept.", file=sys.stderr)
-        return 130
-    return 0
+        try:
+            return _status(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # what is still buffered goes nowhere, and not into a second error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _status(argv: list[str] | None) -> int:
+    name = "hybridsolve"
+    with _signals() as met, _notes():
+        try:
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
+            arguments = parser.parse_args(argv)
+            name = f"hybridsolve {arguments.name}"
+            arguments.command_line = shlex.join(["hybridsolve", *(sys.argv[1:] if argv is None else argv)])
+            if arguments.threads is not None:
+                import torch
+
+                torch.set_num_threads(whole("--threads", arguments.threads, 1, MOST_THREADS))
+            arguments.run(arguments)
+            return 0
+        except BrokenPipeError:
+            raise
+        except SystemExit as end:
+            if not met and end.code not in STOPPED:  # of argparse
+                return end.code if isinstance(end.code, int) else int(end.code is not None)
+            failure, status = end, 128 + met[0] if met else end.code
+        except KeyboardInterrupt as end:
+            failure, status = end, 128 + (met[0] if met else signal.SIGINT)
+        except Exception as error:
+            failure, status = error, 2 if isinstance(error, ASKED) or _package(error) else 1
+    if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
+        traceback.print_exception(failure)
+    print(f"{name}: {_sentence(failure, status)}", file=sys.stderr)
+    return status
+
+
+def _sentence(failure: BaseException, status: int) -> str:
+    """What ended a command."""
+    if status in STOPPED:
+        return "stopped; what was finished is kept."
+    text = " ".join(str(failure).split())
+    if package := _package(failure):
+        return f"needs the package {package} ({text}); install it with: pip install {package}"
+    if status == 2:
+        return text or type(failure).__name__
+    here = str(Path(__file__).parent)
+    places = [f for f in traceback.extract_tb(failure.__traceback__) if f.filename.startswith(here)]
+    place = f"{Path(places[-1].filename).relative_to(here)}:{places[-1].lineno}" if places else "an unknown place"
+    return (
+        f"a fault of hybridsolve itself, {type(failure).__name__}: {text}, at {place}; report it, "
+        "HYBRIDSOLVE_TRACEBACK=1 shows all."
+    )
+
+
+def _package(failure: BaseException) -> str:
+    """What to install where another package is missing; else nothing."""
+    module = (failure.name or "").partition(".")[0] if isinstance(failure, ImportError) else ""
+    return "" if module in ("", "hybridsolve") else PACKAGES.get(module, module.replace("_", "-"))
+
+
+@contextmanager
+def _signals():
+    """Ctrl-C and SIGTERM both raise KeyboardInterrupt; the numbers of those that came."""
+    met: list[int] = []
+
+    def stop(number, _):
+        met.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as `nohup` and shells ask for
+                before[number] = signal.signal(number, stop)
+    try:
+        yield met
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _notes():
+    """Warnings and the package's log as lines on stderr, each once; what libraries tell their own callers is not."""
+    import logging
+
+    said = set()
+
+    def show(message, category, *_):
+        text = " ".join(str(message).split())
+        if (
+            not issubclass(category, DeprecationWarning | PendingDeprecationWarning | FutureWarning)
+            and text not in said
+        ):
+            said.add(text)
+            print(f"note: {text}", file=sys.stderr)
+
+    logger, handler = logging.getLogger("hybridsolve"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+
+
+def _among(action: argparse.Action, *values: str) -> None:
+    """What a shell completes the option to."""
+    action.completer = lambda **_: values
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route."
-    )
+    parser = _Parser(prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route.")
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
-    commands = parser.add_subparsers(dest="name", required=True)
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
     def command(name, run, help):
         sub = commands.add_parser(name, help=help, description=help)
-        sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's)")
+        sub.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
         sub.set_defaults(run=run)
         return sub
+
+    def overwrite_argument(sub):
+        sub.add_argument("--overwrite", action="store_true", help="replace another run that the folder holds")
 
     command("info", _info, "list models, parameters, backends and what this build can do")
 
     sub = command("demo", _demo, "calibrate a real catchment from packaged data, then time 1,000 synthetic ones")
     sub.add_argument("--out", default="hybridsolve-demo", help="folder for results (default: %(default)s)")
+    overwrite_argument(sub)
 
     def data_arguments(sub, pet=True):
         sub.add_argument(
@@ -80,7 +214,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def fit_arguments(sub, out, reference):
         sub.add_argument(
-            "--skip-unusable", action="store_true", help="leave out basins without observations in training"
+            "--skip-unusable",
+            action="store_true",
+            help="leave out basins with gaps in the forcing or without observations in training",
         )
         sub.add_argument(
             "--reference",
@@ -91,25 +227,31 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--out", default=out, help="folder for results (default: %(default)s)")
         sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+        overwrite_argument(sub)
 
     sub = command("calibrate", _calibrate, "calibrate all catchments of a data set, with scores and figures")
     data_arguments(sub)
-    sub.add_argument("--model", default="hbv11p", help="one of " + ", ".join(models.names()))
+    model = sub.add_argument("--model", default="hbv11p", help="one of " + ", ".join(models.names()))
+    _among(model, *models.names())
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
     sub.add_argument("--validation", metavar="FROM:TO")
     sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every look is logged")
-    sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
-    sub.add_argument("--method", default="lm", help="lm, gradient or evolution (default: %(default)s)")
+    loss = sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
+    _among(loss, "nse", "kge", "nse_sqrt", "nse_log")
+    method = sub.add_argument("--method", default="lm", help="lm, gradient or evolution (default: %(default)s)")
+    _among(method, "lm", "gradient", "evolution")
     sub.add_argument("--starts", type=int, default=10, help="starts of every basin (default: %(default)s)")
-    sub.add_argument("--steps", type=int, help="of the method (default: 40 of lm, 300 of gradient, 250 of evolution)")
+    sub.add_argument("--steps", type=int, help="at most (default: 40 of lm, 300 of gradient, 250 of evolution)")
     sub.add_argument("--ensemble", type=int, help="starts whose flows are averaged (default: 4)")
     sub.add_argument("--warmup-years", type=float, default=3.0, help="before each period (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--allow-overlap", action="store_true", help="take periods that share days, and say so")
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
     fit_arguments(sub, "calibration", "to draw beside, labelled")
 
     sub = command("train", _train, "train a network in front of a model on many basins, test it, and report")
-    sub.add_argument("config", help="YAML file, or a recipe: mlp-static, dhbv10, dhbv11p, lstm")
+    config = sub.add_argument("config", help="YAML file, or a recipe: mlp-static, dhbv10, dhbv11p, lstm")
+    _among(config, "mlp-static", "dhbv10", "dhbv11p", "lstm")
     data_arguments(sub, pet=False)
     sub.add_argument(
         "--set",
@@ -135,9 +277,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--trained", metavar="FILE", help="instead: trained.pt of `hybridsolve train`, for any basins")
     data_arguments(sub)
     sub.add_argument("--period", metavar="FROM:TO", help="default: all of the data")
-    sub.add_argument("--member", default="best", help="best or ensemble (default: %(default)s)")
+    member = sub.add_argument("--member", default="best", help="best or ensemble (default: %(default)s)")
+    _among(member, "best", "ensemble")
     sub.add_argument("--fluxes", default="streamflow", help="joined by commas; streamflow is routed, the rest are not")
     sub.add_argument("--warmup-years", type=float, help="default: 3, or what a trained model was tested with")
+    sub.add_argument("--skip-unusable", action="store_true", help="leave out basins with gaps in the forcing")
+    sub.add_argument(
+        "--allow-other-pet",
+        action="store_true",
+        help="take another potential evapotranspiration than that of the calibration, and say so",
+    )
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
     sub = command("route", _route, "route lateral inflow through a river network to discharge")
@@ -167,11 +316,11 @@ def _open(arguments, pet):
     from .data import open_dataset
 
     basins = arguments.basins
-    if basins and not Path(basins).is_file():
+    if basins is not None and not os.path.isfile(basins):
         basins = [b.strip() for b in basins.split(",") if b.strip()]
     return open_dataset(
         arguments.data,
-        basins=basins or None,
+        basins=basins,
         pet=pet,
         names=arguments.names,
         day_ends=arguments.day_ends,
@@ -179,7 +328,18 @@ def _open(arguments, pet):
     )
 
 
+def _files(arguments, **more) -> dict[str, str]:
+    """The files that a command reads, by the arguments that name them."""
+    named = {"the data": arguments.data, "--basins": arguments.basins, **more}
+    named |= {f"--reference {file}": file for file in getattr(arguments, "reference", ())}
+    return {name: path for name, path in named.items() if path and os.path.exists(path)}
+
+
 def _info(_) -> None:
+    import torch
+
+    from . import backends
+
     print(
         f"hybridsolve {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{torch.get_num_threads()} threads"
@@ -204,57 +364,59 @@ def _info(_) -> None:
 
 
 def _calibrate(arguments) -> None:
-    from .learn import report
-    from .learn.calibration import calibrate
+    import torch
 
-    data = _open(arguments, arguments.pet)
+    from .data.files import locked, refuse_overwriting
+    from .learn import report
+    from .learn.calibration import calibrate, check_arguments
+
     folder = Path(arguments.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
+    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap")}
+    check_arguments(arguments.model, **options)
+    if arguments.resume and arguments.overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them.")
+    refuse_overwriting({f"{name} of --out": folder / name for name in report.FILES}, _files(arguments))
+    again = dict(resume=arguments.resume, overwrite=arguments.overwrite)
+    report.refuse_other_run(folder, **again)
+    data = _open(arguments, arguments.pet)
+    if arguments.hydrograph is not None:
+        report.check_basin(arguments.hydrograph, data["basin"].values)
+    references = report.read_references(arguments.reference, data["basin"].values)
     began = time.perf_counter()
-    result = calibrate(
-        data,
-        arguments.model,
-        train=arguments.train,
-        validation=arguments.validation,
-        test=arguments.test,
-        loss=arguments.loss,
-        method=arguments.method,
-        starts=arguments.starts,
-        steps=arguments.steps,
-        ensemble=arguments.ensemble,
-        warmup_years=arguments.warmup_years,
-        skip_unusable=arguments.skip_unusable,
-        seed=arguments.seed,
-        checkpoint=folder / "checkpoint.pt",
-        resume=arguments.resume,
-    )
-    print(report.text(result))
-    print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
-    written = report.write(
-        result, folder, basin=arguments.hydrograph, references=arguments.reference, command=arguments.command_line
-    )
+    with locked(folder):
+        report.refuse_other_run(folder, **again)  # what came while the data were read
+        result = calibrate(
+            data,
+            arguments.model,
+            **options,
+            skip_unusable=arguments.skip_unusable,
+            checkpoint=folder / "checkpoint.pt",
+            resume=arguments.resume,
+        )
+        print(report.text(result))
+        print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
+        written = report.write(
+            result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
+        )
     print("wrote " + ", ".join(str(path) for path in written))
 
 
 def _train(arguments) -> None:
-    import logging
+    import torch
 
     from .data.files import refuse_overwriting
     from .learn import training_report
     from .learn.config import read_config
     from .learn.experiments import experiment
 
-    logging.getLogger("hybridsolve").setLevel(logging.INFO)
-    logging.getLogger("hybridsolve").addHandler(logging.StreamHandler())
     config = read_config(arguments.config, arguments.set)
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
-    inputs = {f"--reference {file}": file for file in arguments.reference}
-    inputs |= {"config": arguments.config, "data": arguments.data, "--basins": arguments.basins}
-    inputs = {name: path for name, path in inputs.items() if path and Path(path).is_file()}
-    refuse_overwriting({"--out": arguments.out} | outputs, inputs)
+    refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
+    whole("--devices", arguments.devices, 1, MOST_DEVICES)
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
-    seeds = arguments.seeds and [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
+    seeds = None if arguments.seeds is None else [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
     data = _open(arguments, config.pet)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
@@ -266,6 +428,7 @@ def _train(arguments) -> None:
         folds=arguments.folds,
         seeds=seeds,
         resume=arguments.resume,
+        overwrite=arguments.overwrite,
         skip_unusable=arguments.skip_unusable,
         accelerator=arguments.accelerator,
         devices=arguments.devices,
@@ -283,10 +446,19 @@ def _train(arguments) -> None:
 
 def _simulate(arguments) -> None:
     from .data import write_netcdf
+    from .data.dataset import parse_period
+    from .data.files import check_target, refuse_overwriting
 
-    fluxes = [f.strip() for f in arguments.fluxes.split(",") if f.strip()]
     if (arguments.parameters is None) == (arguments.trained is None):
         raise ValueError("simulate needs either calibration.nc before the data or --trained FILE: give one of them.")
+    fluxes = [f.strip() for f in arguments.fluxes.split(",") if f.strip()]
+    if not fluxes or len(set(fluxes)) < len(fluxes):
+        raise ValueError(f"--fluxes must name one series or more, each once; found '{arguments.fluxes}': correct it.")
+    if arguments.period is not None:
+        parse_period(arguments.period)
+    files = _files(arguments, **{"the parameters": arguments.parameters, "--trained": arguments.trained})
+    refuse_overwriting({"--out": arguments.out}, files)
+    check_target("--out", arguments.out)
     run = _simulate_trained if arguments.trained else _simulate_calibrated
     print(f"wrote {write_netcdf(run(arguments, fluxes), arguments.out, command=arguments.command_line)}")
 
@@ -294,29 +466,37 @@ def _simulate(arguments) -> None:
 def _simulate_trained(arguments, fluxes):
     from .learn.trained import Trained
 
-    if arguments.member != "best" or arguments.warmup_years is not None:
-        raise ValueError("--member and --warmup-years belong to calibrated parameters: leave them out with --trained.")
+    for name, given in (
+        ("--member", arguments.member != "best"),
+        ("--warmup-years", arguments.warmup_years is not None),
+        ("--skip-unusable", arguments.skip_unusable),
+        ("--allow-other-pet", arguments.allow_other_pet),
+    ):
+        if given:
+            raise ValueError(f"{name} belongs to calibrated parameters; leave it out with --trained.")
     trained = Trained.load(arguments.trained)
     return trained.predict(_open(arguments, arguments.pet or trained.config.pet), arguments.period, fluxes)
 
 
 def _simulate_calibrated(arguments, fluxes):
-    import xarray as xr
+    from .data.netcdf import open_netcdf
+    from .learn.evaluation import check_request, simulate_calibrated
 
-    from .learn.evaluation import simulate_calibrated
-
-    path = Path(arguments.parameters)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected calibration.nc of `hybridsolve calibrate`.")
-    with xr.open_dataset(path) as stored:
+    with open_netcdf(arguments.parameters, "calibration.nc of `hybridsolve calibrate`") as stored:
         parameters = stored.load()
-    return simulate_calibrated(
-        parameters,
-        _open(arguments, arguments.pet),
+    options = dict(
         period=arguments.period,
         member=arguments.member,
         fluxes=fluxes,
         warmup_years=3.0 if arguments.warmup_years is None else arguments.warmup_years,
+    )
+    check_request(parameters, **options)
+    return simulate_calibrated(
+        parameters,
+        _open(arguments, arguments.pet),
+        **options,
+        skip_unusable=arguments.skip_unusable,
+        allow_other_pet=arguments.allow_other_pet,
     )
 
 
@@ -359,7 +539,7 @@ def _number(kind, text: str, what: str):
 def _demo(arguments) -> None:
     from . import demo
 
-    demo.run(Path(arguments.out), arguments.command_line)
+    demo.run(Path(arguments.out), arguments.command_line, overwrite=arguments.overwrite)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ def data():
     return ds.assign_coords(lat=("basin", [1.0, 2, 3, 4]), lon=("basin", [5.0, 6, 7, 8]))
 
 
+@pytest.fixture(scope="module")
+def fitted(data):
+    return run(data, steps=1, starts=1)
+
+
 def run(data, **changes):  # also as run_, where a test has a run of its own
     arguments = dict(model="hbv11p", train=TRAIN, starts=4, steps=40, warmup_years=1, progress=False)
     return calibrate(data, **(arguments | changes))
@@ -110,7 +115,7 @@ def test_too_few_observations(data):
     few = data.copy(deep=True)
     few["qobs"].values[:-8, 2] = np.nan
     few["qobs"].values[-400:-390, 2] = np.arange(10)
-    with pytest.raises(ValueError, match=r"have 16 values, one for each parameter; .* in 1 of 4 basins \(c\)"):
+    with pytest.raises(ValueError, match="basin c cannot be used: qobs has 10 values, fewer than 16, in the training"):
         run(few)
 
 
@@ -147,6 +152,62 @@ def test_lots_of_basins_give_the_same_result(data, monkeypatch):
     whole = run(data, steps=5)
     monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
     xr.testing.assert_allclose(whole, run(data, steps=5), rtol=1e-4)  # torch's own exp rounds by place in memory
+
+
+@pytest.mark.parametrize("method", ["lm", "gradient", "evolution"])
+def test_a_search_whose_basins_have_stopped_winning_ends(method):
+    """Nor are settled basins moved by what their neighbours go on with."""
+    random = torch.rand(3, 2, 8, generator=torch.Generator().manual_seed(0))
+
+    class Bowl:
+        """Loss of distance from the middle; of the second basin only from a plain that is wider."""
+
+        is_least_squares = True
+        floor = torch.tensor([[0.0], [0.02]])
+
+        def __call__(self, points):
+            return ((points - 0.5) ** 2).sum(0).clamp(min=1e-4) + self.floor
+
+        def normal_equations(self, points):
+            r = (points - 0.5).permute(1, 2, 0)
+            matrix = torch.eye(3).expand(*r.shape[:2], 3, 3).contiguous()
+            return matrix, r, self(points)
+
+    make = {
+        "lm": lambda points: search.LeastSquaresSearch(Bowl(), points, 400, 0),
+        "gradient": lambda points: search.GradientSearch(Bowl(), points, 400),
+        "evolution": lambda points: search.EvolutionSearch(Bowl(), points, 400, 0),
+    }[method](random)
+    bests = []
+    while make.done < 400:
+        make.step()
+        bests.append((make.settled.clone(), make.best.clone()))
+    assert make.taken == len(bests) < 300 and make.settled.all()
+    assert (make.best_loss.amin(1) < torch.tensor([2e-4, 0.021])).all()
+    assert len({int(torch.tensor([settled[b] for settled, _ in bests]).sum()) for b in (0, 1)}) == 2, "at other steps"
+    for (settled, before), (_, after) in zip(bests, bests[1:], strict=False):
+        assert torch.equal(before[:, settled], after[:, settled])
+
+
+def test_an_early_end_is_the_same_alone_and_resumed(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(search.LeastSquaresSearch, "PATIENCE", 3)
+    whole = run(data, steps=200)
+    assert 4 <= whole.attrs["steps_taken"] < 200 and "of 200 steps" in report.text(whole)
+    for b in range(4):
+        np.testing.assert_array_equal(run(data.isel(basin=[b]), steps=200)["fc"].values[0], whole["fc"].values[b])
+    step, checkpoint = search.LeastSquaresSearch.step, tmp_path / "checkpoint.pt"
+
+    def stops(self):
+        if self.done == whole.attrs["steps_taken"] - 2:
+            raise KeyboardInterrupt
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search.LeastSquaresSearch, "step", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, steps=200, checkpoint=checkpoint)
+    resumed = run(data, steps=200, checkpoint=checkpoint, resume=True)
+    xr.testing.assert_identical(whole, resumed)
 
 
 class Killed(Exception):
@@ -220,9 +281,11 @@ def test_warm_up_is_taken_from_before_the_period_or_run_twice(data):
 def test_unusable_basins_stop_the_run_or_are_left_out_by_name(data):
     gap = data.copy(deep=True)
     gap["qobs"].loc[dict(basin="b")] = np.nan
-    with pytest.raises(ValueError, match=r"qobs must vary .* too short there in 1 of 4 basins \(b\)"):
+    with pytest.raises(
+        ValueError, match=f"basin b cannot be used: qobs has 0 values, fewer than 16, in the training period {TRAIN}"
+    ):
         run(gap)
-    with pytest.warns(UserWarning, match="left out, their results NaN: b"):
+    with pytest.warns(UserWarning, match=r"1 of 4 basins are left out \(b\): basin b cannot be used"):
         result = run(gap, steps=3, skip_unusable=True)
     assert result["nse"].sel(basin="b").isnull().all() and result["nse"].drop_sel(basin="b").notnull().all()
     np.testing.assert_array_equal(result["fc"].sel(basin="d"), run(data, steps=3)["fc"].sel(basin="d"))
@@ -246,7 +309,7 @@ def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
     assert not list(tmp_path.glob("*.tmp*"))
     table = pd.read_csv(tmp_path / "scores_best.csv", index_col="basin")
     np.testing.assert_allclose(table["test_nse"], result["nse"].sel(period="test", member="best"), atol=1e-5)
-    stored = xr.open_dataset(tmp_path / "calibration.nc").load()
+    stored = xr.load_dataset(tmp_path / "calibration.nc")
     assert stored["fc"].attrs["units"] == "mm" and stored.attrs["seed"] == 0 and stored.attrs["command"] == "test"
     for member in ("best", "ensemble"):
         again = simulate_calibrated(
@@ -265,13 +328,69 @@ def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
         (dict(method="magic"), "unknown method 'magic'"),
         (dict(loss="rmse_comb"), "unknown loss 'rmse_comb'"),
         (dict(model="hbv12"), "unknown model 'hbv12'"),
-        (dict(starts=0), "starts must be at least 1; found 0"),
+        (dict(starts=True), "starts must be a whole number, 1 or more; found True"),
+        (dict(steps=0), "steps must be a whole number, 1 or more; found 0"),
+        (dict(steps=2.0), "steps must be a whole number, 1 or more; found 2.0"),
+        (dict(ensemble=0), "ensemble must be a whole number, 1 or more; found 0"),
+        (dict(seed=-1), "seed must be a whole number, 0 to 9223372036854775807; found -1"),
+        (dict(seed=2**63), "seed must be a whole number, 0 to 9223372036854775807; found 9223372036854775808"),
+        (dict(seed=0.5), "seed must be a whole number"),
+        (dict(warmup_years=-1), "warmup_years must be a finite number, 0 or more; found -1"),
+        (dict(warmup_years=float("nan")), "warmup_years must be a finite number, 0 or more; found nan"),
+        (dict(warmup_years=float("inf")), "warmup_years must be a finite number, 0 or more; found inf"),
+        (dict(warmup_years="1"), "warmup_years must be a finite number, 0 or more; found '1'"),
+        (dict(test=""), "period is malformed"),
+        (dict(test=TRAIN), "the test period .* overlaps the train period"),
+        (dict(test="2003-12-31:2004-06-30"), "overlaps the train period .* from 2003-12-31 to 2003-12-31, and its"),
+        (dict(starts=0), "starts must be a whole number, 1 or more; found 0"),
         (dict(ensemble=9), "ensemble must be at most the number of starts, 4; found 9"),
         (dict(train="2003-01-01:2002-01-01"), "end after it starts"),
         (dict(train="1990-01-01:2002-01-01"), "outside the data"),
         (dict(resume=True), "resume needs the checkpoint's path"),
     ],
 )
-def test_bad_arguments_are_refused_by_name(data, changes, message):
+def test_bad_arguments_are_refused_by_name(data, changes, message, monkeypatch):
+    monkeypatch.setattr("hybridsolve.learn.calibration._search", None)
     with pytest.raises(ValueError, match=message):
         run(data, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(warmup_years=-1), "warmup_years must be a finite number, 0 or more; found -1"),
+        (dict(warmup_years=float("nan")), "warmup_years must be a finite number, 0 or more; found nan"),
+        (dict(warmup_years=float("inf")), "warmup_years must be a finite number, 0 or more; found inf"),
+        (dict(fluxes=[]), "fluxes is empty"),
+        (dict(fluxes=["q0", "q0"]), "fluxes names a series twice"),
+        (dict(fluxes=["fog"]), "has no flux 'fog'"),
+        (dict(member=None), "unknown member None"),
+        (dict(period="2002"), "period is malformed"),
+    ],
+)
+def test_simulate_calibrated_refuses_what_means_nothing(data, fitted, changes, message):
+    with pytest.raises(ValueError, match=message):
+        simulate_calibrated(fitted, data, **changes)
+
+
+def test_simulate_calibrated_tells_basins_by_id(data, fitted):
+    other = data.assign_coords(basin=["a", "b", "c", "0d"])
+    with pytest.raises(ValueError, match=r"1 basins .* no stored parameters \(0d\); there, one is written 'd'"):
+        simulate_calibrated(fitted, other)
+    hot = data.copy(deep=True)
+    hot["tmean"].values[17, 3] = 151
+    with pytest.raises(
+        ValueError, match=r"forcing 'tmean' must lie in \[-150, 150\] degC; found 151 in basin d on 2000-01-18"
+    ):
+        simulate_calibrated(fitted, hot)
+    with pytest.raises(
+        ValueError, match=r"forcing 'tmean' must lie in \[-150, 150\] degC; found 151 in basin d on 2000-01-18"
+    ):
+        run(hot)
+    with pytest.raises(ValueError, match="variable 'pet' is missing"):
+        simulate_calibrated(fitted, data.drop_vars("pet"))
+
+
+def test_the_hydrograph_is_of_a_basin_that_has_a_score():
+    assert report.median_basin(np.array([np.nan, 0.9, np.nan, 0.1, 0.5])) == 4
+    assert report.median_basin(np.array([np.nan, np.nan])) == 0

@@ -63,13 +63,13 @@ def test_calibrate_then_simulate(file, tmp_path, capsys):
         )
         == 0
     )
-    simulated = xr.open_dataset(tmp_path / "sim.nc")
+    simulated = xr.load_dataset(tmp_path / "sim.nc")
     assert simulated["streamflow"].attrs["units"] == "mm d-1" and "hybridsolve_version" in simulated.attrs
-    flow = xr.open_dataset(out / "streamflow.nc")["flow"].sel(member="best", time=simulated["time"])
+    flow = xr.load_dataset(out / "streamflow.nc")["flow"].sel(member="best", time=simulated["time"])
     np.testing.assert_allclose(simulated["streamflow"], flow, rtol=1e-5)
-    whole = xr.open_dataset(out / "streamflow.nc")
+    whole = xr.load_dataset(out / "streamflow.nc")
     assert (whole["time_bnds"][:, 0] == whole["time"]).all() and whole.attrs["day_boundary"]
-    assert not {"time", "bnds"} & set(xr.open_dataset(out / "calibration.nc").sizes)
+    assert not {"time", "bnds"} & set(xr.load_dataset(out / "calibration.nc").sizes)
 
 
 def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
@@ -97,7 +97,7 @@ def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "calibration.nc").exists()
     subprocess.run(command(tmp_path / "killed", "--resume"), check=True, **quiet)
-    whole, resumed = (xr.open_dataset(tmp_path / name / "calibration.nc") for name in ("whole", "killed"))
+    whole, resumed = (xr.load_dataset(tmp_path / name / "calibration.nc") for name in ("whole", "killed"))
     xr.testing.assert_equal(whole, resumed)
 
 

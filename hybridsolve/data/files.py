@@ -32,6 +32,17 @@ def refuse_overwriting(outputs: Mapping[str, object], inputs: Mapping[str, objec
                 raise ValueError(f"{name} and {other} must differ, found both {wanted[name]}; name two files.")
 
 
+def check_target(name: str, path) -> None:
+    """Raise, before the work, if a file could not be written there: no folder to hold it, or a folder itself."""
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file to write, found the folder {path}; add a file name to the path.")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder of {name} {path} must exist, found none; create {path.parent}, or name another.")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"the folder of {name} {path} must be writable, found it is not; name another.")
+
+
 def _same(one: Path, other: Path) -> bool:
     if one.resolve() == other.resolve():
         return True
@@ -53,6 +64,8 @@ def locked(folder) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
     folder.mkdir(parents=True, exist_ok=True)
     lock, about = folder / ".lock", folder / ".lock.txt"
     held = FileLock(lock, timeout=0)

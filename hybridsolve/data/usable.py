@@ -50,7 +50,7 @@ def usable_basins(
         low, high = np.where(seen, obs, np.inf).min(0), np.where(seen, obs, -np.inf).max(0)
         for b in np.flatnonzero(~(high > low) | (seen.sum(0) < least)):
             n = int(seen[:, b].sum())
-            what = "does not vary" if n >= least else f"has {n} values, of {least} at least,"
+            what = "does not vary" if n >= least else f"has {n} values, fewer than {least},"
             why.setdefault(int(b), f"qobs {what} in the training period {_period(period)}")
     if not why:
         return np.arange(len(ids))

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import threading
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +23,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import models
-from ..data.dataset import check_dataset, period_slice
+from ..arguments import SEEDS, finite, whole
+from ..data.dataset import check_dataset, parse_period, period_slice
 from ..data.lags import warn_of_early_flow
+from ..data.netcdf import _atomically
+from ..data.usable import usable_basins
 from ..sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
 from . import losses, metrics
 from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
 from .identifiability import linearised
+from .inputs import refuse_outside
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
 
 METHODS = {"lm": 40, "gradient": 300, "evolution": 250}  # and the steps each takes if not told
+FORMAT = 2  # of a checkpoint; raised when older ones no longer mean the same
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints
 CHUNK_BYTES = 3e8  # of one flow series [T, B, S]: more basins than this holds are calibrated one lot after another
 
@@ -82,6 +90,7 @@ def calibrate(
     ensemble: int | None = None,
     warmup_years: float = 3.0,
     skip_unusable: bool = False,
+    allow_overlap: bool = False,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -105,7 +114,8 @@ def calibrate(
     starts : int
         Points a basin starts from; for evolution the members kept, best first, of a population of 6 x as many.
     steps : int, optional
-        Iterations or generations; 40, 300 or 250 if left out.
+        Iterations or generations at most; 40, 300 or 250 if left out. A search ends before, once every basin's best
+        loss has stopped falling (see `hybridsolve.learn.search`).
     ensemble : int, optional
         How many starts, the first in rank, are averaged as the "ensemble" (their flows, not their parameters);
         4 if left out.
@@ -113,9 +123,12 @@ def calibrate(
         Run before each period unscored, where the data allow; their first year is repeated where they begin less
         than a year before the period.
     skip_unusable : bool
-        Leave out basins whose training window has no observation or no variance (their results are NaN), instead of
-        raising.
+        Leave out basins whose forcing has gaps, or whose observations in the training period are fewer than the
+        parameters or do not vary (their results are NaN), instead of raising.
+    allow_overlap : bool
+        Take periods that share days; the result says so, in its title too.
     seed : int
+        0 or more.
     checkpoint : path, optional
         A file in which the state is kept while the search runs.
     resume : bool
@@ -139,25 +152,31 @@ def calibrate(
         If an argument, a unit, a period or a value of the data does not fit; or if basins cannot be fitted and
         `skip_unusable` is not set.
     """
-    model = models.get(model)
-    if method not in METHODS:
-        raise ValueError(f"unknown method '{method}'; expected one of {', '.join(METHODS)}.")
-    if loss not in losses.names(per_series=True):
-        raise ValueError(f"unknown loss '{loss}'; expected one of {', '.join(losses.names(per_series=True))}.")
-    steps = steps or METHODS[method]
-    ensemble = ensemble or min(starts, 4)
-    for name, value, least in (
-        ("starts", starts, 1),
-        ("steps", steps, 1),
-        ("ensemble", ensemble, 1),
-        ("warmup_years", warmup_years, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}; found {value}.")
-    if ensemble > starts:
-        raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
-    check_dataset(data, forcing_names=model.forcing_names, need_qobs=True)
-    periods = {name: period for name, period in dict(train=train, validation=validation, test=test).items() if period}
+    model, settings = check_arguments(
+        model,
+        train=train,
+        validation=validation,
+        test=test,
+        loss=loss,
+        method=method,
+        starts=starts,
+        steps=steps,
+        ensemble=ensemble,
+        warmup_years=warmup_years,
+        allow_overlap=allow_overlap,
+        seed=seed,
+    )
+    ensemble, overlap = settings.pop("ensemble"), settings.pop("overlap")
+    if resume and checkpoint is None:
+        raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
+    check_dataset(data, forcing_names=model.forcing_names, need_qobs=True, values=False)
+    n_parameters = len(model.parameter_names + model.routing_parameter_names)
+    usable = usable_basins(data, model.forcing_names, train, least=n_parameters, skip=skip_unusable)
+    kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
+    check_dataset(kept, forcing_names=model.forcing_names, need_qobs=True)
+    refuse_outside(kept, model)
+    warn_of_early_flow(kept, train)
+    periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     windows = {name: window(data, model, period, warmup_years) for name, period in periods.items()}
     for name, w in windows.items():
         if w.spun_up:
@@ -166,29 +185,77 @@ def calibrate(
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
-    n_parameters = len(model.parameter_names + model.routing_parameter_names)
-    usable = _usable(data, windows["train"], n_parameters, skip_unusable)
-    warn_of_early_flow(data, train)
+    points, train_loss, settings["steps_taken"] = _search(
+        model, windows["train"], usable, settings, _fingerprint(data, usable, settings), checkpoint, resume, progress
+    )
+    if validation is not None:
+        order = _rank(model, windows["validation"], usable, points, train_loss, loss)
+        points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
+    settings["starts_ranked_by"] = "training score" if validation is None else "training and validation score"
+    result = evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
+    if overlap:
+        result.attrs.update(overlap=overlap, title=f"{result.attrs['title']}; {overlap}")
+    return result.merge(_curvature(data, model, train, windows["train"], loss, usable, points))
 
+
+def check_arguments(
+    model,
+    *,
+    train,
+    validation=None,
+    test=None,
+    loss="nse",
+    method="lm",
+    starts=10,
+    steps=None,
+    ensemble=None,
+    warmup_years=3.0,
+    allow_overlap=False,
+    seed=0,
+) -> tuple[ModelSpec, dict]:
+    """The model and the settings of a calibration, before any data are read; arguments and errors of `calibrate`."""
+    model = models.get(model)
+    for what, value, known in (
+        ("method", method, list(METHODS)),
+        ("loss", loss, list(losses.names(per_series=True))),
+    ):
+        if value not in known:
+            raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}.")
+    starts = whole("starts", starts, 1)
     settings = dict(
         model=model.name,
         train=period_text(train),
         loss=loss,
         method=method,
         starts=starts,
-        steps=steps,
-        warmup_years=warmup_years,
-        seed=seed,
+        steps=METHODS[method] if steps is None else whole("steps", steps, 1),
+        warmup_years=finite("warmup_years", warmup_years, 0),
+        seed=whole("seed", seed, 0, SEEDS),
+        ensemble=min(starts, 4) if ensemble is None else whole("ensemble", ensemble, 1),
     )
-    points, train_loss = _search(
-        model, windows["train"], usable, settings, _fingerprint(data, usable, settings), checkpoint, resume, progress
-    )
-    if validation:
-        order = _rank(model, windows["validation"], usable, points, train_loss, loss)
-        points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
-    settings["starts_ranked_by"] = "training and validation score" if validation else "training score"
-    result = evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
-    return result.merge(_curvature(data, model, train, windows["train"], loss, usable, points))
+    if settings["ensemble"] > starts:
+        raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
+    overlap = _overlap(dict(train=train, validation=validation, test=test))
+    if overlap and not allow_overlap:
+        raise ValueError(
+            f"{overlap}, and its scores would not be of days that were held out; part the periods, or set "
+            "allow_overlap, which the result will say."
+        )
+    return model, settings | dict(overlap=overlap)
+
+
+def _overlap(periods: dict) -> str:
+    """Which of the periods share days, in words; empty if none do."""
+    days = {name: parse_period(period) for name, period in periods.items() if period is not None}
+    for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
+        if one in days and other in days:
+            first, last = max(days[one][0], days[other][0]), min(days[one][1], days[other][1])
+            if first <= last:
+                return (
+                    f"the {one} period {period_text(periods[one])} overlaps the {other} period "
+                    f"{period_text(periods[other])} from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+                )
+    return ""
 
 
 def _by_month(objective: Objective, best: Tensor, month: np.ndarray) -> np.ndarray:
@@ -247,39 +314,17 @@ def _rank(model, validation: Window, usable, points: Tensor, train_loss: Tensor,
     )
 
 
-def _usable(data: xr.Dataset, train: Window, n_parameters: int, skip: bool) -> np.ndarray:
-    """Indices of the basins that can be fitted."""
-    obs = train.obs.numpy()
-    seen = ~np.isnan(obs)
-    low, high = np.where(seen, obs, np.inf).min(0), np.where(seen, obs, -np.inf).max(0)
-    bad = ~(high > low) | (seen.sum(0) < n_parameters)
-    if bad.any():
-        names = ", ".join(map(str, data["basin"].values[bad][:5])) + (", ..." if bad.sum() > 5 else "")
-        if not skip or bad.all():
-            raise ValueError(
-                f"qobs must vary in the training period and have {n_parameters} values, one for each parameter; it is "
-                f"missing, constant or too short there in {bad.sum()} of {bad.size} basins ({names}): choose another "
-                "period, or set skip_unusable to leave them out."
-            )
-        warnings.warn(
-            f"{bad.sum()} of {bad.size} basins have no usable observation in the training period and are left "
-            f"out, their results NaN: {names}.",
-            stacklevel=3,
-        )
-    return np.flatnonzero(~bad)
-
-
 def _fingerprint(data: xr.Dataset, usable: np.ndarray, settings: dict) -> str:
     """What a checkpoint must share with the run that resumes it: settings, basins and data."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
-    for name in ("prcp", "tmean", "pet", "qobs"):
+    for name in ("time", "prcp", "tmean", "pet", "qobs"):
         digest.update(np.ascontiguousarray(data[name].values))
     return digest.hexdigest()
 
 
 def _search(model, train, usable, settings, fingerprint, checkpoint, resume, progress):
-    """Best points ``[P, B, S]`` and their losses ``[B, S]``, starts in order of the loss, for the usable basins."""
+    """Best points ``[P, B, S]`` and losses ``[B, S]``, starts in order, of the usable basins; and the steps taken."""
     n_starts, seed, steps = settings["starts"], settings["seed"], settings["steps"]
     size = max(8, 6 * n_starts) if settings["method"] == "evolution" else n_starts
     # An evolution's population runs in slices, so only one slice of members counts.
@@ -287,64 +332,94 @@ def _search(model, train, usable, settings, fingerprint, checkpoint, resume, pro
     lots = [usable[i : i + lot] for i in range(0, len(usable), lot)]
     state = _read_checkpoint(checkpoint, fingerprint) if resume else None
     finished = state["finished"] if state else []
+    unfinished = state["search"] if state else None
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
-    bar = tqdm(
+    with tqdm(
         total=len(lots) * steps,
-        initial=0,
         disable=not progress,
         unit="step",
         dynamic_ncols=True,
         desc=f"calibrate {model.name}, {len(usable)} basins x {size}",
-    )
-    bar.update(len(finished) * steps)
-    unfinished = state["search"] if state else None
-    for i in range(len(finished), len(lots)):
-        basins = lots[i] if len(lots) > 1 or len(usable) < train.obs.shape[1] else slice(None)
-        objective = Objective(model, train, settings["loss"], basins)
-        start = starting_points(n_parameters, len(lots[i]), size, seed, train.obs.dtype)
-        if settings["method"] == "lm":
-            search = LeastSquaresSearch(objective, start, steps, seed)
-        elif settings["method"] == "gradient":
-            search = GradientSearch(objective, start, steps)
-        else:
-            search = EvolutionSearch(objective, start, steps, seed + i)
-        if unfinished:
-            search.load_state_dict(unfinished)
-            bar.update(search.done)
-            unfinished = None
-        saved = time.monotonic()
-        while search.done < steps:
-            began = time.perf_counter()
-            search.step()
-            rate = search.evaluations_per_step * len(lots[i]) * objective.n_steps / (time.perf_counter() - began)
-            bar.set_postfix_str(f"median loss {search.best_loss.amin(1).median():.4f}, {rate / 1e6:.0f} M cell-steps/s")
-            bar.update()
-            if checkpoint and time.monotonic() - saved > SAVE_EVERY:
-                _write_checkpoint(checkpoint, fingerprint, finished, search.state_dict())
-                saved = time.monotonic()
-        order = search.best_loss.argsort(1)[:, :n_starts]
-        finished.append((search.best.gather(2, order.expand(n_parameters, -1, -1)), search.best_loss.gather(1, order)))
-        if checkpoint:
-            _write_checkpoint(checkpoint, fingerprint, finished, None)
-    bar.close()
-    return torch.cat([p for p, _ in finished], dim=1), torch.cat([x for _, x in finished])
+    ) as bar:
+        bar.update(len(finished) * steps)
+        for i in range(len(finished), len(lots)):
+            basins = lots[i] if len(lots) > 1 or len(usable) < train.obs.shape[1] else slice(None)
+            objective = Objective(model, train, settings["loss"], basins)
+            start = starting_points(n_parameters, len(lots[i]), size, seed, train.obs.dtype)
+            if settings["method"] == "lm":
+                search = LeastSquaresSearch(objective, start, steps, seed)
+            elif settings["method"] == "gradient":
+                search = GradientSearch(objective, start, steps)
+            else:
+                search = EvolutionSearch(objective, start, steps, seed + i)
+            if unfinished:
+                search.load_state_dict(unfinished)
+                bar.update(search.done)
+                unfinished = None
+            saved = time.monotonic()
+            try:
+                while search.done < steps:
+                    before, began = search.done, time.perf_counter()
+                    with _postponed_signals():
+                        search.step()
+                    rate = search.evaluations_per_step * len(lots[i]) * objective.n_steps
+                    rate /= 1e6 * (time.perf_counter() - began)
+                    median = search.best_loss.amin(1).median()
+                    bar.set_postfix_str(f"median loss {median:.4f}, {rate:.0f} M cell-steps/s", refresh=False)
+                    bar.update(search.done - before)
+                    if checkpoint and time.monotonic() - saved > SAVE_EVERY:
+                        _write_checkpoint(checkpoint, fingerprint, finished, search.state_dict())
+                        saved = time.monotonic()
+            except KeyboardInterrupt:
+                if checkpoint and search.done:
+                    _write_checkpoint(checkpoint, fingerprint, finished, search.state_dict())
+                raise
+            order = search.best_loss.argsort(1)[:, :n_starts]
+            best = search.best.gather(2, order.expand(n_parameters, -1, -1))
+            finished.append((best, search.best_loss.gather(1, order), search.taken))
+            if checkpoint:
+                _write_checkpoint(checkpoint, fingerprint, finished, None)
+    points, loss, taken = zip(*finished, strict=True)
+    return torch.cat(points, dim=1), torch.cat(loss), max(taken)
+
+
+@contextmanager
+def _postponed_signals():
+    """Ctrl-C and SIGTERM wait until a step has ended: what it changes is whole, and can be saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals meet the main thread alone
+        return
+    met = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: met.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number, frame in met[:1]:
+        handlers[number](number, frame)
 
 
 def _write_checkpoint(path, fingerprint: str, finished: list, search: dict | None) -> None:
-    temporary = Path(f"{path}.tmp")
-    torch.save(dict(fingerprint=fingerprint, finished=finished, search=search), temporary)
-    os.replace(temporary, path)
+    content = dict(fingerprint=fingerprint, finished=finished, search=search)
+    _atomically(Path(path), lambda temporary: torch.save(content, temporary))
 
 
 def _read_checkpoint(path, fingerprint: str) -> dict | None:
-    if path is None:
-        raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
     if not Path(path).exists():
         return None
-    state = torch.load(path, weights_only=True)
+    from .trained import load_weights_only
+
+    what, remedy = "a checkpoint of `hybridsolve calibrate`", "remove it and calibrate anew, without resume"
+    state = load_weights_only(Path(path), what, remedy)
+    if not {"fingerprint", "finished", "search"} <= state.keys():
+        raise ValueError(f"{path} is not {what}: {remedy}.")
     if state["fingerprint"] != fingerprint:
         raise ValueError(
-            f"checkpoint {path} is of another calibration (settings, basins or data differ); expected the "
-            "same: run without resume, or with the arguments of the first run."
+            f"checkpoint {path} is of another calibration (settings, basins, data or version differ); resume with the "
+            "arguments of the first run, or calibrate anew, without resume."
         )
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -11,12 +12,17 @@ import xarray as xr
 from torch import Tensor
 
 from .. import models
-from ..api import simulate
+from ..api import output_names, simulate
+from ..arguments import finite
 from ..data.dataset import check_dataset, parse_period, period_slice
+from ..data.ids import refuse_duplicates, spelled_as
+from ..data.pet import PET_METHODS
 from ..data.times import carry_days
+from ..data.usable import usable_basins
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
+from .inputs import refuse_outside
 
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
@@ -244,6 +250,56 @@ def scores_table(result: xr.Dataset, member: str = "best"):
     ]
 
 
+def check_request(
+    parameters: xr.Dataset, *, period=None, member="best", fluxes=("streamflow",), warmup_years: float = 3.0
+) -> ModelSpec:
+    """Check all of `simulate_calibrated` that needs no data, with its arguments and errors, and give the model."""
+    model = _check_stored(parameters, parameters.encoding.get("source", "the dataset of parameters"))
+    if member not in list(MEMBERS):
+        raise ValueError(f"unknown member {member!r}; expected {' or '.join(MEMBERS)}.")
+    output_names(model, fluxes)
+    if period is not None:
+        parse_period(period)
+    finite("warmup_years", warmup_years, 0)
+    return model
+
+
+def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
+    """The model of a dataset of parameters, if it is whole."""
+    what = f"{where} must be calibration.nc of `hybridsolve calibrate`, found"
+    for name in ("model", "ensemble_size", "pet_method"):
+        if name not in parameters.attrs:
+            raise ValueError(f"{what} no attribute '{name}'; give that file as it was written.")
+    if str(parameters.attrs["model"]) not in models.MODELS:
+        raise ValueError(
+            f"{what} one of the model '{parameters.attrs['model']}'; this version has {', '.join(models.names())}."
+        )
+    model = models.get(str(parameters.attrs["model"]))
+    names = model.parameter_names + model.routing_parameter_names
+    for name in names:
+        if name not in parameters or parameters[name].dims != ("basin", "start"):
+            raise ValueError(f"{what} no variable {name}(basin, start); give that file as it was written.")
+        if parameters[name].dtype.kind != "f":
+            raise ValueError(f"{what} '{name}' as {parameters[name].dtype}; give that file as it was written.")
+    if "basin" not in parameters.coords:
+        raise ValueError(f"{what} no ids of the basins; give that file as it was written.")
+    refuse_duplicates(parameters["basin"].values, f"basins of {where}")
+    size = parameters.attrs["ensemble_size"]
+    if np.ndim(size) or not isinstance(size, Integral) or not 1 <= size <= parameters.sizes["start"]:
+        raise ValueError(f"{what} an ensemble_size of {size} from {parameters.sizes['start']} starts; calibrate anew.")
+    for name in names:
+        v, values = model.variable(name), parameters[name].values
+        lower, upper = (values.dtype.type(bound) for bound in (v.lower, v.upper))
+        outside = (values < lower) | (values > upper)
+        if outside.any():
+            b, start = np.argwhere(outside)[0]
+            raise ValueError(
+                f"'{name}' of {where} must lie in [{v.lower:g}, {v.upper:g}] {v.unit}, found {values[b, start]:g} in "
+                f"basin {parameters['basin'].values[b]}; calibrate anew."
+            )
+    return model
+
+
 def simulate_calibrated(
     parameters: xr.Dataset,
     data: xr.Dataset,
@@ -252,6 +308,8 @@ def simulate_calibrated(
     member="best",
     fluxes=("streamflow",),
     warmup_years: float = 3.0,
+    skip_unusable: bool = False,
+    allow_other_pet: bool = False,
 ) -> xr.Dataset:
     """Run stored parameters over a period.
 
@@ -268,6 +326,12 @@ def simulate_calibrated(
     fluxes : sequence of str
         Of the model's fluxes and states; `streamflow` is routed by the unit hydrograph, the others are not.
     warmup_years : float
+        0 or more.
+    skip_unusable : bool
+        Leave out basins whose forcing has gaps or that were left out of the calibration, instead of raising.
+    allow_other_pet : bool
+        Take data whose potential evapotranspiration is made by another method than that of the calibration; the
+        result says so, in its title too.
 
     Returns
     -------
@@ -277,41 +341,51 @@ def simulate_calibrated(
     Raises
     ------
     ValueError
-        If a flux, member or period is unknown, or a basin has no stored parameters.
+        If the parameters are not whole; if a flux, member or period is unknown; if the data do not fit, or a basin has
+        no stored parameters.
     """
-    model = models.get(str(parameters.attrs.get("model", "absent")))
-    if member not in MEMBERS:
-        raise ValueError(f"unknown member '{member}'; expected {' or '.join(MEMBERS)}.")
-    unknown = [name for name in fluxes if name not in model.output_names]
-    if unknown:
+    model = check_request(parameters, period=period, member=member, fluxes=fluxes, warmup_years=warmup_years)
+    fluxes = output_names(model, fluxes)
+    check_dataset(data, forcing_names=model.forcing_names, values=False)
+    fitted, found = str(parameters.attrs["pet_method"]), str(data["pet"].attrs.get("method", "as in the data"))
+    if fitted != found and not allow_other_pet:
+        method = f"pet='{fitted}' (--pet {fitted})" if fitted in PET_METHODS else "their own (without pet=, --pet)"
         raise ValueError(
-            f"model {model.name} has no flux '{unknown[0]}'; expected any of {', '.join(model.output_names)}."
+            f"the parameters were calibrated with potential evapotranspiration '{fitted}', found '{found}' in the "
+            f"data; open them with {method}, or set allow_other_pet, which the result will say."
         )
-    missing = [str(b) for b in data["basin"].values if b not in parameters["basin"].values]
+    stored = parameters.assign_coords(basin=parameters["basin"].values.astype(str))
+    ids = [str(b) for b in data["basin"].values]
+    there = set(stored["basin"].values.tolist())
+    missing = [b for b in ids if b not in there]
     if missing:
+        other = spelled_as(missing[0], sorted(there))
         raise ValueError(
-            f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); choose "
-            "basins that were calibrated."
+            f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); "
+            + (f"there, one is written '{other}': write it alike." if other else "choose basins that were calibrated.")
         )
+    usable = usable_basins(data, model.forcing_names, skip=skip_unusable)
+    if len(usable) < data.sizes["basin"]:  # of many basins a copy is large
+        data = data.isel(basin=usable)
+    n_starts = 1 if member == "best" else int(parameters.attrs["ensemble_size"])
+    names = model.parameter_names + model.routing_parameter_names
+    stored = stored[[*names]].sel(basin=data["basin"].values.astype(str)).isel(start=slice(0, n_starts))
+    blank = np.any([np.isnan(stored[n].values).any(1) for n in names], axis=0)
+    if blank.any():
+        few = ", ".join(map(str, data["basin"].values[blank][:5]))
+        left_out = f"{blank.sum()} basins were left out of the calibration ({few})"
+        if not skip_unusable or blank.all():
+            raise ValueError(f"{left_out}; choose others, or leave them out with skip_unusable.")
+        warnings.warn(f"{left_out} and are left out here.", stacklevel=2)
+        data, stored = data.isel(basin=~blank), stored.isel(basin=~blank)
     check_dataset(data, forcing_names=model.forcing_names)
+    refuse_outside(data, model)
     if period is None:
         period = (data["time"].values[0], data["time"].values[-1])
     if "qobs" not in data:
         data = data.assign(qobs=data["prcp"] * np.nan)
     w = window(data, model, period, warmup_years)
-    n_starts = 1 if member == "best" else int(parameters.attrs["ensemble_size"])
-    stored = parameters.sel(basin=data["basin"].values).isel(start=slice(0, n_starts))
-    dtype = w.obs.dtype
-    values = {
-        n: torch.as_tensor(stored[n].values).to(dtype) for n in model.parameter_names + model.routing_parameter_names
-    }
-    left_out = [
-        str(b) for b, bad in zip(data["basin"].values, np.isnan(stored["fc"].values).any(1), strict=True) if bad
-    ]
-    if left_out:
-        raise ValueError(
-            f"{len(left_out)} basins were left out of the calibration ({', '.join(left_out[:5])}); choose others."
-        )
+    values = {n: torch.as_tensor(stored[n].values).to(w.obs.dtype) for n in names}
     out = xr.Dataset(
         coords={"time": data["time"].values[period_slice(data["time"].values, period)], "basin": data["basin"]}
     )
@@ -327,11 +401,13 @@ def simulate_calibrated(
         v = model.variable(name)
         meaning = "routed streamflow" if name == "streamflow" else v.meaning
         out[name] = (("time", "basin"), series[name][w.n_warmup :].numpy(), dict(units=v.unit, long_name=meaning))
+    other_pet = f"; evapotranspiration '{found}', calibrated with '{fitted}'" if found != fitted else ""
     out.attrs.update(
         model=model.name,
         member=member,
-        title=f"{model.title}, simulated",
-        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+        title=f"{model.title}, simulated{other_pet}",
+        pet_method=found,
+        calibrated_pet_method=fitted,
         citation=str(parameters.attrs.get("citation", "")),
         conversions=str(data.attrs.get("conversions", "")),
     )

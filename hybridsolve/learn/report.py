@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from .. import models, plot
+from .. import models
+from ..data.ids import spelled_as
 from ..data.netcdf import write_netcdf, write_text_atomic
 from ..data.times import carry_days
 from . import metrics
 from .evaluation import MEMBERS, scores_table
+from .references import read_reference
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
+
+
+FIGURES = ("scores", "map", "starts", "parameters", "standard_errors", "sensitivity", "hydrograph")
+FILES = (
+    *("checkpoint.pt", "calibration.nc", "streamflow.nc", "test_looks.log"),
+    *(f"scores_{member}.csv" for member in MEMBERS),
+    *(f"{name}.png" for name in FIGURES),
+)
+
+
+def refuse_other_run(folder: str | Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raise if a folder holds files that a calibration would replace, unless that is asked for.
+
+    A run that is resumed must have left its checkpoint there, which `calibrate` then compares.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
+    held = [name for name in FILES if (folder / name).exists()]
+    if overwrite or not held or (resume and "checkpoint.pt" in held):
+        return
+    remedy = "go on with it by --resume, " if "checkpoint.pt" in held else ""
+    raise ValueError(
+        f"{folder} holds another run ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}); {remedy}name another "
+        "folder, or replace what is there with --overwrite."
+    )
 
 
 def write(
     result: xr.Dataset, folder: str | Path, *, basin: str | None = None, references=(), command=None
 ) -> list[Path]:
-    """Write a calibration's result.
+    """Write a calibration's result: first all numbers, then the figures.
 
     Parameters
     ----------
@@ -32,7 +60,7 @@ def write(
         Made if absent; files there are replaced, each only when its successor is complete.
     basin : str, optional
         Whose hydrograph is drawn; the basin of median score if left out.
-    references : sequence of path
+    references : sequence of path, or mapping of `read_references`
         CSV files with columns `basin` and `nse` of other models, drawn dashed beside ours. Their periods and forcing
         are their own, and the figure says so.
     command : str, optional
@@ -41,7 +69,17 @@ def write(
     Returns
     -------
     list of Path
+        Without the figures that could not be drawn, each of which is a warning.
+
+    Raises
+    ------
+    ValueError
+        If `basin` or a reference does not fit; then nothing is written.
     """
+    ids = result["basin"].values.astype(str)
+    if basin is not None:
+        check_basin(basin, ids)
+    references = references if isinstance(references, Mapping) else read_references(references, ids)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     seed = int(result.attrs["seed"])
@@ -53,68 +91,105 @@ def write(
     for member in MEMBERS:
         table = scores_table(result, member)
         written.append(write_text_atomic(folder / f"scores_{member}.csv", table.to_csv(float_format="%.5f")))
-    written += [
-        plot.save(figure, folder / f"{name}.png") for name, figure in figures(result, basin, references).items()
-    ]
     if "test" in result["period"].values:
-        scores = {m: result.sel(period="test", member=m) for m in MEMBERS}
+        scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
         log_test_look(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
-    return [path for path in written if path]
+    return written + draw(figures(result, basin, references), folder)
 
 
-def figures(result: xr.Dataset, basin: str | None = None, references=()) -> dict:
-    """The figures of a calibration by name; arguments as `write`."""
-    model = models.get(result.attrs["model"])
+def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
+    """Make and save figures by name; those that cannot be drawn are a warning, and the rest is drawn."""
+    from .. import plot
+
+    written, left_out = [], {}
+    for name, make in figures.items():
+        try:
+            written.append(plot.save(make(), folder / f"{name}.png"))
+        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            left_out.setdefault(reason, []).append(name)
+    for reason, names in left_out.items():
+        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
+        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=3)
+    return written
+
+
+def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | None = None) -> dict[str, Callable]:
+    """The figures of a calibration by name, each as a function that makes it."""
+    from .. import plot
+
+    model, fitted = models.get(result.attrs["model"]), _fitted(result)
     periods = list(result["period"].values)
     last = periods[-1]
-    series = {
-        f"{member}, {period}": result["nse"].sel(period=period, member=member).values
-        for period in periods
-        for member in MEMBERS
-    }
-    made = {"scores": plot.score_distribution(series, "NSE", _references(result, references) or None)}
     nse = result["nse"].sel(period=last, member="best").values
-    if "lat" in result.coords and "lon" in result.coords:
-        made["map"] = plot.score_map(result["lat"].values, result["lon"].values, nse, f"NSE, {last}")
-    if result.sizes["start"] > 1:
-        train = result["nse_start"].sel(period="train").values
-        made["starts"] = plot.start_spread(train, np.zeros(len(train), dtype=int), "training NSE")
     names = [str(n) for n in result["parameter"].values]
     rows = [model.variable(n) for n in names]
-    made["parameters"] = plot.parameter_bounds(
-        np.stack([result[n].values[:, 0] for n in names], 1),
-        [v.lower for v in rows],
-        [v.upper for v in rows],
-        [f"{v.name} ({v.unit})" for v in rows],
-        result["at_bound"].values[:, :, 0].T == 1,
-    )
     span = np.array([v.upper - v.lower for v in rows])
-    made["standard_errors"] = plot.standard_errors(result["standard_error"].values.T / span, names)
-    made["sensitivity"] = plot.sensitivity_by_month(result["sensitivity"].values, names)
-    made["hydrograph"] = _hydrograph(result, last, nse, basin)
-    return made
+    title = f"NSE, {last}" + (" (overlap of periods allowed)" if "overlap" in result.attrs else "")
+
+    def scores():
+        series = {
+            f"{member}, {period}": fitted["nse"].sel(period=period, member=member).values
+            for period in periods
+            for member in MEMBERS
+        }
+        return plot.score_distribution(series, "NSE", references or None)
+
+    def starts():
+        train = fitted["nse_start"].sel(period="train").values
+        return plot.start_spread(train, np.zeros(len(train), dtype=int), "training NSE")
+
+    def parameters():
+        return plot.parameter_bounds(
+            np.stack([fitted[n].values[:, 0] for n in names], 1),
+            [v.lower for v in rows],
+            [v.upper for v in rows],
+            [f"{v.name} ({v.unit})" for v in rows],
+            fitted["at_bound"].values[:, :, 0].T == 1,
+        )
+
+    made = {"scores": scores}
+    if "lat" in result.coords and "lon" in result.coords:
+        best = fitted.sel(period=last, member="best")
+        at = fitted["lat"].values, fitted["lon"].values
+        made["map"] = lambda: plot.score_map(*at, best["nse"].values, title, unscored=metrics.unscored(best))
+    if result.sizes["start"] > 1:
+        made["starts"] = starts
+    return made | {
+        "parameters": parameters,
+        "standard_errors": lambda: plot.standard_errors(fitted["standard_error"].values.T / span, names),
+        "sensitivity": lambda: plot.sensitivity_by_month(fitted["sensitivity"].values, names),
+        "hydrograph": lambda: _hydrograph(result, last, nse, basin),
+    }
 
 
-def _references(result: xr.Dataset, files) -> dict[str, np.ndarray]:
+def check_basin(basin: str, ids) -> None:
+    """Raise unless a basin is among the ids."""
+    ids = [str(b) for b in ids]
+    if str(basin) not in ids:
+        other = spelled_as(str(basin), ids)
+        hint = f"write it as there, '{other}'" if other else f"name one such as {', '.join(ids[:3])}"
+        raise ValueError(f"basin '{basin}' of the hydrograph is not among the {len(ids)} of the run; {hint}.")
+
+
+def read_references(files, ids) -> dict[str, np.ndarray]:
+    """NSE ``[B]`` of other models by label, matched to basin ids; arguments and errors of `read_reference`."""
     out = {}
     for file in files:
-        table = pd.read_csv(file, dtype={"basin": str})
-        if not {"basin", "nse"} <= set(table.columns):
-            raise ValueError(f"{file} must have the columns basin and nse; found {', '.join(table.columns)}.")
-        shared = table.set_index("basin")["nse"].reindex(result["basin"].values.astype(str))
-        out[f"{Path(file).stem} (own period and forcing)"] = shared.to_numpy(float)
+        stem, note = Path(file).stem, "(own period and forcing)"
+        label = f"{stem} {note}" if f"{stem} {note}" not in out else f"{file} {note}"
+        out[label] = read_reference(file, ids)
     return out
 
 
 def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | None):
+    from .. import plot
+
     ids = result["basin"].values.astype(str)
     if basin is None:
-        order = np.argsort(np.where(np.isnan(nse), -np.inf, nse))
-        at = int(order[len(order) // 2])
-    elif str(basin) in ids:
-        at = int(np.flatnonzero(ids == str(basin))[0])
+        at = median_basin(nse)
     else:
-        raise ValueError(f"basin '{basin}' is not in the result; expected one of {', '.join(ids[:5])}, ...")
+        at = int(np.flatnonzero(ids == str(basin))[0])
     first, last = result.attrs[f"{period}_period"].split(":")
     flow = result["flow"].isel(basin=at).sel(time=slice(first, last))
     days = slice(0, min(3 * 366, flow.sizes["time"]))
@@ -124,11 +199,17 @@ def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | N
         shown["obs"].values,
         shown["flow"].sel(member="best").values,
         title=f"Basin {ids[at]}, {period} period",
-        score_text=f"NSE {nse[at]:.2f} over the {period} period",
+        score_text=f"NSE {nse[at]:.2f} over the {period} period" if np.isfinite(nse[at]) else "not scored",
         spread=(shown["flow_lowest"].values, shown["flow_highest"].values)
         if result.attrs["ensemble_size"] > 1
         else None,
     )
+
+
+def median_basin(scores: np.ndarray) -> int:
+    """The basin of median score among those that have one; the first where none has."""
+    scored = np.flatnonzero(np.isfinite(scores))
+    return int(scored[np.argsort(scores[scored], kind="stable")[len(scored) // 2]]) if len(scored) else 0
 
 
 def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
@@ -164,18 +245,27 @@ def median_line(label: str, scores: Mapping | None = None) -> str:
     return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + counts
 
 
+def _fitted(result: xr.Dataset) -> xr.Dataset:
+    """The result without the basins that were left out on request, which are no failures."""
+    kept = result["train_loss"].notnull().any("start").values
+    return result.drop_dims("time", errors="ignore").isel(basin=kept)
+
+
 def text(result: xr.Dataset) -> str:
     """The result in a few lines: medians over all basins that can be scored, the others counted beside them."""
-    a = result.attrs
+    a, fitted = result.attrs, _fitted(result)
+    left_out = result.sizes["basin"] - fitted.sizes["basin"]
     lines = [
-        f"{models.get(a['model']).title}, {result.sizes['basin']} basins, {a['starts']} starts, {a['method']}, loss "
-        f"{a['loss']}, PET {a['pet_method']}, ensemble of {a['ensemble_size']}",
+        f"{models.get(a['model']).title}, {fitted.sizes['basin']} basins"
+        f"{f' ({left_out} left out)' if left_out else ''}, {a['starts']} starts, {a['method']}, "
+        f"{a['steps_taken']} of {a['steps']} steps, loss {a['loss']}, PET {a['pet_method']}, ensemble of "
+        f"{a['ensemble_size']}" + (f"; {a['overlap']}" if "overlap" in a else ""),
         median_line(""),
     ]
     for period in result["period"].values:
         for member in MEMBERS:
-            lines.append(median_line(f"{period:12}{member}", result.sel(period=period, member=member)))
-    bound = result["at_bound"].isel(start=0)
+            lines.append(median_line(f"{period:12}{member}", fitted.sel(period=period, member=member)))
+    bound = fitted["at_bound"].isel(start=0)
     share = bound.mean("basin").values
     lines.append(
         "at a bound (share of basins): "

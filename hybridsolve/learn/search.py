@@ -1,8 +1,11 @@
 """Searches for the best parameters in the unit cube, every basin and start a problem of its own, all in lock-step.
 
 An objective maps a point ``[P, B, S]`` (parameters x basins x starts, each in 0..1) to a loss ``[B, S]``. A search
-advances by `step()`, remembers the best point each start has met, and can be saved after any step and restored to go on
-to the same bits: `state_dict()`, `load_state_dict()`.
+advances by `step()` until `done` is `n_steps`, remembers the best point each start has met, and can be saved after any
+step and restored to go on to the same bits: `state_dict()`, `load_state_dict()`.
+
+A basin is settled when its best loss has not fallen by `WON` of itself for `patience` steps. From then on its points
+are kept as they are, whatever its neighbours do, and a search whose every basin is settled ends.
 """
 
 from __future__ import annotations
@@ -20,7 +23,51 @@ def starting_points(n_parameters: int, n_basins: int, n_starts: int, seed: int, 
     return points.clamp(0.02, 0.98).to(dtype).T[:, None, :].repeat(1, n_basins, 1)
 
 
-class GradientSearch:
+WON = 1e-3  # of a basin's best loss, by which it must fall to count as won
+
+
+class _Search:
+    """What the searches share: the best points, and how long each basin has not won."""
+
+    def __init__(self, objective, points: Tensor, n_steps: int, patience: int):
+        self.objective, self.n_steps, self.done, self.patience = objective, n_steps, 0, patience
+        self.taken = 0  # steps, of which `done` counts those saved by an early end too
+        self.best = points.clone()
+        self.best_loss = points.new_full(points.shape[1:], torch.inf)
+        self.mark = points.new_full(points.shape[1:2], torch.inf)  # a basin's best loss when it last won
+        self.waited = torch.zeros(points.shape[1], dtype=torch.long)  # steps since then
+
+    @property
+    def settled(self) -> Tensor:
+        """Which basins ``[B]`` have stopped winning."""
+        return self.waited >= self.patience
+
+    def _keep(self, points: Tensor, loss: Tensor, better: Tensor) -> None:
+        """Take over the better points of the basins that are not settled."""
+        better = better & ~self.settled[:, None]
+        self.best = torch.where(better, points, self.best)
+        self.best_loss = torch.where(better, loss, self.best_loss)
+
+    def _count(self, last: int) -> None:
+        """End a step; if every basin is settled, all steps up to `last`."""
+        loss = self.best_loss.amin(1)
+        won = loss < (1 - WON) * self.mark
+        self.mark = torch.where(won, loss, self.mark)
+        self.waited = torch.where(won, 0, self.waited + 1)
+        self.taken += 1
+        self.done = last if self.settled.all() else self.done + 1
+
+    _KEPT: tuple[str, ...] = ("done", "taken", "best", "best_loss", "mark", "waited")
+
+    def state_dict(self) -> dict:
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self._KEPT:
+            setattr(self, name, state[name])
+
+
+class GradientSearch(_Search):
     """Adam on logits, so that the bounds hold by themselves, with a rate that falls to zero along a cosine.
 
     Parameters
@@ -35,13 +82,11 @@ class GradientSearch:
     """
 
     def __init__(self, objective, points: Tensor, n_steps: int, rate: float = 0.15):
-        self.objective, self.n_steps, self.done = objective, n_steps, 0
+        super().__init__(objective, points, n_steps, patience=-(-n_steps // 2))  # as the rate falls, losses do again
         self.logits = points.logit().requires_grad_()
         self.optimizer = torch.optim.Adam([self.logits], lr=rate, betas=(0.9, 0.99))
         cosine = lambda i: 0.5 * (1 + math.cos(math.pi * i / n_steps))  # noqa: E731
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, cosine)
-        self.best = points.clone()
-        self.best_loss = points.new_full(points.shape[1:], torch.inf)
 
     @property
     def evaluations_per_step(self) -> int:
@@ -52,39 +97,34 @@ class GradientSearch:
         loss = self.objective(points)
         self.optimizer.zero_grad()
         loss.sum().backward()
-        better = loss.detach() < self.best_loss
-        self.best = torch.where(better, points.detach(), self.best)
-        self.best_loss = torch.where(better, loss.detach(), self.best_loss)
+        self._keep(points.detach(), loss.detach(), loss.detach() < self.best_loss)
         self.optimizer.step()
         self.schedule.step()
-        self.done += 1
+        self._count(self.n_steps)
 
     def state_dict(self) -> dict:
-        return dict(
-            done=self.done,
+        return super().state_dict() | dict(
             logits=self.logits.detach(),
-            best=self.best,
-            best_loss=self.best_loss,
             optimizer=self.optimizer.state_dict(),
             schedule=self.schedule.state_dict(),
         )
 
     def load_state_dict(self, state: dict) -> None:
-        self.done, self.best, self.best_loss = state["done"], state["best"], state["best_loss"]
+        super().load_state_dict(state)
         with torch.no_grad():
             self.logits.copy_(state["logits"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
 
-class LeastSquaresSearch:
+class LeastSquaresSearch(_Search):
     """Levenberg and Marquardt's method, within the bounds by projection, every start with a damping of its own.
 
     The damping falls where the linear model foretold the loss well and grows where it did not (Marquardt 1963, J. SIAM
     11:431). A parameter at a bound that the gradient pushes outward rests for the step. Where a start gets on no more,
     or at its pace would not reach the basin's best before the end, its best point is kept and its lane goes on from a
-    new one. A loss that is no sum of squares is approached by NSE, and the last third of the steps descends on the loss
-    itself by `GradientSearch`.
+    new one; a basin is settled when all lanes have had time for that without winning. A loss that is no sum of squares
+    is approached by NSE, and the last third of the steps descends on the loss itself by `GradientSearch`.
 
     Parameters
     ----------
@@ -100,12 +140,13 @@ class LeastSquaresSearch:
     FLOOR = 1e-3  # of the largest curvature, below which a parameter's damping does not fall
     PACE = 4  # steps over which a start's pace is taken
     TOLERANCE = 3e-4  # of the loss won a step, below which a start no longer gets on
+    PATIENCE = 25  # steps: a start mostly takes half of them, so that every lane has begun anew meanwhile
 
     def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
-        self.objective, self.n_steps, self.done, self.seed = objective, n_steps, 0, seed
+        super().__init__(objective, points, n_steps, self.PATIENCE)
+        self.seed = seed
         self.first_steps = n_steps if objective.is_least_squares else max(1, 2 * n_steps // 3)
-        self.points, self.best = points.clone(), points.clone()
-        self.best_loss = points.new_full(points.shape[1:], torch.inf)
+        self.points = points.clone()
         self.matrix = self.gradient = self.loss = None  # at `points`; the matrix is J'J
         self.damping = points.new_full(points.shape[1:], 0.1)
         self.past = points.new_full((self.PACE, *points.shape[1:]), torch.inf)  # losses of the last steps
@@ -126,10 +167,8 @@ class LeastSquaresSearch:
             self.matrix, self.gradient, self.loss = matrix, gradient, loss
         else:
             self._accept(trial, matrix, gradient, loss)
-        better = self.loss < self.best_loss
-        self.best = torch.where(better, self.points, self.best)
-        self.best_loss = torch.where(better, self.loss, self.best_loss)
-        self.done += 1
+        self._keep(self.points, self.loss, self.loss < self.best_loss)
+        self._count(self.first_steps)
         pace = (self.past[0] - self.loss) / self.PACE  # infinite for a start that has just begun
         self.past = torch.cat([self.past[1:], self.loss[None]])
         remaining = self.first_steps - self.done
@@ -186,22 +225,22 @@ class LeastSquaresSearch:
         with torch.enable_grad():
             self.polish.step()
         self.best, self.best_loss = self.polish.best, self.polish.best_loss
-        self.done += 1
+        self.taken += 1
+        self.done = self.first_steps + self.polish.done
 
-    _KEPT = ("done", "points", "best", "best_loss", "matrix", "gradient", "loss", "damping", "past", "begun")
+    _KEPT = (*_Search._KEPT, "points", "matrix", "gradient", "loss", "damping", "past", "begun")
 
     def state_dict(self) -> dict:
-        return {n: getattr(self, n) for n in self._KEPT} | dict(polish=self.polish and self.polish.state_dict())
+        return super().state_dict() | dict(polish=self.polish and self.polish.state_dict())
 
     def load_state_dict(self, state: dict) -> None:
-        for name in self._KEPT:
-            setattr(self, name, state[name])
+        super().load_state_dict(state)
         if state["polish"]:
             self.polish = GradientSearch(self.objective, self.best, self.n_steps - self.first_steps, rate=0.05)
             self.polish.load_state_dict(state["polish"])
 
 
-class EvolutionSearch:
+class EvolutionSearch(_Search):
     """Differential evolution, current-to-pbest/1/bin, with factors that adapt themselves member by member.
 
     No gradient is asked for: an independent check of the gradient search. Sources: Zhang and Sanderson (2009, IEEE
@@ -220,10 +259,8 @@ class EvolutionSearch:
     GREEDY = 0.1  # share of the population from which a leader is drawn
 
     def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
-        self.objective, self.n_steps, self.done = objective, n_steps, 0
+        super().__init__(objective, points, n_steps, patience=-(-n_steps // 2))
         self.random = torch.Generator().manual_seed(seed)
-        self.best = points.clone()
-        self.best_loss = points.new_full(points.shape[1:], torch.inf)
         self.factor = points.new_full(points.shape[1:], 0.5)
         self.crossover = points.new_full(points.shape[1:], 0.9)
 
@@ -238,8 +275,7 @@ class EvolutionSearch:
     def step(self) -> None:
         if self.done == 0:
             self.best_loss = self.objective(self.best)
-            self.done += 1
-            return
+            return self._count(self.n_steps)
         n_parameters, n_basins, size = self.best.shape
         shape = (n_basins, size)
         factor = torch.where(self._uniform(shape) < 0.1, 0.1 + 0.9 * self._uniform(shape), self.factor)
@@ -266,23 +302,16 @@ class EvolutionSearch:
 
         loss = self.objective(trial)
         better = loss <= self.best_loss
-        self.best = torch.where(better, trial, self.best)
-        self.best_loss = torch.where(better, loss, self.best_loss)
+        self._keep(trial, loss, better)
         self.factor = torch.where(better, factor, self.factor)
         self.crossover = torch.where(better, crossover, self.crossover)
-        self.done += 1
+        self._count(self.n_steps)
+
+    _KEPT = (*_Search._KEPT, "factor", "crossover")
 
     def state_dict(self) -> dict:
-        return dict(
-            done=self.done,
-            best=self.best,
-            best_loss=self.best_loss,
-            factor=self.factor,
-            crossover=self.crossover,
-            random=self.random.get_state(),
-        )
+        return super().state_dict() | dict(random=self.random.get_state())
 
     def load_state_dict(self, state: dict) -> None:
-        for name in ("done", "best", "best_loss", "factor", "crossover"):
-            setattr(self, name, state[name])
+        super().load_state_dict(state)
         self.random.set_state(state["random"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from .. import models, plot
 from ..data.netcdf import write_netcdf, write_text_atomic
 from . import metrics
 from .references import read_reference
-from .report import SCORES, log_test_look, median_line, medians_of
+from .report import SCORES, draw, log_test_look, median_line, medians_of
 
 # Published medians of NSE on CAMELS-US; (model, basins, forcing, training, test, ensemble size, median, source).
 SHORT, LONG = ("1999-10..2008-09", "1989-10..1999-09"), ("1980-10..1995-09", "1995-10..2010-09")
@@ -66,19 +65,10 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
         folder / "test_looks.log",
         command or "hybridsolve.learn.experiment()",
     )
-    drawn, left_out = [], {}
-    for name, make in figure_makers(result, theirs).items():
-        try:
-            written.append(plot.save(make(), folder / f"{name}.png"))
-        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
-            left_out.setdefault(str(error).rstrip(".") or type(error).__name__, []).append(name)
-        else:
-            drawn.append(name)
-    for reason, names in left_out.items():
-        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
-        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=2)
+    figures = draw(figure_makers(result, theirs), folder)
+    drawn = [path.stem for path in figures]
     write_text_atomic(folder / "report.md", _markdown(result, theirs, drawn, command))
-    return written
+    return written + figures
 
 
 def check_references(files, train: str, test: str, basins=None) -> dict[str, np.ndarray]:

@@ -1,6 +1,22 @@
 """Neural networks before the solver, and the module that joins them."""
 
-from .differentiable import DifferentiableModel, DischargeLSTM
-from .networks import LSTM, MLP, Layout
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from .differentiable import DifferentiableModel, DischargeLSTM
+    from .networks import LSTM, MLP, Layout
 
 __all__ = ["LSTM", "MLP", "DifferentiableModel", "DischargeLSTM", "Layout"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "DifferentiableModel": ".differentiable",
+        "DischargeLSTM": ".differentiable",
+        "LSTM": ".networks",
+        "Layout": ".networks",
+        "MLP": ".networks",
+    },
+)
