@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from hybridsolve import data
-from hybridsolve.data import netcdf as netcdf_module
+from hybridsolve.data import files as files_module
 
 DAYS = pd.date_range("1999-10-01", "2001-09-30")
 FORCING = ("prcp", "tmean", "pet")
@@ -375,12 +375,12 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(netcdf_module.os, "replace", full)
+        patch.setattr(files_module.os, "replace", full)
         with pytest.raises(OSError, match=r"could not write .*x\.nc \(No space left on device; .*free space") as error:
             data.write_netcdf(toy(seed=2), path)
     one_sentence(error)
     with monkeypatch.context() as patch:
-        patch.setattr(netcdf_module.os, "replace", full)
+        patch.setattr(files_module.os, "replace", full)
         with pytest.raises(OSError, match="could not write .*t.csv"):
             data.write_text_atomic(tmp_path / "t.csv", "a,b\n")
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.nc"]

@@ -117,6 +117,7 @@ def test_foreign_data_calibrate_and_simulate_as_our_own(netcdf, tables, tmp_path
         basin=IDS,
         time=DAYS,
         lat=LAT,
+        pet_attrs={"method": "hargreaves"},
     )
     sets = [ours, opened(netcdf), opened(tables, names={"qobs": "Q[mm sum]"})]
     options = dict(train="2000-10-01:2001-09-30", starts=2, steps=2, warmup_years=1, progress=False)

@@ -443,7 +443,7 @@ def test_restart_files_that_are_refused(network, files, capsys, change, match):
         (["--restart", "s.nc", "--write-restart", "s.nc"], "write_restart must not be restart"),
         (["--map", "inflow.nc"], "map_file must not be inflow"),
         (["--write-restart", "./q.nc"], "--write-restart and --out must differ"),
-        (["--out", "absent/q.nc"], "the folder of out must exist, found none at absent"),
+        (["--out", "absent/q.nc"], "the folder of out absent/q.nc must exist, found none"),
         (["--out", "."], "out must be a file to write, found the folder"),
         (["--map", "map.pdf"], "map_file must end in .png"),
         (["--set", "m=0.05"], "scheme 'todini' takes no parameter 'm', only n, p, q, slope, length"),

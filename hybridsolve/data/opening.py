@@ -17,7 +17,7 @@ from .dataset import VARIABLES, _float_dtype, resolve_basins, select_period
 from .fulda import read_fulda
 from .layout import TIME_NAMES, aside, with_basins, with_time
 from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, listed, meaning, parse_names, split_unit, unit_of
-from .netcdf import open_netcdf
+from .netcdf import loaded, open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
 from .times import as_days
@@ -149,7 +149,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> x
     ds = ds.rename({v: name for name, v in found.items() if v != name})
     if basins is not None:
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, where))
-    ds = _loaded(select_period(as_days(ds, where, **days), period), where).transpose("time", "basin", ...)
+    ds = loaded(select_period(as_days(ds, where, **days), period), where, _KINDS).transpose("time", "basin", ...)
     ds = _attributes(ds, asked, where, said)
     for name, about in read.items():
         ds = _in_our_unit(ds, name, about, where, said)
@@ -200,14 +200,6 @@ def _refuse_missing(found, ds, series, where) -> None:
                 f"standard name, found {listed(series or ds.variables)}; say which it is with names (--names "
                 f"{name}=VARIABLE)."
             )
-
-
-def _loaded(ds, where) -> xr.Dataset:
-    try:
-        return ds.load()
-    except (OSError, RuntimeError) as error:  # a damaged file is met where its values are read
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{where} could not be read ({reason}), its values are damaged; download it again.") from error
 
 
 def _attributes(ds, asked, where, said) -> xr.Dataset:

@@ -25,8 +25,8 @@ from tqdm import tqdm
 from .. import models
 from ..arguments import SEEDS, finite, whole
 from ..data.dataset import check_dataset, parse_period, period_slice
+from ..data.files import write_atomic
 from ..data.lags import warn_of_early_flow
-from ..data.netcdf import _atomically
 from ..data.usable import usable_basins
 from ..sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
@@ -405,7 +405,7 @@ def _postponed_signals():
 
 def _write_checkpoint(path, fingerprint: str, finished: list, search: dict | None) -> None:
     content = dict(fingerprint=fingerprint, finished=finished, search=search)
-    _atomically(Path(path), lambda temporary: torch.save(content, temporary))
+    write_atomic(path, lambda temporary: torch.save(content, temporary))
 
 
 def _read_checkpoint(path, fingerprint: str) -> dict | None:

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from .. import models
+from ..data.files import write_text_atomic
 from ..data.ids import spelled_as
-from ..data.netcdf import write_netcdf, write_text_atomic
+from ..data.netcdf import write_netcdf
 from ..data.times import carry_days
 from . import metrics
 from .evaluation import MEMBERS, scores_table

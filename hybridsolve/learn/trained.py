@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice
+from ..data.files import write_atomic
 from ..data.times import carry_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
@@ -99,8 +99,6 @@ class Trained:
 
     def save(self, path: str | Path) -> Path:
         """Write weights, config, scaling, basins and versions to one file."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
         content = dict(
             format=FORMAT,
             weights=self.module.state_dict(),
@@ -112,9 +110,7 @@ class Trained:
             pet_method=self.pet_method,
             bounds=_bounds(self.config.model),
         )
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-        return path
+        return write_atomic(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod
     def load(cls, path: str | Path) -> Trained:

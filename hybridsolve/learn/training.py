@@ -32,8 +32,7 @@ from torch import Tensor
 
 from .. import models
 from ..data.dataset import check_dataset, period_slice
-from ..data.files import locked
-from ..data.netcdf import write_text_atomic
+from ..data.files import locked, write_text_atomic
 from ..data.usable import usable_basins
 from ..nn import DifferentiableModel
 from . import losses, metrics

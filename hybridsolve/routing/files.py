@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from ..compiled import MOST_INFLOW
-from ..data.files import refuse_overwriting
+from ..data.files import check_target, refuse_overwriting
 from ..data.ids import read_ids, refuse_duplicates
 from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
@@ -109,7 +109,9 @@ def route_file(
     outputs = {"out": out, "write_restart": write_restart, "map_file": map_file}
     path = None if isinstance(network, RiverNetwork) else network
     refuse_overwriting(outputs, {"inflow": inflow, "network": path, "restart": restart})
-    _check_folders(outputs)
+    for name, target in outputs.items():
+        if target is not None:
+            check_target(name, target)
     check_scheme(scheme)
     _check_constants(constants or {}, scheme, hydraulic)
     if path is not None:
@@ -164,17 +166,6 @@ def route_file(
         mean = routed.discharge.mean(0).numpy()
         written.append(plot.save(plot.network_map(network, mean, name="mean discharge"), map_file))
     return written
-
-
-def _check_folders(outputs: Mapping[str, object]) -> None:
-    """Said before anything is computed."""
-    for name, path in outputs.items():
-        if path is not None and not Path(path).parent.is_dir():
-            raise FileNotFoundError(
-                f"the folder of {name} must exist, found none at {Path(path).parent}; create it or choose another path."
-            )
-        if path is not None and Path(path).is_dir():
-            raise IsADirectoryError(f"{name} must be a file to write, found the folder {path}; add a file name to it.")
 
 
 def _check_constants(constants: Mapping[str, float], scheme: str, hydraulic: bool) -> None:
