@@ -19,6 +19,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from .data.files import write_atomic
+from .data.values import unmasked
 
 _INK, _MUTED, _GRID = "#222222", "#6b6b6b", "#e4e4e4"
 _BLUE, _ORANGE, _SKY = "#0072B2", "#D55E00", "#56B4E9"
@@ -59,7 +60,7 @@ def _styled(function):
 
 def _array(name, values, ndim, shape=None):
     """Numbers of a shape, NaN where they are masked."""
-    values = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
+    values = unmasked(values).astype(np.float64)
     if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
         want = f"shape {shape}" if shape is not None else f"{ndim} dimension(s), not empty"
         raise ValueError(f"{name} must have {want}, found shape {values.shape}: one value per item of the figure.")

@@ -19,8 +19,7 @@ import numpy as np
 import xarray as xr
 
 from .dataset import _float_dtype, assemble, period_slice, resolve_basins
-from .ids import text_ids
-from .names import listed
+from .ids import listed, text_ids
 from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 

@@ -128,3 +128,9 @@ def spelled_as(wanted: str, available: Sequence[str]) -> str | None:
     """The id that `wanted` is but for leading zeros or letters' case, if there is one."""
     key = wanted.lstrip("0").casefold()
     return next((name for name in available if name.lstrip("0").casefold() == key and name != wanted), None)
+
+
+def listed(names) -> str:
+    """Names joined by commas, the first ten of many."""
+    names = [str(n) for n in names]
+    return (", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")) or "none"

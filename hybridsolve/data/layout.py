@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .ids import refuse_duplicates, text_ids
-from .names import Asked, key_of, listed, refer
+from .ids import listed, refuse_duplicates, text_ids
+from .names import Asked, key_of, refer
 
 TIME_NAMES = ("time", "date", "datetime", "date_time", "timestamp", "day", "days", "dates", "t")
 BASIN_NAMES = (

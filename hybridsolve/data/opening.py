@@ -15,8 +15,9 @@ from .camels import is_pack, read_camels
 from .caravan import read_caravan
 from .dataset import VARIABLES, _float_dtype, resolve_basins, select_period
 from .fulda import read_fulda
+from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
-from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, listed, meaning, parse_names, split_unit, unit_of
+from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, split_unit, unit_of
 from .netcdf import loaded, open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .dataset import period_slice
+from .ids import listed
 
 
 def usable_basins(
@@ -59,8 +60,7 @@ def usable_basins(
     said = f"basin {ids[first]} cannot be used: {reason}{more}"
     if not skip or len(why) == len(ids):
         raise ValueError(f"{said}; fill it, choose another period, or leave such basins out with skip_unusable.")
-    few = ", ".join(str(ids[b]) for b in sorted(why)[:5]) + (", ..." if len(why) > 5 else "")
-    warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({few}): {said}.", stacklevel=3)
+    warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({listed(ids[sorted(why)])}): {said}.", stacklevel=3)
     return np.setdiff1d(np.arange(len(ids)), list(why))
 
 

@@ -26,6 +26,7 @@ from .. import models
 from ..arguments import SEEDS, finite, whole
 from ..data.dataset import check_dataset, parse_period, period_slice
 from ..data.files import write_atomic
+from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
 from ..data.usable import usable_basins
 from ..sensitivity import jacobian, normal_equations
@@ -285,10 +286,9 @@ def _curvature(data, model, period, train: Window, loss: str, usable, points: Te
     )
     for name, basins in zip(objective.names, np.concatenate(silent).T, strict=True):
         if basins.any():
-            few = ", ".join(map(str, data["basin"].values[usable][basins][:5])) + (", ..." if basins.sum() > 5 else "")
             warnings.warn(
                 f"flow does not respond to '{name}' in {basins.sum()} of {len(basins)} basins over the training period "
-                f"({few}); its value there is that of a starting point.",
+                f"({listed(data['basin'].values[usable][basins])}); its value there is that of a starting point.",
                 stacklevel=3,
             )
     found = found.assign_coords(month=np.arange(1, 13), basin=data["basin"].values[usable])

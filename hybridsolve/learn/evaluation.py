@@ -15,7 +15,7 @@ from .. import models
 from ..api import output_names, simulate
 from ..arguments import finite
 from ..data.dataset import check_dataset, parse_period, period_slice
-from ..data.ids import refuse_duplicates, spelled_as
+from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
 from ..data.usable import usable_basins
@@ -188,7 +188,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
             warnings.warn(
                 f"after the warm-up of the {period} period ({w.n_warmup} days), two initial states still differ by "
                 f"more than {SETTLED:.0%} of the mean flow in {late.size} of {n_basins} basins "
-                f"({', '.join(map(str, data['basin'].values[late][:5]))}{', ...' if late.size > 5 else ''}); "
+                f"({listed(data['basin'].values[late])}); "
                 "a longer warm-up would settle them.",
                 stacklevel=3,
             )
@@ -361,7 +361,7 @@ def simulate_calibrated(
     if missing:
         other = spelled_as(missing[0], sorted(there))
         raise ValueError(
-            f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); "
+            f"{len(missing)} basins of the data have no stored parameters ({listed(missing)}); "
             + (f"there, one is written '{other}': write it alike." if other else "choose basins that were calibrated.")
         )
     usable = usable_basins(data, model.forcing_names, skip=skip_unusable)
@@ -372,8 +372,7 @@ def simulate_calibrated(
     stored = stored[[*names]].sel(basin=data["basin"].values.astype(str)).isel(start=slice(0, n_starts))
     blank = np.any([np.isnan(stored[n].values).any(1) for n in names], axis=0)
     if blank.any():
-        few = ", ".join(map(str, data["basin"].values[blank][:5]))
-        left_out = f"{blank.sum()} basins were left out of the calibration ({few})"
+        left_out = f"{blank.sum()} basins were left out of the calibration ({listed(data['basin'].values[blank])})"
         if not skip_unusable or blank.all():
             raise ValueError(f"{left_out}; choose others, or leave them out with skip_unusable.")
         warnings.warn(f"{left_out} and are left out here.", stacklevel=2)

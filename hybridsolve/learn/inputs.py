@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.camels import CAMELS_DISCHARGE_SIGNATURES
 from ..data.dataset import period_slice
+from ..data.ids import listed
 from ..spec import ModelSpec
 
 # Made of the discharge, or names of a place by which a network could remember it.
@@ -138,7 +139,7 @@ class Scaling:
                     name,
                     missing.sum(),
                     len(missing),
-                    few(data["basin"].values[missing]),
+                    listed(data["basin"].values[missing]),
                     self.attribute_median[i],
                 )
                 table[missing, i] = self.attribute_median[i]
@@ -235,7 +236,7 @@ def _refuse_nan(data, name, column, fill) -> np.ndarray:
     if missing.any() and name not in fill:
         raise ValueError(
             f"attribute '{name}' is missing in {missing.sum()} of {len(missing)} basins "
-            f"({few(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
+            f"({listed(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
         )
     return missing
 
@@ -281,7 +282,3 @@ def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
 
 def _transformed(name: str, values: np.ndarray) -> np.ndarray:
     return np.log10(np.sqrt(values) + 0.1) if name == "prcp" else values
-
-
-def few(ids) -> str:
-    return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

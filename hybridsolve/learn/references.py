@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.ids import refuse_duplicates, spelled_as, text_ids
+from ..data.ids import listed, refuse_duplicates, spelled_as, text_ids
 
 
 def read_reference(path: str | Path, basins: Sequence[str]) -> np.ndarray:
@@ -36,8 +36,7 @@ def read_reference(path: str | Path, basins: Sequence[str]) -> np.ndarray:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not a CSV with the columns basin and nse ({reason}): correct it.") from None
     if not {"basin", "nse"} <= set(table.columns):
-        found = ", ".join(map(str, table.columns[:5]))
-        raise ValueError(f"{path} must have the columns basin and nse; found {found}: rename them.")
+        raise ValueError(f"{path} must have the columns basin and nse; found {listed(table.columns)}: rename them.")
     ids = text_ids(table["basin"].to_numpy(object), f"basins of {path}")
     refuse_duplicates(ids, f"basins of {path}")
     nse = pd.to_numeric(table["nse"], errors="coerce")

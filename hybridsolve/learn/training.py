@@ -31,13 +31,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from .. import models
+from ..arguments import whole
 from ..data.dataset import check_dataset, period_slice
 from ..data.files import locked, write_text_atomic
+from ..data.ids import listed
 from ..data.usable import usable_basins
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
-from .inputs import Scaling, few, refuse_no_dataset, refuse_outside
+from .inputs import Scaling, refuse_no_dataset, refuse_outside
 from .trained import Trained, load_weights, load_weights_only, make_module, predict_flow, single_precision
 
 logger = logging.getLogger(__name__)
@@ -143,8 +145,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
         raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise ValueError(f"devices must be a whole number, 1 or more; found {devices!r}: correct it.")
+    whole("devices", devices, 1)
     if resume and overwrite:
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
 
@@ -321,7 +322,7 @@ def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
     if not seen.all():
         logger.warning(
             "%d of %d basins have no varying observation in the validation period and no part in the choice (%s).",
-            (~seen).sum(), len(seen), few(data["basin"].values[~seen]),
+            (~seen).sum(), len(seen), listed(data["basin"].values[~seen]),
         )  # fmt: skip
     return np.flatnonzero(seen)
 
@@ -544,8 +545,7 @@ class _Training(pl.LightningModule):
             basins = self._ids(bad.movedim(-2, 0).flatten(1).any(1))
             raise FloatingPointError(
                 f"the {what} of parameter '{name}' is no longer finite in step {self.global_step} for basin "
-                f"{', '.join(basins[:5])}{', ...' if len(basins) > 5 else ''}: lower the learning rate, clip the "
-                "gradient, or look at that basin's data."
+                f"{listed(basins)}: lower the learning rate, clip the gradient, or look at that basin's data."
             )
 
     def _ids(self, bad: Tensor) -> list[str]:
