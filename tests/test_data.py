@@ -245,7 +245,7 @@ FAULTS = {
         "prcp has no units attribute, expected 'mm d-1'",
     ),
     "order": (lambda ds: ds.transpose("basin", "time", ...), r"found \('basin', 'time'\); call ds.transpose"),
-    "dims": (lambda ds: ds.rename(basin="cell"), r"must have dims .* rename or drop"),
+    "dims": (lambda ds: ds.rename(basin="cell"), r"must have the dims time and basin, found time, cell, bnds"),
     "empty": (lambda ds: ds.isel(basin=slice(0, 0)), "basin must have at least one entry"),
     "no time": (lambda ds: ds.isel(time=slice(0, 0)), "time must have at least one entry"),
     "unsorted": (lambda ds: ds.isel(time=[0, 1, 3, 2, 4]), "sorted, found 1999-10-03 after 1999-10-04"),

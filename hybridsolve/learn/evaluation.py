@@ -14,24 +14,18 @@ from torch import Tensor
 from .. import models
 from ..api import output_names, simulate
 from ..arguments import finite
-from ..data.dataset import check_dataset, parse_period, period_slice
+from ..data.dataset import check_dataset, parse_period, period_slice, period_text
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
-from ..data.usable import usable_basins
+from ..data.usable import refuse_outside, usable_basins
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
-from .inputs import refuse_outside
 
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
 SETTLED = 0.01  # of the mean flow: how far two initial states may still differ after the warm-up
-
-
-def period_text(period) -> str:
-    """``"1999-10-01:2008-09-30"``, however the period was given."""
-    return ":".join(day.strftime("%Y-%m-%d") for day in parse_period(period))
 
 
 @dataclass(frozen=True)

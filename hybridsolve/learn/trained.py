@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from .. import __version__, models
-from ..data.dataset import check_dataset, period_slice
+from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import write_atomic
 from ..data.times import carry_days
+from ..data.usable import refuse_outside
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
-from .inputs import Scaling, refuse_no_dataset, refuse_outside
+from .inputs import Scaling
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
@@ -239,9 +240,7 @@ def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) ->
 
 def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
     config, module = trained.config, trained.module
-    names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
-    refuse_no_dataset(data)
-    check_dataset(data, forcing_names=names)
+    check_dataset(data, forcing_names=config.forcing_names)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))
     method = str(data["pet"].attrs.get("method", ""))
@@ -266,7 +265,7 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
 
             weather: Tensor | None = trained.scaling.scaled_weather(part)
             run = module(
-                {name: series(name) for name in names},
+                {name: series(name) for name in config.forcing_names},
                 attributes[i : i + lot].to(device),
                 None if weather is None else weather.to(device),
                 warmup=warmup,
