@@ -176,7 +176,7 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
     parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
     _refuse_unknown(given_state, model.state_names, "initial_state", model)
 
-    sizes = _sizes(model, forcing, parameters, given_state, weights)
+    sizes = _sizes(forcing, parameters, given_state, weights)
     interval = _interval(checkpoint_interval, sizes[0])
     like = next(iter(forcing.values()))
     state = torch.stack(
@@ -221,7 +221,7 @@ def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
             )
 
 
-def _sizes(model, forcing, parameters, state, weights) -> list[int]:
+def _sizes(forcing, parameters, state, weights) -> list[int]:
     """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
     every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
     every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]

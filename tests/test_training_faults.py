@@ -305,7 +305,7 @@ def test_no_run_is_written_over_unasked(data, tmp_path):
         with pytest.raises(ValueError, match="holds files of another kind of run, such as calibration.nc"):
             run(data, TINY, out=tmp_path / "calibrated", resume=True, **QUICK)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="out must be a folder, found the file"):
+    with pytest.raises(ValueError, match="must be a folder for results, found a file"):
         hs.learn.train(data, TINY, out=tmp_path / "file", **QUICK)
     first = hs.learn.train(data, TINY, out=tmp_path / "run", **QUICK)
     with pytest.raises(ValueError, match="holds a training already: set resume .* or set overwrite"):

@@ -107,7 +107,7 @@ def assemble(
     -------
     xarray.Dataset
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     coords = {
         "time": ("time", standard_dates(time, "time")),
         "basin": (
@@ -176,7 +176,7 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
     return np.array([position[name] for name in wanted])
 
 
-def _float_dtype(dtype) -> np.dtype:
+def float_dtype(dtype) -> np.dtype:
     try:
         result = np.dtype(dtype)
     except TypeError:

@@ -98,6 +98,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refuse_file(folder: Path) -> None:
+    """Raise if what should be a folder for results is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
+
+
 def _same(one: Path, other: Path) -> bool:
     if one.resolve() == other.resolve():
         return True
@@ -119,8 +125,7 @@ def locked(folder) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
+    refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock, about = folder / ".lock", folder / ".lock.txt"
     held = FileLock(lock, timeout=0)

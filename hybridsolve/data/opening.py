@@ -13,7 +13,7 @@ import xarray as xr
 
 from .camels import is_pack, read_camels
 from .caravan import read_caravan
-from .dataset import VARIABLES, _float_dtype, resolve_basins, select_period
+from .dataset import VARIABLES, float_dtype, resolve_basins, select_period
 from .fulda import read_fulda
 from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
@@ -74,7 +74,7 @@ def open_dataset(
         Not one of these kinds; a variable that is missing, in an unknown unit, or one of several that may be meant; a
         code for missing values or a negative flow; an id twice; or one of the errors of the reader.
     """
-    dtype, asked = _float_dtype(dtype), parse_names(names)
+    dtype, asked = float_dtype(dtype), parse_names(names)
     chosen = {} if pet is None else {"pet": pet}
     days = {"day_ends": day_ends, "utc_offset": utc_offset}
     own = (asked, basins, period, pet, dtype, days)
@@ -144,7 +144,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> x
     found = choose(ds, series, asked, wanted, where, strict=True)
     _refuse_missing(found, ds, series, where)
     ds = with_basins(ds, found, asked, where, stem, said)
-    read = {name: _Said.of(name, v, ds[v], asked.get(name)) for name, v in found.items()}
+    read = {name: _Said.of(v, ds[v], asked.get(name)) for name, v in found.items()}
     for name in set(found) - set(found.values()):
         ds = aside(ds, name)
     ds = ds.rename({v: name for name, v in found.items() if v != name})
@@ -182,7 +182,7 @@ class _Said:
     asked: bool
 
     @classmethod
-    def of(cls, name: str, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
+    def of(cls, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
         unit, summed, missing = split_unit(unit_of(variable, array) or "")
         summed = summed or is_sum(array, TIME_NAMES)
         if asked is not None:

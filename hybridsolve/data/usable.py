@@ -60,7 +60,8 @@ def usable_basins(
     more = f", and {len(why) - 1} more basins likewise" if len(why) > 1 else ""
     said = f"basin {ids[first]} cannot be used: {reason}{more}"
     if not skip or len(why) == len(ids):
-        raise ValueError(f"{said}; fill it, choose another period, or leave such basins out with skip_unusable.")
+        leave_out = "" if len(why) == len(ids) else ", or leave such basins out with skip_unusable"
+        raise ValueError(f"{said}; fill it or choose another period{leave_out}.")
     warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({listed(ids[sorted(why)])}): {said}.", stacklevel=3)
     return np.setdiff1d(np.arange(len(ids)), list(why))
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from .. import models
 from ..arguments import whole
 from ..data.dataset import check_dataset, period_slice
-from ..data.files import locked, write_text_atomic
+from ..data.files import locked, refuse_file, write_text_atomic
 from ..data.ids import listed
 from ..data.usable import refuse_outside, usable_basins, varies
 from ..nn import DifferentiableModel
@@ -151,8 +151,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
 
 def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
     """Raise if a folder holds a run already that this one would write over."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, found the file {out}: name another.")
+    refuse_file(out)
     if overwrite or rank_zero_only.rank != 0:  # the first process has looked, and has begun to write
         return
     for other, files in RUNS.items():

@@ -26,8 +26,6 @@ SCHEME_TITLES = {
     "muskingum": "linear Muskingum (McCarthy 1938)",
     "accumulate": "accumulation",
 }
-
-
 INFLOW = "lateral inflow: lateral_inflow(time, reach) in m3 s-1"
 RESTART = "a restart file of `hybridsolve route`"
 
