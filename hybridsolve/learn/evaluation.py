@@ -98,55 +98,14 @@ def flows(model, period: Window, usable, points: Tensor, initial_state=None):
 def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings) -> xr.Dataset:
     """Run the calibrated parameters over all periods, score them, and name everything."""
     n_basins, n_starts = data.sizes["basin"], points.shape[2]
-    names = model.parameter_names + model.routing_parameter_names
-
-    def full(values, axis=0):  # over all basins, NaN for those left out
-        shape = list(values.shape)
-        if shape[axis] == n_basins:  # none was left out; of many basins a copy is large
-            return values
-        shape[axis] = n_basins
-        out = np.full(shape, np.nan, dtype=values.dtype)
-        out[(slice(None),) * axis + (usable,)] = values
-        return out
-
-    ds = xr.Dataset(
-        coords={
-            "basin": data["basin"],
-            "start": np.arange(n_starts),
-            "member": list(MEMBERS),
-            "period": list(periods),
-            "parameter": list(names),
-        }
-    )
-    ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
-    values = model.parameters_from_unit(dict(zip(names, points.unbind(0), strict=True)))
-    for name in names:
-        v = model.variable(name)
-        ds[name] = (
-            ("basin", "start"),
-            full(values[name].numpy()),
-            dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper),
-        )
-    ds["train_loss"] = (
-        ("basin", "start"),
-        full(train_loss.numpy()),
-        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}"),
-    )
-    near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
-    ds["at_bound"] = (
-        ("parameter", "basin", "start"),
-        full(near.astype(np.float32), 1),
-        dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
-    )
+    ds = _named(data, model, periods, usable, points, train_loss, settings["loss"])
     ds.attrs.update(
         ensemble_size=ensemble,
         title=f"{model.title}, calibrated",
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])),
-        conversions=str(data.attrs.get("conversions", "")),
         **settings,
     )
-
     series = []
     for p, (period, w) in enumerate(windows.items()):
         members, start_nse, unsettled = [], [], []
@@ -159,7 +118,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
             members.append(torch.stack([flow[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy())
             unsettled.append(_difference(members[-1][0], wet[:, part]))
             start_nse.append(np.stack([metrics.nse(flow[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
-        members = full(np.concatenate(members, 2), 2)
+        members = _over_all(np.concatenate(members, 2), usable, n_basins, 2)
         if p == 0:
             ds["nse_start"] = (
                 ("period", "basin", "start"),
@@ -175,8 +134,8 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
                     "in the first 30 days scored, over the mean flow",
                 ),
             )
-        ds["nse_start"][p] = full(np.concatenate(start_nse))
-        ds["warmup_difference"][p] = full(np.concatenate(unsettled))
+        ds["nse_start"][p] = _over_all(np.concatenate(start_nse), usable, n_basins)
+        ds["warmup_difference"][p] = _over_all(np.concatenate(unsettled), usable, n_basins)
         late = np.flatnonzero(ds["warmup_difference"][p].values > SETTLED)
         if late.size:
             warnings.warn(
@@ -212,6 +171,53 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
     ds["obs"] = data["qobs"].sel(time=flow["time"])
     ds.attrs.update({f"{name}_period": period_text(period) for name, period in periods.items()})
     return carry_days(ds, data)
+
+
+def _named(data, model, periods, usable, points, train_loss, loss) -> xr.Dataset:
+    """Parameters in their units, training losses and parameters at bounds, with names and units."""
+    n_basins, n_starts = data.sizes["basin"], points.shape[2]
+    names = model.parameter_names + model.routing_parameter_names
+    ds = xr.Dataset(
+        coords={
+            "basin": data["basin"],
+            "start": np.arange(n_starts),
+            "member": list(MEMBERS),
+            "period": list(periods),
+            "parameter": list(names),
+        }
+    )
+    ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
+    values = model.parameters_from_unit(dict(zip(names, points.unbind(0), strict=True)))
+    for name in names:
+        v = model.variable(name)
+        ds[name] = (
+            ("basin", "start"),
+            _over_all(values[name].numpy(), usable, n_basins),
+            dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper),
+        )
+    ds["train_loss"] = (
+        ("basin", "start"),
+        _over_all(train_loss.numpy(), usable, n_basins),
+        dict(units="1", long_name=f"training loss, 1 - {loss}"),
+    )
+    near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
+    ds["at_bound"] = (
+        ("parameter", "basin", "start"),
+        _over_all(near.astype(np.float32), usable, n_basins, 1),
+        dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
+    )
+    return ds
+
+
+def _over_all(values: np.ndarray, usable, n_basins: int, axis: int = 0) -> np.ndarray:
+    """Values of the usable basins over all basins, NaN for those left out."""
+    shape = list(values.shape)
+    if shape[axis] == n_basins:  # none was left out; of many basins a copy is large
+        return values
+    shape[axis] = n_basins
+    out = np.full(shape, np.nan, dtype=values.dtype)
+    out[(slice(None),) * axis + (usable,)] = values
+    return out
 
 
 def _scores(sim: np.ndarray, obs: np.ndarray) -> dict[str, np.ndarray]:
@@ -402,6 +408,5 @@ def simulate_calibrated(
         pet_method=found,
         calibrated_pet_method=fitted,
         citation=str(parameters.attrs.get("citation", "")),
-        conversions=str(data.attrs.get("conversions", "")),
     )
     return carry_days(out, data)

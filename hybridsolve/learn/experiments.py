@@ -224,6 +224,5 @@ def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dat
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         forcing=str(data.attrs.get("title", "as in the data")),
         citation=str(data.attrs.get("citation", "")),
-        conversions=str(data.attrs.get("conversions", "")),
     )
     return out

@@ -196,7 +196,6 @@ class Trained:
             trained_on=f"{len(self.basins)} basins, {self.config.periods.train}",
             pet_method=str(data["pet"].attrs.get("method", "as in the data")),
             citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
-            conversions=str(data.attrs.get("conversions", "")),
         )
         return carry_days(out, data)
 
