@@ -8,7 +8,6 @@ csrc/core/drive.h (the time loop) -> csrc/models/<model>.h (one step); and back:
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import backends, faults, models, ops, reference
+from .arguments import whole
 from .problem import Problem, dense, mapping
 from .spec import INITIAL_STATE, ModelSpec
 
@@ -176,7 +176,7 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
     parameters = {v.name: _named(parameters, v.name, "parameters") for v in rows}
     _refuse_unknown(given_state, model.state_names, "initial_state", model)
 
-    sizes = _sizes(model, forcing, parameters, given_state, weights)
+    sizes = _sizes(forcing, parameters, given_state, weights)
     interval = _interval(checkpoint_interval, sizes[0])
     like = next(iter(forcing.values()))
     state = torch.stack(
@@ -221,7 +221,7 @@ def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
             )
 
 
-def _sizes(model, forcing, parameters, state, weights) -> list[int]:
+def _sizes(forcing, parameters, state, weights) -> list[int]:
     """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
     every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
     every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
@@ -269,7 +269,4 @@ def _sizes(model, forcing, parameters, state, weights) -> list[int]:
 def _interval(interval: int | None, n_steps: int) -> int:
     if interval is None:
         return backends.check_interval(n_steps)
-    whole = hasattr(interval, "__index__") and not isinstance(interval, bool | Tensor)
-    if not whole or operator.index(interval) < 1:
-        raise ValueError(f"checkpoint_interval must be a whole number of steps, 1 or more; found {interval!r}.")
-    return min(operator.index(interval), n_steps)
+    return min(whole("checkpoint_interval", interval, 1), n_steps)

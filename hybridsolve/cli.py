@@ -479,11 +479,10 @@ def _simulate_trained(arguments, fluxes):
 
 
 def _simulate_calibrated(arguments, fluxes):
-    from .data.netcdf import open_netcdf
+    from .data.netcdf import load_netcdf
     from .learn.evaluation import check_request, simulate_calibrated
 
-    with open_netcdf(arguments.parameters, "calibration.nc of `hybridsolve calibrate`") as stored:
-        parameters = stored.load()
+    parameters = load_netcdf(arguments.parameters, "calibration.nc of `hybridsolve calibrate`")
     options = dict(
         period=arguments.period,
         member=arguments.member,

@@ -11,12 +11,12 @@ from statistics import median
 
 import numpy as np
 import torch
-import xarray as xr
 
 from . import models
 from .api import simulate
 from .data import read_fulda
 from .data.files import locked
+from .data.netcdf import open_netcdf
 from .learn import report
 from .learn.calibration import calibrate
 
@@ -44,13 +44,11 @@ def run(folder: Path, command: str, overwrite: bool = False) -> None:
 
 def _is_ours(path: Path) -> bool:
     """Whether a calibration was left by the demo, which may replace it."""
-    if not path.exists():
-        return False
     try:
-        with xr.open_dataset(path) as before:
+        with open_netcdf(path, "the demo's calibration") as before:
             return before["basin"].values.tolist() == ["grebenau"] and before.attrs.get("test_period") == TEST
     except (OSError, ValueError, KeyError):
-        return False  # damaged or foreign
+        return False  # absent, damaged or foreign
 
 
 def _sketch(result, height: int = 12, days: int = 100) -> str:

@@ -7,8 +7,7 @@ apart with any colour vision."""
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
+import io
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+
+from .data.files import write_atomic
+from .data.values import unmasked
 
 _INK, _MUTED, _GRID = "#222222", "#6b6b6b", "#e4e4e4"
 _BLUE, _ORANGE, _SKY = "#0072B2", "#D55E00", "#56B4E9"
@@ -58,7 +60,7 @@ def _styled(function):
 
 def _array(name, values, ndim, shape=None):
     """Numbers of a shape, NaN where they are masked."""
-    values = np.ma.filled(np.ma.asarray(values, dtype=np.float64), np.nan)
+    values = unmasked(values).astype(np.float64)
     if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
         want = f"shape {shape}" if shape is not None else f"{ndim} dimension(s), not empty"
         raise ValueError(f"{name} must have {want}, found shape {values.shape}: one value per item of the figure.")
@@ -700,9 +702,6 @@ def against(x, y, name):
 def save(fig, path):
     """Write a figure as PNG at 150 dpi, whole or not at all.
 
-    The file is written under another name in the same folder and then moved into place, so that a reader, or
-    a run that dies, never meets half a picture.
-
     Parameters
     ----------
     fig : matplotlib.figure.Figure
@@ -718,24 +717,13 @@ def save(fig, path):
     ------
     ValueError
         If the path does not end in ``.png``.
-    FileNotFoundError
-        If the folder does not exist.
+    OSError
+        As `hybridsolve.data.files.write_atomic`.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, found {path.name!r}: figures are written as PNG.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path must lie in an existing folder, found none at {path.parent}: create it first.")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file, matplotlib.rc_context(_STYLE):
-            fig.savefig(file, format="png", dpi=150)
-        # mkstemp makes a private file; a figure gets the rights any new file would.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return path
+    image = io.BytesIO()
+    with matplotlib.rc_context(_STYLE):
+        fig.savefig(image, format="png", dpi=150)
+    return write_atomic(path, lambda temporary: temporary.write_bytes(image.getvalue()))

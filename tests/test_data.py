@@ -12,44 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from foreign import YEARS, one_sentence, textbook, toy
 
 from hybridsolve import data
-from hybridsolve.data import netcdf as netcdf_module
+from hybridsolve.data import files as files_module
+from hybridsolve.data.usable import usable_basins
 
-DAYS = pd.date_range("1999-10-01", "2001-09-30")
 FORCING = ("prcp", "tmean", "pet")
-
-
-def toy(n_basin=3, days=DAYS, dtype="float32", seed=0):
-    """A small dataset of the convention, with everything a check may look at."""
-    rng = np.random.default_rng(seed)
-    shape = (len(days), n_basin)
-    season = np.sin(2 * np.pi * (days.dayofyear.to_numpy() - 110) / 365)[:, None]
-    tmean = 8 + 10 * season + rng.normal(0, 3, shape)
-    width = rng.uniform(2, 12, shape)
-    qobs = rng.gamma(0.8, 2.0, shape)
-    qobs[5, 0] = np.nan
-    return data.assemble(
-        {
-            "prcp": rng.gamma(0.5, 6.0, shape),
-            "tmean": tmean,
-            "pet": np.maximum(0, 2 + 2 * season + np.zeros(shape)),
-            "qobs": qobs,
-            "tmin": tmean - width / 2,
-            "tmax": tmean + width / 2,
-        },
-        basin=[f"{i:08d}" for i in range(1, n_basin + 1)],
-        time=days,
-        lat=np.linspace(-33, 65, n_basin),
-        lon=np.linspace(-100, 20, n_basin),
-        static={
-            "elev_mean": (np.linspace(50, 2000, n_basin), {"units": "m"}),
-            "area_km2": (np.linspace(10, 900, n_basin), {"units": "km2"}),
-        },
-        attrs={"title": "toy", "citation": "nobody 2000"},
-        dtype=dtype,
-        pet_attrs={"method": "sine"},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,150 +27,6 @@ def camels_file():
     if not file.is_file():
         pytest.skip(f"the CAMELS pack is not at {file}; set HYBRIDSOLVE_DATA to run this test")
     return file
-
-
-def one_sentence(error):
-    text = str(error.value)
-    assert text.endswith(".") and "\n" not in text and ". " not in text.replace("etc. ", ""), text
-    return text
-
-
-# ------------------------------------------------------------------------------------------
-# evapotranspiration
-
-
-def textbook(method, day, tmean, tmin, tmax, lat, srad=None, rnet=None, elevation=None):
-    """FAO-56 (Allen et al. 1998) and the three formulas, written out a second time from the papers; 1-D."""
-    j = day.dayofyear.to_numpy()
-    phi = np.deg2rad(lat)
-    distance = 1 + 0.033 * np.cos(2 * np.pi * j / 365)  # eq. 23
-    declination = 0.409 * np.sin(2 * np.pi * j / 365 - 1.39)  # eq. 24
-    sunset = np.arccos(np.clip(-np.tan(phi) * np.tan(declination), -1, 1))  # eq. 25
-    ra = (
-        24 * 60 / np.pi * 0.0820 * distance
-        * (sunset * np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.sin(sunset))
-    )  # eq. 21, MJ m-2 d-1  # fmt: skip
-    latent = 2.501 - 2.361e-3 * tmean  # MJ kg-1
-    if method == "hargreaves":
-        pet = 0.0023 * ra / latent * (tmean + 17.8) * np.sqrt(tmax - tmin)
-    elif method == "oudin":
-        pet = np.where(tmean + 5 > 0, ra / latent * (tmean + 5) / 100, 0)
-    else:
-
-        def saturation(t):
-            return 0.6108 * np.exp(17.27 * t / (t + 237.3))
-
-        if rnet is None:
-            rs = srad * 0.0864
-            clear = (0.75 + 2e-5 * elevation) * ra
-            cloud = np.clip(1.35 * np.clip(rs / clear, 0.3, 1) - 0.35, 0.05, 1)
-            emitted = 4.903e-9 * ((tmax + 273.16) ** 4 + (tmin + 273.16) ** 4) / 2
-            rn = 0.77 * rs - emitted * (0.34 - 0.14 * np.sqrt(saturation(tmin))) * cloud
-        else:
-            rn = rnet * 0.0864
-        slope = 4098 * saturation(tmean) / (tmean + 237.3) ** 2
-        psychro = 0.665e-3 * 101.3 * ((293 - 0.0065 * elevation) / 293) ** 5.26
-        pet = 1.26 * slope / (slope + psychro) * rn / latent
-    return np.maximum(pet, 0)
-
-
-@pytest.mark.parametrize("method", sorted(data.PET_METHODS))
-def test_pet_equals_the_textbook_formula(method):
-    ds = toy(n_basin=70, dtype="float64")  # more than one block of basins
-    rng = np.random.default_rng(1)
-    srad = ds.prcp.copy(data=rng.uniform(5, 250, ds.prcp.shape))
-    found = data.potential_evapotranspiration(
-        method,
-        tmean=ds.tmean,
-        tmin=ds.tmin,
-        tmax=ds.tmax,
-        srad=srad,
-        elevation=ds.elev_mean,
-        lat_degrees=ds.lat,
-    )
-    assert found.dims == ("time", "basin") and found.dtype == np.float64
-    assert found.attrs["units"] == "mm d-1" and found.attrs["method"] == method
-    for b in (0, 41, 69):  # south, north, and beyond the first block
-        one = ds.isel(basin=b)
-        expected = textbook(
-            method,
-            DAYS,
-            *(one[n].values for n in ("tmean", "tmin", "tmax")),
-            float(one.lat),
-            srad=srad.values[:, b],
-            elevation=float(one.elev_mean),
-        )
-        # pyet rounds the solar constant: 118.08 MJ m-2 d-1 is 1440 x 0.0820
-        np.testing.assert_allclose(found.values[:, b], expected, rtol=1e-8, atol=1e-10)
-        assert expected.max() > 0.5
-
-
-def test_pet_of_a_day_printed_in_fao56():
-    # FAO-56, example 8: 3 September at 20 S has Ra = 32.2 MJ m-2 d-1
-    day = xr.DataArray([20.0], dims="time", coords={"time": pd.DatetimeIndex(["2001-09-03"])})
-    pet = data.potential_evapotranspiration("oudin", tmean=day, lat_degrees=-20.0)
-    assert pet.dims == ("time",)
-    assert float(pet[0]) == pytest.approx(32.2 / (2.501 - 0.002361 * 20) * 25 / 100, rel=2e-3)
-
-
-def test_pet_from_net_radiation_and_clipping():
-    ds = toy(dtype="float64")
-    rnet = ds.prcp.copy(data=np.linspace(-60, 180, ds.prcp.size).reshape(ds.prcp.shape))
-    found = data.potential_evapotranspiration(
-        "priestley-taylor", tmean=ds.tmean, rnet=rnet, elevation=ds.elev_mean, lat_degrees=ds.lat
-    )
-    expected = textbook(
-        "priestley-taylor",
-        DAYS,
-        ds.tmean.values[:, 1],
-        None,
-        None,
-        0.0,
-        rnet=rnet.values[:, 1],
-        elevation=float(ds.elev_mean[1]),
-    )
-    np.testing.assert_allclose(found.values[:, 1], expected, rtol=1e-10)
-    assert float(found.min()) == 0.0 and int((found == 0).sum()) > 100
-
-
-@pytest.mark.parametrize("method", sorted(data.PET_METHODS))
-def test_pet_keeps_a_missing_day_missing(method):
-    ds = toy(dtype="float64")
-    tmean = ds.tmean.copy()
-    tmean[7, 1] = np.nan
-    found = data.potential_evapotranspiration(
-        method,
-        tmean=tmean,
-        tmin=ds.tmin,
-        tmax=ds.tmax,
-        srad=ds.prcp * 0 + 150,
-        elevation=ds.elev_mean,
-        lat_degrees=ds.lat,
-    )
-    assert np.isnan(found.values[7, 1]) and int(found.isnull().sum()) == 1
-
-
-def test_pet_refuses():
-    ds = toy(dtype="float64")
-    call = data.potential_evapotranspiration
-    t = {"tmean": ds.tmean, "tmin": ds.tmin, "tmax": ds.tmax}
-    with pytest.raises(ValueError, match="one of hargreaves, oudin, priestley-taylor, found 'penman'") as e:
-        call("penman", **t, lat_degrees=ds.lat)
-    one_sentence(e)
-    with pytest.raises(ValueError, match="tmin is needed for pet method 'hargreaves'") as e:
-        call("hargreaves", tmean=ds.tmean, lat_degrees=ds.lat)
-    with pytest.raises(ValueError, match="srad is needed"):
-        call("priestley-taylor", **t, lat_degrees=ds.lat)
-    with pytest.raises(ValueError, match="-90..90 degrees, found 100 in basin 00000002"):
-        call("oudin", **t, lat_degrees=[1, 100, 2])
-    with pytest.raises(ValueError, match="lat_degrees must be finite"):
-        call("oudin", **t, lat_degrees=[1, np.nan, 2])
-    with pytest.raises(ValueError, match=r"tmax must not be below tmin.*basin 00000001 on 1999-10-01 \(2193 such"):
-        call("hargreaves", tmean=ds.tmean, tmin=ds.tmax, tmax=ds.tmin, lat_degrees=ds.lat)
-    with pytest.raises(ValueError, match="same basin coordinate"):
-        call("hargreaves", tmean=ds.tmean, tmin=ds.tmin.isel(basin=[2, 1, 0]), tmax=ds.tmax, lat_degrees=1)
-    with pytest.raises(ValueError, match="tmean must be an xarray.DataArray"):
-        call("oudin", tmean=ds.tmean.values, lat_degrees=ds.lat)
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -245,7 +70,7 @@ FAULTS = {
         "prcp has no units attribute, expected 'mm d-1'",
     ),
     "order": (lambda ds: ds.transpose("basin", "time", ...), r"found \('basin', 'time'\); call ds.transpose"),
-    "dims": (lambda ds: ds.rename(basin="cell"), r"must have dims .* rename or drop"),
+    "dims": (lambda ds: ds.rename(basin="cell"), r"must have the dims time and basin, found time, cell, bnds"),
     "empty": (lambda ds: ds.isel(basin=slice(0, 0)), "basin must have at least one entry"),
     "no time": (lambda ds: ds.isel(time=slice(0, 0)), "time must have at least one entry"),
     "unsorted": (lambda ds: ds.isel(time=[0, 1, 3, 2, 4]), "sorted, found 1999-10-03 after 1999-10-04"),
@@ -256,7 +81,7 @@ FAULTS = {
         "must be daily, found a step of 1 h",
     ),
     "weekly": (lambda ds: ds.isel(time=slice(0, None, 7)), "must be daily, found a step of 168 h"),
-    "no dates": (lambda ds: ds.assign_coords(time=np.arange(len(DAYS))), "must be datetime64"),
+    "no dates": (lambda ds: ds.assign_coords(time=np.arange(len(YEARS))), "must be datetime64"),
     "nan": (
         edit("tmean", (3, 1), np.nan),
         r"found nan in basin 00000002 on 1999-10-04 \(1 such values in 1 basins",
@@ -281,6 +106,16 @@ def test_check_names_the_fault(fault):
     with pytest.raises(ValueError, match=message) as error:
         data.check_dataset(spoil(toy()), forcing_names=FORCING, need_qobs=True)
     one_sentence(error)
+
+
+def test_leaving_basins_out_is_no_remedy_where_none_is_left():
+    ds = toy(n_basin=2)
+    ds["prcp"][3, 0] = np.nan
+    with pytest.raises(ValueError, match="or leave such basins out with skip_unusable"):
+        usable_basins(ds, FORCING)
+    ds["prcp"][4, 1] = np.nan
+    with pytest.raises(ValueError, match="fill it or choose another period.$"):
+        usable_basins(ds, FORCING, skip=True)
 
 
 def test_period():
@@ -375,12 +210,12 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(netcdf_module.os, "replace", full)
+        patch.setattr(files_module.os, "replace", full)
         with pytest.raises(OSError, match=r"could not write .*x\.nc \(No space left on device; .*free space") as error:
             data.write_netcdf(toy(seed=2), path)
     one_sentence(error)
     with monkeypatch.context() as patch:
-        patch.setattr(netcdf_module.os, "replace", full)
+        patch.setattr(files_module.os, "replace", full)
         with pytest.raises(OSError, match="could not write .*t.csv"):
             data.write_text_atomic(tmp_path / "t.csv", "a,b\n")
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.nc"]
@@ -629,9 +464,9 @@ def test_caravan(tmp_path):
     truth = write_caravan(tmp_path)
     ds = data.read_caravan(tmp_path)
     assert list(ds.basin.values) == ["camels_01013500", "camels_01022500", "hysets_01AD002"]
-    assert ds.sizes["time"] == len(DAYS) and ds.prcp.dims == ("time", "basin") and ds.prcp.dtype == np.float32
+    assert ds.sizes["time"] == len(YEARS) and ds.prcp.dims == ("time", "basin") and ds.prcp.dtype == np.float32
     np.testing.assert_allclose(ds.prcp.values[:, 0], truth.prcp.values[:, 0], rtol=1e-6)
-    start = int(np.flatnonzero(DAYS == "2000-01-01")[0])
+    start = int(np.flatnonzero(YEARS == "2000-01-01")[0])
     assert np.isnan(ds.prcp.values[:start, 1]).all() and np.isfinite(ds.prcp.values[start:, 1]).all()
     assert np.isnan(ds.pet.values[:start, 1]).all()
     np.testing.assert_allclose(ds.qobs.values[start:, 1], truth.qobs.values[start:, 1], rtol=1e-6)

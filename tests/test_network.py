@@ -289,7 +289,7 @@ def test_lower_colorado():
 
 def test_rapid_example():
     files = [published(f"networks/rapid/{name}.csv") for name in ("rapid_connect", "k", "x")]
-    with pytest.raises(ValueError, match=r"found 70821, .* and 11 more flowing to 70833, .*, not in ids"):
+    with pytest.raises(ValueError, match=r"found 70821, .* and 7 more flowing to 70833, .*, not in ids"):
         RiverNetwork.from_rapid(*files)
     network = RiverNetwork.from_rapid(*files, dangling="outlet")
     table = np.loadtxt(files[0], delimiter=",", dtype=int)
@@ -541,7 +541,7 @@ F = SimpleNamespace(down=R.from_downstream, ids=R.from_ids, edges=R.from_edges)
         (lambda: F.ids([1, 1], [0, 0]), r"unique; found '1' more than once"),
         (lambda: F.ids([1, 2, 3], [2, 3, 9]), r"out \(0, -1 or NaN\); found 3 flowing to 9, not in ids"),
         (lambda: F.ids([1, 2], [2, -5]), r"found 2 flowing to -5, not in ids"),
-        (lambda: F.ids(range(1, 9), range(11, 19)), r"found 1, 2, 3, 4, 5, 6 and 2 more flowing to 11, 12, "),
+        (lambda: F.ids(range(1, 13), range(21, 33)), r"found 1, 2, .*, 10 and 2 more flowing to 21, 22, "),
         (lambda: F.ids([1], [0], dangling="drop"), r"dangling must be 'refuse' or 'outlet'; found 'drop'"),
         (lambda: F.ids([1, 2], [2, 2]), r"no reach may flow to itself; found 2"),
         (lambda: F.ids([1, 2, 3], [2, 3, 1]), r"cycle; found 1 -> 2 -> 3 -> 1"),
@@ -568,7 +568,7 @@ F = SimpleNamespace(down=R.from_downstream, ids=R.from_ids, edges=R.from_edges)
         (lambda: F.ids([1, 2], np.ma.masked_equal([2, 0], 0)), r"to must all be there; found masked ones"),
         (
             lambda: small(length=pd.Series(LENGTH, index=[*IDS[:-1], 21])),
-            r"length must be labelled by the reaches as ids is; found 50, 10, 70, 40, 30, 60 and 1 more: index it",
+            r"length must be labelled by the reaches as ids is; found 50, 10, 70, 40, 30, 60, 21: index it",
         ),
         (
             lambda: small(length=pd.Series(LENGTH, index=[7, 6, 5, 4, 3, 2, 1])),

@@ -250,5 +250,5 @@ def test_save_is_atomic(tmp_path):
     assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(ValueError, match="must end in .png"):
         plot.save(Figure(), tmp_path / "a.pdf")
-    with pytest.raises(FileNotFoundError, match="existing folder"):
+    with pytest.raises(FileNotFoundError, match="the folder of .* must exist"):
         plot.save(Figure(), tmp_path / "none" / "a.png")

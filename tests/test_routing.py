@@ -671,7 +671,7 @@ BAD = {
     "too few ids": bad(named(ids=np.arange(5)), r"ids must be \[12\], one for each column; found \[5\]"),
     "a word for ids": bad(named(ids="position"), "ids must be .*, or 'network'; found 'position'"),
     "dt": bad(named(dt=0), "dt must be the seconds of a step, more than 0; found 0"),
-    "repeat": bad(named(repeat=1.5), "repeat must be a whole number of steps, 1 or more; found 1.5"),
+    "repeat": bad(named(repeat=1.5), "repeat must be a whole number, 1 or more; found 1.5"),
     "too much inflow": bad(put("lateral", (1, 2), 9.97e36), r"0 to 1e\+09 m3/s .*; found 9.97e\+36 in row 1 of reach"),
     "gauges": bad(named(gauges=[1001, 1001]), "gauges must be unique; found '1001' more than once, in rows 0, 1"),
     "no gauges": bad(named(gauges=[]), r"gauges must be a list of reaches; found \[\]"),

@@ -305,7 +305,7 @@ def test_no_run_is_written_over_unasked(data, tmp_path):
         with pytest.raises(ValueError, match="holds files of another kind of run, such as calibration.nc"):
             run(data, TINY, out=tmp_path / "calibrated", resume=True, **QUICK)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="out must be a folder, found the file"):
+    with pytest.raises(ValueError, match="must be a folder for results, found a file"):
         hs.learn.train(data, TINY, out=tmp_path / "file", **QUICK)
     first = hs.learn.train(data, TINY, out=tmp_path / "run", **QUICK)
     with pytest.raises(ValueError, match="holds a training already: set resume .* or set overwrite"):
@@ -613,7 +613,7 @@ REFERENCES = {
     "no column": ("gauge,nse\n00,0.5\n", "must have the columns basin and nse; found gauge, nse"),
     "twice": ("basin,nse\n00,0.5\n00,0.6\n", "found '00' more than once"),
     "text": ("basin,nse\n00,good\n", "nse of .* must be numbers; found 'good'"),
-    "nothing": ("", "is not a CSV with the columns basin and nse"),
+    "nothing": ("", "must be a table with a header, found no line"),
     "a blank id": ("basin,nse\n00,0.5\n,0.6\n", "found a missing or blank one in row 1"),
 }
 
@@ -629,6 +629,8 @@ def test_references_are_checked_before_the_work(files, tmp_path, capsys, content
 def test_a_reference_is_matched_by_id(tmp_path, monkeypatch, files, capsys):
     file = tmp_path / "theirs.csv"
     file.write_text("basin,nse\n02,0.7\n00,0.5\n77,0.1\n", encoding="utf-8-sig")
+    np.testing.assert_array_equal(read_reference(file, ["00", "01", "02"]), [0.5, np.nan, 0.7])
+    file.write_text("basin;nse\n02;0,7\n00;0,5\n")
     np.testing.assert_array_equal(read_reference(file, ["00", "01", "02"]), [0.5, np.nan, 0.7])
     # On the command line before anything is trained.
     monkeypatch.setattr(training_report, "OWN_SPLIT", (SEEN["periods"]["train"], SEEN["periods"]["test"]))

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from .camels import CAMELS_DISCHARGE_SIGNATURES, data_dir, read_camels
     from .caravan import read_caravan
     from .dataset import VARIABLES, assemble, check_dataset, parse_period, select_period
+    from .files import write_text_atomic
     from .fulda import read_fulda
     from .lags import lag_of_days
-    from .netcdf import write_netcdf, write_text_atomic
+    from .netcdf import write_netcdf
     from .opening import open_dataset
     from .pet import PET_METHODS, potential_evapotranspiration
     from .times import as_days
@@ -58,6 +59,6 @@ __getattr__, __dir__ = attach(
         "read_fulda": ".fulda",
         "select_period": ".dataset",
         "write_netcdf": ".netcdf",
-        "write_text_atomic": ".netcdf",
+        "write_text_atomic": ".files",
     },
 )

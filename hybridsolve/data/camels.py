@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .dataset import _float_dtype, assemble, period_slice, resolve_basins
-from .ids import text_ids
-from .names import listed
+from .dataset import assemble, float_dtype, period_slice, resolve_basins
+from .ids import listed, text_ids
 from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 
@@ -93,7 +92,7 @@ def read_camels(path=None, *, basins=None, period=None, pet="priestley-taylor", 
     ValueError
         Unknown basin, a period outside the data, an unknown method.
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     if pet not in PET_METHODS:
         raise ValueError(f"pet must be one of {', '.join(sorted(PET_METHODS))} for CAMELS, found {pet!r}; choose one.")
     file = data_dir() if path is None else Path(path)

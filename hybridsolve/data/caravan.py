@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .dataset import _float_dtype, assemble, parse_period, period_slice, resolve_basins
+from .dataset import assemble, float_dtype, parse_period, period_slice, resolve_basins
 from .names import SERIES
 from .netcdf import open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .tables import attribute_table
+from .times import DAY
 from .values import numbers, refuse_codes
 
 _NAMES = {
@@ -75,7 +76,7 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
     ValueError
         Unknown basin or method, a file without a variable that is needed, a period outside the data.
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     root = Path(root)
     methods = sorted([*PET_METHODS, *_IN_FILE])
     if pet not in methods:
@@ -123,7 +124,7 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
     limits = None if period is None else parse_period(period)
     read = [_read_file(files[i], columns, pet, limits) for i in ids]
     first, last = min(r[0][0] for r in read), max(r[0][1] for r in read)
-    time = np.arange(first, last + np.timedelta64(1, "D"), np.timedelta64(1, "D"))
+    time = np.arange(first, last + DAY)
     cut = slice(None) if period is None else period_slice(time, period)
     time = time[cut].astype("datetime64[ns]")
     values = {

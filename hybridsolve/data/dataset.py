@@ -107,7 +107,7 @@ def assemble(
     -------
     xarray.Dataset
     """
-    dtype = _float_dtype(dtype)
+    dtype = float_dtype(dtype)
     coords = {
         "time": ("time", standard_dates(time, "time")),
         "basin": (
@@ -176,7 +176,7 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
     return np.array([position[name] for name in wanted])
 
 
-def _float_dtype(dtype) -> np.dtype:
+def float_dtype(dtype) -> np.dtype:
     try:
         result = np.dtype(dtype)
     except TypeError:
@@ -234,6 +234,25 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
     return days[0], days[1]
 
 
+def period_text(period) -> str:
+    """``"1999-10-01:2008-09-30"``, however the period was given."""
+    return ":".join(day.strftime("%Y-%m-%d") for day in parse_period(period))
+
+
+def overlap(periods: dict) -> str:
+    """Which of the periods share days, in words; empty if none do."""
+    days = {name: parse_period(period) for name, period in periods.items() if period is not None}
+    for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
+        if one in days and other in days:
+            first, last = max(days[one][0], days[other][0]), min(days[one][1], days[other][1])
+            if first <= last:
+                return (
+                    f"the {one} period {period_text(periods[one])} overlaps the {other} period "
+                    f"{period_text(periods[other])} from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+                )
+    return ""
+
+
 def select_period(ds: xr.Dataset, period) -> xr.Dataset:
     """Cut a dataset to a period, both days included; None gives the dataset back.
 
@@ -273,6 +292,18 @@ def period_slice(time: np.ndarray, period) -> slice:
 # checking
 
 
+def refuse_no_dataset(data) -> None:
+    """Raise unless this is a dataset with the dims of basin data."""
+    if not isinstance(data, xr.Dataset):
+        raise TypeError(
+            f"data must be a dataset of hybridsolve.data.open_dataset, found {type(data).__name__}: open it first."
+        )
+    if not {"time", "basin"} <= data.sizes.keys():
+        raise ValueError(
+            f"data must have the dims time and basin, found {', '.join(map(str, data.dims))}: rename them."
+        )
+
+
 def check_dataset(
     ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bool = False, values: bool = True
 ) -> None:
@@ -296,6 +327,7 @@ def check_dataset(
         not datetime64, unsorted, duplicated, with gaps, not daily or not the start of its bounds; NaN or infinity
         in a forcing; negative precipitation, evapotranspiration or discharge.
     """
+    refuse_no_dataset(ds)
     names = list(forcing_names) + (["qobs"] if need_qobs else [])
     for name in names:
         if name not in ds.data_vars:

@@ -1,11 +1,12 @@
-"""What keeps a user's files whole: no output over an input, and one run at a time in a folder."""
+"""What keeps a user's files whole: no output over an input or half written, and one run at a time in a folder."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,11 +37,71 @@ def check_target(name: str, path) -> None:
     """Raise, before the work, if a file could not be written there: no folder to hold it, or a folder itself."""
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{name} must be a file to write, found the folder {path}; add a file name to the path.")
+        raise IsADirectoryError(f"{name} must be a file to write, found the folder {path}; add a file name to it.")
     if not path.parent.is_dir():
-        raise ValueError(f"the folder of {name} {path} must exist, found none; create {path.parent}, or name another.")
+        raise FileNotFoundError(
+            f"the folder of {name} {path} must exist, found none; create {path.parent}, or name another."
+        )
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"the folder of {name} {path} must be writable, found it is not; name another.")
+        raise PermissionError(f"the folder of {name} {path} must be writable, found it is not; name another.")
+
+
+def write_atomic(path, write: Callable[[Path], object]) -> Path:
+    """Write a file by `write`, which is given a temporary path in the same folder: whole or not at all.
+
+    What is written is flushed to the disk and moved over the old file in one step, so that a killed run or a full disk
+    never leaves half a file or destroys the previous result.
+
+    Raises
+    ------
+    OSError
+        The folder does not exist, is not writable, or the disk is full; the former file is untouched.
+    """
+    path = Path(path)
+    check_target("the output", path)
+    temp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        write(temp)
+        with open(temp, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temp, path)
+    except (OSError, RuntimeError) as error:
+        # a full disk comes out of the HDF5 library as RuntimeError("NetCDF: HDF error")
+        free = shutil.disk_usage(path.parent).free / 2**20
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        raise OSError(
+            f"could not write {path} ({reason}; {free:.0f} MiB free in its folder), nothing was changed "
+            "there; free space or permissions on that disk, or choose another path."
+        ) from error
+    finally:
+        temp.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return path
+
+
+def write_text_atomic(path, text: str) -> Path:
+    """Write a text file (UTF-8, newlines as given) atomically; errors as in `write_atomic`."""
+    return write_atomic(path, lambda temp: temp.write_bytes(text.encode("utf-8")))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the platform allows to open a folder."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some network file systems refuse this; the file itself is already safe
+    finally:
+        os.close(handle)
+
+
+def refuse_file(folder: Path) -> None:
+    """Raise if what should be a folder for results is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -64,8 +125,7 @@ def locked(folder) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
+    refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock, about = folder / ".lock", folder / ".lock.txt"
     held = FileLock(lock, timeout=0)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .dataset import _float_dtype, assemble
+from .dataset import assemble, float_dtype
 from .pet import pet_attributes, potential_evapotranspiration
 
 AREA_KM2 = 2976.41
@@ -43,7 +43,7 @@ def read_fulda(*, pet: str = "hargreaves", dtype="float32") -> xr.Dataset:
     ValueError
         Another method, or a file in another form than expected.
     """
-    _float_dtype(dtype)
+    float_dtype(dtype)
     if pet not in ("hargreaves", "oudin"):
         raise ValueError(
             f"pet must be 'hargreaves' or 'oudin' for the Fulda example, found {pet!r}; choose one of them."

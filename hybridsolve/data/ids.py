@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .values import text_of
+
 # By bytes of a float: from here on two whole numbers may have become one.
 EXACT = {2: 2**11, 4: 2**24, 8: 2**53}
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -46,11 +48,9 @@ def text_ids(values, what: str) -> np.ndarray:
 
 
 def _text(value) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    if isinstance(value, float):
-        value = "" if value != value else str(whole_ids(np.array([value]), "ids")[0])
-    return "" if value is None else str(value).strip(" \t\0")
+    if isinstance(value, float) and value == value:
+        value = whole_ids(np.array([value]), "ids")[0]
+    return text_of(value)
 
 
 def whole_ids(values, what: str, nan: int | None = None) -> np.ndarray:
@@ -128,3 +128,9 @@ def spelled_as(wanted: str, available: Sequence[str]) -> str | None:
     """The id that `wanted` is but for leading zeros or letters' case, if there is one."""
     key = wanted.lstrip("0").casefold()
     return next((name for name in available if name.lstrip("0").casefold() == key and name != wanted), None)
+
+
+def listed(names) -> str:
+    """Names joined by commas, the first ten of many."""
+    names = [str(n) for n in names]
+    return (", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")) or "none"

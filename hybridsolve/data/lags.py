@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .dataset import select_period
+from .ids import listed
 
 LAGS = np.arange(-3, 11)  # days
 # Of the largest correlation: 1 % of the basins of CAMELS-US exceed it, and 70 % if their rain is a day late.
@@ -73,11 +74,11 @@ def warn_of_early_flow(data: xr.Dataset, period=None) -> None:
     if not named.any():
         return
     worst = found.isel(basin=named).sortby("early", ascending=False)
-    few = [f"{b} (lag {lag:+.0f} d)" for b, lag in zip(worst["basin"].values[:5], worst["lag"].values, strict=False)]
+    lags = [f"{b} (lag {lag:+.0f} d)" for b, lag in zip(worst["basin"].values, worst["lag"].values, strict=True)]
     warnings.warn(
-        f"flow rises before the rain in {named.sum()} of {named.size} basins ({', '.join(few)}"
-        f"{', ...' if named.sum() > 5 else ''}): their days of rain and flow may be shifted; check when the days of "
-        "both end (day_ends, or --day-ends), and shift one where they differ.",
+        f"flow rises before the rain in {named.sum()} of {named.size} basins ({listed(lags)}): their "
+        "days of rain and flow may be shifted; check when the days of both end (day_ends, or --day-ends), and shift "
+        "one where they differ.",
         stacklevel=3,
     )
 

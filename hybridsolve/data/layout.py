@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .ids import refuse_duplicates, text_ids
-from .names import Asked, key_of, listed, refer
+from .ids import listed, refuse_duplicates, text_ids
+from .names import Asked, key_of, refer
+from .times import DAY
 
 TIME_NAMES = ("time", "date", "datetime", "date_time", "timestamp", "day", "days", "dates", "t")
 BASIN_NAMES = (
@@ -131,7 +132,7 @@ def parse_dates(values: Sequence, what: str) -> np.ndarray:
             + "; correct it, or write all as YYYY-MM-DD."
         )
     if len(found) > 1 and not (found[0] == found[1]).all():
-        daily = [days for days in found if len(days) > 2 and (np.diff(days) == np.timedelta64(1, "D")).all()]
+        daily = [days for days in found if len(days) > 2 and (np.diff(days) == DAY).all()]
         if len(daily) != 1:
             raise ValueError(
                 f"{what} must tell day from month, found '{text[0]}', which may be either; write dates as YYYY-MM-DD."

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from .ids import listed
+
 SERIES = ("prcp", "tmean", "tmin", "tmax", "pet", "qobs")
 STATIC = ("lat", "lon", "area_km2")
 KEYS = (*SERIES, *STATIC, "basin", "time")
@@ -263,9 +265,3 @@ def choose(ds: xr.Dataset, candidates, asked: Mapping[str, Asked], wanted, where
         if len(found) == 1:
             chosen[name] = found[0]
     return chosen
-
-
-def listed(names, most: int = 12) -> str:
-    """Names joined by commas, the first of many."""
-    names = [str(n) for n in names]
-    return (", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")) or "none"

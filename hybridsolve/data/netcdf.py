@@ -1,27 +1,23 @@
-"""Opening NetCDF files, and writing results: whole or not at all, and with their provenance.
-
-A file is written under a temporary name in the same folder, flushed to the disk, and moved over the old one
-in one step (`os.replace` is atomic within a file system), so that a killed run or a full disk never leaves
-half a file or destroys the previous result.
-"""
+"""Opening NetCDF files, and writing results with their provenance."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from .. import __version__
+from .files import write_atomic
+
 _COMPRESS_ABOVE = 100_000  # elements; below it the chunk overhead costs more than it saves
+_RAISED = (OSError, RuntimeError, ValueError, TypeError, OverflowError)  # by the netCDF library and the decoding
 
 
 def open_netcdf(path, expected: str, **options) -> xr.Dataset:
@@ -49,17 +45,15 @@ def open_netcdf(path, expected: str, **options) -> xr.Dataset:
         with warnings.catch_warnings():  # dates of other calendars are told by who reads them (`times.standard_time`)
             warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
             return xr.open_dataset(path, engine="netcdf4", **options)
-    except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:  # what the netCDF library raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except _RAISED as error:
+        reason = _first_line(error)
         units = re.search(r"unable to decode time units (.+?)(?:\. |$)", reason)
         if units:
             raise ValueError(
                 f"{path} must tell its times by units such as 'days since 2000-01-01' and a calendar of CF, found "
                 f"{units[1]}; correct these attributes, or values that are no such times, in the file."
             ) from error
-        raise ValueError(
-            f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
-        ) from error
+        raise ValueError(_unreadable(path, reason, expected)) from error
 
 
 def load_netcdf(path, expected: str, **options) -> xr.Dataset:
@@ -72,11 +66,16 @@ def loaded(ds: xr.Dataset, path, expected: str) -> xr.Dataset:
     """The dataset with its values in memory; a part of the file that cannot be read is one sentence that names it."""
     try:
         return ds.load()
-    except (OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
-        ) from error
+    except _RAISED as error:
+        raise ValueError(_unreadable(path, _first_line(error), expected)) from error
+
+
+def _unreadable(path, reason: str, expected: str) -> str:
+    return f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None) -> Path:
@@ -121,9 +120,9 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
     before = out.attrs.get("history")
     out.attrs.update(
         history=(f"{before}\n" if before else "") + f"{now} {command}",
-        hybridsolve_version=_version("hybridsolve"),
-        torch_version=_version("torch"),
-        numpy_version=_version("numpy"),
+        hybridsolve_version=__version__,
+        torch_version=metadata.version("torch"),
+        numpy_version=np.__version__,
         command=command,
         seed="none" if seed is None else int(seed),
         created=now,
@@ -145,55 +144,8 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
             both = [out[n].values.ravel() for n in ("time", bounds) if n and out[n].dtype.kind == "M"]
             enc.update(units=_time_units(np.concatenate(both)), dtype="int64")
         encoding[name] = enc
-    _atomically(path, lambda temp: out.to_netcdf(temp, engine="netcdf4", encoding=encoding))
+    write_atomic(path, lambda temp: out.to_netcdf(temp, engine="netcdf4", encoding=encoding))
     return path
-
-
-def write_text_atomic(path, text: str) -> Path:
-    """Write a text file (UTF-8, newlines as given) atomically; errors as in `write_netcdf`."""
-    path = Path(path)
-    _atomically(path, lambda temp: temp.write_bytes(text.encode("utf-8")))
-    return path
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"the folder of {path} must exist, found none; create {path.parent} or choose another path."
-        )
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} must be a file to write, found a folder; add a file name to the path.")
-    temp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        write(temp)
-        with open(temp, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temp, path)
-    except (OSError, RuntimeError) as error:
-        # a full disk comes out of the HDF5 library as RuntimeError("NetCDF: HDF error")
-        free = shutil.disk_usage(path.parent).free / 2**20
-        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-        raise OSError(
-            f"could not write {path} ({reason}; {free:.0f} MiB free in its folder), nothing was changed "
-            "there; free space or permissions on that disk, or choose another path."
-        ) from error
-    finally:
-        temp.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the platform allows to open a folder."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # some network file systems refuse this; the file itself is already safe
-    finally:
-        os.close(handle)
 
 
 def _time_units(values: np.ndarray) -> str:
@@ -203,11 +155,3 @@ def _time_units(values: np.ndarray) -> str:
         if not ((values - origin) % np.timedelta64(1, length)).astype("int64").any():
             return f"{unit} since {origin}"
     return f"nanoseconds since {origin}"
-
-
-def _version(package: str) -> str:
-    # from the metadata: this module must import neither torch nor the package above it
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

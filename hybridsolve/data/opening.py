@@ -13,11 +13,12 @@ import xarray as xr
 
 from .camels import is_pack, read_camels
 from .caravan import read_caravan
-from .dataset import VARIABLES, _float_dtype, resolve_basins, select_period
+from .dataset import VARIABLES, float_dtype, resolve_basins, select_period
 from .fulda import read_fulda
+from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
-from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, listed, meaning, parse_names, split_unit, unit_of
-from .netcdf import open_netcdf
+from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, split_unit, unit_of
+from .netcdf import loaded, open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
 from .times import as_days
@@ -73,7 +74,7 @@ def open_dataset(
         Not one of these kinds; a variable that is missing, in an unknown unit, or one of several that may be meant; a
         code for missing values or a negative flow; an id twice; or one of the errors of the reader.
     """
-    dtype, asked = _float_dtype(dtype), parse_names(names)
+    dtype, asked = float_dtype(dtype), parse_names(names)
     chosen = {} if pet is None else {"pet": pet}
     days = {"day_ends": day_ends, "utc_offset": utc_offset}
     own = (asked, basins, period, pet, dtype, days)
@@ -143,13 +144,13 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> x
     found = choose(ds, series, asked, wanted, where, strict=True)
     _refuse_missing(found, ds, series, where)
     ds = with_basins(ds, found, asked, where, stem, said)
-    read = {name: _Said.of(name, v, ds[v], asked.get(name)) for name, v in found.items()}
+    read = {name: _Said.of(v, ds[v], asked.get(name)) for name, v in found.items()}
     for name in set(found) - set(found.values()):
         ds = aside(ds, name)
     ds = ds.rename({v: name for name, v in found.items() if v != name})
     if basins is not None:
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, where))
-    ds = _loaded(select_period(as_days(ds, where, **days), period), where).transpose("time", "basin", ...)
+    ds = loaded(select_period(as_days(ds, where, **days), period), where, _KINDS).transpose("time", "basin", ...)
     ds = _attributes(ds, asked, where, said)
     for name, about in read.items():
         ds = _in_our_unit(ds, name, about, where, said)
@@ -181,7 +182,7 @@ class _Said:
     asked: bool
 
     @classmethod
-    def of(cls, name: str, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
+    def of(cls, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
         unit, summed, missing = split_unit(unit_of(variable, array) or "")
         summed = summed or is_sum(array, TIME_NAMES)
         if asked is not None:
@@ -200,14 +201,6 @@ def _refuse_missing(found, ds, series, where) -> None:
                 f"standard name, found {listed(series or ds.variables)}; say which it is with names (--names "
                 f"{name}=VARIABLE)."
             )
-
-
-def _loaded(ds, where) -> xr.Dataset:
-    try:
-        return ds.load()
-    except (OSError, RuntimeError) as error:  # a damaged file is met where its values are read
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{where} could not be read ({reason}), its values are damaged; download it again.") from error
 
 
 def _attributes(ds, asked, where, said) -> xr.Dataset:

@@ -14,9 +14,9 @@ import pandas as pd
 import xarray as xr
 
 from .dataset import resolve_basins
-from .ids import read_text, refuse_duplicates, spelled_as, text_ids
+from .ids import listed, read_text, refuse_duplicates, spelled_as, text_ids
 from .layout import BASIN_NAMES, TIME_NAMES, aside, parse_dates
-from .names import key_of, listed, split_header
+from .names import key_of, split_header
 
 AS_TEXT = (*TIME_NAMES[:-1], *BASIN_NAMES)  # "t" may be a temperature
 SUFFIXES = (".csv", ".txt", ".tsv")

@@ -36,7 +36,7 @@ _ABSENT = {  # days that some calendars leave out
     "31 December of leap years": lambda day: (day.month == 12) & (day.day == 31) & day.is_leap_year,
 }
 _WITHOUT_BOUNDS = "ds.drop_vars(ds['time'].attrs.get('bounds', []), errors='ignore')"  # xarray converts `time` alone
-_STORED = ("day_boundary", "utc_offset_hours", "filled_days")
+_STORED = ("day_boundary", "utc_offset_hours", "filled_days", "conversions")
 
 
 def as_days(
@@ -142,7 +142,7 @@ def add_time_bounds(ds: xr.Dataset) -> xr.Dataset:
 
 
 def carry_days(result: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
-    """A result with the bounds of its days, and with what its data say of them."""
+    """A result with the bounds of its days, and with what its data say of them and of how they were read."""
     result.attrs.update({name: data.attrs[name] for name in _STORED if name in data.attrs})
     return add_time_bounds(result) if "time_bnds" in data.coords else result
 

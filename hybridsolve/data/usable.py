@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from .dataset import period_slice
+from ..spec import ModelSpec
+from .dataset import period_slice, period_text
+from .ids import listed
 
 
 def usable_basins(
@@ -42,31 +44,47 @@ def usable_basins(
         for b in np.flatnonzero(gaps.any(0)):
             days = np.flatnonzero(gaps[:, b])
             why.setdefault(
-                int(b), f"{name} is missing on {len(days)} days from {_day(time[days[0]])} to {_day(time[days[-1]])}"
+                int(b),
+                f"{name} is missing on {len(days)} days from {str(time[days[0]])[:10]} to {str(time[days[-1]])[:10]}",
             )
     if period is not None and "qobs" in numbers:
         obs = data["qobs"].transpose("time", "basin").values[period_slice(time, period)]
-        seen = ~np.isnan(obs)
-        low, high = np.where(seen, obs, np.inf).min(0), np.where(seen, obs, -np.inf).max(0)
-        for b in np.flatnonzero(~(high > low) | (seen.sum(0) < least)):
-            n = int(seen[:, b].sum())
+        there = (~np.isnan(obs)).sum(0)
+        for b in np.flatnonzero(~_vary(obs) | (there < least)):
+            n = int(there[b])
             what = "does not vary" if n >= least else f"has {n} values, fewer than {least},"
-            why.setdefault(int(b), f"qobs {what} in the training period {_period(period)}")
+            why.setdefault(int(b), f"qobs {what} in the training period {period_text(period)}")
     if not why:
         return np.arange(len(ids))
     first, reason = min(why.items())
     more = f", and {len(why) - 1} more basins likewise" if len(why) > 1 else ""
     said = f"basin {ids[first]} cannot be used: {reason}{more}"
     if not skip or len(why) == len(ids):
-        raise ValueError(f"{said}; fill it, choose another period, or leave such basins out with skip_unusable.")
-    few = ", ".join(str(ids[b]) for b in sorted(why)[:5]) + (", ..." if len(why) > 5 else "")
-    warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({few}): {said}.", stacklevel=3)
+        leave_out = "" if len(why) == len(ids) else ", or leave such basins out with skip_unusable"
+        raise ValueError(f"{said}; fill it or choose another period{leave_out}.")
+    warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({listed(ids[sorted(why)])}): {said}.", stacklevel=3)
     return np.setdiff1d(np.arange(len(ids)), list(why))
 
 
-def _day(stamp) -> str:
-    return str(stamp)[:10]
+def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
+    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date."""
+    for v in model.forcings:
+        values = data[v.name].values
+        bad = ~((values >= v.lower) & (values <= v.upper))
+        if bad.any():
+            t, b = np.argwhere(bad)[0]
+            raise ValueError(
+                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {values[t, b]:g} in basin "
+                f"{data['basin'].values[b]} on {str(data['time'].values[t])[:10]} ({bad.sum()} such values): correct "
+                "it, or leave out that basin."
+            )
 
 
-def _period(period) -> str:
-    return period if isinstance(period, str) else ":".join(_day(x) for x in period)
+def varies(data: xr.Dataset, period) -> np.ndarray:
+    """Whether each basin's observations vary over a period."""
+    return _vary(data["qobs"].transpose("time", "basin").values[period_slice(data["time"].values, period)])
+
+
+def _vary(obs: np.ndarray) -> np.ndarray:
+    seen = ~np.isnan(obs)
+    return np.where(seen, obs, -np.inf).max(0) > np.where(seen, obs, np.inf).min(0)

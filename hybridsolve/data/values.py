@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CODES = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -99999.0)
+_NO_TEXT = ("nan", "<na>", "nat")  # what missing text becomes on its way through pandas, numpy and CSV files
 _ATTRIBUTE_CODES = (-999.0, -9999.0, -99999.0)  # -99 may be an attribute's value
 
 
@@ -25,10 +26,12 @@ def attribute(values) -> np.ndarray:
     x = unmasked(values)
     if x.dtype.kind not in "SUO":
         return x
-    there = [v for v in x.ravel().tolist() if not _missing(v)]
+    flat = x.ravel().tolist()
+    texts = ["" if text.lower() in _NO_TEXT or text == "None" else text for text in map(text_of, flat)]
+    there = [v for v, text in zip(flat, texts, strict=True) if text]
     if x.dtype.kind == "O" and there and all(isinstance(v, (bool, int, float, np.number)) for v in there):
-        return np.array([np.nan if _missing(v) else float(v) for v in x.ravel().tolist()]).reshape(x.shape)
-    return np.array([_text(v) for v in x.ravel().tolist()], dtype=str).reshape(x.shape)
+        return np.array([float(v) if text else np.nan for v, text in zip(flat, texts, strict=True)]).reshape(x.shape)
+    return np.array(texts, dtype=str).reshape(x.shape)
 
 
 def numbers(values, what: str) -> np.ndarray:
@@ -46,12 +49,12 @@ def numbers(values, what: str) -> np.ndarray:
         raise ValueError(f"{what} must hold numbers, found {x.dtype}; convert it.")
     out = np.full(x.shape, np.nan)
     for at, value in np.ndenumerate(x):
-        if not _missing(value):
+        if text_of(value):
             try:
                 out[at] = float(value)
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"{what} must hold numbers, found '{_text(value)}' in row {at[0]}; leave it blank where it is "
+                    f"{what} must hold numbers, found '{text_of(value)}' in row {at[0]}; leave it blank where it is "
                     "missing."
                 ) from None
     return out
@@ -92,11 +95,8 @@ def refuse_codes(name: str, values: np.ndarray, time: np.ndarray, ids: np.ndarra
     )
 
 
-def _missing(value) -> bool:
-    return not _text(value)
-
-
-def _text(value) -> str:
+def text_of(value) -> str:
+    """A value as text, bytes decoded and padding taken off; empty where it is missing."""
     # pandas' NA is neither equal to itself nor not
     if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
         return ""

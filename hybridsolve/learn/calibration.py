@@ -24,16 +24,16 @@ from tqdm import tqdm
 
 from .. import models
 from ..arguments import SEEDS, finite, whole
-from ..data.dataset import check_dataset, parse_period, period_slice
+from ..data.dataset import check_dataset, overlap, period_slice, period_text
+from ..data.files import write_atomic
+from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
-from ..data.netcdf import _atomically
-from ..data.usable import usable_basins
+from ..data.usable import refuse_outside, usable_basins
 from ..sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
 from . import losses, metrics
-from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
+from .evaluation import Window, evaluate, flows, routed_flow, window
 from .identifiability import linearised
-from .inputs import refuse_outside
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
 
 METHODS = {"lm": 40, "gradient": 300, "evolution": 250}  # and the steps each takes if not told
@@ -166,7 +166,7 @@ def calibrate(
         allow_overlap=allow_overlap,
         seed=seed,
     )
-    ensemble, overlap = settings.pop("ensemble"), settings.pop("overlap")
+    ensemble, shared = settings.pop("ensemble"), settings.pop("overlap")
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
     check_dataset(data, forcing_names=model.forcing_names, need_qobs=True, values=False)
@@ -193,8 +193,8 @@ def calibrate(
         points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
     settings["starts_ranked_by"] = "training score" if validation is None else "training and validation score"
     result = evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings)
-    if overlap:
-        result.attrs.update(overlap=overlap, title=f"{result.attrs['title']}; {overlap}")
+    if shared:
+        result.attrs.update(overlap=shared, title=f"{result.attrs['title']}; {shared}")
     return result.merge(_curvature(data, model, train, windows["train"], loss, usable, points))
 
 
@@ -235,27 +235,13 @@ def check_arguments(
     )
     if settings["ensemble"] > starts:
         raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
-    overlap = _overlap(dict(train=train, validation=validation, test=test))
-    if overlap and not allow_overlap:
+    shared = overlap(dict(train=train, validation=validation, test=test))
+    if shared and not allow_overlap:
         raise ValueError(
-            f"{overlap}, and its scores would not be of days that were held out; part the periods, or set "
+            f"{shared}, and its scores would not be of days that were held out; part the periods, or set "
             "allow_overlap, which the result will say."
         )
-    return model, settings | dict(overlap=overlap)
-
-
-def _overlap(periods: dict) -> str:
-    """Which of the periods share days, in words; empty if none do."""
-    days = {name: parse_period(period) for name, period in periods.items() if period is not None}
-    for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
-        if one in days and other in days:
-            first, last = max(days[one][0], days[other][0]), min(days[one][1], days[other][1])
-            if first <= last:
-                return (
-                    f"the {one} period {period_text(periods[one])} overlaps the {other} period "
-                    f"{period_text(periods[other])} from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
-                )
-    return ""
+    return model, settings | dict(overlap=shared)
 
 
 def _by_month(objective: Objective, best: Tensor, month: np.ndarray) -> np.ndarray:
@@ -285,10 +271,9 @@ def _curvature(data, model, period, train: Window, loss: str, usable, points: Te
     )
     for name, basins in zip(objective.names, np.concatenate(silent).T, strict=True):
         if basins.any():
-            few = ", ".join(map(str, data["basin"].values[usable][basins][:5])) + (", ..." if basins.sum() > 5 else "")
             warnings.warn(
                 f"flow does not respond to '{name}' in {basins.sum()} of {len(basins)} basins over the training period "
-                f"({few}); its value there is that of a starting point.",
+                f"({listed(data['basin'].values[usable][basins])}); its value there is that of a starting point.",
                 stacklevel=3,
             )
     found = found.assign_coords(month=np.arange(1, 13), basin=data["basin"].values[usable])
@@ -405,7 +390,7 @@ def _postponed_signals():
 
 def _write_checkpoint(path, fingerprint: str, finished: list, search: dict | None) -> None:
     content = dict(fingerprint=fingerprint, finished=finished, search=search)
-    _atomically(Path(path), lambda temporary: torch.save(content, temporary))
+    write_atomic(path, lambda temporary: torch.save(content, temporary))
 
 
 def _read_checkpoint(path, fingerprint: str) -> dict | None:

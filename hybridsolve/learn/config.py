@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .. import models
-from ..data.dataset import parse_period
+from ..data.dataset import overlap, parse_period
 from . import losses
 
 LEAST_DAYS = 30  # observed in a window, for a score of its own
@@ -71,13 +71,8 @@ class Periods(_Section):
 
     @model_validator(mode="after")
     def _apart(self):
-        for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
-            a, b = getattr(self, one), getattr(self, other)
-            if a is None or b is None:
-                continue
-            (first, last), (begin, end) = parse_period(a), parse_period(b)
-            if begin <= last and first <= end:
-                raise ValueError(f"the {one} period {a} overlaps the {other} period {b}: part them.")
+        if shared := overlap(dict(self)):
+            raise ValueError(f"{shared}: part them.")
         return self
 
 
@@ -111,6 +106,11 @@ class Config(_Section):
     validate_every: Positive = 1
     patience: Positive | None = None
     seed: Seed = 0
+
+    @property
+    def forcing_names(self) -> tuple[str, ...]:
+        """What the data must hold besides `qobs`."""
+        return ("prcp", "tmean", "pet") if self.model == "none" else models.get(self.model).forcing_names
 
     @field_validator("model")
     @classmethod

@@ -14,24 +14,18 @@ from torch import Tensor
 from .. import models
 from ..api import output_names, simulate
 from ..arguments import finite
-from ..data.dataset import check_dataset, parse_period, period_slice
-from ..data.ids import refuse_duplicates, spelled_as
+from ..data.dataset import check_dataset, parse_period, period_slice, period_text
+from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
-from ..data.usable import usable_basins
+from ..data.usable import refuse_outside, usable_basins
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
-from .inputs import refuse_outside
 
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
 SETTLED = 0.01  # of the mean flow: how far two initial states may still differ after the warm-up
-
-
-def period_text(period) -> str:
-    """``"1999-10-01:2008-09-30"``, however the period was given."""
-    return ":".join(day.strftime("%Y-%m-%d") for day in parse_period(period))
 
 
 @dataclass(frozen=True)
@@ -104,55 +98,14 @@ def flows(model, period: Window, usable, points: Tensor, initial_state=None):
 def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble, settings) -> xr.Dataset:
     """Run the calibrated parameters over all periods, score them, and name everything."""
     n_basins, n_starts = data.sizes["basin"], points.shape[2]
-    names = model.parameter_names + model.routing_parameter_names
-
-    def full(values, axis=0):  # over all basins, NaN for those left out
-        shape = list(values.shape)
-        if shape[axis] == n_basins:  # none was left out; of many basins a copy is large
-            return values
-        shape[axis] = n_basins
-        out = np.full(shape, np.nan, dtype=values.dtype)
-        out[(slice(None),) * axis + (usable,)] = values
-        return out
-
-    ds = xr.Dataset(
-        coords={
-            "basin": data["basin"],
-            "start": np.arange(n_starts),
-            "member": list(MEMBERS),
-            "period": list(periods),
-            "parameter": list(names),
-        }
-    )
-    ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
-    values = model.parameters_from_unit(dict(zip(names, points.unbind(0), strict=True)))
-    for name in names:
-        v = model.variable(name)
-        ds[name] = (
-            ("basin", "start"),
-            full(values[name].numpy()),
-            dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper),
-        )
-    ds["train_loss"] = (
-        ("basin", "start"),
-        full(train_loss.numpy()),
-        dict(units="1", long_name=f"training loss, 1 - {settings['loss']}"),
-    )
-    near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
-    ds["at_bound"] = (
-        ("parameter", "basin", "start"),
-        full(near.astype(np.float32), 1),
-        dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
-    )
+    ds = _named(data, model, periods, usable, points, train_loss, settings["loss"])
     ds.attrs.update(
         ensemble_size=ensemble,
         title=f"{model.title}, calibrated",
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])),
-        conversions=str(data.attrs.get("conversions", "")),
         **settings,
     )
-
     series = []
     for p, (period, w) in enumerate(windows.items()):
         members, start_nse, unsettled = [], [], []
@@ -165,7 +118,7 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
             members.append(torch.stack([flow[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy())
             unsettled.append(_difference(members[-1][0], wet[:, part]))
             start_nse.append(np.stack([metrics.nse(flow[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
-        members = full(np.concatenate(members, 2), 2)
+        members = _over_all(np.concatenate(members, 2), usable, n_basins, 2)
         if p == 0:
             ds["nse_start"] = (
                 ("period", "basin", "start"),
@@ -181,14 +134,14 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
                     "in the first 30 days scored, over the mean flow",
                 ),
             )
-        ds["nse_start"][p] = full(np.concatenate(start_nse))
-        ds["warmup_difference"][p] = full(np.concatenate(unsettled))
+        ds["nse_start"][p] = _over_all(np.concatenate(start_nse), usable, n_basins)
+        ds["warmup_difference"][p] = _over_all(np.concatenate(unsettled), usable, n_basins)
         late = np.flatnonzero(ds["warmup_difference"][p].values > SETTLED)
         if late.size:
             warnings.warn(
                 f"after the warm-up of the {period} period ({w.n_warmup} days), two initial states still differ by "
                 f"more than {SETTLED:.0%} of the mean flow in {late.size} of {n_basins} basins "
-                f"({', '.join(map(str, data['basin'].values[late][:5]))}{', ...' if late.size > 5 else ''}); "
+                f"({listed(data['basin'].values[late])}); "
                 "a longer warm-up would settle them.",
                 stacklevel=3,
             )
@@ -218,6 +171,53 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
     ds["obs"] = data["qobs"].sel(time=flow["time"])
     ds.attrs.update({f"{name}_period": period_text(period) for name, period in periods.items()})
     return carry_days(ds, data)
+
+
+def _named(data, model, periods, usable, points, train_loss, loss) -> xr.Dataset:
+    """Parameters in their units, training losses and parameters at bounds, with names and units."""
+    n_basins, n_starts = data.sizes["basin"], points.shape[2]
+    names = model.parameter_names + model.routing_parameter_names
+    ds = xr.Dataset(
+        coords={
+            "basin": data["basin"],
+            "start": np.arange(n_starts),
+            "member": list(MEMBERS),
+            "period": list(periods),
+            "parameter": list(names),
+        }
+    )
+    ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
+    values = model.parameters_from_unit(dict(zip(names, points.unbind(0), strict=True)))
+    for name in names:
+        v = model.variable(name)
+        ds[name] = (
+            ("basin", "start"),
+            _over_all(values[name].numpy(), usable, n_basins),
+            dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper),
+        )
+    ds["train_loss"] = (
+        ("basin", "start"),
+        _over_all(train_loss.numpy(), usable, n_basins),
+        dict(units="1", long_name=f"training loss, 1 - {loss}"),
+    )
+    near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
+    ds["at_bound"] = (
+        ("parameter", "basin", "start"),
+        _over_all(near.astype(np.float32), usable, n_basins, 1),
+        dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
+    )
+    return ds
+
+
+def _over_all(values: np.ndarray, usable, n_basins: int, axis: int = 0) -> np.ndarray:
+    """Values of the usable basins over all basins, NaN for those left out."""
+    shape = list(values.shape)
+    if shape[axis] == n_basins:  # none was left out; of many basins a copy is large
+        return values
+    shape[axis] = n_basins
+    out = np.full(shape, np.nan, dtype=values.dtype)
+    out[(slice(None),) * axis + (usable,)] = values
+    return out
 
 
 def _scores(sim: np.ndarray, obs: np.ndarray) -> dict[str, np.ndarray]:
@@ -361,7 +361,7 @@ def simulate_calibrated(
     if missing:
         other = spelled_as(missing[0], sorted(there))
         raise ValueError(
-            f"{len(missing)} basins of the data have no stored parameters ({', '.join(missing[:5])}); "
+            f"{len(missing)} basins of the data have no stored parameters ({listed(missing)}); "
             + (f"there, one is written '{other}': write it alike." if other else "choose basins that were calibrated.")
         )
     usable = usable_basins(data, model.forcing_names, skip=skip_unusable)
@@ -372,8 +372,7 @@ def simulate_calibrated(
     stored = stored[[*names]].sel(basin=data["basin"].values.astype(str)).isel(start=slice(0, n_starts))
     blank = np.any([np.isnan(stored[n].values).any(1) for n in names], axis=0)
     if blank.any():
-        few = ", ".join(map(str, data["basin"].values[blank][:5]))
-        left_out = f"{blank.sum()} basins were left out of the calibration ({few})"
+        left_out = f"{blank.sum()} basins were left out of the calibration ({listed(data['basin'].values[blank])})"
         if not skip_unusable or blank.all():
             raise ValueError(f"{left_out}; choose others, or leave them out with skip_unusable.")
         warnings.warn(f"{left_out} and are left out here.", stacklevel=2)
@@ -409,6 +408,5 @@ def simulate_calibrated(
         pet_method=found,
         calibrated_pet_method=fitted,
         citation=str(parameters.attrs.get("citation", "")),
-        conversions=str(data.attrs.get("conversions", "")),
     )
     return carry_days(out, data)

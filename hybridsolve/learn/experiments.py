@@ -14,11 +14,12 @@ from pytorch_lightning.utilities import rank_zero_only
 from .. import models
 from ..data.dataset import period_slice
 from ..data.netcdf import open_netcdf
+from ..data.usable import varies
 from . import metrics
 from .config import Config, read_config
 from .inputs import Scaling
 from .trained import Trained
-from .training import alone_in, check_folder, check_options, train, usable, varies
+from .training import alone_in, check_folder, check_options, train, usable
 
 logger = logging.getLogger(__name__)
 KINDS = ("temporal", "pub", "pur")
@@ -85,8 +86,7 @@ def experiment(
     check_options(accelerator, devices, log, resume, overwrite)
     out = Path(out)
     check_folder(out, "experiment", resume, overwrite)
-    forcing_names = ("prcp", "tmean", "pet")
-    data = usable(data, config, forcing_names, skip_unusable)
+    data = usable(data, config, skip_unusable)
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)
@@ -224,6 +224,5 @@ def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dat
         pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         forcing=str(data.attrs.get("title", "as in the data")),
         citation=str(data.attrs.get("citation", "")),
-        conversions=str(data.attrs.get("conversions", "")),
     )
     return out

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
 
 from ..data.camels import CAMELS_DISCHARGE_SIGNATURES
 from ..data.dataset import period_slice
-from ..spec import ModelSpec
+from ..data.ids import listed
+from ..data.values import attribute
 
 # Made of the discharge, or names of a place by which a network could remember it.
 NEVER_INPUTS = {
@@ -138,7 +137,7 @@ class Scaling:
                     name,
                     missing.sum(),
                     len(missing),
-                    few(data["basin"].values[missing]),
+                    listed(data["basin"].values[missing]),
                     self.attribute_median[i],
                 )
                 table[missing, i] = self.attribute_median[i]
@@ -173,18 +172,6 @@ def _varies(x: np.ndarray) -> bool:
     return bool(x.max() > x.min() and np.isfinite(x.std()) and x.std() > 0)
 
 
-# What missing text becomes on its way through pandas, numpy and CSV files.
-_NO_TEXT = {"", "nan", "<na>", "nat", "None"}
-
-
-def _text(value) -> str:
-    """A category; empty where it is missing."""
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return ""
-    text = (value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)).strip(" \t\r\n\0")
-    return "" if text in _NO_TEXT or text.lower() in _NO_TEXT else text
-
-
 def refuse_inputs(names: Sequence[str]) -> None:
     """Raise if one of these must never be an input of a network."""
     for name in names:
@@ -198,12 +185,9 @@ def _attribute(data: xr.Dataset, name: str) -> np.ndarray:
         raise ValueError(
             f"attribute '{name}' is not in the data; expected one number a basin: add it, or leave it out."
         )
-    values = data[name].values
-    if values.dtype.kind in "OUS":
-        texts = [_text(v) for v in values.tolist()]
-        if not all(isinstance(v, numbers.Real) for v, text in zip(values.tolist(), texts, strict=True) if text):
-            return np.array(texts, dtype=str)
-        values = np.array([v if text else np.nan for v, text in zip(values.tolist(), texts, strict=True)])
+    values = attribute(data[name].values)
+    if values.dtype.kind == "U":
+        return values
     if values.dtype.kind not in "fiub":
         raise ValueError(
             f"attribute '{name}' must be numbers or text, found dtype {values.dtype}: convert it, or leave it out."
@@ -235,7 +219,7 @@ def _refuse_nan(data, name, column, fill) -> np.ndarray:
     if missing.any() and name not in fill:
         raise ValueError(
             f"attribute '{name}' is missing in {missing.sum()} of {len(missing)} basins "
-            f"({few(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
+            f"({listed(data['basin'].values[missing])}): list it in fill, or leave those basins or the attribute out."
         )
     return missing
 
@@ -253,35 +237,5 @@ def _series(data: xr.Dataset, name: str) -> np.ndarray:
     return values
 
 
-def refuse_no_dataset(data) -> None:
-    """Raise unless this is a dataset with the dims of basin data."""
-    if not isinstance(data, xr.Dataset):
-        raise TypeError(
-            f"data must be a dataset of hybridsolve.data.open_dataset, found {type(data).__name__}: open it first."
-        )
-    if not {"time", "basin"} <= data.sizes.keys():
-        raise ValueError(
-            f"data must have the dims time and basin, found {', '.join(map(str, data.dims))}: rename them."
-        )
-
-
-def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
-    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date."""
-    for v in model.forcings:
-        values = data[v.name].values
-        bad = ~((values >= v.lower) & (values <= v.upper))
-        if bad.any():
-            t, b = np.argwhere(bad)[0]
-            raise ValueError(
-                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {values[t, b]:g} in basin "
-                f"{data['basin'].values[b]} on {str(data['time'].values[t])[:10]} ({bad.sum()} such values): correct "
-                "it, or leave out that basin."
-            )
-
-
 def _transformed(name: str, values: np.ndarray) -> np.ndarray:
     return np.log10(np.sqrt(values) + 0.1) if name == "prcp" else values
-
-
-def few(ids) -> str:
-    return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

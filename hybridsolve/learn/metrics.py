@@ -23,6 +23,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..data.values import unmasked
+
 #: Scores for which higher is better, so that a missing score can be ranked: below every number.
 EFFICIENCIES = ("nse", "kge", "kge_2012", "nse_sqrt", "nse_log")
 
@@ -69,9 +71,7 @@ def _labelled(x):
     if hasattr(x, "detach"):  # a torch tensor
         x = x.detach().cpu()
         x = (x.double() if x.is_floating_point() else x).numpy()
-    if isinstance(x, np.ma.MaskedArray):
-        x = np.ma.filled(x.astype(np.float64), np.nan) if x.dtype.kind in "fiu" else x.filled()
-    return np.asarray(x), None, None
+    return unmasked(x), None, None
 
 
 def _is_time(index) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.ids import refuse_duplicates, spelled_as, text_ids
+from ..data.ids import listed, refuse_duplicates, spelled_as, text_ids
+from ..data.tables import read_table
 
 
 def read_reference(path: str | Path, basins: Sequence[str]) -> np.ndarray:
@@ -30,14 +31,9 @@ def read_reference(path: str | Path, basins: Sequence[str]) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a CSV with the columns basin and nse.")
-    try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
-    except ValueError as error:  # empty, not text, or not a table
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a CSV with the columns basin and nse ({reason}): correct it.") from None
+    table = read_table(path, ("basin",))
     if not {"basin", "nse"} <= set(table.columns):
-        found = ", ".join(map(str, table.columns[:5]))
-        raise ValueError(f"{path} must have the columns basin and nse; found {found}: rename them.")
+        raise ValueError(f"{path} must have the columns basin and nse; found {listed(table.columns)}: rename them.")
     ids = text_ids(table["basin"].to_numpy(object), f"basins of {path}")
     refuse_duplicates(ids, f"basins of {path}")
     nse = pd.to_numeric(table["nse"], errors="coerce")

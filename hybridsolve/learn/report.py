@@ -11,16 +11,15 @@ import numpy as np
 import xarray as xr
 
 from .. import models
+from ..data.files import refuse_file, write_text_atomic
 from ..data.ids import spelled_as
-from ..data.netcdf import write_netcdf, write_text_atomic
+from ..data.netcdf import write_netcdf
 from ..data.times import carry_days
 from . import metrics
 from .evaluation import MEMBERS, scores_table
 from .references import read_reference
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
-
-
 FIGURES = ("scores", "map", "starts", "parameters", "standard_errors", "sensitivity", "hydrograph")
 FILES = (
     *("checkpoint.pt", "calibration.nc", "streamflow.nc", "test_looks.log"),
@@ -35,8 +34,7 @@ def refuse_other_run(folder: str | Path, *, resume: bool = False, overwrite: boo
     A run that is resumed must have left its checkpoint there, which `calibrate` then compares.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
+    refuse_file(folder)
     held = [name for name in FILES if (folder / name).exists()]
     if overwrite or not held or (resume and "checkpoint.pt" in held):
         return

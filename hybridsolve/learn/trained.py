@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from .. import __version__, models
-from ..data.dataset import check_dataset, period_slice
+from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
+from ..data.files import write_atomic
 from ..data.times import carry_days
+from ..data.usable import refuse_outside
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
-from .inputs import Scaling, refuse_no_dataset, refuse_outside
+from .inputs import Scaling
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
@@ -99,8 +100,6 @@ class Trained:
 
     def save(self, path: str | Path) -> Path:
         """Write weights, config, scaling, basins and versions to one file."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
         content = dict(
             format=FORMAT,
             weights=self.module.state_dict(),
@@ -112,9 +111,7 @@ class Trained:
             pet_method=self.pet_method,
             bounds=_bounds(self.config.model),
         )
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-        return path
+        return write_atomic(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod
     def load(cls, path: str | Path) -> Trained:
@@ -199,7 +196,6 @@ class Trained:
             trained_on=f"{len(self.basins)} basins, {self.config.periods.train}",
             pet_method=str(data["pet"].attrs.get("method", "as in the data")),
             citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
-            conversions=str(data.attrs.get("conversions", "")),
         )
         return carry_days(out, data)
 
@@ -243,9 +239,7 @@ def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) ->
 
 def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
     config, module = trained.config, trained.module
-    names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
-    refuse_no_dataset(data)
-    check_dataset(data, forcing_names=names)
+    check_dataset(data, forcing_names=config.forcing_names)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))
     method = str(data["pet"].attrs.get("method", ""))
@@ -270,7 +264,7 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
 
             weather: Tensor | None = trained.scaling.scaled_weather(part)
             run = module(
-                {name: series(name) for name in names},
+                {name: series(name) for name in config.forcing_names},
                 attributes[i : i + lot].to(device),
                 None if weather is None else weather.to(device),
                 warmup=warmup,

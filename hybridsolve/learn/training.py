@@ -31,14 +31,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from .. import models
+from ..arguments import whole
 from ..data.dataset import check_dataset, period_slice
-from ..data.files import locked
-from ..data.netcdf import write_text_atomic
-from ..data.usable import usable_basins
+from ..data.files import locked, refuse_file, write_text_atomic
+from ..data.ids import listed
+from ..data.usable import refuse_outside, usable_basins, varies
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
-from .inputs import Scaling, few, refuse_no_dataset, refuse_outside
+from .inputs import Scaling
 from .trained import Trained, load_weights, load_weights_only, make_module, predict_flow, single_precision
 
 logger = logging.getLogger(__name__)
@@ -106,18 +107,17 @@ def train(
     """
     config = read_config(config)
     check_options(accelerator, devices, log, resume, overwrite)
-    forcing_names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
-    data = usable(data, config, forcing_names, skip_unusable)
+    data = usable(data, config, skip_unusable)
     method = str(data["pet"].attrs.get("method", config.pet))
     if config.pet is not None and method != config.pet:
         raise ValueError(f"the config has pet '{config.pet}'; found data made by '{method}': make them agree.")
     out = Path(out)
     scaling = Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
     validation = None if config.periods.validation is None else _validation_basins(data, config.periods.validation)
-    basins = Basins.of(data, config, scaling, forcing_names)
+    basins = Basins.of(data, config, scaling)
     check_folder(out, "training", resume, overwrite)
     with alone_in(out), single_precision():
-        last = _prepare(out, config, data, forcing_names, resume, overwrite)
+        last = _prepare(out, config, data, resume, overwrite)
         if resume and (out / "trained.pt").exists():
             return _finished(out / "trained.pt")
         torch.manual_seed(config.seed)
@@ -144,16 +144,14 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
         raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise ValueError(f"devices must be a whole number, 1 or more; found {devices!r}: correct it.")
+    whole("devices", devices, 1)
     if resume and overwrite:
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
 
 
 def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
     """Raise if a folder holds a run already that this one would write over."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, found the file {out}: name another.")
+    refuse_file(out)
     if overwrite or rank_zero_only.rank != 0:  # the first process has looked, and has begun to write
         return
     for other, files in RUNS.items():
@@ -322,31 +320,24 @@ def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
     if not seen.all():
         logger.warning(
             "%d of %d basins have no varying observation in the validation period and no part in the choice (%s).",
-            (~seen).sum(), len(seen), few(data["basin"].values[~seen]),
+            (~seen).sum(), len(seen), listed(data["basin"].values[~seen]),
         )  # fmt: skip
     return np.flatnonzero(seen)
 
 
-def varies(data: xr.Dataset, period) -> np.ndarray:
-    """Whether each basin's observations vary over a period."""
-    obs = data["qobs"].values[period_slice(data["time"].values, period)]
-    seen = ~np.isnan(obs)
-    return np.where(seen, obs, -np.inf).max(0) > np.where(seen, obs, np.inf).min(0)
-
-
-def usable(data: xr.Dataset, config: Config, forcing_names, skip: bool) -> xr.Dataset:
+def usable(data: xr.Dataset, config: Config, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
-    refuse_no_dataset(data)
-    data = data.isel(basin=usable_basins(data, forcing_names, config.periods.train, skip=skip))
-    check_dataset(data, forcing_names=forcing_names, need_qobs=True)
+    check_dataset(data, forcing_names=config.forcing_names, need_qobs=True, values=False)
+    data = data.isel(basin=usable_basins(data, config.forcing_names, config.periods.train, skip=skip))
+    check_dataset(data, forcing_names=config.forcing_names, need_qobs=True)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))
     return data
 
 
-def _prepare(out: Path, config: Config, data: xr.Dataset, forcing_names, resume: bool, overwrite: bool) -> Path | None:
+def _prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite: bool) -> Path | None:
     """Clear the folder, or check that it holds the same training; the checkpoint to go on from."""
-    names = dict.fromkeys(["time", "qobs", *forcing_names, *config.attributes, *config.weather])
+    names = dict.fromkeys(["time", "qobs", *config.forcing_names, *config.attributes, *config.weather])
     digest = hashlib.sha256()
     for name in names:
         values = data[name].values
@@ -403,7 +394,7 @@ class Basins:
     starts: tuple[int, int]
 
     @classmethod
-    def of(cls, data: xr.Dataset, config: Config, scaling: Scaling, forcing_names) -> Basins:
+    def of(cls, data: xr.Dataset, config: Config, scaling: Scaling) -> Basins:
         period, batch = period_slice(data["time"].values, config.periods.train), config.batch
         first, last = period.start - batch.warmup, period.stop - batch.warmup - batch.days
         if first < 0:
@@ -421,7 +412,7 @@ class Basins:
             logger.warning("batches have %d basins, all there are, and not %d.", data.sizes["basin"], batch.basins)
         return cls(
             ids=[str(b) for b in data["basin"].values],
-            forcing={name: tensor(name) for name in forcing_names},
+            forcing={name: tensor(name) for name in config.forcing_names},
             qobs=qobs,
             attributes=scaling.scaled_attributes(data),
             weather=scaling.scaled_weather(data),
@@ -545,8 +536,7 @@ class _Training(pl.LightningModule):
             basins = self._ids(bad.movedim(-2, 0).flatten(1).any(1))
             raise FloatingPointError(
                 f"the {what} of parameter '{name}' is no longer finite in step {self.global_step} for basin "
-                f"{', '.join(basins[:5])}{', ...' if len(basins) > 5 else ''}: lower the learning rate, clip the "
-                "gradient, or look at that basin's data."
+                f"{listed(basins)}: lower the learning rate, clip the gradient, or look at that basin's data."
             )
 
     def _ids(self, bad: Tensor) -> list[str]:

@@ -11,7 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from .. import models, plot
-from ..data.netcdf import write_netcdf, write_text_atomic
+from ..data.files import write_text_atomic
+from ..data.netcdf import write_netcdf
 from . import metrics
 from .references import read_reference
 from .report import SCORES, draw, log_test_look, median_line, medians_of

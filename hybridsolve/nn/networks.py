@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
+from ..arguments import whole
 from ..spec import ModelSpec
 
 
@@ -52,8 +53,7 @@ class Layout:
                     f"model {self.model.name} has no parameter '{name}' to vary by step; expected any of "
                     f"{', '.join(known)}: correct dynamic."
                 )
-        if isinstance(self.components, bool) or not isinstance(self.components, int) or self.components < 1:
-            raise ValueError(f"components must be a whole number, 1 or more; found {self.components!r}: correct it.")
+        whole("components", self.components, 1)
 
     @property
     def names(self) -> tuple[str, ...]:

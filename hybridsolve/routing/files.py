@@ -12,9 +12,10 @@ import torch
 import xarray as xr
 
 from ..compiled import MOST_INFLOW
-from ..data.files import refuse_overwriting
+from ..data.files import check_target, refuse_overwriting
 from ..data.ids import read_ids, refuse_duplicates
 from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
+from ..data.times import bounds_name, standard_dates
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
 from .network import RiverNetwork, reach_ids
 from .rivers import whole_steps
@@ -25,8 +26,6 @@ SCHEME_TITLES = {
     "muskingum": "linear Muskingum (McCarthy 1938)",
     "accumulate": "accumulation",
 }
-
-
 INFLOW = "lateral inflow: lateral_inflow(time, reach) in m3 s-1"
 RESTART = "a restart file of `hybridsolve route`"
 
@@ -109,7 +108,9 @@ def route_file(
     outputs = {"out": out, "write_restart": write_restart, "map_file": map_file}
     path = None if isinstance(network, RiverNetwork) else network
     refuse_overwriting(outputs, {"inflow": inflow, "network": path, "restart": restart})
-    _check_folders(outputs)
+    for name, target in outputs.items():
+        if target is not None:
+            check_target(name, target)
     check_scheme(scheme)
     _check_constants(constants or {}, scheme, hydraulic)
     if path is not None:
@@ -166,17 +167,6 @@ def route_file(
     return written
 
 
-def _check_folders(outputs: Mapping[str, object]) -> None:
-    """Said before anything is computed."""
-    for name, path in outputs.items():
-        if path is not None and not Path(path).parent.is_dir():
-            raise FileNotFoundError(
-                f"the folder of {name} must exist, found none at {Path(path).parent}; create it or choose another path."
-            )
-        if path is not None and Path(path).is_dir():
-            raise IsADirectoryError(f"{name} must be a file to write, found the folder {path}; add a file name to it.")
-
-
 def _check_constants(constants: Mapping[str, float], scheme: str, hydraulic: bool) -> None:
     taken = tuple(dict.fromkeys(SCHEMES[scheme][0] + (CHANNEL if hydraulic else ())))
     for name, value in constants.items():
@@ -206,21 +196,19 @@ def _lateral(path):
                 f"{path} must have lateral_inflow(time, reach) and the coordinate reach; found "
                 f"{', '.join(variables)}: rename or add them."
             )
-        time = variables.get("time")
-        if time is None or not (time.dtype.kind == "M" or (time.size and hasattr(time.values.flat[0], "calendar"))):
-            found = "no time" if time is None else f"{time.dtype} values without"
+        if "time" not in variables:
             raise ValueError(
-                f"{path} must have a coordinate time in units such as 'hours since 2000-01-01'; found {found}: add it."
+                f"{path} must have a coordinate time in units such as 'hours since 2000-01-01'; found none: add it."
             )
-        bounds = time.attrs.get("bounds", time.encoding.get("bounds", "time_bnds"))
-        file = loaded(file[[x for x in ("lateral_inflow", "reach", "time", bounds) if x in variables]], path, INFLOW)
+        named = ("lateral_inflow", "reach", "time", bounds_name(file))
+        file = loaded(file[[x for x in named if x is not None]], path, INFLOW)
     variable = file["lateral_inflow"].transpose("time", "reach")
     unit = str(variable.attrs.get("units", "none"))
     if unit.replace(" ", "").replace("^", "").replace("**", "") not in ("m3s-1", "m3/s"):
         raise ValueError(f"lateral_inflow of {path} must be in m3 s-1; found units '{unit}': convert it, or say so.")
     ids = reach_ids(file["reach"].values, f"reach of {path}")
     refuse_duplicates(ids, f"reach of {path}")
-    times, interval = _intervals(file, bounds, path)
+    times, interval = _intervals(file, path)
     if variable.dtype.kind not in "iuf":
         raise ValueError(f"lateral_inflow of {path} must be numbers; found {variable.dtype}: convert it.")
     values = np.ascontiguousarray(variable.values, dtype=np.result_type(variable.dtype, np.float32).newbyteorder("="))
@@ -234,43 +222,28 @@ def _lateral(path):
     return torch.from_numpy(values), ids, times, interval
 
 
-def _intervals(file: xr.Dataset, bounds: str, path) -> tuple[np.ndarray, float]:
+def _intervals(file: xr.Dataset, path) -> tuple[np.ndarray, float]:
     """The begin of each row's interval, and the seconds of one."""
-    times, calendar = _dates(file["time"].values, path)
+    # Without the encoding, by which `standard_dates` would undo what a zone in the units shifts: here it is UTC.
+    bounds, file = bounds_name(file), file.drop_encoding()
+    times = standard_dates(file["time"], f"time of {path}")
     ends = times[1:]
-    if bounds in file and file[bounds].shape == (len(times), 2) and file[bounds].dtype.kind in "MO":
-        (times, ends), _ = _dates(file[bounds].values.T, path)
+    if bounds is not None and file[bounds].shape == (len(times), 2) and file[bounds].dtype.kind in "MO":
+        times, ends = standard_dates(file[bounds], f"bounds '{bounds}' of {path}").T
     begins = times if len(ends) == len(times) else times[:-1]
     gaps = (ends - begins).astype(np.int64)
     if not len(gaps) or (gaps != gaps[0]).any() or gaps[0] <= 0 or (np.diff(times).astype(np.int64) != gaps[0]).any():
-        if calendar in ("noleap", "365_day"):
-            _refuse_calendar(calendar, path)
+        remedy = "fill what lacks"
+        if (calendar := getattr(next(iter(file["time"].values), None), "calendar", "standard")) != "standard":
+            remedy = (
+                'convert it by ds.convert_calendar("standard", align_on="date", missing=float("nan"), use_cftime=False)'
+                '.interpolate_na("time")'
+            )
         raise ValueError(
-            f"time of {path} must have two or more evenly spaced values, or one with bounds; found others: fill what "
-            "lacks."
+            f"time of {path} must have two or more evenly spaced values, or one with bounds, in the standard calendar; "
+            f"found others, of calendar '{calendar}': {remedy}."
         )
     return times, gaps[0] / 1e9
-
-
-def _dates(values: np.ndarray, path) -> tuple[np.ndarray, str]:
-    """Dates of the standard calendar, and the calendar they come from."""
-    if values.dtype.kind == "M":
-        return values.astype("datetime64[ns]"), "standard"
-    calendar = getattr(values.flat[0], "calendar", "none") if values.size else "none"
-    if calendar not in ("noleap", "365_day"):  # whose dates are all dates of the standard one too
-        _refuse_calendar(calendar, path)
-    dates = np.array([date.isoformat() for date in values.flat], "datetime64[us]").reshape(values.shape)
-    if dates.min() < np.datetime64("1678-01-01") or dates.max() > np.datetime64("2262-01-01"):
-        _refuse_calendar(calendar, path)
-    return dates.astype("datetime64[ns]"), calendar
-
-
-def _refuse_calendar(calendar: str, path) -> None:
-    raise ValueError(
-        f"time of {path} must be in the standard calendar, of the years 1678 to 2261; found calendar '{calendar}': "
-        'convert it by ds.convert_calendar("standard", align_on="date", missing=float("nan"), use_cftime=False)'
-        '.interpolate_na("time").'
-    )
 
 
 def _restart(routed: Routed, network: RiverNetwork, scheme: str, time) -> xr.Dataset:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import backends, compiled, ops
+from ..arguments import whole
 from ..compiled import MOST_INFLOW
 from ..data.ids import refuse_duplicates
 from ..faults import BadInflow
@@ -262,9 +263,7 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
     if isinstance(dt, bool) or not (isinstance(dt, int | float) and 0 < dt < 1e9):
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
-    if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
-        raise ValueError(f"repeat must be a whole number of steps, 1 or more; found {repeat!r}: correct it.")
-    return lateral.shape[0] * repeat
+    return lateral.shape[0] * whole("repeat", repeat, 1)
 
 
 def _in_network_order(network, lateral, ids):
@@ -397,9 +396,7 @@ def _tile(interval, n_steps, n_reaches, keep) -> int:
         # The series of a tile lie in the cache, two levels' at a time; in the adjoint all levels' lie in memory.
         interval = min(max(backends.check_interval(n_steps), 16), 64) if keep else 128
         interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # offsets there have 32 bits
-    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-        raise ValueError(f"checkpoint_interval must be a whole number of steps, 1 or more; found {interval!r}.")
-    return interval
+    return whole("checkpoint_interval", interval, 1)
 
 
 def _explain(network, lateral) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.ids import refuse_duplicates, text_ids, whole_ids
+from ..data.ids import listed, refuse_duplicates, text_ids, whole_ids
+from ..data.values import unmasked
 
 OUTLET_IDS = (0, -1)  # what tables of ids write where a reach flows nowhere
 ROUTELINK = {
@@ -125,14 +126,14 @@ class RiverNetwork:
         if np.isin(ids, OUTLET_IDS).any():
             raise ValueError(
                 "ids must not hold 0 or -1, which mean an outlet where a reach flows to; found "
-                f"{_some(ids[np.isin(ids, OUTLET_IDS)])}: give that reach another id."
+                f"{listed(ids[np.isin(ids, OUTLET_IDS)])}: give that reach another id."
             )
         downstream, known = _look_up(ids, to)
         lost = ~known & ~np.isin(to, OUTLET_IDS)
         if lost.any() and dangling == "refuse":
             raise ValueError(
-                f"every reach must flow to a reach of ids or out (0, -1 or NaN); found {_some(ids[lost])} flowing to "
-                f'{_some(to[lost])}, not in ids: add what is missing, or pass dangling="outlet".'
+                f"every reach must flow to a reach of ids or out (0, -1 or NaN); found {listed(ids[lost])} flowing to "
+                f'{listed(to[lost])}, not in ids: add what is missing, or pass dangling="outlet".'
             )
         return _make(ids, np.where(known, downstream, -1), attributes)
 
@@ -167,7 +168,7 @@ class RiverNetwork:
         if ids is None:
             if attributes:
                 raise ValueError(
-                    f"attributes of edges must come with the ids they belong to; found {_names(attributes)} without "
+                    f"attributes of edges must come with the ids they belong to; found {listed(attributes)} without "
                     "ids: pass ids=."
                 )
             ids = np.union1d(upstream_ids, downstream_ids[~np.isin(downstream_ids, OUTLET_IDS)])
@@ -177,12 +178,12 @@ class RiverNetwork:
             reach = values[counts > 1][0]
             raise ValueError(
                 f"every reach must flow to one downstream reach; found a divergence, {reach} flowing to "
-                f"{_some(downstream_ids[upstream_ids == reach])}: keep the main one."
+                f"{listed(downstream_ids[upstream_ids == reach])}: keep the main one."
             )
         place, known = _look_up(ids, upstream_ids)
         if not known.all():
             raise ValueError(
-                f"upstream_ids must all be in ids; found {_some(upstream_ids[~known])}, which are not: add them to ids."
+                f"upstream_ids must all be in ids; found {listed(upstream_ids[~known])}, which are not: add them."
             )
         to = np.zeros(len(ids), np.int64)
         to[place] = downstream_ids
@@ -240,10 +241,10 @@ class RiverNetwork:
                 f"{rapid_connect_csv} must have 3 columns or more, id, downstream id and number upstream; found "
                 f"{table.shape[1]}: check the file."
             )
-        ids, to, listed = table[:, 0], table[:, 1], table[:, 3:]
-        flowing, used = np.isin(to, ids), listed != 0
+        ids, to, above = table[:, 0], table[:, 1], table[:, 3:]
+        flowing, used = np.isin(to, ids), above != 0
         ends = np.stack([ids, to])[:, flowing]
-        again = np.stack([listed[used], np.repeat(ids, used.sum(1))])
+        again = np.stack([above[used], np.repeat(ids, used.sum(1))])
         if not np.array_equal(ends[:, np.lexsort(ends)], again[:, np.lexsort(again)]):
             once, twice = (Counter(map(tuple, x.T.tolist())) for x in (ends, again))
             up, down = min((once - twice) | (twice - once))
@@ -330,14 +331,14 @@ class RiverNetwork:
     def __repr__(self) -> str:
         return (
             f"RiverNetwork({self.n_reaches} reaches, {self.n_levels} levels, {len(self.outlets)} outlets; "
-            f"{_names(self.attributes) or 'no attributes'})"
+            f"{listed(self.attributes) if self.attributes else 'no attributes'})"
         )
 
     def attribute(self, name: str) -> np.ndarray:
         """The attribute of that name ``[N]``; ValueError if there is none."""
         if name not in self.attributes:
             raise ValueError(
-                f"the network must have the attribute {name}; found {_names(self.attributes) or 'none'}: give {name}= "
+                f"the network must have the attribute {name}; found {listed(self.attributes)}: give {name}= "
                 "when making it."
             )
         return self.attributes[name]
@@ -362,7 +363,7 @@ class RiverNetwork:
         place, known = _look_up(self.ids, wanted, self._by_id)
         if not known.all():
             raise ValueError(
-                f"ids must be among the network's {self.n_reaches}; found {_some(wanted[~known])}, not in it: correct "
+                f"ids must be among the network's {self.n_reaches}; found {listed(wanted[~known])}, not in it: correct "
                 "or leave them out."
             )
         return place.reshape(np.shape(ids))
@@ -592,12 +593,12 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
     bad = (downstream < -1) | (downstream >= n)
     if bad.any():
         raise ValueError(
-            f"downstream must be a row from 0 to {n - 1}, or -1 at an outlet; found {_some(downstream[bad])} at reach "
-            f"{_some(ids[bad])}: correct it, or use from_ids if these are ids."
+            f"downstream must be a row from 0 to {n - 1}, or -1 at an outlet; found {listed(downstream[bad])} at reach "
+            f"{listed(ids[bad])}: correct it, or use from_ids if these are ids."
         )
     own = downstream == np.arange(n)
     if own.any():
-        raise ValueError(f"no reach may flow to itself; found {_some(ids[own])}: correct where it flows, -1 if out.")
+        raise ValueError(f"no reach may flow to itself; found {listed(ids[own])}: correct where it flows, -1 if out.")
 
     by_id = np.argsort(ids)
     rank = np.empty(n, np.int64)
@@ -651,7 +652,7 @@ def _by_label(x, what: str, rows, ids: np.ndarray):
             if len(place) == len(labels) and place.keys() == set(np.asarray(order).tolist()):
                 return x.to_numpy()[..., [place[label] for label in np.asarray(order).tolist()]]
     raise ValueError(
-        f"{what} must be labelled by the reaches as ids is; found {_some(np.asarray(labels))}: index it by the ids, "
+        f"{what} must be labelled by the reaches as ids is; found {listed(np.asarray(labels))}: index it by the ids, "
         "or pass its values in the order of ids."
     )
 
@@ -678,9 +679,7 @@ def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
 
 def _real(values, name: str) -> np.ndarray:
     try:
-        if np.ma.isMaskedArray(values):
-            return values.astype(np.float64).filled(np.nan)
-        return np.array(values, dtype=np.float64)
+        return np.array(unmasked(values), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"attribute {name} must be numbers; found {error}: convert it.") from error
 
@@ -694,15 +693,6 @@ def _look_up(ids: np.ndarray, wanted: np.ndarray, by_id: np.ndarray | None = Non
     return place, ids[place] == wanted
 
 
-def _some(values) -> str:
-    shown = ", ".join(str(x) for x in values[:6])
-    return shown if len(values) <= 6 else f"{shown} and {len(values) - 6} more"
-
-
-def _names(attributes: dict) -> str:
-    return ", ".join(attributes)
-
-
 def _checksum(arrays: dict[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name in sorted(arrays):
@@ -710,13 +700,6 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
         total.update(f"{name} {x.dtype.str[1:]} {x.shape}".encode())
         total.update(x.astype(x.dtype.newbyteorder("<")).tobytes())
     return total.hexdigest()
-
-
-def _exists(path, expected: str) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
-    return path
 
 
 def _read(path, expected: str, names: tuple[str, ...], **options):
@@ -731,7 +714,8 @@ def _read(path, expected: str, names: tuple[str, ...], **options):
 
 
 def _read_csv(path, dtype, expected: str) -> np.ndarray:
-    path = _exists(path, expected)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
     try:
         return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2, encoding="utf-8-sig")
     except ValueError as error:
