@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice
 from ..data.times import carry_days
+from ..data.usable import usable_basins, used_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
 from .inputs import Scaling, refuse_no_dataset, refuse_outside
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
+_OWN_PET = "as in the data"
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
 
 
@@ -165,7 +167,9 @@ class Trained:
         about = held.basins, held.versions, held.citation, held.pet_method
         return cls(module, config, held.scaling, *about)
 
-    def predict(self, data: xr.Dataset, period=None, fluxes=("streamflow",)) -> xr.Dataset:
+    def predict(
+        self, data: xr.Dataset, period=None, fluxes=("streamflow",), *, skip_unusable: bool = False
+    ) -> xr.Dataset:
         """Series ``[time, basin]`` of any basins and period, with units.
 
         Parameters
@@ -176,15 +180,18 @@ class Trained:
             All of the data if left out. The `warmup_years` of the config before it are run too, where the data allow.
         fluxes : sequence of str
             Of the model's; streamflow is routed, the others are not.
+        skip_unusable : bool
+            Leave out basins whose forcing has gaps in the days that are run, instead of raising.
 
         Raises
         ------
         ValueError
-            If an attribute, flux or period does not fit.
+            If an attribute, flux or period does not fit, or a basin cannot be run.
         """
         fluxes = [fluxes] if isinstance(fluxes, str) else list(fluxes)
         if not fluxes:
             raise ValueError("fluxes must name one at least, found none: ask for streamflow.")
+        data = self._runnable(data, period, skip_unusable)
         run, days = _run(self, data, period, fluxes)
         out = xr.Dataset(coords={"time": data["time"].values[days], "basin": data["basin"]})
         for name in fluxes:
@@ -197,11 +204,21 @@ class Trained:
             title=f"{self.config.name}, predicted",
             model=self.config.model,
             trained_on=f"{len(self.basins)} basins, {self.config.periods.train}",
-            pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+            pet_method=str(data["pet"].attrs.get("method", _OWN_PET)),
             citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
             conversions=str(data.attrs.get("conversions", "")),
         )
         return carry_days(out, data)
+
+    def _runnable(self, data: xr.Dataset, period, skip: bool) -> xr.Dataset:
+        """The days of a period and its warm-up, of the basins that can be run; the others are refused, or left out."""
+        refuse_no_dataset(data)
+        names = _forcing_names(self.config)
+        check_dataset(data, forcing_names=names, values=False)
+        if period is not None:
+            data = used_days(data, [period], self.config.warmup_years)
+        usable = usable_basins(data, names, skip=skip)
+        return data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)
 
     def parameters(self, data: xr.Dataset, period=None) -> xr.Dataset:
         """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
@@ -243,16 +260,18 @@ def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) ->
 
 def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
     config, module = trained.config, trained.module
-    names = ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
+    names = _forcing_names(config)
     refuse_no_dataset(data)
     check_dataset(data, forcing_names=names)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))
     method = str(data["pet"].attrs.get("method", ""))
     if method != trained.pet_method:
+        own = trained.pet_method
+        remedy = f"with pet='{own}' (--pet {own})" if own else "with their own (without pet=, --pet)"
         raise ValueError(
-            f"the model was trained with potential evapotranspiration by '{trained.pet_method}'; found '{method}': "
-            "open the data with that method."
+            f"the model was trained with potential evapotranspiration '{own or _OWN_PET}', found "
+            f"'{method or _OWN_PET}' in the data; open them {remedy}."
         )
     days, first = _days(config, data, period)
     warmup = days.start - first
@@ -278,6 +297,10 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
             )
             parts.append({name: q.cpu().numpy() for name, q in run.fluxes.items()})
     return {name: np.concatenate([part[name] for part in parts], 1) for name in fluxes}, days
+
+
+def _forcing_names(config: Config) -> tuple[str, ...]:
+    return ("prcp", "tmean", "pet") if config.model == "none" else models.get(config.model).forcing_names
 
 
 def _days(config: Config, data: xr.Dataset, period) -> tuple[slice, int]:

@@ -34,7 +34,7 @@ from .. import models
 from ..data.dataset import check_dataset, period_slice
 from ..data.files import locked
 from ..data.netcdf import write_text_atomic
-from ..data.usable import usable_basins
+from ..data.usable import usable_basins, used_days
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
@@ -337,7 +337,11 @@ def varies(data: xr.Dataset, period) -> np.ndarray:
 def usable(data: xr.Dataset, config: Config, forcing_names, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
     refuse_no_dataset(data)
-    data = data.isel(basin=usable_basins(data, forcing_names, config.periods.train, skip=skip))
+    p = config.periods
+    check_dataset(data, forcing_names=forcing_names, need_qobs=True, values=False)
+    periods = [period for period in (p.train, p.validation, p.test) if period is not None]
+    data = used_days(data, periods, config.warmup_years, config.batch.warmup)
+    data = data.isel(basin=usable_basins(data, forcing_names, p.train, skip=skip))
     check_dataset(data, forcing_names=forcing_names, need_qobs=True)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))
