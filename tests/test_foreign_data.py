@@ -117,6 +117,7 @@ def test_foreign_data_calibrate_and_simulate_as_our_own(netcdf, tables, tmp_path
         basin=IDS,
         time=DAYS,
         lat=LAT,
+        pet_attrs={"method": "hargreaves"},
     )
     sets = [ours, opened(netcdf), opened(tables, names={"qobs": "Q[mm sum]"})]
     options = dict(train="2000-10-01:2001-09-30", starts=2, steps=2, warmup_years=1, progress=False)
@@ -346,7 +347,8 @@ def test_codes_for_missing_values_are_refused_by_name(name, code):
     ds = own().astype("float32" if code == -99.9 else "float64")
     ds[name].values[4:6, 1] = code
     with pytest.raises(
-        ValueError, match=rf"{name} of the .* found {code:g} in basin {IDS[1]} on 1999-10-05 \(2 such"
+        ValueError,
+        match=rf"{name} of the .* found {code:g} in basin {IDS[1]} on 1999-10-05 \(2 such.*\({name}={name}\[",
     ) as e:
         opened(ds)
     one_sentence(e)
