@@ -469,13 +469,13 @@ def _simulate_trained(arguments, fluxes):
     for name, given in (
         ("--member", arguments.member != "best"),
         ("--warmup-years", arguments.warmup_years is not None),
-        ("--skip-unusable", arguments.skip_unusable),
         ("--allow-other-pet", arguments.allow_other_pet),
     ):
         if given:
             raise ValueError(f"{name} belongs to calibrated parameters; leave it out with --trained.")
     trained = Trained.load(arguments.trained)
-    return trained.predict(_open(arguments, arguments.pet or trained.config.pet), arguments.period, fluxes)
+    data = _open(arguments, arguments.pet or trained.config.pet)
+    return trained.predict(data, arguments.period, fluxes, skip_unusable=arguments.skip_unusable)
 
 
 def _simulate_calibrated(arguments, fluxes):

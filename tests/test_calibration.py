@@ -291,6 +291,24 @@ def test_unusable_basins_stop_the_run_or_are_left_out_by_name(data):
     np.testing.assert_array_equal(result["fc"].sel(basin="d"), run(data, steps=3)["fc"].sel(basin="d"))
 
 
+@pytest.mark.filterwarnings("ignore:after the warm-up", "ignore:flow does not respond")
+def test_days_that_no_run_needs_may_be_missing(data):
+    short = data.copy(deep=True)  # a record from 2001 to 2003, beside longer ones
+    for name in ("prcp", "tmean", "pet"):
+        short[name].loc[dict(basin="b", time=slice(None, "2000-12-31"))] = np.nan
+        short[name].loc[dict(basin="c", time=slice("2004-01-01", None))] = np.nan
+    options = dict(steps=2, starts=2, warmup_years=1)
+    result, whole = run(short, **options), run(data, **options)
+    xr.testing.assert_identical(result, whole)
+    flow = simulate_calibrated(result, short, period=TRAIN, warmup_years=1)
+    xr.testing.assert_identical(flow, simulate_calibrated(whole, data, period=TRAIN, warmup_years=1))
+    for again in (lambda **more: run(short, **more), lambda **more: simulate_calibrated(result, short, **more)):
+        with pytest.raises(ValueError, match="basin b cannot be used: prcp is missing on 36. days from 2000-01-0"):
+            again(warmup_years=2)
+    with pytest.raises(ValueError, match="basin c cannot be used: prcp is missing on 366 days from 2004-01-01"):
+        run(short, test=TEST)
+
+
 @pytest.mark.filterwarnings("ignore:after the warm-up")
 def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
     result = run(data, steps=10, test=TEST)
@@ -386,7 +404,7 @@ def test_simulate_calibrated_tells_basins_by_id(data, fitted):
     with pytest.raises(
         ValueError, match=r"forcing 'tmean' must lie in \[-150, 150\] degC; found 151 in basin d on 2000-01-18"
     ):
-        run(hot)
+        run(hot, warmup_years=2)
     with pytest.raises(ValueError, match="variable 'pet' is missing"):
         simulate_calibrated(fitted, data.drop_vars("pet"))
 

@@ -347,7 +347,8 @@ def test_codes_for_missing_values_are_refused_by_name(name, code):
     ds = own().astype("float32" if code == -99.9 else "float64")
     ds[name].values[4:6, 1] = code
     with pytest.raises(
-        ValueError, match=rf"{name} of the .* found {code:g} in basin {IDS[1]} on 1999-10-05 \(2 such"
+        ValueError,
+        match=rf"{name} of the .* found {code:g} in basin {IDS[1]} on 1999-10-05 \(2 such.*\({name}={name}\[",
     ) as e:
         opened(ds)
     one_sentence(e)

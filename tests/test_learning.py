@@ -314,10 +314,10 @@ def test_bad_input_is_said(data, tmp_path, changes, message):
 def test_basins_that_cannot_be_used_are_named(data, tmp_path):
     blind = data.copy(deep=True)
     blind["qobs"].values[:, 5] = np.nan
-    blind["prcp"].values[40:43, 7] = np.nan
+    blind["prcp"].values[400:403, 7] = np.nan
     with pytest.raises(ValueError, match=r"basin b05 cannot be used: qobs has 0 values.*, and 1 more basins likewise"):
         hs.learn.train(blind, small(), out=tmp_path / "a", progress=False)
-    with pytest.raises(ValueError, match="basin b07 .* prcp is missing on 3 days from 2000-02-10 to 2000-02-12"):
+    with pytest.raises(ValueError, match="basin b07 .* prcp is missing on 3 days from 2001-02-04 to 2001-02-06"):
         hs.learn.train(blind.isel(basin=[1, 7]), small(), out=tmp_path / "a", progress=False)
     assert not (tmp_path / "a").exists()
     with pytest.warns(UserWarning, match=r"2 of 12 basins are left out \(b05, b07\)"):
@@ -325,6 +325,27 @@ def test_basins_that_cannot_be_used_are_named(data, tmp_path):
     trained = Trained.load(tmp_path / "b" / "seed0" / "trained.pt")
     assert len(trained.basins) == 10 and not {"b05", "b07"} & set(trained.basins)
     assert list(result["basin"].values) == trained.basins
+
+
+def test_days_that_no_run_needs_may_be_missing(data, tmp_path):
+    short = data.copy(deep=True)
+    for name in ("prcp", "tmean", "pet"):
+        short[name].values[:300, 4] = np.nan
+        short[name].values[-200:, 6] = np.nan
+    early = dict(train="2002-01-01:2003-12-31", validation="2004-01-01:2004-12-31", test="2005-01-01:2005-05-31")
+    config = small(epochs=1, warmup_years=1.0, periods=early)
+    results = [
+        hs.learn.experiment(d, config, out=tmp_path / name, progress=False)
+        for name, d in (("whole", data), ("short", short))
+    ]
+    xr.testing.assert_identical(*results)
+    trained = Trained.load(tmp_path / "short" / "seed0" / "trained.pt")
+    one, other = (trained.predict(d, "2004-01-01:2004-12-31") for d in (data, short))
+    xr.testing.assert_identical(one, other)
+    with pytest.raises(ValueError, match="basin b04 cannot be used: prcp is missing on 300 days from 2000-01-01"):
+        trained.predict(short)
+    with pytest.warns(UserWarning, match=r"2 of 12 basins are left out \(b04, b06\)"):
+        assert trained.predict(short, skip_unusable=True).sizes["basin"] == 10
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -562,7 +583,9 @@ def test_predictions_refuse(data, trained):
     with pytest.raises(ValueError, match="attribute 'wetness' is not in the data"):
         trained[0].predict(data.drop_vars("wetness"))
     other = data.assign(pet=data["pet"].assign_attrs(method="oudin"))
-    with pytest.raises(ValueError, match="was trained with potential evapotranspiration by ''; found 'oudin'"):
+    with pytest.raises(
+        ValueError, match="'as in the data', found 'oudin' in the data; open them with their own"
+    ):
         trained[0].predict(other)
     with pytest.raises(ValueError, match="has no flux 'snow'"):
         trained[0].predict(data, fluxes=("snow",))

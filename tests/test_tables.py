@@ -114,12 +114,31 @@ def test_a_folder_whose_records_differ(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             opened(tmp_path)
         one_sentence(error)
+    (tmp_path / "attributes.csv").unlink()
     (tmp_path / "b.csv").write_text(text(frame().rename(columns={"prcp [mm/d]": "prcp [in/d]"})))
     with pytest.raises(ValueError, match="prcp must have one unit in all files .* 'mm/d' in a.csv and 'in/d' in b.csv"):
         opened(tmp_path)
     (tmp_path / "b.csv").write_text(text(pd.concat([frame(), frame()])))
     with pytest.raises(ValueError, match="dates of .*b.csv must be unique"):
         opened(tmp_path)
+
+
+def test_ids_within_the_names_of_files(tmp_path):
+    names = {"27001": 0, "101": 1}
+    files = {i: tmp_path / f"CAMELS_GB_hydromet_timeseries_{i}_19991001-19991129.csv" for i in names}
+    for i, b in names.items():
+        files[i].write_text(text(frame(b=b)))
+    (tmp_path / "GB_topographic_attributes.csv").write_text("gauge_id,gauge_lat\n101,44\n27001,47\n")
+    (tmp_path / "GB_climatic_attributes.csv").write_text("gauge_id,p_mean\n27001,3.5\n101,2\n")
+    ds = opened(tmp_path)
+    assert list(ds.basin.values) == ["101", "27001"] and list(ds.lat.values) == [44, 47]
+    assert list(ds.p_mean.values) == [2, 3.5]
+    np.testing.assert_allclose(ds.prcp.sel(basin="27001"), opened(files["27001"], names="lat=47").prcp[:, 0])
+    assert list(opened(tmp_path, basins=["27001"]).basin.values) == ["27001"]
+    (tmp_path / "27001.csv").write_text(text(frame()))
+    with pytest.raises(ValueError, match="one file a basin, found 27001.csv and CAMELS_GB.*csv for '27001'") as error:
+        opened(tmp_path)
+    one_sentence(error)
 
 
 def test_frames():

@@ -254,7 +254,7 @@ def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr
     values = numbers(ds[name].values, what)
     if about.missing is not None:
         values = np.where(np.isclose(values, about.missing, rtol=1e-6, atol=0), np.nan, values)
-    refuse_codes(name, values, ds["time"].values, ds["basin"].values, where)
+    refuse_codes(name, values, ds["time"].values, ds["basin"].values, where, about.variable)
     if about.unit is None:
         raise ValueError(
             f"{what} has no unit, expected one such as '{ours}'; set its attribute units, or say it with names "

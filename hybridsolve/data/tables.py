@@ -221,7 +221,9 @@ def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
     ValueError
         Unknown basins, another unit in one of the files, a day twice, or basins without attributes.
     """
-    files, attributes = table_files(folder)
+    files, paths = table_files(folder)
+    attributes = {path: attribute_table(path) for path in paths}
+    files = _by_id(files, {name for table in attributes.values() for name in table.index}, folder)
     stems = list(files)
     ids = [stems[i] for i in resolve_basins(basins, stems, folder.name)]
     tables, units = {}, {}
@@ -246,8 +248,7 @@ def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
                 values[np.searchsorted(days, ds["time"].values), b] = ds[v].values
         data[v] = (("time", "basin"), values, tables[units[v][0]][v].attrs)
     result = xr.Dataset(data, coords={"time": days, "basin": ids})
-    for path in attributes:
-        table = attribute_table(path)
+    for path, table in attributes.items():
         absent = [name for name in ids if name not in table.index]
         if absent:
             other = spelled_as(absent[0], list(table.index))
@@ -260,6 +261,22 @@ def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
                 unit = table.attrs["units"].get(column)
                 result[column] = ("basin", table.loc[ids, column].to_numpy(), {"units": unit} if unit else {})
     return result
+
+
+def _by_id(files: dict[str, Path], known: set[str], folder: Path) -> dict[str, Path]:
+    """Files by the ids of the attributes' tables: a file's whole name, else the one part of it, between ``_``, that is
+    an id, as 27001 in ``CAMELS_GB_hydromet_timeseries_27001_19701001-20150930.csv``."""
+    found: dict[str, Path] = {}
+    for stem, path in files.items():
+        parts = [stem] if stem in known else [part for part in dict.fromkeys(stem.split("_")) if part in known]
+        name = parts[0] if len(parts) == 1 else stem
+        if name in found:
+            raise ValueError(
+                f"{folder} must hold one file a basin, found {found[name].name} and {path.name} for '{name}'; keep one "
+                "of them."
+            )
+        found[name] = path
+    return found
 
 
 def attribute_table(path) -> pd.DataFrame:

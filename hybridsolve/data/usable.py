@@ -13,6 +13,23 @@ from .dataset import period_slice, period_text
 from .ids import listed
 
 
+def used_days(data: xr.Dataset, periods, warmup_years: float, warmup_days: int = 0) -> xr.Dataset:
+    """The data from the first day of a warm-up to the last of a period: what lies outside is not run, and not judged.
+
+    Parameters
+    ----------
+    periods : iterable of str or pair
+    warmup_years : float
+        Before each of them, where the data allow.
+    warmup_days : int
+        Before each of them too; the longer counts.
+    """
+    slices = [period_slice(data["time"].values, period) for period in periods]
+    longest = max(round(365.25 * warmup_years), warmup_days)
+    first = max(0, min(days.start for days in slices) - longest)
+    return data.isel(time=slice(first, max(days.stop for days in slices)))
+
+
 def usable_basins(
     data: xr.Dataset, forcing_names: Sequence[str], period=None, *, least: int = 2, skip: bool = False
 ) -> np.ndarray:
@@ -60,7 +77,7 @@ def usable_basins(
     more = f", and {len(why) - 1} more basins likewise" if len(why) > 1 else ""
     said = f"basin {ids[first]} cannot be used: {reason}{more}"
     if not skip or len(why) == len(ids):
-        leave_out = "" if len(why) == len(ids) else ", or leave such basins out with skip_unusable"
+        leave_out = "" if len(why) == len(ids) else ", or leave such basins out with skip_unusable (--skip-unusable)"
         raise ValueError(f"{said}; fill it or choose another period{leave_out}.")
     warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({listed(ids[sorted(why)])}): {said}.", stacklevel=3)
     return np.setdiff1d(np.arange(len(ids)), list(why))

@@ -68,7 +68,9 @@ def without_codes(values: np.ndarray) -> tuple[np.ndarray, int]:
     return (np.where(coded, np.nan, values), int(coded.sum())) if coded.any() else (values, 0)
 
 
-def refuse_codes(name: str, values: np.ndarray, time: np.ndarray, ids: np.ndarray, where: str) -> None:
+def refuse_codes(
+    name: str, values: np.ndarray, time: np.ndarray, ids: np.ndarray, where: str, variable: str = "VARIABLE"
+) -> None:
     """Raise if a series ``[T, B]`` holds a code for missing values, or a flow that is negative.
 
     Temperatures of -99.9 and the like do not occur; NaN is missing.
@@ -91,7 +93,7 @@ def refuse_codes(name: str, values: np.ndarray, time: np.ndarray, ids: np.ndarra
         )
     raise ValueError(
         f"{name} of {where} must not hold a code for missing values, {place}; mark them as missing, by NaN or "
-        f"_FillValue, or say it with names ({name}=VARIABLE[missing {value:g}], --names)."
+        f"_FillValue, or say it with names ({name}={variable}[missing {value:g}], --names)."
     )
 
 

@@ -28,7 +28,7 @@ from ..data.dataset import check_dataset, overlap, period_slice, period_text
 from ..data.files import write_atomic
 from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
-from ..data.usable import refuse_outside, usable_basins
+from ..data.usable import refuse_outside, usable_basins, used_days
 from ..sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
 from . import losses, metrics
@@ -123,8 +123,8 @@ def calibrate(
         Run before each period unscored, where the data allow; their first year is repeated where they begin less
         than a year before the period.
     skip_unusable : bool
-        Leave out basins whose forcing has gaps, or whose observations in the training period are fewer than the
-        parameters or do not vary (their results are NaN), instead of raising.
+        Leave out basins whose forcing has gaps in the days that are run, or whose observations in the training period
+        are fewer than the parameters or do not vary (their results are NaN), instead of raising.
     allow_overlap : bool
         Take periods that share days; the result says so, in its title too.
     seed : int
@@ -170,13 +170,14 @@ def calibrate(
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
     check_dataset(data, forcing_names=model.forcing_names, need_qobs=True, values=False)
+    periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
+    data = used_days(data, periods.values(), settings["warmup_years"])
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
     usable = usable_basins(data, model.forcing_names, train, least=n_parameters, skip=skip_unusable)
     kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
     check_dataset(kept, forcing_names=model.forcing_names, need_qobs=True)
     refuse_outside(kept, model)
     warn_of_early_flow(kept, train)
-    periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     windows = {name: window(data, model, period, warmup_years) for name, period in periods.items()}
     for name, w in windows.items():
         if w.spun_up:

@@ -18,7 +18,7 @@ from ..data.dataset import check_dataset, parse_period, period_slice, period_tex
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
-from ..data.usable import refuse_outside, usable_basins
+from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
@@ -328,7 +328,8 @@ def simulate_calibrated(
     warmup_years : float
         0 or more.
     skip_unusable : bool
-        Leave out basins whose forcing has gaps or that were left out of the calibration, instead of raising.
+        Leave out basins whose forcing has gaps in the days that are run, or that were left out of the calibration,
+        instead of raising.
     allow_other_pet : bool
         Take data whose potential evapotranspiration is made by another method than that of the calibration; the
         result says so, in its title too.
@@ -364,6 +365,9 @@ def simulate_calibrated(
             f"{len(missing)} basins of the data have no stored parameters ({listed(missing)}); "
             + (f"there, one is written '{other}': write it alike." if other else "choose basins that were calibrated.")
         )
+    if period is None:
+        period = (data["time"].values[0], data["time"].values[-1])
+    data = used_days(data, [period], warmup_years)
     usable = usable_basins(data, model.forcing_names, skip=skip_unusable)
     if len(usable) < data.sizes["basin"]:  # of many basins a copy is large
         data = data.isel(basin=usable)
@@ -379,8 +383,6 @@ def simulate_calibrated(
         data, stored = data.isel(basin=~blank), stored.isel(basin=~blank)
     check_dataset(data, forcing_names=model.forcing_names)
     refuse_outside(data, model)
-    if period is None:
-        period = (data["time"].values[0], data["time"].values[-1])
     if "qobs" not in data:
         data = data.assign(qobs=data["prcp"] * np.nan)
     w = window(data, model, period, warmup_years)

@@ -18,12 +18,13 @@ from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import write_atomic
 from ..data.times import carry_days
-from ..data.usable import refuse_outside
+from ..data.usable import refuse_outside, usable_basins, used_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
 from .config import Config, read_config
 from .inputs import Scaling
 
 FORMAT = 1  # of the file; raised when older files no longer mean the same
+_OWN_PET = "as in the data"
 CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
 
 
@@ -162,7 +163,9 @@ class Trained:
         about = held.basins, held.versions, held.citation, held.pet_method
         return cls(module, config, held.scaling, *about)
 
-    def predict(self, data: xr.Dataset, period=None, fluxes=("streamflow",)) -> xr.Dataset:
+    def predict(
+        self, data: xr.Dataset, period=None, fluxes=("streamflow",), *, skip_unusable: bool = False
+    ) -> xr.Dataset:
         """Series ``[time, basin]`` of any basins and period, with units.
 
         Parameters
@@ -173,15 +176,18 @@ class Trained:
             All of the data if left out. The `warmup_years` of the config before it are run too, where the data allow.
         fluxes : sequence of str
             Of the model's; streamflow is routed, the others are not.
+        skip_unusable : bool
+            Leave out basins whose forcing has gaps in the days that are run, instead of raising.
 
         Raises
         ------
         ValueError
-            If an attribute, flux or period does not fit.
+            If an attribute, flux or period does not fit, or a basin cannot be run.
         """
         fluxes = [fluxes] if isinstance(fluxes, str) else list(fluxes)
         if not fluxes:
             raise ValueError("fluxes must name one at least, found none: ask for streamflow.")
+        data = self._runnable(data, period, skip_unusable)
         run, days = _run(self, data, period, fluxes)
         out = xr.Dataset(coords={"time": data["time"].values[days], "basin": data["basin"]})
         for name in fluxes:
@@ -194,10 +200,19 @@ class Trained:
             title=f"{self.config.name}, predicted",
             model=self.config.model,
             trained_on=f"{len(self.basins)} basins, {self.config.periods.train}",
-            pet_method=str(data["pet"].attrs.get("method", "as in the data")),
+            pet_method=str(data["pet"].attrs.get("method", _OWN_PET)),
             citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
         )
         return carry_days(out, data)
+
+    def _runnable(self, data: xr.Dataset, period, skip: bool) -> xr.Dataset:
+        """The days of a period and its warm-up, of the basins that can be run; the others are refused, or left out."""
+        names = self.config.forcing_names
+        check_dataset(data, forcing_names=names, values=False)
+        if period is not None:
+            data = used_days(data, [period], self.config.warmup_years)
+        usable = usable_basins(data, names, skip=skip)
+        return data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)
 
     def parameters(self, data: xr.Dataset, period=None) -> xr.Dataset:
         """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
@@ -244,9 +259,11 @@ def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) ->
         refuse_outside(data, models.get(config.model))
     method = str(data["pet"].attrs.get("method", ""))
     if method != trained.pet_method:
+        own = trained.pet_method
+        remedy = f"with pet='{own}' (--pet {own})" if own else "with their own (without pet=, --pet)"
         raise ValueError(
-            f"the model was trained with potential evapotranspiration by '{trained.pet_method}'; found '{method}': "
-            "open the data with that method."
+            f"the model was trained with potential evapotranspiration '{own or _OWN_PET}', found "
+            f"'{method or _OWN_PET}' in the data; open them {remedy}."
         )
     days, first = _days(config, data, period)
     warmup = days.start - first

@@ -35,7 +35,7 @@ from ..arguments import whole
 from ..data.dataset import check_dataset, period_slice
 from ..data.files import locked, refuse_file, write_text_atomic
 from ..data.ids import listed
-from ..data.usable import refuse_outside, usable_basins, varies
+from ..data.usable import refuse_outside, usable_basins, used_days, varies
 from ..nn import DifferentiableModel
 from . import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
@@ -328,7 +328,10 @@ def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
 def usable(data: xr.Dataset, config: Config, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
     check_dataset(data, forcing_names=config.forcing_names, need_qobs=True, values=False)
-    data = data.isel(basin=usable_basins(data, config.forcing_names, config.periods.train, skip=skip))
+    p = config.periods
+    periods = [period for period in (p.train, p.validation, p.test) if period is not None]
+    data = used_days(data, periods, config.warmup_years, config.batch.warmup)
+    data = data.isel(basin=usable_basins(data, config.forcing_names, p.train, skip=skip))
     check_dataset(data, forcing_names=config.forcing_names, need_qobs=True)
     if config.model != "none":
         refuse_outside(data, models.get(config.model))
