@@ -37,6 +37,8 @@ def check_target(name: str, path) -> None:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{name} must be a file to write, found the folder {path}; add a file name to the path.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{name} must be a file to write, found the device or pipe {path}; name a file.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder of {name} {path} must exist, found none; create {path.parent}, or name another.")
     if not os.access(path.parent, os.W_OK):

@@ -163,6 +163,8 @@ def _atomically(path: Path, write: Callable[[Path], object]) -> None:
         )
     if path.is_dir():
         raise IsADirectoryError(f"{path} must be a file to write, found a folder; add a file name to the path.")
+    if path.exists() and not path.is_file():  # /dev/null, which the move below would replace
+        raise OSError(f"{path} must be a file to write, found a device or a pipe; name a file.")
     temp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         write(temp)
