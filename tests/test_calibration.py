@@ -1,6 +1,7 @@
 """Calibration: the searches find what was hidden, stop and resume to the same bits, and say what they refuse."""
 
 import functools
+import threading
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 import xarray as xr
 
 import hybridsolve as hs
-from hybridsolve.learn import report, search
+from hybridsolve.learn import metrics, report, search
 from hybridsolve.learn.calibration import Objective, calibrate
 from hybridsolve.learn.evaluation import routed_flow, simulate_calibrated, window
 
@@ -289,6 +290,23 @@ def test_unusable_basins_stop_the_run_or_are_left_out_by_name(data):
         result = run(gap, steps=3, skip_unusable=True)
     assert result["nse"].sel(basin="b").isnull().all() and result["nse"].drop_sel(basin="b").notnull().all()
     np.testing.assert_array_equal(result["fc"].sel(basin="d"), run(data, steps=3)["fc"].sel(basin="d"))
+
+
+def test_what_is_left_out_has_not_failed(data):
+    gap = data.copy(deep=True)
+    gap["prcp"].loc[dict(basin="b", time="2001-03-01")] = np.nan
+    with pytest.warns(UserWarning, match=r"1 of 4 basins are left out \(b\): basin b cannot be used: prcp"):
+        result = run(gap, steps=3, skip_unusable=True)
+    scores = result.sel(period="train", member="best")
+    found = metrics.summary({name: scores[name].values for name in ("nse", "n_valid", "n_nonfinite")})["nse"]
+    assert found["n_unscored"] == 1 and found["n_failed"] == 0
+    assert result["obs"].sel(basin="b").notnull().any()
+
+
+def test_a_bar_leaves_no_thread(data, capsys):
+    before = set(threading.enumerate())
+    run(data, steps=2, progress=True)
+    assert set(threading.enumerate()) == before and "calibrate hbv11p" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:after the warm-up")

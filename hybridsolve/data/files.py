@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -68,7 +69,12 @@ def locked(folder) -> Iterator[None]:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} must be a folder for results, could not be made ({error}); name another."
+        ) from error
     lock, about = folder / ".lock", folder / ".lock.txt"
     held = FileLock(lock, timeout=0)
     try:
@@ -77,6 +83,8 @@ def locked(folder) -> Iterator[None]:
         who = about.read_text().strip() if about.exists() else "another process"
         raise ValueError(f"{folder} is in use by {who}; wait for it to end, or name another folder.") from None
     except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(f"{folder} must be writable, found that it is not ({error}); name another.") from error
         raise ValueError(
             f"{folder} must lie on a file system with locks, by which runs are kept apart, found none ({error}); name "
             "a folder on a local disk."

@@ -193,6 +193,8 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
                 stacklevel=3,
             )
         obs = w.obs[w.n_warmup :].numpy()
+        if len(usable) < n_basins:
+            obs = full(obs[:, usable], 1)  # what is left out is not scored, and has not failed
         for m in range(len(MEMBERS)):
             for score, x in _scores(members[m], obs).items():
                 if score not in ds:
