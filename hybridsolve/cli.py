@@ -414,6 +414,7 @@ def _train(arguments) -> None:
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
     refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
     whole("--devices", arguments.devices, 1, MOST_DEVICES)
+    whole("--folds", arguments.folds, 2)
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
     seeds = None if arguments.seeds is None else [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]

@@ -1,6 +1,7 @@
 """Calibration: the searches find what was hidden, stop and resume to the same bits, and say what they refuse."""
 
 import functools
+import threading
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 import xarray as xr
 
 import hybridsolve as hs
-from hybridsolve.learn import report, search
+from hybridsolve.learn import metrics, report, search
 from hybridsolve.learn.calibration import Objective, calibrate
 from hybridsolve.learn.evaluation import routed_flow, simulate_calibrated, window
 
@@ -307,6 +308,23 @@ def test_days_that_no_run_needs_may_be_missing(data):
             again(warmup_years=2)
     with pytest.raises(ValueError, match="basin c cannot be used: prcp is missing on 366 days from 2004-01-01"):
         run(short, test=TEST)
+
+
+def test_what_is_left_out_has_not_failed(data):
+    gap = data.copy(deep=True)
+    gap["prcp"].loc[dict(basin="b", time="2001-03-01")] = np.nan
+    with pytest.warns(UserWarning, match=r"1 of 4 basins are left out \(b\): basin b cannot be used: prcp"):
+        result = run(gap, steps=3, skip_unusable=True)
+    scores = result.sel(period="train", member="best")
+    found = metrics.summary({name: scores[name].values for name in ("nse", "n_valid", "n_nonfinite")})["nse"]
+    assert found["n_unscored"] == 1 and found["n_failed"] == 0
+    assert result["obs"].sel(basin="b").notnull().any()
+
+
+def test_a_bar_leaves_no_thread(data, capsys):
+    before = set(threading.enumerate())
+    run(data, steps=2, progress=True)
+    assert set(threading.enumerate()) == before and "calibrate hbv11p" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:after the warm-up")

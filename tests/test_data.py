@@ -16,6 +16,7 @@ from foreign import YEARS, one_sentence, textbook, toy
 
 from hybridsolve import data
 from hybridsolve.data import files as files_module
+from hybridsolve.data.files import check_target
 from hybridsolve.data.usable import usable_basins
 
 FORCING = ("prcp", "tmean", "pet")
@@ -223,6 +224,19 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         data.write_netcdf(toy(), tmp_path / "none" / "x.nc")
     with pytest.raises(IsADirectoryError, match="add a file name"):
         data.write_netcdf(toy(), tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in a folder are a matter of Unix")
+def test_devices_and_pipes_stay(tmp_path):
+    """Such as /dev/null, which a move would replace where that is allowed."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for write in (lambda p: data.write_netcdf(toy(), p), lambda p: data.write_text_atomic(p, "a")):
+        with pytest.raises(OSError, match="pipe must be a file to write, found a device or a pipe") as error:
+            write(pipe)
+        one_sentence(error)
+    with pytest.raises(ValueError, match="--out must be a file to write, found the device or pipe"):
+        check_target("--out", pipe)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are a matter of Unix")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from conftest import published
 
@@ -198,6 +199,7 @@ def test_labelled_values_are_summed_by_label():
     expected = small().accumulate(small().attributes["length"])
     np.testing.assert_array_equal(small().accumulate(values), [expected, expected])
     np.testing.assert_array_equal(small().accumulate(pd.Series(LENGTH, index=IDS)), expected)
+    np.testing.assert_array_equal(small().accumulate(pd.DataFrame([LENGTH], columns=IDS)), expected[None])
     with pytest.raises(ValueError, match="values must be labelled by the reaches as ids is; found 51"):
         small().accumulate(pd.Series(LENGTH, index=[51, *IDS[1:]]))
 
@@ -552,8 +554,19 @@ F = SimpleNamespace(down=R.from_downstream, ids=R.from_ids, edges=R.from_edges)
         (lambda: F.edges([5], [7], [5]), r"found 5 flowing to 7, not in ids"),
         (lambda: F.edges([5], [5]), r"no reach may flow to itself; found 5"),
         (lambda: F.edges([5], [7], [5, 7, 7]), r"unique; found '7' more than once"),
-        (lambda: R.random(0), r"n must be 1 reach or more; found 0"),
+        (lambda: R.random(0), r"n must be a whole number, 1 or more; found 0"),
         (lambda: small().accumulate(np.ones(6)), r"values must be \[..., 7\] in network order; found \[6\]"),
+        (lambda: R.random(3.5), r"n must be a whole number, 1 or more; found 3.5"),
+        (lambda: R.random(3, -1), r"seed must be a whole number, 0 or more; found -1"),
+        (lambda: F.down(None), r"downstream must be whole numbers \[N\]; found object \[\]"),
+        (lambda: F.down(5), r"downstream must be whole numbers \[N\]; found int64 \[\]"),
+        (lambda: F.down([1, -1], n=np.array([1j, 2])), r"attribute n must be numbers; found complex128"),
+        (lambda: F.down([1, -1], n=np.array([1, 2], "M8[Y]")), r"attribute n must be numbers; found datetime64"),
+        (lambda: F.down([1, -1], n=torch.ones(2, requires_grad=True)), r"attribute n must be numbers; found Can't"),
+        (lambda: small().parts(True), r"n must be 1 to 2.*found True"),
+        (lambda: small().parts("1"), r"n must be 1 to 2.*found 1"),
+        (lambda: small().split_long("5"), r"max_length must be above 0 m and finite; found '5'"),
+        (lambda: small().split_long(1e-9), r"at most 2147483646 reaches; found .*e\+\d* pieces of 1e-09 m: choose"),
         (lambda: small().accumulate(1.0), r"values must be \[..., 7\] in network order; found \[\]"),
         (lambda: small().upstream_area(), r"must have the attribute area; found length: give area="),
         (lambda: small().index([10, 11, 12]), r"among the network's 7; found 11, 12, not in it"),

@@ -134,7 +134,7 @@ def test_catchments_that_share_reaches_and_reaches_that_share_catchments(network
 
 def test_bad_input_is_said(network):
     forcing, parameters = catchments(N)
-    run = lambda **options: simulate_rivers("hbv10", forcing, parameters, network, **options)  # noqa: E731
+    run = lambda **options: simulate_rivers("hbv10", forcing, parameters, **dict(network=network) | options)  # noqa: E731
     runoff = uniform(3, N)
     for attempt, match in (
         (lambda: run(dt=7000.0), r"dt must divide the 86400 s of a row of inflow; found 7000.0 s"),
@@ -159,6 +159,21 @@ def test_bad_input_is_said(network):
             r"ids must be whole numbers, as float32 below 2\^24",
         ),
         (lambda: lateral_inflow(runoff, network, reach=[-7], catchment=[0], area=torch.ones(1)), "-7, not in it"),
+        (lambda: lateral_inflow(runoff, None), "network must be a RiverNetwork; found NoneType"),
+        (lambda: lateral_inflow(runoff.long(), network), "runoff must be float32 or float64; found torch.int64"),
+        (
+            lambda: lateral_inflow(runoff, network, reach=[1, 1], catchment=[3, 3], area=torch.ones(2)),
+            "pairs must be unique; found 'catchment 3 to reach 1' more than once",
+        ),
+        (lambda: lateral_inflow(runoff, network, reach=1, catchment=0, area=torch.ones(1)), "catchment must be whole"),
+        (lambda: run(dt="3600"), "dt must divide the 86400 s"),
+        (lambda: run(network=None), "network must be a RiverNetwork"),
+        (
+            lambda: run(initial_state={"river": {}}),
+            "initial_state has 'river'; expected catchments, hydrograph, rivers",
+        ),
+        (lambda: run(initial_state={"hydrograph": 3}), "hydrograph must map names to tensors; found int"),
+        (lambda: hydraulics(network, runoff.half()), "discharge must be float32 or float64; found torch.float16"),
     ):
         with pytest.raises(ValueError, match=match) as caught:
             attempt()
@@ -166,6 +181,17 @@ def test_bad_input_is_said(network):
     parameters.pop("route_b")
     with pytest.raises(ValueError, match="both route_a and route_b or neither"):
         run()
+    parameters.pop("route_a")
+    with pytest.raises(ValueError, match="initial_state has 'hydrograph', which needs the parameters route_a"):
+        run(initial_state={"hydrograph": {"memory": runoff}})
+
+
+def test_areas_of_another_precision(network):
+    runoff, area = uniform(3, N).float(), torch.from_numpy(network.attributes["area"])
+    pairs = dict(reach=network.ids, catchment=np.arange(N))
+    expected = lateral_inflow(runoff, network, area=area)
+    assert expected.dtype == torch.float32
+    assert torch.equal(lateral_inflow(runoff, network, area=area, **pairs), expected)
 
 
 # --- From file to file ---------------------------------------------------------------------------------------------
@@ -347,6 +373,14 @@ def test_bounds_say_where_an_interval_begins(network, files):
     assert discharge(files / "qa.nc")[:24].identical(discharge(files / "qone.nc"))
 
 
+def test_bounds_that_are_not_there(network, files, capsys):
+    write_inflow(
+        files / "a.nc", network, 3, change=lambda x: x.assign_coords(time=x.time.assign_attrs(bounds="limits"))
+    )
+    assert command(files, "a.nc", "--out", files / "q.nc") == 0
+    assert "note: time of" in (said := capsys.readouterr().err) and "names bounds that are not there" in said
+
+
 def test_axes_of_a_file_may_be_in_any_order(network, files):
     write_inflow(files / "a.nc", network, 2)
     write_inflow(files / "b.nc", network, 2, change=lambda x: x.transpose("reach", "time"))
@@ -395,6 +429,7 @@ BAD_INFLOW = {
     "no reach": (lambda x: x.drop_vars("reach"), r"must have lateral_inflow\(time, reach\)"),
     "too few reaches": (lambda x: x.isel(reach=slice(0, 5)), r"must hold the 40 reaches of the network; it lacks 35"),
     "other reaches": (lambda x: x.assign_coords(reach=x.reach + 1), r"it lacks 1, such as 1"),
+    "bounds of one side": (lambda x: x.assign(time_bounds=("time", x.time.values)), r"time_bounds of .* \[3, 2\], the"),
     "words for inflow": (lambda x: x.assign(lateral_inflow=x.lateral_inflow.astype(str)), "must be in m3 s-1|numbers"),
 }  # fmt: skip
 
@@ -420,6 +455,9 @@ BAD_RESTART = {
     "other reaches": (lambda x: x.assign_coords(reach=x.reach + 1), "must hold the discharge of every reach"),
     "a reach twice": (lambda x: x.assign_coords(reach=np.where(x.reach == 7, 8, x.reach)), "found '8' more than once"),
     "a gap": (damaged("storage"), "storage of .* must be finite; found nan at reach 7"),
+    "whole numbers": (lambda x: x.assign(discharge=x.discharge.astype(int)), "must be floats in m3 s-1; found int64"),
+    "text": (lambda x: x.assign(storage=x.storage.astype(str)), "storage of .* must be floats in m3; found <U"),
+    "litres": (lambda x: x.assign(discharge=x.discharge.assign_attrs(units="l s-1")), "m3 s-1; found .* in 'l s-1'"),
 }  # fmt: skip
 
 

@@ -661,6 +661,9 @@ BAD = {
     "length": bad(parameter("length", 3, NAN), r"parameter 'length' must lie in .* m; found nan at reach 10\d\d"),
     "slope": bad(parameter("slope", 0, -1e-3), r"parameter 'slope' must lie in .* 1; found -0.001 at reach"),
     "x": bad(parameter("x", 0, 0.7), "parameter 'x' must lie in .*; found 0.7", scheme="muskingum"),
+    "a parameter of others": bad(
+        named(parameters={"x": torch.ones(1).double()}), "scheme 'todini' takes no parameter 'x', only n, p, q"
+    ),
     "an unknown parameter": bad(named(parameters={"manning": 0}), "parameters has 'manning'; expected n, p, q"),
     "a number": bad(named(parameters={"n": 0.03}), "parameter 'n' must be a torch tensor; found float"),
     "a shape": bad(named(parameters={"n": torch.ones(3)}), r"'n' must be \[12\] or \[1\], .*found \[3\]"),
@@ -686,6 +689,7 @@ BAD = {
     "an unknown gauge": bad(named(gauges=[7]), "found 7, not in it"),
     "substeps": bad(named(substeps=17), "substeps must be whole numbers from 1 to 16"),
     "substeps of ddr": bad(named(substeps=2, scheme="ddr"), "substeps belong to scheme 'todini'"),
+    "true for substeps": bad(named(substeps=True), "substeps must be a whole number"),
     "part of a substep": bad(named(substeps=1.5), "substeps must be whole numbers"),
     "interval": bad(named(checkpoint_interval=0), "checkpoint_interval must be .*; found 0"),
     "state": bad(named(initial_state={"discharge": -torch.ones(12).double()}), "'discharge' must lie .* found -1"),

@@ -585,7 +585,8 @@ def test_lag_needs_an_answer():
 
 
 def test_lags_of_camels():
-    ids = np.sort(xr.open_dataset(published("camels_us_671.nc"))["gauge_id"].values.astype(str))[100:400]
+    with xr.open_dataset(published("camels_us_671.nc")) as pack:
+        ids = np.sort(pack["gauge_id"].values.astype(str))[100:400]
     ds = data.read_camels(published("camels_us_671.nc"), basins=list(ids), period="1989-10-01:1999-09-30", pet="oudin")
     assert (lag_of_days(ds).early > EARLY).sum() <= 3
     late = ds.assign(prcp=ds.prcp.copy(data=np.roll(ds.prcp.values, 1, 0)))

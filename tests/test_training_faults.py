@@ -1,13 +1,17 @@
 """What goes wrong around a training: files of other kinds, damaged ones, stops, single basins, and what is left."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -273,6 +277,8 @@ BAD_OPTIONS = {
     "true": (dict(seeds=[True]), "seeds must be different whole numbers, one at least"),
     "a late bad seed": (dict(seeds=[1, -1]), "the key 'seed' does not fit: .* found -1"),
     "a large seed": (dict(seeds=[2**63]), "the key 'seed' does not fit"),
+    "no folds": (dict(folds=0), "folds must be a whole number, 2 or more; found 0"),
+    "half a fold": (dict(kind="pub", folds=2.5), "folds must be a whole number, 2 or more; found 2.5"),
     "two folds": (dict(kind="pub", folds=4), "folds must be from 2 to 3 here; found 4"),
 }
 
@@ -322,6 +328,37 @@ def test_two_trainings_are_kept_out_of_one_folder(data, tmp_path):
     with locked(tmp_path), pytest.raises(ValueError, match="is in use by process .* wait for it to end"):
         hs.learn.train(data, TINY, out=tmp_path, **QUICK)
     hs.learn.train(data, TINY, out=tmp_path, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "number, match",
+    (
+        (errno.EACCES, "must be writable, found that it is not .*Permission denied"),
+        (errno.EROFS, "must be writable, found that it is not .*Read-only"),
+        (errno.ENOSPC, "must be writable, found that it is not .*No space left"),
+        (errno.ENOLCK, "must lie on a file system with locks, .* found none .*No locks"),
+    ),
+)
+def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch, number, match):
+    def refuse(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with pytest.raises(ValueError, match=match), locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file/run must be a folder for results, could not be made"):
+        with locked(tmp_path / "file" / "run"):
+            pass
+
+
+def test_a_bar_of_training_leaves_no_thread(data, tmp_path, capsys):
+    before = set(threading.enumerate())
+    hs.learn.train(data, TINY, out=tmp_path, accelerator="cpu")
+    assert set(threading.enumerate()) == before and "Epoch" in capsys.readouterr().err
 
 
 def test_an_experiment_resumes_its_own_result_only(tmp_path, files, capsys, unsaved):
@@ -426,7 +463,7 @@ DAMAGES = {
 def finished(files, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
     # An experiment's first folder, so that the command line can resume it.
-    data = xr.open_dataset(files / "data.nc").load()
+    data = xr.load_dataset(files / "data.nc")
     hs.learn.train(data, SEEN, out=out / "seed0", **QUICK)
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -38,6 +39,8 @@ def check_target(name: str, path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{name} must be a file to write, found the folder {path}; add a file name to it.")
+    if path.exists() and not path.is_file():  # such as /dev/null, which a file moved there would replace
+        raise OSError(f"{name} must be a file to write, found the device or pipe {path}; name a file.")
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"the folder of {name} {path} must exist, found none; create {path.parent}, or name another."
@@ -126,7 +129,12 @@ def locked(folder) -> Iterator[None]:
 
     folder = Path(folder)
     refuse_file(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} must be a folder for results, could not be made ({error}); name another."
+        ) from error
     lock, about = folder / ".lock", folder / ".lock.txt"
     held = FileLock(lock, timeout=0)
     try:
@@ -135,6 +143,8 @@ def locked(folder) -> Iterator[None]:
         who = about.read_text().strip() if about.exists() else "another process"
         raise ValueError(f"{folder} is in use by {who}; wait for it to end, or name another folder.") from None
     except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(f"{folder} must be writable, found that it is not ({error}); name another.") from error
         raise ValueError(
             f"{folder} must lie on a file system with locks, by which runs are kept apart, found none ({error}); name "
             "a folder on a local disk."

@@ -309,6 +309,16 @@ def _fingerprint(data: xr.Dataset, usable: np.ndarray, settings: dict) -> str:
     return digest.hexdigest()
 
 
+class Bar(tqdm):
+    """Without tqdm's thread, which outlives the bar.
+
+    A NetCDF file that the user has left open is closed by whichever thread collects garbage; where that is not the main
+    thread, which may be reading or writing another, the HDF5 library crashes.
+    """
+
+    monitor_interval = 0
+
+
 def _search(model, train, usable, settings, fingerprint, checkpoint, resume, progress):
     """Best points ``[P, B, S]`` and losses ``[B, S]``, starts in order, of the usable basins; and the steps taken."""
     n_starts, seed, steps = settings["starts"], settings["seed"], settings["steps"]
@@ -320,10 +330,11 @@ def _search(model, train, usable, settings, fingerprint, checkpoint, resume, pro
     finished = state["finished"] if state else []
     unfinished = state["search"] if state else None
     n_parameters = len(model.parameter_names + model.routing_parameter_names)
-    with tqdm(
+    with Bar(
         total=len(lots) * steps,
         disable=not progress,
         unit="step",
+        miniters=1,
         dynamic_ncols=True,
         desc=f"calibrate {model.name}, {len(usable)} basins x {size}",
     ) as bar:

@@ -145,7 +145,8 @@ def evaluate(data, model, windows, periods, usable, points, train_loss, ensemble
                 "a longer warm-up would settle them.",
                 stacklevel=3,
             )
-        obs = w.obs[w.n_warmup :].numpy()
+        # What is left out is not scored, and has not failed.
+        obs = _over_all(w.obs[w.n_warmup :, usable].numpy(), usable, n_basins, 1)
         for m in range(len(MEMBERS)):
             for score, x in _scores(members[m], obs).items():
                 if score not in ds:

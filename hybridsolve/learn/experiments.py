@@ -12,6 +12,7 @@ import xarray as xr
 from pytorch_lightning.utilities import rank_zero_only
 
 from .. import models
+from ..arguments import whole
 from ..data.dataset import period_slice
 from ..data.netcdf import open_netcdf
 from ..data.usable import varies
@@ -55,6 +56,7 @@ def experiment(
         values of the attribute `huc_02` spread over `folds` folds of neighbours. Weights, scaling and the choice of the
         epoch know nothing of the basins held out.
     folds : int
+        2 or more.
     seeds : sequence of int, optional
         Trainings of each fold, whose flows are averaged as the "ensemble"; the config's one seed if left out.
     changes : sequence of str
@@ -75,8 +77,8 @@ def experiment(
     """
     config = read_config(config, changes)
     seeds = [config.seed] if seeds is None else list(seeds)
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) < len(seeds):
+    numbers = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not seeds or not numbers or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be different whole numbers, one at least; found {seeds}: correct them.")
     configs = [read_config(config, [f"seed={seed}"]) for seed in seeds]
     if kind not in KINDS:
@@ -84,6 +86,7 @@ def experiment(
     if config.periods.test is None:
         raise ValueError("an experiment needs periods.test in the config; found none: add it, or use train().")
     check_options(accelerator, devices, log, resume, overwrite)
+    whole("folds", folds, 2)
     out = Path(out)
     check_folder(out, "experiment", resume, overwrite)
     data = usable(data, config, skip_unusable)
@@ -144,7 +147,7 @@ def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
     if kind == "pur" and (data["huc_02"].isnull() | (data["huc_02"].astype(str).str.strip() == "")).any():
         raise ValueError("ungauged regions need the attribute 'huc_02' of every basin; some have none: add it.")
     units = n if kind == "pub" else len(np.unique(data["huc_02"].values))
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= units:
+    if folds > units:
         raise ValueError(f"folds must be from 2 to {units} here; found {folds}: correct it.")
     if kind == "pub":
         # The same split for every config and seed, so that they can be compared.

@@ -25,6 +25,7 @@ import torch
 import xarray as xr
 import yaml
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -261,6 +262,9 @@ def _trainer(**options) -> pl.Trainer:
         return pl.Trainer(**options)
     except MisconfigurationException as error:
         raise ValueError(f"accelerator and devices do not fit this machine: {' '.join(str(error).split())}") from None
+
+
+Tqdm.monitor_interval = 0  # of Lightning's bars; see `calibration.Bar`
 
 
 class _Bar(TQDMProgressBar):

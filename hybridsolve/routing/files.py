@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ SCHEME_TITLES = {
     "accumulate": "accumulation",
 }
 INFLOW = "lateral inflow: lateral_inflow(time, reach) in m3 s-1"
+STATE_UNITS = {"discharge": "m3 s-1", "storage": "m3"}
 RESTART = "a restart file of `hybridsolve route`"
 
 
@@ -106,15 +108,15 @@ def route_file(
         file is of another network, scheme or time, or a file to write is one that is read.
     """
     outputs = {"out": out, "write_restart": write_restart, "map_file": map_file}
-    path = None if isinstance(network, RiverNetwork) else network
-    refuse_overwriting(outputs, {"inflow": inflow, "network": path, "restart": restart})
-    for name, target in outputs.items():
-        if target is not None:
-            check_target(name, target)
+    file = None if isinstance(network, RiverNetwork) else network
+    refuse_overwriting(outputs, {"inflow": inflow, "network": file, "restart": restart})
+    for name, path in outputs.items():
+        if path is not None:
+            check_target(name, path)
     check_scheme(scheme)
     _check_constants(constants or {}, scheme, hydraulic)
-    if path is not None:
-        network = open_network(path)
+    if file is not None:
+        network = open_network(file)
     lateral, ids, times, interval = _lateral(inflow)
     repeat = whole_steps(interval, dt)
     lacking, others = np.setdiff1d(network.ids, ids), np.setdiff1d(ids, network.ids)
@@ -200,11 +202,18 @@ def _lateral(path):
             raise ValueError(
                 f"{path} must have a coordinate time in units such as 'hours since 2000-01-01'; found none: add it."
             )
-        named = ("lateral_inflow", "reach", "time", bounds_name(file))
-        file = loaded(file[[x for x in named if x is not None]], path, INFLOW)
+        bounds = bounds_name(file)
+        time = file["time"]
+        if bounds is None and "bounds" in time.attrs | time.encoding:
+            warnings.warn(
+                f"time of {path} names bounds that are not there: it is taken as the begin of each interval.",
+                stacklevel=3,
+            )
+        names = ["lateral_inflow", "reach", "time", *([bounds] if bounds else [])]
+        file = loaded(file[names], path, INFLOW)
     variable = file["lateral_inflow"].transpose("time", "reach")
     unit = str(variable.attrs.get("units", "none"))
-    if unit.replace(" ", "").replace("^", "").replace("**", "") not in ("m3s-1", "m3/s"):
+    if re.sub(r"[ .^]|\*\*", "", unit) not in ("m3s-1", "m3/s"):
         raise ValueError(f"lateral_inflow of {path} must be in m3 s-1; found units '{unit}': convert it, or say so.")
     ids = reach_ids(file["reach"].values, f"reach of {path}")
     refuse_duplicates(ids, f"reach of {path}")
@@ -228,7 +237,12 @@ def _intervals(file: xr.Dataset, path) -> tuple[np.ndarray, float]:
     bounds, file = bounds_name(file), file.drop_encoding()
     times = standard_dates(file["time"], f"time of {path}")
     ends = times[1:]
-    if bounds is not None and file[bounds].shape == (len(times), 2) and file[bounds].dtype.kind in "MO":
+    if bounds is not None:
+        if file[bounds].dims[:1] != ("time",) or file[bounds].shape[1:] != (2,) or file[bounds].dtype.kind not in "MO":
+            raise ValueError(
+                f"{bounds} of {path} must be dates [{len(times)}, 2], the begin and end of each interval; found "
+                f"{file[bounds].dtype} {list(file[bounds].shape)}: correct or drop it."
+            )
         times, ends = standard_dates(file[bounds], f"bounds '{bounds}' of {path}").T
     begins = times if len(ends) == len(times) else times[:-1]
     gaps = (ends - begins).astype(np.int64)
@@ -247,8 +261,7 @@ def _intervals(file: xr.Dataset, path) -> tuple[np.ndarray, float]:
 
 
 def _restart(routed: Routed, network: RiverNetwork, scheme: str, time) -> xr.Dataset:
-    units = {"discharge": "m3 s-1", "storage": "m3"}
-    stores = {name: ("reach", x.numpy(), dict(units=units[name])) for name, x in routed.final_state.items()}
+    stores = {name: ("reach", x.numpy(), dict(units=STATE_UNITS[name])) for name, x in routed.final_state.items()}
     return xr.Dataset(
         stores,
         coords={"reach": network.ids, "time": time},
@@ -291,7 +304,12 @@ def _read_restart(path, network: RiverNetwork, scheme: str, time, dtype) -> dict
                 f"{path} must hold the {name} of every reach of the network; found others: write it anew, or start "
                 "without it."
             )
-        values = file[name].values[at]
+        values, unit = file[name].values[at], file[name].attrs.get("units", STATE[name].unit)
+        if values.dtype.kind != "f" or str(unit) not in (STATE[name].unit, STATE_UNITS[name]):
+            raise ValueError(
+                f"{name} of {path} must be floats in {STATE_UNITS[name]}; found {values.dtype} in '{unit}': convert "
+                "it, or start without it."
+            )
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{name} of {path} must be finite; found {values[~np.isfinite(values)][0]} at reach "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -154,8 +155,7 @@ def route(
     outside, with `ids` "network" and all parameters given as tensors; there values are not checked, and a bad inflow
     makes all below it NaN.
     """
-    if not hasattr(network, "level_start"):
-        raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
+    check_network(network)
     check_scheme(scheme)
     n_steps = _check_lateral(network, lateral, dt, repeat)
     lateral = _in_network_order(network, lateral, ids)
@@ -247,6 +247,11 @@ def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
 # --- What is asked of the inputs -----------------------------------------------------------------------------------
 
 
+def check_network(network) -> None:
+    if not hasattr(network, "level_start"):
+        raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
+
+
 def check_scheme(scheme) -> None:
     if scheme not in tuple(SCHEMES):
         raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
@@ -261,7 +266,7 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         )
     if lateral.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
-    if isinstance(dt, bool) or not (isinstance(dt, int | float) and 0 < dt < 1e9):
+    if isinstance(dt, bool) or not (isinstance(dt, Real) and 0 < dt < 1e9):
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
     return lateral.shape[0] * whole("repeat", repeat, 1)
 
@@ -316,6 +321,10 @@ def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
     given = {} if given is None else mapping(given, "parameters")
     if unknown := [name for name in given if name not in PARAMETERS]:
         raise ValueError(f"parameters has '{unknown[0]}'; expected {', '.join(PARAMETERS)}: remove or rename it.")
+    if scheme in SCHEMES and (unused := [name for name in given if name not in names]):
+        raise ValueError(
+            f"scheme '{scheme}' takes no parameter '{unused[0]}', only {', '.join(names) or 'none'}: remove it."
+        )
     values = {}
     for name in names:
         if name not in given and name not in network.attributes:
@@ -375,7 +384,8 @@ def _check_state(network, given, like, scheme) -> None:
 def _check_substeps(network, substeps, like) -> Tensor | None:
     if substeps is None:
         return None
-    if not isinstance(substeps, int | float | Tensor) or np.shape(substeps) not in ((), (1,), (network.n_reaches,)):
+    whether = isinstance(substeps, bool) or getattr(substeps, "dtype", None) == torch.bool
+    if whether or not isinstance(substeps, Real | Tensor) or np.shape(substeps) not in ((), (1,), (network.n_reaches,)):
         raise ValueError(
             f"substeps must be a whole number, or a tensor [{network.n_reaches}] of them; found {substeps!r}."
         )
@@ -493,9 +503,11 @@ def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str
     dict of str to Tensor ``[T, G]``
         "depth" and "top_width" in m, "velocity" in m/s.
     """
-    v = _parameters(network, parameters, CHANNEL, dense(discharge, "discharge"), "hydraulics")
+    if dense(discharge, "discharge").dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"discharge must be float32 or float64; found {discharge.dtype}: convert it with .to().")
+    v = _parameters(network, parameters, CHANNEL, discharge, "hydraulics")
     if ids is not None:
-        at = torch.from_numpy(network.index(ids)).to(discharge.device)
+        at = torch.from_numpy(np.atleast_1d(network.index(ids))).to(discharge.device)
         v = {name: x[at] for name, x in v.items()}
     if discharge.dim() != 2 or discharge.shape[1] != len(v["n"]):
         raise ValueError(

@@ -12,10 +12,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 
+from ..arguments import whole
 from ..data.ids import listed, refuse_duplicates, text_ids, whole_ids
 from ..data.values import unmasked
 
@@ -36,6 +38,7 @@ ROUTELINK = {
     "lat": "lat",
     "waterbody": "NHDWaterbodyComID",
 }
+MOST_REACHES = 2**31 - 2  # their positions have 32 bits
 DIVIDED = ("length", "area", "k")  # attributes of a reach that its pieces share
 
 
@@ -90,7 +93,7 @@ class RiverNetwork:
             If there is no reach, two have the same id, one flows to itself or in a cycle, a row or an id is not a whole
             number, a row does not exist, or an array is not ``[N]``.
         """
-        rows = np.arange(len(downstream)) if ids is None else ids
+        rows = np.arange(np.size(downstream)) if ids is None else ids
         ids = whole_ids(rows, "ids")
         downstream = whole_ids(_by_label(downstream, "downstream", rows, ids), "downstream")
         return _make(ids, downstream, {name: _by_label(x, name, rows, ids) for name, x in attributes.items()})
@@ -279,11 +282,9 @@ class RiverNetwork:
         Raises
         ------
         ValueError
-            If n is less than 1.
+            If n is not 1 or more, or the seed not 0 or more.
         """
-        if n < 1:
-            raise ValueError(f"n must be 1 reach or more; found {n}: ask for at least one.")
-        rng = np.random.default_rng(seed)
+        n, rng = whole("n", n, 1), np.random.default_rng(whole("seed", seed, 0))
         width = -(-n // int(np.ceil(1.25 * np.sqrt(n))))
         row, column = np.divmod(np.arange(n), width)
         downstream = (row - 1) * width + (column + rng.integers(0, 2, n)) % width
@@ -448,7 +449,7 @@ class RiverNetwork:
             If n is less than 1 or more than there are outlets.
         """
         outlets = self.outlets
-        if not 1 <= n <= len(outlets):
+        if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= len(outlets):
             raise ValueError(
                 f"n must be 1 to {len(outlets)}, as many parts as there are outlets; found {n}: ask for fewer."
             )
@@ -484,15 +485,21 @@ class RiverNetwork:
             If `max_length` is not positive, there is no attribute length, or one is negative or not finite.
         """
         length = self.attribute("length")
-        if not 0 < max_length < np.inf:
-            raise ValueError(f"max_length must be above 0 m and finite; found {max_length}: choose a length.")
+        if not isinstance(max_length, Real) or not 0 < max_length < np.inf:
+            raise ValueError(f"max_length must be above 0 m and finite; found {max_length!r}: choose a length.")
         bad = ~((length >= 0) & (length < np.inf))
         if bad.any():
             raise ValueError(
                 f"length must be 0 m or more and finite; found {length[bad][0]:g} at reach {self.ids[bad][0]}: correct "
                 "it."
             )
-        pieces = np.maximum(np.ceil(length / max_length), 1).astype(np.int64)
+        pieces = np.maximum(np.ceil(length / max_length), 1)
+        if pieces.sum() > MOST_REACHES:
+            raise ValueError(
+                f"a network has at most {MOST_REACHES} reaches; found {pieces.sum():.3g} pieces of {max_length:g} m: "
+                "choose a greater max_length."
+            )
+        pieces = pieces.astype(np.int64)
         parent = np.repeat(np.arange(self.n_reaches), pieces)
         last = np.cumsum(pieces) - 1
         downstream = np.arange(1, len(parent) + 1)
@@ -658,9 +665,9 @@ def _by_label(x, what: str, rows, ids: np.ndarray):
 
 
 def _labels(x):
-    """The index of a pandas Series, or of the last axis of a DataArray, or None."""
+    """The index of the last axis of a pandas or xarray object, or None."""
     if hasattr(x, "iloc"):
-        return x.index
+        return x.axes[-1]
     return x.indexes.get(x.dims[-1]) if hasattr(x, "indexes") and x.dims else None
 
 
@@ -679,9 +686,12 @@ def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
 
 def _real(values, name: str) -> np.ndarray:
     try:
+        if np.asanyarray(values).dtype.kind in "cMm":
+            raise TypeError(np.asanyarray(values).dtype)
         return np.array(unmasked(values), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"attribute {name} must be numbers; found {error}: convert it.") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split(". ")[0]
+        raise ValueError(f"attribute {name} must be numbers; found {reason}: convert it.") from error
 
 
 def _look_up(ids: np.ndarray, wanted: np.ndarray, by_id: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

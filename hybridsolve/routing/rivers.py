@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..api import simulate
-from ..data.ids import whole_ids
+from ..data.ids import refuse_duplicates, whole_ids
 from ..problem import dense, mapping
 from ..spec import ModelSpec
-from .muskingum import Routed, route
+from .muskingum import Routed, check_network, route
 from .network import RiverNetwork
 from .unit_hydrograph import unit_hydrograph
 
@@ -73,12 +74,16 @@ def lateral_inflow(
     ValueError
         If a shape does not fit, a reach is unknown, or an area is not 0 or more.
     """
-    dense(runoff, "runoff")
+    check_network(network)
+    if dense(runoff, "runoff").dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"runoff must be float32 or float64; found {runoff.dtype}: convert it with .to().")
     if area is not None:
-        dense(area, "area")
+        if dense(area, "area").device != runoff.device:
+            raise ValueError(f"area must be on {runoff.device} as runoff is; found {area.device}: move it with .to().")
+        area = area.to(runoff.dtype)
     if (catchment is None) != (reach is None):
         raise ValueError("catchment and reach must come together; found one of them alone: give both or neither.")
-    pairs = network.n_reaches if reach is None else len(reach)
+    pairs = network.n_reaches if reach is None else np.size(reach)
     if area is None:
         if reach is not None or "area" not in network.attributes:
             raise ValueError("area must be given in m2 with pairs of catchment and reach, or be the network's: add it.")
@@ -99,7 +104,9 @@ def lateral_inflow(
             f"catchment must be columns of runoff, 0 to {runoff.shape[1] - 1}, [{pairs}] as reach is; found others: "
             "correct them."
         )
-    catchment, to = (torch.from_numpy(x).to(runoff.device) for x in (catchment, network.index(reach)))
+    to = np.atleast_1d(network.index(reach))
+    refuse_duplicates([f"catchment {i} to reach {network.ids[j]}" for i, j in zip(catchment, to, strict=True)], "pairs")
+    catchment, to = (torch.from_numpy(x).to(runoff.device) for x in (catchment, to))
     inflow = runoff.new_zeros(runoff.shape[0], network.n_reaches)
     return inflow.index_add(1, to, runoff.index_select(1, catchment) * weight)
 
@@ -158,12 +165,21 @@ def simulate_rivers(
         )
     repeat = whole_steps(forcing_step, dt)
     before = {} if initial_state is None else mapping(initial_state, "initial_state")
+    if unknown := [name for name in before if name not in ("catchments", "hydrograph", "rivers")]:
+        raise ValueError(
+            f"initial_state has '{unknown[0]}'; expected catchments, hydrograph, rivers: pass a RiverRun's final_state."
+        )
     parameters = mapping(parameters, "parameters")
     a, b = (parameters.get(name) for name in ("route_a", "route_b"))
     physics = {name: x for name, x in parameters.items() if name not in ("route_a", "route_b")}
     if (a is None) != (b is None):
         raise ValueError("parameters must have both route_a and route_b or neither; found one of them: add the other.")
-    before_model, memory = before.get("catchments"), before.get("hydrograph", {}).get("memory")
+    before_model, memory = before.get("catchments"), mapping(before.get("hydrograph", {}), "hydrograph").get("memory")
+    if a is None and "hydrograph" in before:
+        raise ValueError(
+            "initial_state has 'hydrograph', which needs the parameters route_a and route_b; found neither: add them, "
+            "or leave it out."
+        )
     if a is None or max(_components(a, "route_a"), _components(b, "route_b")) == 1:
         run = simulate(model, forcing, physics, initial_state=before_model)
         runoff = run.fluxes["streamflow"]
@@ -204,7 +220,7 @@ def _routed(runoff: Tensor, a: Tensor, b: Tensor, memory: Tensor | None):
 
 def whole_steps(long: float, dt: float) -> int:
     """How many steps of `dt` make `long`; raise if they do not divide."""
-    repeat = round(long / dt) if 0 < dt <= long else 0
+    repeat = round(long / dt) if isinstance(dt, Real) and 0 < dt <= long else 0
     if repeat < 1 or abs(repeat * dt - long) > 1e-6 * long:
         raise ValueError(f"dt must divide the {long:g} s of a row of inflow; found {dt!r} s: choose a part of it.")
     return repeat
