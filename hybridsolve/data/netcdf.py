@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from .files import refuse_special
+
 _COMPRESS_ABOVE = 100_000  # elements; below it the chunk overhead costs more than it saves
 
 
@@ -163,6 +165,7 @@ def _atomically(path: Path, write: Callable[[Path], object]) -> None:
         )
     if path.is_dir():
         raise IsADirectoryError(f"{path} must be a file to write, found a folder; add a file name to the path.")
+    refuse_special(path)
     temp = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         write(temp)

@@ -33,7 +33,7 @@ from ..spec import ModelSpec
 from . import losses, metrics
 from .evaluation import Window, evaluate, flows, period_text, routed_flow, window
 from .identifiability import linearised
-from .inputs import refuse_outside
+from .inputs import refuse_no_dataset, refuse_outside
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
 
 METHODS = {"lm": 40, "gradient": 300, "evolution": 250}  # and the steps each takes if not told
@@ -169,6 +169,7 @@ def calibrate(
     ensemble, overlap = settings.pop("ensemble"), settings.pop("overlap")
     if resume and checkpoint is None:
         raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
+    refuse_no_dataset(data)
     check_dataset(data, forcing_names=model.forcing_names, need_qobs=True, values=False)
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     data = used_days(data, periods.values(), settings["warmup_years"])

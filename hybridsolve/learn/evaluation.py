@@ -22,7 +22,7 @@ from ..data.usable import usable_basins, used_days
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
-from .inputs import refuse_outside
+from .inputs import refuse_no_dataset, refuse_outside
 
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
@@ -254,6 +254,11 @@ def check_request(
     parameters: xr.Dataset, *, period=None, member="best", fluxes=("streamflow",), warmup_years: float = 3.0
 ) -> ModelSpec:
     """Check all of `simulate_calibrated` that needs no data, with its arguments and errors, and give the model."""
+    if not isinstance(parameters, xr.Dataset):
+        raise TypeError(
+            f"parameters must be the dataset that calibrate gives, found {type(parameters).__name__}; open "
+            "calibration.nc with xarray.open_dataset."
+        )
     model = _check_stored(parameters, parameters.encoding.get("source", "the dataset of parameters"))
     if member not in list(MEMBERS):
         raise ValueError(f"unknown member {member!r}; expected {' or '.join(MEMBERS)}.")
@@ -347,6 +352,7 @@ def simulate_calibrated(
     """
     model = check_request(parameters, period=period, member=member, fluxes=fluxes, warmup_years=warmup_years)
     fluxes = output_names(model, fluxes)
+    refuse_no_dataset(data)
     check_dataset(data, forcing_names=model.forcing_names, values=False)
     fitted, found = str(parameters.attrs["pet_method"]), str(data["pet"].attrs.get("method", "as in the data"))
     if fitted != found and not allow_other_pet:
