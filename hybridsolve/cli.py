@@ -57,6 +57,7 @@ def _status(argv: list[str] | None) -> int:
                 argcomplete.autocomplete(parser)
             arguments = parser.parse_args(argv)
             name = f"hybridsolve {arguments.name}"
+            _expand(arguments)
             arguments.command_line = shlex.join(["hybridsolve", *(sys.argv[1:] if argv is None else argv)])
             if arguments.threads is not None:
                 import torch
@@ -80,6 +81,18 @@ def _status(argv: list[str] | None) -> int:
     return status
 
 
+def _expand(arguments: argparse.Namespace) -> None:
+    """Paths from the user's home, which a shell leaves to the program in ``--out=~/x``; an empty one names nothing."""
+    positional = ("data", "config", "parameters", "inflow", "network")
+    for name in (*positional, "out", "trained", "basins", "gauges", "restart", "write_restart", "map"):
+        given = getattr(arguments, name, None)
+        if given == "" and name not in ("basins", "gauges"):
+            what = name if name in positional else f"--{name.replace('_', '-')}"
+            raise ValueError(f"{what} must not be empty, found ''; name a file or folder.")
+        if given is not None:
+            setattr(arguments, name, os.path.expanduser(given))
+
+
 def _sentence(failure: BaseException, status: int) -> str:
     """What ended a command."""
     if status in STOPPED:
@@ -87,6 +100,8 @@ def _sentence(failure: BaseException, status: int) -> str:
     text = " ".join(str(failure).split())
     if package := _package(failure):
         return f"needs the package {package} ({text}); install it with: pip install {package}"
+    if isinstance(failure, OSError) and failure.strerror and failure.filename is not None:  # as the system raised it
+        return f"{failure.filename} could not be used ({failure.strerror}); check the path and its permissions."
     if status == 2:
         return text or type(failure).__name__
     here = str(Path(__file__).parent)

@@ -14,7 +14,7 @@ bnds), and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Number
 from pathlib import Path
 
@@ -154,8 +154,13 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
                 f"['{basins}'] for a single basin."
             )
         wanted = read_ids(path)
+    elif isinstance(basins, Iterable):
+        wanted = [str(b) for b in (basins.values if isinstance(basins, xr.DataArray) else basins)]
     else:
-        wanted = [str(b) for b in basins]
+        raise ValueError(
+            f"basins must be a list of ids or a text file with one id a line, found {type(basins).__name__}; pass "
+            f"['{basins}'] for a single basin."
+        )
     if not wanted:
         raise ValueError(f"basins must name at least one basin, found none; pass ids of {where} or None for all.")
     position = {name: i for i, name in enumerate(available)}
@@ -212,10 +217,11 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
         if match is None:
             raise ValueError("period is malformed, " + form.format(period))
         parts: Sequence = match.groups()
-    elif isinstance(period, Iterable) and len(tuple(period)) == 2:
-        parts = tuple(period)
     else:
-        raise ValueError("period is malformed, " + form.format(period))
+        ordered = isinstance(period, Iterable) and not isinstance(period, (Set, Mapping))
+        parts = tuple(period) if ordered else ()
+        if len(parts) != 2:
+            raise ValueError("period is malformed, " + form.format(period))
     days = []
     for part in parts:
         try:
@@ -408,8 +414,11 @@ def _check_time(ds: xr.Dataset) -> None:
 
 def _check_values(ds: xr.Dataset, name: str) -> None:
     values = ds[name].values
-    if values.dtype.kind not in "fiu":
-        raise ValueError(f"{name} must hold numbers, found dtype {values.dtype}; convert it to float32.")
+    if values.dtype not in (np.float32, np.float64):  # of another byte order too, which torch does not take
+        raise ValueError(
+            f"{name} must hold numbers as float32 or float64, found dtype {values.dtype}; open the data with "
+            "hybridsolve.data.open_dataset, or convert it by .astype('float32')."
+        )
     finite = np.isfinite(values)
 
     def place(mask):

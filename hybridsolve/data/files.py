@@ -25,7 +25,7 @@ def refuse_overwriting(outputs: Mapping[str, object], inputs: Mapping[str, objec
     given = {name: Path(path) for name, path in inputs.items() if path is not None}
     for name, path in wanted.items():
         for other, there in given.items():
-            if _same(path, there) or (there.is_dir() and there.resolve() in path.resolve().parents and path.exists()):
+            if _same(path, there) or (there.is_dir() and _real(there) in _real(path).parents and path.exists()):
                 raise ValueError(f"{name} must not be {other}, found both {path}; name another file to write to.")
     names = list(wanted)
     for i, name in enumerate(names):
@@ -39,8 +39,8 @@ def check_target(name: str, path) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{name} must be a file to write, found the folder {path}; add a file name to it.")
-    if path.exists() and not path.is_file():  # such as /dev/null, which a file moved there would replace
-        raise OSError(f"{name} must be a file to write, found the device or pipe {path}; name a file.")
+    if path.exists() and not path.is_file():  # such as /dev/null, whose place a new file would take
+        raise ValueError(f"{name} must be a file to write, found the device or pipe {path}; name a file.")
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"the folder of {name} {path} must exist, found none; create {path.parent}, or name another."
@@ -107,8 +107,12 @@ def refuse_file(folder: Path) -> None:
         raise ValueError(f"{folder} must be a folder for results, found a file; name another.")
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises at a loop of links
+
+
 def _same(one: Path, other: Path) -> bool:
-    if one.resolve() == other.resolve():
+    if _real(one) == _real(other):
         return True
     try:
         return os.path.samefile(one, other)  # hard links, and file systems that do not tell cases apart

@@ -93,15 +93,17 @@ def open_dataset(
         ds = read_fulda(dtype=dtype, **chosen)
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, "the Fulda example"))
         return select_period(ds, period)
-    path = Path(path_or_data)
+    if not str(path_or_data):
+        raise ValueError(f"data must be {_KINDS}, found an empty path; name one.")
+    path = Path(path_or_data).expanduser()
     if path.is_dir():
         if (path / "timeseries" / "netcdf").is_dir():
             _refuse_options(asked, days, "a Caravan folder")
             return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
         if not table_files(path)[0]:
             raise ValueError(
-                f"{path} must be a Caravan folder with timeseries/netcdf inside, or hold CSV files, one a basin, found "
-                f"neither; expected {_KINDS}."
+                f"{path} must be a Caravan folder with timeseries/netcdf inside, or hold CSV files "
+                f"({', '.join(SUFFIXES)}), one a basin, found neither; expected {_KINDS}."
             )
         return _own_data(read_folder(path, basins, _time_of_table(asked)), str(path), path.name, asked, None, *own[2:])
     if not path.is_file():
@@ -112,10 +114,22 @@ def open_dataset(
         return _own_data(table, path.name, path.stem, *own)
     # Without timedelta: lengths of days and of dry spells are numbers with a unit.
     with open_netcdf(path, _KINDS, decode_timedelta=False) as source:
+        if not source.variables and (groups := _groups(path)):
+            raise ValueError(
+                f"{path} must hold its variables outside of groups, found the groups {listed(groups)} alone; open one "
+                f"with xarray.open_dataset(path, group='{groups[0]}') and give that dataset, or write it to a file."
+            )
         if not is_pack(source):
             return _own_data(source, path.name, path.stem, *own)
     _refuse_options(asked, days, "the CAMELS pack")
     return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
+
+
+def _groups(path: Path) -> list[str]:
+    import netCDF4
+
+    with netCDF4.Dataset(path) as file:
+        return list(file.groups)
 
 
 def _time_of_table(asked: dict[str, Asked]) -> str | None:
@@ -138,7 +152,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> x
             f"pet is computed by {pet} or read by names from '{asked['pet'].variable}', found both; give one."
         )
     ds = with_time(source, asked, where, said)
-    series = [v for v in ds.data_vars if "time" in ds[v].dims and ds[v].dtype.kind != "M"]
+    series = [v for v in ds.data_vars if "time" in ds[v].dims and (ds[v].dtype.kind != "M" or v in SERIES)]
     # Where pet is computed, it does not matter what else there is.
     wanted = [name for name in SERIES if name != "pet" or pet is None]
     found = choose(ds, series, asked, wanted, where, strict=True)
@@ -311,7 +325,7 @@ def _candidates(ds, name: str) -> str:
 
 
 def _with_pet(ds, method: str, where: str) -> xr.Dataset:
-    if method not in PET_METHODS:
+    if not isinstance(method, str) or method not in PET_METHODS:
         raise ValueError(
             f"pet must be one of {', '.join(sorted(PET_METHODS))} for {where}, found {method!r}; choose one."
         )

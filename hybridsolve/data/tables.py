@@ -27,8 +27,8 @@ def read_table(path, as_text: Sequence[str] = (), *, unit_row: bool = False) -> 
     """A table of a text file, its columns named as in the header; units go to ``frame.attrs["units"]`` by column.
 
     Lines at the top that begin with ``#`` are skipped. Columns are parted by commas, semicolons (with decimal commas
-    too), tabs or blanks. Units are in the headers, ``prcp [mm/d]`` or ``P (mm)``; or in a row of their own below them,
-    where `unit_row` allows one.
+    too), tabs, bars or blanks. Units are in the headers, ``prcp [mm/d]`` or ``P (mm)``; or in a row of their own below
+    them, where `unit_row` allows one.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def read_table(path, as_text: Sequence[str] = (), *, unit_row: bool = False) -> 
         lines.pop(0)
     if not lines:
         raise ValueError(f"{path} must be a table with a header, found no line; check the file.")
-    marks = {mark: lines[0].count(mark) for mark in ",;\t"}
+    marks = {mark: lines[0].count(mark) for mark in ",;\t|"}
     mark = max(marks, key=marks.get) if any(marks.values()) else None
     header = _cells(lines[0], mark)
     below = _cells(lines[1], mark) if len(lines) > 1 else []
@@ -126,6 +126,9 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str, time: str | None =
             f"{where} must have one row a day and one column a variable, found a MultiIndex; open frame.to_xarray()."
         )
     columns = {}
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"columns of {where} must be unique, found '{twice}' twice; rename one.")
     for column in frame.columns:
         base, unit = split_header(column)
         if base in columns or "/" in base:  # no name of a NetCDF variable
@@ -206,11 +209,11 @@ def _times(frame: pd.DataFrame, columns: dict, where: str, asked: str | None):
 # ------------------------------------------------------------------------------------------------------------ folders
 
 
-def table_files(folder: Path) -> tuple[dict[str, Path], list[Path]]:
-    """Files of series by the ids that their names are, and the tables of attributes, of a folder."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.casefold() in SUFFIXES and p.is_file())
+def table_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files of series and tables of attributes of a folder, without hidden ones."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.casefold() in SUFFIXES and p.is_file() and p.name[0] != ".")
     attributes = [p for p in files if "attributes" in p.stem.casefold()]
-    return {p.stem: p for p in files if p not in attributes}, attributes
+    return [p for p in files if p not in attributes], attributes
 
 
 def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
@@ -263,11 +266,12 @@ def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
     return result
 
 
-def _by_id(files: dict[str, Path], known: set[str], folder: Path) -> dict[str, Path]:
+def _by_id(files: Sequence[Path], known: set[str], folder: Path) -> dict[str, Path]:
     """Files by the ids of the attributes' tables: a file's whole name, else the one part of it, between ``_``, that is
     an id, as 27001 in ``CAMELS_GB_hydromet_timeseries_27001_19701001-20150930.csv``."""
     found: dict[str, Path] = {}
-    for stem, path in files.items():
+    for path in files:
+        stem = path.stem
         parts = [stem] if stem in known else [part for part in dict.fromkeys(stem.split("_")) if part in known]
         name = parts[0] if len(parts) == 1 else stem
         if name in found:

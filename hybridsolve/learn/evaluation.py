@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import models
 from ..api import output_names, simulate
 from ..arguments import finite
-from ..data.dataset import check_dataset, parse_period, period_slice, period_text
+from ..data.dataset import check_dataset, parse_period, period_slice, period_text, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
@@ -255,6 +255,11 @@ def check_request(
     parameters: xr.Dataset, *, period=None, member="best", fluxes=("streamflow",), warmup_years: float = 3.0
 ) -> ModelSpec:
     """Check all of `simulate_calibrated` that needs no data, with its arguments and errors, and give the model."""
+    if not isinstance(parameters, xr.Dataset):
+        raise TypeError(
+            f"parameters must be the dataset that calibrate gives, found {type(parameters).__name__}; open "
+            "calibration.nc with xarray.open_dataset."
+        )
     model = _check_stored(parameters, parameters.encoding.get("source", "the dataset of parameters"))
     if member not in list(MEMBERS):
         raise ValueError(f"unknown member {member!r}; expected {' or '.join(MEMBERS)}.")
@@ -348,6 +353,7 @@ def simulate_calibrated(
     """
     model = check_request(parameters, period=period, member=member, fluxes=fluxes, warmup_years=warmup_years)
     fluxes = output_names(model, fluxes)
+    refuse_no_dataset(data)
     check_dataset(data, forcing_names=model.forcing_names, values=False)
     fitted, found = str(parameters.attrs["pet_method"]), str(data["pet"].attrs.get("method", "as in the data"))
     if fitted != found and not allow_other_pet:
