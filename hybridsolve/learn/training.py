@@ -32,6 +32,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from .. import models
+from ..arguments import MOST_DEVICES, whole
 from ..data.dataset import check_dataset, period_slice
 from ..data.files import locked
 from ..data.netcdf import write_text_atomic
@@ -145,8 +146,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
         raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
-    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise ValueError(f"devices must be a whole number, 1 or more; found {devices!r}: correct it.")
+    whole("devices", devices, 1, MOST_DEVICES)
     if resume and overwrite:
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
 
