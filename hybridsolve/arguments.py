@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
+MOST_DEVICES = 64  # a process each
 SEEDS = 2**63 - 1  # the largest that torch, numpy and NetCDF all take
 
 

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from .arguments import whole
+from .arguments import MOST_DEVICES, whole
 
-MOST_THREADS, MOST_DEVICES = 1024, 64
+MOST_THREADS = 1024
 ASKED = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # what a request can be refused by
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 PACKAGES = {"yaml": "pyyaml"}  # what installs a module of another name
@@ -74,7 +74,8 @@ def _status(argv: list[str] | None) -> int:
         except KeyboardInterrupt as end:
             failure, status = end, 128 + (met[0] if met else signal.SIGINT)
         except Exception as error:
-            failure, status = error, 2 if isinstance(error, ASKED) or _package(error) else 1
+            lacks = isinstance(error, ImportError) and not error.name or _package(error)  # one of ours has no name
+            failure, status = error, 2 if isinstance(error, ASKED) or lacks else 1
     if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(failure)
     print(f"{name}: {_sentence(failure, status)}", file=sys.stderr)

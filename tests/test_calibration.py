@@ -1,6 +1,7 @@
 """Calibration: the searches find what was hidden, stop and resume to the same bits, and say what they refuse."""
 
 import functools
+import sys
 import threading
 
 import numpy as np
@@ -325,6 +326,15 @@ def test_a_bar_leaves_no_thread(data, capsys):
     before = set(threading.enumerate())
     run(data, steps=2, progress=True)
     assert set(threading.enumerate()) == before and "calibrate hbv11p" in capsys.readouterr().err
+
+
+def test_numbers_are_written_without_the_package_of_figures(fitted, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "hybridsolve.plot", raising=False)
+    monkeypatch.delattr(hs, "plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.warns(UserWarning, match="no figure is drawn: import of matplotlib .*; all numbers are written"):
+        written = report.write(fitted, tmp_path)
+    assert {path.suffix for path in written} == {".nc", ".csv"}
 
 
 @pytest.mark.filterwarnings("ignore:after the warm-up")

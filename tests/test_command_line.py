@@ -372,6 +372,13 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, capsys):
     assert re.search(r"info: needs the package pyyaml .*; install it with: pip install pyyaml", capsys.readouterr().err)
 
 
+def test_the_package_of_the_demo_is_named_once(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "spotpy", None)
+    assert cli.main(["calibrate", "fulda", "--train", "1980-01-01:1985-12-31", "--out", "absent/run"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"calibrate: the Fulda example needs the package spotpy.*hybridsolve\[demo\]'\.\n$", said)
+
+
 def test_notes_are_said_once_and_libraries_keep_theirs(monkeypatch, capsys):
     def warns(_):
         for _ in range(3):

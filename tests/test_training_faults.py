@@ -268,8 +268,9 @@ def test_merged_keys_are_yaml(tmp_path):
 
 
 BAD_OPTIONS = {
-    "devices": (dict(devices=0), "devices must be a whole number, 1 or more; found 0"),
-    "negative devices": (dict(devices=-1), "devices must be a whole number, 1 or more; found -1"),
+    "devices": (dict(devices=0), "devices must be a whole number, 1 to 64; found 0"),
+    "negative devices": (dict(devices=-1), "devices must be a whole number, 1 to 64; found -1"),
+    "a process for each of many": (dict(devices=5000), "devices must be a whole number, 1 to 64; found 5000"),
     "accelerator": (dict(accelerator="quantum"), "accelerator must be one of auto, cpu, gpu, cuda; found 'quantum'"),
     "log": (dict(log="wandb"), "log must be 'csv' or 'tensorboard'; found 'wandb'"),
     "both": (dict(resume=True, overwrite=True), "resume goes on with a run and overwrite begins anew, found both"),

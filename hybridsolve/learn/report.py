@@ -92,6 +92,11 @@ def write(
     if "test" in result["period"].values:
         scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
         log_test_look(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
+    try:
+        from .. import plot  # noqa: F401
+    except ImportError as error:
+        warnings.warn(f"no figure is drawn: {error}; all numbers are written.", stacklevel=2)
+        return written
     return written + draw(figures(result, basin, references), folder)
 
 

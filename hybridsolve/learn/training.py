@@ -32,7 +32,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor
 
 from .. import models
-from ..arguments import whole
+from ..arguments import MOST_DEVICES, whole
 from ..data.dataset import check_dataset, period_slice
 from ..data.files import locked, refuse_file, write_text_atomic
 from ..data.ids import listed
@@ -145,7 +145,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
         raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
-    whole("devices", devices, 1)
+    whole("devices", devices, 1, MOST_DEVICES)
     if resume and overwrite:
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
 
