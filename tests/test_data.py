@@ -231,7 +231,7 @@ def test_devices_and_pipes_stay(tmp_path):
     """Such as /dev/null, which a move would replace where that is allowed."""
     os.mkfifo(pipe := tmp_path / "pipe")
     for write in (lambda p: data.write_netcdf(toy(), p), lambda p: data.write_text_atomic(p, "a")):
-        with pytest.raises(OSError, match="pipe must be a file to write, found a device or a pipe") as error:
+        with pytest.raises(ValueError, match="the output must be a file to write, found the device or pipe") as error:
             write(pipe)
         one_sentence(error)
     with pytest.raises(ValueError, match="--out must be a file to write, found the device or pipe"):
