@@ -222,7 +222,7 @@ def test_values_out_of_bounds_are_told_by_basin_and_date(data, tmp_path):
     with pytest.raises(ValueError, match=message):
         trained.predict(warm)
     warm["tmean"].values[100:120, 1] = np.nan
-    with pytest.raises(ValueError, match="tmean must be finite everywhere, found nan in basin 01 on 2000-04-10"):
+    with pytest.raises(ValueError, match="basin 01 cannot be used: tmean is missing on 20 days from 2000-04-10"):
         trained.predict(warm)
 
 
