@@ -117,7 +117,7 @@ def test_paths_from_home_and_empty_ones(tmp_path, monkeypatch, capsys):
         ([*run, "--out", ""], "--out must not be empty"),
         (["calibrate", "", "--train", PERIOD], "data must not be empty"),
         ([*run, "--out=~/d.nc"], f"{tmp_path}/d.nc must be a folder for results, found a file"),
-        ([*run, "--out=~/d.nc/sub"], f"{tmp_path}/d.nc/sub could not be used .*check the path"),
+        ([*run, "--out=~/d.nc/sub"], f"{tmp_path}/d.nc/sub must be a folder for results, could not be made"),
     ):
         assert cli.main(arguments) == 2
         last = capsys.readouterr().err.splitlines()[-1]
