@@ -624,7 +624,7 @@ def test_experiments_refuse(data, tmp_path):
         (dict(kind="pur", folds=9), "folds must be from 2 to 4 here; found 9"),
         (dict(changes=["periods.test=null"]), "an experiment needs periods.test"),
         (dict(seeds=[1, 1]), "seeds must be different whole numbers, one at least"),
-        (dict(kind="pub", folds=2.5), "folds must be from 2 to 12 here; found 2.5"),
+        (dict(kind="pub", folds=2.5), "folds must be a whole number, 2 or more; found 2.5"),
         (dict(changes=["fill=[]"]), "attribute 'height' is missing in 1 of 12 basins"),
     ):
         with pytest.raises(ValueError, match=message):
