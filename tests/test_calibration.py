@@ -311,6 +311,19 @@ def test_days_that_no_run_needs_may_be_missing(data):
         run(short, test=TEST)
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("end", (0, 1))
+def test_parameters_at_their_bounds_are_simulated(data, fitted, dtype, end):
+    """Where lower + (upper - lower) * 1 rounds past the upper bound, too."""
+    model = hs.models.get("hbv11p")
+    names = model.parameter_names + model.routing_parameter_names
+    found = model.parameters_from_unit({name: torch.full((4, 1), end, dtype=dtype) for name in names})
+    stored = fitted.assign({name: (("basin", "start"), x.numpy()) for name, x in found.items()})
+    past = [n for n in names if (stored[n].values > stored[n].values.dtype.type(model.variable(n).upper)).any()]
+    assert bool(past) == (end == 1 and dtype == torch.float32), past
+    assert simulate_calibrated(stored, data, warmup_years=1)["streamflow"].notnull().all()
+
+
 def test_what_is_left_out_has_not_failed(data):
     gap = data.copy(deep=True)
     gap["prcp"].loc[dict(basin="b", time="2001-03-01")] = np.nan

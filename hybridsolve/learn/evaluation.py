@@ -19,6 +19,7 @@ from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
 from ..data.usable import refuse_outside, usable_basins, used_days
+from ..problem import bounds
 from ..routing import unit_hydrograph
 from ..spec import ModelSpec
 from . import metrics
@@ -295,7 +296,7 @@ def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
         raise ValueError(f"{what} an ensemble_size of {size} from {parameters.sizes['start']} starts; calibrate anew.")
     for name in names:
         v, values = model.variable(name), parameters[name].values
-        lower, upper = (values.dtype.type(bound) for bound in (v.lower, v.upper))
+        lower, upper = bounds(v, torch.float64 if values.dtype.itemsize == 8 else torch.float32)
         outside = (values < lower) | (values > upper)
         if outside.any():
             b, start = np.argwhere(outside)[0]
