@@ -49,7 +49,6 @@ def describe() -> dict[str, str]:
     return lines | {"reference": "available: plain torch, for checking"}
 
 
-@torch.compiler.assume_constant_result  # under torch.compile it is asked once, while the graph is made
 def choose(backend: str, device: torch.device, kernel: str | None = None) -> str:
     """The backend to run on: the one named, or for "auto" the default for the tensors' device.
 
@@ -88,6 +87,11 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
             "adding it, or ask for backend='reference'."
         )
     return name
+
+
+# Under torch.compile it is asked once, while the graph is made. This is all that torch.compiler.assume_constant_result
+# does, but for loading the compiler, which takes longer than all else here.
+choose._dynamo_marked_constant = True
 
 
 def check_interval(n_steps: int) -> int:

@@ -398,7 +398,7 @@ def python(code, *arguments, **options):
     return subprocess.run([sys.executable, *arguments, "-c", code], capture_output=True, text=True, **options)
 
 
-HEAVY = ("torch", "numpy", "pandas", "xarray", "numba", "matplotlib", "scipy", "pytorch_lightning")
+HEAVY = ("torch", "torch._dynamo", "numpy", "pandas", "xarray", "numba", "matplotlib", "scipy", "pytorch_lightning")
 LOADED = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
 
 

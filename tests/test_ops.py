@@ -16,6 +16,7 @@ from conftest import (
 )
 
 import hybridsolve as hs
+import hybridsolve.ops  # registers the operators
 
 OPS = torch.ops.hybridsolve
 VARIANT = VARIANTS[-1].values[0]
