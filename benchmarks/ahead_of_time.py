@@ -21,9 +21,9 @@ import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 
-from hybridsolve import backends
-from hybridsolve.problem import spec_of
-from hybridsolve.triton_kernels import launch
+from hybridsolve.solve import backends
+from hybridsolve.solve.problem import spec_of
+from hybridsolve.solve.triton import launch
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 PRECISIONS = ("float32", "float64")

@@ -19,7 +19,6 @@ import torch._functorch.config
 import torch._inductor.config
 
 from hybridsolve import models
-from hybridsolve.spec import INITIAL_STATE
 
 
 class StepLoop:
@@ -52,7 +51,7 @@ class StepLoop:
         for row in rows:
             forcing = dict(zip(self.model.forcing_names, row, strict=True))
             new, flux = self.model.reference_step(
-                forcing, parameters, dict(zip(self.model.state_names, state, strict=True))
+                forcing, {}, parameters, dict(zip(self.model.state_names, state, strict=True))
             )
             state = tuple(new[name] for name in self.model.state_names)
             streamflow.append(flux["streamflow"])
@@ -64,8 +63,8 @@ class StepLoop:
         rows = list(zip(*series, strict=True))
         packed = torch.stack(list(parameters.values()))
         # Without guards the first call's graph serves all: its state must require grad as all later ones do.
-        start = torch.full_like(packed[0], INITIAL_STATE)
-        state = tuple(start.clone().requires_grad_(grad) for _ in self.model.states)
+        start = self.model.initial_state(parameters).values()
+        state = tuple(torch.full_like(packed[0], x).requires_grad_(grad) for x in start)
         call, names = self.calls[grad], tuple(parameters)
         streamflow = []
         for t in range(0, len(rows), self.stride):

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from hybridsolve import models, plot
+from hybridsolve.calibration.evaluation import routed_flow, window
+from hybridsolve.calibration.fit import Objective
+from hybridsolve.calibration.search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
 from hybridsolve.data import read_camels
 from hybridsolve.data.camels import data_dir
-from hybridsolve.learn.calibration import Objective
-from hybridsolve.learn.evaluation import routed_flow, window
-from hybridsolve.learn.search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
-from hybridsolve.sensitivity import normal_equations
+from hybridsolve.solve.sensitivity import normal_equations
 
 from . import record
 from .routing import seconds

@@ -45,9 +45,10 @@ import triton
 import triton.language as tl
 
 import hybridsolve as hs
-from hybridsolve import backends, faults, scale
+from hybridsolve import scale
 from hybridsolve.routing import RiverNetwork, route
 from hybridsolve.routing.muskingum import SCHEMES
+from hybridsolve.solve import backends, faults
 
 from . import implementations, record
 from . import routing as routing_benchmark

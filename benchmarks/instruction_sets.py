@@ -27,7 +27,7 @@ def works():
     import torch
 
     from hybridsolve import models, simulate
-    from hybridsolve.sensitivity import normal_equations
+    from hybridsolve.solve.sensitivity import normal_equations
 
     torch.set_num_threads(1)
     model, draw = models.get("hbv11p"), torch.Generator().manual_seed(0)

@@ -13,10 +13,10 @@ import statistics
 
 import torch
 
-from hybridsolve.learn import losses
-from hybridsolve.learn.config import read_config
-from hybridsolve.learn.trained import make_module
 from hybridsolve.nn.differentiable import run_parameters
+from hybridsolve.score import losses
+from hybridsolve.training.config import read_config
+from hybridsolve.training.trained import make_module
 
 from . import record
 from .routing import seconds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hybridsolve import compiled
+from hybridsolve.solve import compiled
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (

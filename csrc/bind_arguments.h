@@ -1,5 +1,5 @@
 // What Python hands to a run or its adjoint, for the bindings of all compiled backends: raw addresses, sizes and
-// strides, checked by hybridsolve/backends.py. No torch header is needed.
+// strides, checked by hybridsolve/solve/backends.py. No torch header is needed.
 #pragma once
 
 #include <pybind11/pybind11.h>

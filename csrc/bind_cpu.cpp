@@ -1,5 +1,5 @@
 // The Python binding of the CPU kernels: raw addresses and sizes in, a sum of Faults out. No torch header is needed;
-// hybridsolve/backends.py is the one caller, and has checked every shape and type.
+// hybridsolve/solve/backends.py is the one caller, and has checked every shape and type.
 #include <atomic>
 #include <cstdlib>
 #include <memory>

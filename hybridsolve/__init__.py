@@ -7,25 +7,48 @@ from typing import TYPE_CHECKING
 from ._lazy import attach
 
 if TYPE_CHECKING:
-    from . import data, learn, models, nn, routing, scale
-    from .api import Run, simulate
-    from .faults import synchronize
-    from .learn.calibration import calibrate
+    from . import calibration, data, learn, models, nn, plot, routing, scale, score, training
+    from .calibration.fit import calibrate
     from .routing.unit_hydrograph import unit_hydrograph
-    from .sensitivity import jacobian
+    from .solve.faults import synchronize
+    from .solve.sensitivity import jacobian
+    from .solve.simulate import Run, simulate
+    from .training.experiments import experiment
+    from .training.loop import train
+    from .training.trained import Trained
 
+_PACKAGES = ("calibration", "data", "learn", "models", "nn", "plot", "routing", "scale", "score", "training")
+_PLACES = {
+    **{name: f".{name}" for name in _PACKAGES},
+    "Run": ".solve.simulate",
+    "Trained": ".training.trained",
+    "calibrate": ".calibration.fit",
+    "experiment": ".training.experiments",
+    "jacobian": ".solve.sensitivity",
+    "simulate": ".solve.simulate",
+    "synchronize": ".solve.faults",
+    "train": ".training.loop",
+    "unit_hydrograph": ".routing.unit_hydrograph",
+}
 __all__ = [
     "Run",
+    "Trained",
     "calibrate",
+    "calibration",
     "data",
+    "experiment",
     "jacobian",
     "learn",
     "models",
     "nn",
+    "plot",
     "routing",
     "scale",
+    "score",
     "simulate",
     "synchronize",
+    "train",
+    "training",
     "unit_hydrograph",
 ]
 try:
@@ -33,15 +56,4 @@ try:
 except PackageNotFoundError:  # a checkout that nobody has installed
     __version__ = "0+source"
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        **{name: f".{name}" for name in ("data", "learn", "models", "nn", "routing", "scale")},
-        "Run": ".api",
-        "calibrate": ".learn.calibration",
-        "jacobian": ".sensitivity",
-        "simulate": ".api",
-        "synchronize": ".faults",
-        "unit_hydrograph": ".routing.unit_hydrograph",
-    },
-)
+__getattr__, __dir__ = attach(__name__, _PLACES)

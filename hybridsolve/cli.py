@@ -354,7 +354,7 @@ def _files(arguments, **more) -> dict[str, str]:
 def _info(_) -> None:
     import torch
 
-    from . import backends
+    from .solve import backends
 
     print(
         f"hybridsolve {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
@@ -382,9 +382,9 @@ def _info(_) -> None:
 def _calibrate(arguments) -> None:
     import torch
 
+    from .calibration import report
+    from .calibration.fit import calibrate, check_arguments
     from .data.files import locked, refuse_overwriting
-    from .learn import report
-    from .learn.calibration import calibrate, check_arguments
 
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
@@ -422,9 +422,9 @@ def _train(arguments) -> None:
     import torch
 
     from .data.files import refuse_overwriting
-    from .learn import training_report
-    from .learn.config import read_config
-    from .learn.experiments import experiment
+    from .training import report as training_report
+    from .training.config import read_config
+    from .training.experiments import experiment
 
     config = read_config(arguments.config, arguments.set)
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
@@ -481,7 +481,7 @@ def _simulate(arguments) -> None:
 
 
 def _simulate_trained(arguments, fluxes):
-    from .learn.trained import Trained
+    from .training.trained import Trained
 
     for name, given in (
         ("--member", arguments.member != "best"),
@@ -496,8 +496,8 @@ def _simulate_trained(arguments, fluxes):
 
 
 def _simulate_calibrated(arguments, fluxes):
+    from .calibration.evaluation import check_request, simulate_calibrated
     from .data.netcdf import load_netcdf
-    from .learn.evaluation import check_request, simulate_calibrated
 
     parameters = load_netcdf(arguments.parameters, "calibration.nc of `hybridsolve calibrate`")
     options = dict(

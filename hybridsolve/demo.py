@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from . import models
-from .api import simulate
+from .calibration import report
+from .calibration.fit import calibrate
 from .data import read_fulda
 from .data.files import locked
 from .data.netcdf import open_netcdf
-from .learn import report
-from .learn.calibration import calibrate
+from .solve.simulate import simulate
 
 TRAIN, TEST = "1980-01-01:1985-12-31", "1986-01-01:1988-12-31"
 

@@ -26,7 +26,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 import hybridsolve as hs
-from hybridsolve import backends, compiled
+from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -61,7 +61,7 @@ def test_runs_of_other_sizes_need_no_other_kernels():
         import torch, triton
         from benchmarks import ahead_of_time
         from hybridsolve import backends
-        from hybridsolve.triton_kernels import launch
+        from hybridsolve.solve.triton import launch
 
         def kernels(T, B, interval, C=3):
             keys = []

@@ -11,9 +11,10 @@ import torch
 import xarray as xr
 
 import hybridsolve as hs
-from hybridsolve.learn import metrics, report, search
-from hybridsolve.learn.calibration import Objective, calibrate
-from hybridsolve.learn.evaluation import routed_flow, simulate_calibrated, window
+from hybridsolve.calibration import report, search
+from hybridsolve.calibration.evaluation import routed_flow, simulate_calibrated, window
+from hybridsolve.calibration.fit import Objective, calibrate
+from hybridsolve.score import metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:after the warm-up")
 TRAIN, TEST = "2002-01-01:2003-12-31", "2004-01-01:2004-12-31"
@@ -152,7 +153,7 @@ def test_what_the_curvature_tells(data):
 
 def test_lots_of_basins_give_the_same_result(data, monkeypatch):
     whole = run(data, steps=5)
-    monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
+    monkeypatch.setattr("hybridsolve.calibration.fit.CHUNK_BYTES", 1)
     xr.testing.assert_allclose(whole, run(data, steps=5), rtol=1e-4)  # torch's own exp rounds by place in memory
 
 
@@ -220,7 +221,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("lots", [False, True])
 def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_path, monkeypatch):
     if lots:
-        monkeypatch.setattr("hybridsolve.learn.calibration.CHUNK_BYTES", 1)
+        monkeypatch.setattr("hybridsolve.calibration.fit.CHUNK_BYTES", 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "PACE", 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # lanes begin anew at once
     run = functools.partial(run_, loss=loss)
@@ -239,7 +240,7 @@ def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_pat
     checkpoint = tmp_path / "checkpoint.pt"
     with monkeypatch.context() as patch:
         patch.setattr(kind, "step", dies)
-        patch.setattr("hybridsolve.learn.calibration.SAVE_EVERY", 0)
+        patch.setattr("hybridsolve.calibration.fit.SAVE_EVERY", 0)
         if lots:
             with pytest.raises(Killed):
                 run(data, method=method, steps=8, checkpoint=checkpoint)
@@ -342,7 +343,8 @@ def test_a_bar_leaves_no_thread(data, capsys):
 
 
 def test_numbers_are_written_without_the_package_of_figures(fitted, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "hybridsolve.plot", raising=False)
+    for name in [name for name in sys.modules if name.startswith("hybridsolve.plot")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(hs, "plot", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.warns(UserWarning, match="no figure is drawn: import of matplotlib .*; all numbers are written"):
@@ -409,7 +411,7 @@ def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
     ],
 )
 def test_bad_arguments_are_refused_by_name(data, changes, message, monkeypatch):
-    monkeypatch.setattr("hybridsolve.learn.calibration._search", None)
+    monkeypatch.setattr("hybridsolve.calibration.fit._search", None)
     with pytest.raises(ValueError, match=message):
         run(data, **changes)
 

@@ -49,7 +49,7 @@ def daily(n=1000):
 def plain_figures():
     """Figures take a second each, and a test of their own: here an empty one."""
     from hybridsolve import plot
-    from hybridsolve.learn import report
+    from hybridsolve.calibration import report
 
     def figures(result, basin=None, references=None):
         return {"hydrograph": lambda: plot.Figure((1, 1))}
@@ -152,7 +152,7 @@ MEANINGLESS = {
 
 @pytest.mark.parametrize("more, match", MEANINGLESS.values(), ids=MEANINGLESS)
 def test_what_means_nothing_is_refused_before_the_work(folder, more, match, monkeypatch):
-    monkeypatch.setattr("hybridsolve.learn.calibration._search", None)
+    monkeypatch.setattr("hybridsolve.calibration.fit._search", None)
     refused(folder, match, "calibrate", "d.nc", *PERIODS, "--out", "new", *more)
 
 
@@ -242,15 +242,16 @@ def test_unusable_basins_are_left_out_everywhere(folder):
 
 
 def test_a_figure_that_cannot_be_drawn_is_a_note_after_the_numbers(folder, monkeypatch):
-    from hybridsolve import plot
-    from hybridsolve.learn import report
+    from matplotlib.figure import Figure
+
+    from hybridsolve.calibration import report
 
     def broken():
         assert (folder / "drawn" / "scores_best.csv").exists() and (folder / "drawn" / "test_looks.log").exists()
         raise KeyError("ink")
 
     monkeypatch.setattr(
-        report, "figures", lambda *a: {"broken": broken, "torn": broken, "whole": lambda: plot.Figure()}
+        report, "figures", lambda *a: {"broken": broken, "torn": broken, "whole": lambda: Figure()}
     )
     status, out, err = run(folder, "calibrate", "d.nc", *PERIODS, "--test", TEST, "--out", "drawn")
     assert status == 0 and "note: the figures broken, torn are not drawn: 'ink'; all numbers are written.\n" in err
@@ -318,7 +319,7 @@ def test_a_signal_ends_any_command(monkeypatch, capsys, number, status):
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_inside_the_search_keeps_its_state(folder, number, status, monkeypatch):
-    from hybridsolve.learn import search
+    from hybridsolve.calibration import search
 
     out = folder / f"stopped{number}"
     arguments = ["calibrate", "d.nc", *PERIODS[:-1], "6", "--out", out]
@@ -348,13 +349,13 @@ def test_the_bar_ends_before_an_error_is_printed(folder, monkeypatch):
     def fails(self):
         raise ValueError("no more.")
 
-    monkeypatch.setattr("hybridsolve.learn.search.LeastSquaresSearch.step", fails)
+    monkeypatch.setattr("hybridsolve.calibration.search.LeastSquaresSearch.step", fails)
     status, out, err = run(folder, "calibrate", "d.nc", *PERIODS, "--out", "barred")
     assert status == 2 and not out and "0/2" in err and err.endswith("\nhybridsolve calibrate: no more.\n")
 
 
 def test_what_nobody_foresaw_is_a_fault_with_its_place(monkeypatch, capsys):
-    monkeypatch.setattr("hybridsolve.backends.describe", lambda: {}["absent"])
+    monkeypatch.setattr("hybridsolve.solve.backends.describe", lambda: {}["absent"])
     assert cli.main(["info"]) == 1
     said = capsys.readouterr().err
     assert re.fullmatch(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import both_precisions, normal
 
-from hybridsolve import compiled
+from hybridsolve.solve import compiled
 
 
 @pytest.fixture

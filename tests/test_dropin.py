@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import assert_close, assert_same_bits, golden, normal
 
-from hybridsolve.dropin import DEFAULTS, Hbv, Hbv_1_1p
+from hybridsolve.interop.hydrodl2 import DEFAULTS, Hbv, Hbv_1_1p
 
 DYNAMIC = {"Hbv_1_1p": ["parBETA", "parBETAET", "parK0"]}
 

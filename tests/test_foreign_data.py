@@ -9,10 +9,10 @@ import xarray as xr
 from foreign import AREA, DAYS, IDS, LAT, TRUTH, one_sentence, opened, own
 
 from hybridsolve import cli, data
+from hybridsolve.calibration.evaluation import simulate_calibrated
+from hybridsolve.calibration.fit import calibrate
 from hybridsolve.data.dataset import assemble, resolve_basins
-from hybridsolve.learn.calibration import calibrate
-from hybridsolve.learn.evaluation import simulate_calibrated
-from hybridsolve.learn.inputs import Scaling
+from hybridsolve.training.inputs import Scaling
 
 
 def national_netcdf(path):

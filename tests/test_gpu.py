@@ -22,8 +22,8 @@ from conftest import (
 )
 
 import hybridsolve as hs
-from hybridsolve import ops
 from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
+from hybridsolve.solve import ops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN = float("nan")
@@ -41,13 +41,13 @@ def gpu(request, monkeypatch):
         pytest.importorskip("hybridsolve._cuda", reason="hybridsolve._cuda is not built")
     else:
         module = request.getfixturevalue("cuda_on_cpu")
-        extension = hs.compiled.extension
+        extension = hs.solve.compiled.extension
         monkeypatch.setattr(
-            hs.compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend)
+            hs.solve.compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend)
         )
-        monkeypatch.setattr(hs.compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
-        monkeypatch.setitem(hs.backends.DEVICE, "cuda", "cpu")
-        hs.compiled._names.cache_clear()
+        monkeypatch.setattr(hs.solve.compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
+        monkeypatch.setitem(hs.solve.backends.DEVICE, "cuda", "cpu")
+        hs.solve.compiled._names.cache_clear()
         yield from margins(name, monkeypatch)
         return
     yield name
@@ -182,7 +182,7 @@ def test_of_two_bad_runs_each_is_said(gpu, monkeypatch):
     variant = (hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names)
     good, runs = on_device(random_inputs(variant, T=4, B=2, C=2)), []
     with monkeypatch.context() as quiet:
-        quiet.setattr(hs.faults, "raise_pending", lambda wait=False: None)
+        quiet.setattr(hs.solve.faults, "raise_pending", lambda wait=False: None)
         for name in ("prcp", "tmean"):
             forcing = good.tensors()[f"forcing {name}"].clone()
             forcing[1, 1] = -500
@@ -230,7 +230,7 @@ def test_a_bad_value_leaves_no_number_behind(gpu, monkeypatch):
     x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2)
     good = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
     x.forcing["tmean"][3, 1] = 200
-    monkeypatch.setattr(hs.faults.Watch, "fault", lambda watch: None)
+    monkeypatch.setattr(hs.solve.faults.Watch, "fault", lambda watch: None)
     bad = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
     hs.synchronize()
     for name, v in good.items():
@@ -244,11 +244,11 @@ def test_a_bad_value_is_said_though_its_tensor_is_gone(gpu, monkeypatch):
     """A GPU's run may be over long after its inputs are."""
     x = on_device(random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2))
     watches = []
-    monkeypatch.setattr(hs.faults, "raise_pending", lambda wait=False: watches.extend(hs.faults._pending))
+    monkeypatch.setattr(hs.solve.faults, "raise_pending", lambda wait=False: watches.extend(hs.solve.faults._pending))
     x.forcing["tmean"][5, 0] = x.forcing["tmean"][3, 1] = x.forcing["prcp"][3, 2] = -200
     x.simulate(backend=gpu)
     watch = watches[-1]
-    hs.faults._pending.clear()
+    hs.solve.faults._pending.clear()
     del x
     if DEVICE == "cuda":
         torch.cuda.synchronize()

@@ -17,11 +17,13 @@ import hybridsolve as hs
 from hybridsolve import cli
 from hybridsolve.data.camels import CAMELS_DISCHARGE_SIGNATURES, read_camels
 from hybridsolve.data.dataset import assemble
-from hybridsolve.learn import metrics, training, training_report
-from hybridsolve.learn.config import read_config, recipes
-from hybridsolve.learn.inputs import NEVER_INPUTS, Scaling
-from hybridsolve.learn.trained import Trained
 from hybridsolve.nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
+from hybridsolve.score import metrics
+from hybridsolve.training import loop as training
+from hybridsolve.training import report as training_report
+from hybridsolve.training.config import read_config, recipes
+from hybridsolve.training.inputs import NEVER_INPUTS, Scaling
+from hybridsolve.training.trained import Trained
 
 SMALL = dict(
     name="small",
@@ -583,9 +585,7 @@ def test_predictions_refuse(data, trained):
     with pytest.raises(ValueError, match="attribute 'wetness' is not in the data"):
         trained[0].predict(data.drop_vars("wetness"))
     other = data.assign(pet=data["pet"].assign_attrs(method="oudin"))
-    with pytest.raises(
-        ValueError, match="'as in the data', found 'oudin' in the data; open them with their own"
-    ):
+    with pytest.raises(ValueError, match="'as in the data', found 'oudin' in the data; open them with their own"):
         trained[0].predict(other)
     with pytest.raises(ValueError, match="has no flux 'snow'"):
         trained[0].predict(data, fluxes=("snow",))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridsolve.learn import losses, metrics
+from hybridsolve.score import losses, metrics
 
 NAN = float("nan")
 SERIES = losses.names(per_series=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from hybridsolve.learn import metrics
+from hybridsolve.score import metrics
 
 NAN = float("nan")
 

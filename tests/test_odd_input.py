@@ -9,9 +9,9 @@ import xarray as xr
 from foreign import DAYS, IDS, LAT, TRUTH, one_sentence, opened, own
 
 from hybridsolve import cli, data
+from hybridsolve.calibration.evaluation import simulate_calibrated
+from hybridsolve.calibration.fit import calibrate
 from hybridsolve.data.files import check_target, refuse_overwriting
-from hybridsolve.learn.calibration import calibrate
-from hybridsolve.learn.evaluation import simulate_calibrated
 
 PERIOD = "1999-10-05:1999-10-20"
 

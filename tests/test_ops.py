@@ -16,7 +16,7 @@ from conftest import (
 )
 
 import hybridsolve as hs
-import hybridsolve.ops  # registers the operators
+import hybridsolve.solve.ops  # registers the operators
 
 OPS = torch.ops.hybridsolve
 VARIANT = VARIANTS[-1].values[0]
@@ -242,7 +242,7 @@ def test_operator_gradient_equals_the_functions():
     _, _, forcing, parameters, state, weights, *_ = arguments = run_arguments(VARIANT)
     leaves = {str(i): v for i, v in enumerate([*forcing, *parameters, state, weights])}
     by_op = gradients({"fluxes": OPS.run(*arguments)[0]}, leaves)
-    by_function = gradients({"fluxes": hs.ops.run(*arguments)[0]}, leaves)
+    by_function = gradients({"fluxes": hs.solve.ops.run(*arguments)[0]}, leaves)
     assert_same_bits(by_op, by_function)
 
 

@@ -7,10 +7,10 @@ import xarray as xr
 from conftest import assert_close, assert_same_bits, golden, normal, uniform
 from scipy.optimize import brentq
 
-from hybridsolve import compiled as compiled_calls
-from hybridsolve import ops
 from hybridsolve.routing import RiverNetwork, hydraulics, muskingum, route
 from hybridsolve.routing.muskingum import CHANNEL, SCHEMES
+from hybridsolve.solve import compiled as compiled_calls
+from hybridsolve.solve import ops
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 DT = 3600.0

@@ -6,7 +6,7 @@ from conftest import VARIANTS, assert_close, assert_same_bits, every_variant, no
 
 import hybridsolve as hs
 from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
-from hybridsolve.sensitivity import TRANSFORMS, jacobian, normal_equations
+from hybridsolve.solve.sensitivity import TRANSFORMS, jacobian, normal_equations
 
 HBV = VARIANTS[-1].values[0]
 SIZES = ((1, 1, 1), (33, 5, 3), (41, 19, 2))

@@ -126,7 +126,7 @@ def test_memory_that_is_not_there(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names))
-    monkeypatch.setattr(hs.compiled.Cpu, "forward", full)
+    monkeypatch.setattr(hs.solve.compiled.Cpu, "forward", full)
     with pytest.raises(torch.OutOfMemoryError, match="no room for a run in .* pieces of .*: call with memory="):
         scale.simulate(x.model, x.forcing, x.parameters, device="cpu", memory=10**6)
 

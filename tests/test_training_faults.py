@@ -23,13 +23,14 @@ import hybridsolve as hs
 from hybridsolve import cli, plot
 from hybridsolve.data.dataset import assemble
 from hybridsolve.data.files import locked
-from hybridsolve.learn import training, training_report
-from hybridsolve.learn.config import read_config
-from hybridsolve.learn.experiments import experiment
-from hybridsolve.learn.inputs import Scaling
-from hybridsolve.learn.references import read_reference
-from hybridsolve.learn.trained import Trained
 from hybridsolve.nn import LSTM, MLP, Layout
+from hybridsolve.score.references import read_reference
+from hybridsolve.training import loop as training
+from hybridsolve.training import report as training_report
+from hybridsolve.training.config import read_config
+from hybridsolve.training.experiments import experiment
+from hybridsolve.training.inputs import Scaling
+from hybridsolve.training.trained import Trained
 
 TINY = dict(
     name="tiny",
@@ -679,7 +680,7 @@ def test_a_reference_is_matched_by_id(tmp_path, monkeypatch, files, capsys):
 
 
 def test_a_checkout_that_nobody_installed_saves(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("hybridsolve.learn.trained.__version__", "0+source")
+    monkeypatch.setattr("hybridsolve.training.trained.__version__", "0+source")
     hs.learn.train(data, TINY, out=tmp_path, **QUICK)
     assert Trained.load(tmp_path / "trained.pt").versions["hybridsolve"] == "0+source"
     assert json.dumps(Trained.load(tmp_path / "trained.pt").versions)  # plain text, torch's too

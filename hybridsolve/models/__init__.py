@@ -1,31 +1,48 @@
-"""The models by name. A new model is listed here; tests and benchmarks iterate this table."""
+"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand."""
 
 from __future__ import annotations
 
-from ..spec import ModelSpec
-from .hbv import hbv10, hbv11p
+from importlib import import_module
+from pkgutil import iter_modules
 
-MODELS: dict[str, ModelSpec] = {model.name: model for model in (hbv10, hbv11p)}
+from ..spec import ModelSpec
+
+MODELS: dict[str, ModelSpec] = {}
+_DEFINITIONS: dict[str, ModelSpec] = {}  # by key, of all that a run was asked of
+
+
+def register(model: ModelSpec) -> ModelSpec:
+    """Make a model known by its name, in place of another of that name."""
+    MODELS[model.name] = _DEFINITIONS[model.key] = model
+    return model
 
 
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name; a model of this table itself is handed back.
+    """The model of that name; a ModelSpec is handed back, registered or not.
 
     Raises
     ------
     ValueError
         If there is none; the message lists those there are.
     """
-    name = model.name if isinstance(model, ModelSpec) else model
-    if not isinstance(name, str) or name not in MODELS:
-        raise ValueError(
-            f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec in models.MODELS."
-        )
-    if isinstance(model, ModelSpec) and model != MODELS[name]:
-        raise ValueError(f"this ModelSpec is not the one that models.MODELS has as '{name}'; put it there first.")
-    return MODELS[name]
+    if isinstance(model, ModelSpec):
+        return _DEFINITIONS.setdefault(model.key, model)
+    if not isinstance(model, str) or model not in MODELS:
+        raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
+    return MODELS[model]
+
+
+def by_key(key: str) -> ModelSpec:
+    """The model of a `ModelSpec.key`, which a graph of torch.compile holds in its place."""
+    return _DEFINITIONS[key]
 
 
 def names() -> tuple[str, ...]:
-    """The names of all models."""
+    """The names of all registered models."""
     return tuple(MODELS)
+
+
+for _module in sorted(module.name for module in iter_modules(__path__)):
+    for _value in vars(import_module(f".{_module}", __name__)).values():
+        if isinstance(_value, ModelSpec):
+            register(_value)

@@ -7,43 +7,49 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..spec import ModelSpec, Variable
+from ..spec import Balance, Forcing, Hydrograph, ModelSpec, Parameter, Signature, State, Variable
 
 EPS = 1e-5  # mm, the floor of a store that evaporation or capillary rise could empty
 
 FENG = "Feng et al. 2022, doi 10.1029/2022WR032404"
 
 FORCINGS = (
-    Variable("prcp", "mm d-1", "precipitation, rain and snow together", 0.0, 1e5),
-    Variable("tmean", "degC", "mean air temperature", -150.0, 150.0),
-    Variable("pet", "mm d-1", "potential evapotranspiration", -1e3, 1e3),
+    Forcing("prcp", "mm d-1", "precipitation, rain and snow together", 0.0, 1e5, transform="log"),
+    Forcing("tmean", "degC", "mean air temperature", -150.0, 150.0),
+    Forcing("pet", "mm d-1", "potential evapotranspiration", -1e3, 1e3),
 )
 PARAMETERS = (
-    Variable("beta", "1", "shape of the soil's response: share of the water that recharges", 1.0, 6.0, FENG),
-    Variable("fc", "mm", "maximum soil moisture storage", 50.0, 1000.0, FENG),
-    Variable("k0", "d-1", "recession of the upper zone above uzl", 0.05, 0.9, FENG),
-    Variable("k1", "d-1", "recession of the upper zone", 0.01, 0.5, FENG),
-    Variable("k2", "d-1", "recession of the lower zone", 0.001, 0.2, FENG),
-    Variable("lp", "1", "share of fc above which evaporation is potential", 0.2, 1.0, FENG),
-    Variable("perc", "mm d-1", "maximum percolation to the lower zone", 0.0, 10.0, FENG),
-    Variable("uzl", "mm", "upper zone storage above which q0 runs", 0.0, 100.0, FENG),
-    Variable("tt", "degC", "threshold temperature of snowfall and melt", -2.5, 2.5, FENG),
-    Variable("cfmax", "mm degC-1 d-1", "degree-day factor of melt", 0.5, 10.0, FENG),
-    Variable("cfr", "1", "refreezing, as a share of cfmax", 0.0, 0.1, FENG),
-    Variable("cwh", "1", "liquid water that the snowpack holds, as a share of it", 0.0, 0.2, FENG),
+    Parameter("beta", "1", "shape of the soil's response: share of the water that recharges", 1.0, 6.0, FENG),
+    Parameter("fc", "mm", "maximum soil moisture storage", 50.0, 1000.0, FENG),
+    Parameter("k0", "d-1", "recession of the upper zone above uzl", 0.05, 0.9, FENG, step="fraction"),
+    Parameter("k1", "d-1", "recession of the upper zone", 0.01, 0.5, FENG, step="fraction"),
+    Parameter("k2", "d-1", "recession of the lower zone", 0.001, 0.2, FENG, step="fraction"),
+    Parameter("lp", "1", "share of fc above which evaporation is potential", 0.2, 1.0, FENG),
+    Parameter("perc", "mm d-1", "maximum percolation to the lower zone", 0.0, 10.0, FENG, step="rate"),
+    Parameter("uzl", "mm", "upper zone storage above which q0 runs", 0.0, 100.0, FENG),
+    Parameter("tt", "degC", "threshold temperature of snowfall and melt", -2.5, 2.5, FENG),
+    Parameter("cfmax", "mm degC-1 d-1", "degree-day factor of melt", 0.5, 10.0, FENG, step="rate"),
+    Parameter("cfr", "1", "refreezing, as a share of cfmax", 0.0, 0.1, FENG),
+    Parameter("cwh", "1", "liquid water that the snowpack holds, as a share of it", 0.0, 0.2, FENG),
 )
-BETAET = Variable("betaet", "1", "shape of evaporation against soil moisture; 1 where absent", 0.3, 5.0, FENG)
-C = Variable("c", "d-1", "capillary rise from the lower zone", 0.0, 1.0, "Song et al. 2024, HESS 28:3051")
-ROUTING = (
-    Variable("route_a", "1", "shape of the gamma unit hydrograph, before max(a, 0) + 0.1", 0.0, 2.9, FENG),
-    Variable("route_b", "d", "scale of the gamma unit hydrograph, before max(b, 0) + 0.5", 0.0, 6.5, FENG),
+BETAET = Parameter("betaet", "1", "shape of evaporation against soil moisture; 1 where absent", 0.3, 5.0, FENG)
+C = Parameter(
+    "c", "d-1", "capillary rise from the lower zone", 0.0, 1.0, "Song et al. 2024, HESS 28:3051", step="fraction"
 )
+ROUTING = Hydrograph(
+    "gamma",
+    (
+        Parameter("route_a", "1", "shape of the gamma unit hydrograph, before max(a, 0) + 0.1", 0.0, 2.9, FENG),
+        Parameter("route_b", "d", "scale of the gamma unit hydrograph, before max(b, 0) + 0.5", 0.0, 6.5, FENG),
+    ),
+)
+EMPTY = 0.001  # mm, as published (Feng et al. 2022)
 STATES = (
-    Variable("snowpack", "mm", "frozen water of the snowpack", 0.0),
-    Variable("meltwater", "mm", "liquid water held by the snowpack", 0.0),
-    Variable("sm", "mm", "soil moisture", 0.0),
-    Variable("suz", "mm", "upper zone storage", 0.0),
-    Variable("slz", "mm", "lower zone storage", 0.0),
+    State("snowpack", "mm", "frozen water of the snowpack", 0.0, 1e30, initial=EMPTY),
+    State("meltwater", "mm", "liquid water held by the snowpack", 0.0, 1e30, initial=EMPTY),
+    State("sm", "mm", "soil moisture", 0.0, 1e30, initial=EMPTY, wet=lambda p: p["fc"]),
+    State("suz", "mm", "upper zone storage", 0.0, 1e30, initial=EMPTY, wet=lambda p: p["uzl"]),
+    State("slz", "mm", "lower zone storage", 0.0, 1e30, initial=EMPTY, wet=100.0),
 )
 CAPILLARY = Variable("capillary", "mm d-1", "capillary rise from the lower zone into the soil")
 FLUXES = (
@@ -63,6 +69,20 @@ FLUXES = (
     Variable("snowfall", "mm d-1", "precipitation below tt"),
     Variable("melt", "mm d-1", "snowpack that melts"),
     Variable("refreezing", "mm d-1", "meltwater that freezes again"),
+)
+
+SIGNATURES = (
+    Signature("aet", "mm d-1", "mean actual evapotranspiration", of="aet"),
+    Signature("swe_max", "mm", "largest snow water equivalent", of="swe", how="max"),
+    Signature("bfi", "1", "baseflow index: share of q2 in streamflow", "q2", "streamflow", observed="baseflow_index"),
+    Signature(
+        "runoff",
+        "1",
+        "runoff ratio: simulated streamflow over precipitation",
+        "streamflow",
+        "prcp",
+        observed="runoff_ratio",
+    ),
 )
 
 
@@ -90,13 +110,13 @@ def _pow(x, y):
     return (x + (tiny - x).where(x < tiny, 0.0).detach()) ** y
 
 
-def reference_step(f, p, s):
+def reference_step(f, k, p, s):
     """One day of HBV: with ``c`` among the parameters that of 1.1p, else of 1.0; without ``betaet`` that is 1.
 
     Parameters
     ----------
-    f, p, s : mapping of str to Tensor
-        Forcing, parameters and state of the step, broadcastable to ``[B, C]``; units as in the tables above.
+    f, k, p, s : mapping of str to Tensor
+        Forcing, inputs (none), parameters and state of the step, broadcastable to ``[B, C]``; units as in the tables.
 
     Returns
     -------
@@ -173,7 +193,12 @@ hbv10 = ModelSpec(
     forcings=FORCINGS,
     parameters=PARAMETERS,
     optional_parameters=(BETAET,),
-    routing_parameters=ROUTING,
+    outflow="streamflow",
+    routing=ROUTING,
+    balance=Balance(gains=("prcp",), losses=("streamflow", "aet")),
+    signatures=SIGNATURES,
+    steps=None,
+    triton="hybridsolve.solve.triton.hbv",
     states=STATES,
     fluxes=tuple(v for v in FLUXES if v is not CAPILLARY),
     reference_step=reference_step,

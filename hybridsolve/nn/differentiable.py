@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..api import Run, simulate
 from ..routing import unit_hydrograph
+from ..solve.simulate import Run, simulate
 from ..spec import ModelSpec
 from .networks import Recurrent
 

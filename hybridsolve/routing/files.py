@@ -12,11 +12,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..compiled import MOST_INFLOW
 from ..data.files import check_target, refuse_overwriting
 from ..data.ids import read_ids, refuse_duplicates
 from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
 from ..data.times import bounds_name, standard_dates
+from ..solve.compiled import MOST_INFLOW
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
 from .network import RiverNetwork, reach_ids
 from .rivers import whole_steps

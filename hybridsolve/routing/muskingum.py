@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import backends, compiled, ops
 from ..arguments import whole
-from ..compiled import MOST_INFLOW
 from ..data.ids import refuse_duplicates
-from ..faults import BadInflow
-from ..problem import dense, mapping
+from ..solve import backends, compiled, ops
+from ..solve.compiled import MOST_INFLOW
+from ..solve.faults import BadInflow
+from ..solve.problem import dense, mapping
 from .network import reach_ids
 
 if TYPE_CHECKING:

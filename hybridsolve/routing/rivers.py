@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api import simulate
 from ..data.ids import refuse_duplicates, whole_ids
-from ..problem import dense, mapping
+from ..solve.problem import dense, mapping
+from ..solve.simulate import simulate
 from ..spec import ModelSpec
 from .muskingum import Routed, check_network, route
 from .network import RiverNetwork

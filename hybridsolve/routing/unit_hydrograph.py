@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import backends, ops
-from ..problem import dense
+from ..solve import backends, ops
+from ..solve.problem import dense
 
 LENGTH = 15  # ordinates
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import api, backends, faults, models, ops
-from ..problem import Problem
+from .. import models
+from ..solve import backends, faults, ops
+from ..solve import simulate as api
+from ..solve.problem import Problem
 from ..spec import ModelSpec
 
 FILLS_A_CARD = 2**17  # cells: fewer leave multiprocessors without work, and then windows of time are the better cut

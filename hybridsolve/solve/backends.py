@@ -1,9 +1,9 @@
 """The backends: which can run here, and the way into each. Nothing is chosen or replaced in silence.
 
 `cpu` and `cuda` are the compiled extensions (compiled.py), `triton` GPU kernels that need no compiler at the user's
-(triton_kernels/launch.py), `reference` the plain-torch oracle. The operators in ops.py call `forward` and `adjoint`
-here with inputs whose names, shapes, types and devices api.py has checked; here is allocated what a kernel fills, and
-summed what it leaves in parts.
+(triton/launch.py), `reference` the plain-torch oracle. The operators in ops.py call `forward` and `adjoint`
+here with inputs whose names, shapes, types and devices simulate.py has checked; here is allocated what a kernel fills,
+and summed what it leaves in parts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _engine(backend: str):
         compiled.extension(backend)
         return {"cpu": compiled.Cpu, "cuda": compiled.Cuda}[backend]
     try:
-        from .triton_kernels import launch
+        from .triton import launch
     except ImportError as error:
         raise RuntimeError(
             f"backend 'triton' needs the package triton, which cannot be imported ({error}); "

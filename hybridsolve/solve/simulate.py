@@ -2,7 +2,7 @@
 
 The way of a run: `simulate` here -> `ops.run` (autograd) -> `backends.forward` (allocates) -> `compiled.Cpu.forward` ->
 csrc/core/drive.h (the time loop) -> csrc/models/<model>.h (one step); and back: `ops._RunAdjoint` ->
-`backends.adjoint` -> the same files. On a GPU it is `triton_kernels/launch.py` -> drive.py -> <model>.py there, or
+`backends.adjoint` -> the same files. On a GPU it is `triton/launch.py` -> drive.py -> <model>.py there, or
 `compiled.Cuda` -> csrc/core/cuda.cuh -> the CPU's own csrc/models/<model>.h.
 """
 
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import backends, faults, models, ops, reference
-from .arguments import whole
+from .. import models
+from ..arguments import whole
+from ..spec import ModelSpec
+from . import backends, faults, ops, reference
 from .problem import Problem, dense, mapping
-from .spec import INITIAL_STATE, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def simulate(
         The model's `parameter_names`; any of them may vary by step. An axis of size 1 is shared, and its gradient has
         size 1.
     initial_state : mapping of str to Tensor ``[B, C]``, optional
-        Stores in mm before the first step; any that is left out starts at 0.001 mm.
+        Stores before the first step; any that is left out starts where the model's table says.
     fluxes : sequence of str
         Which series to return, from the model's `flux_names`, or its `state_names` for stores at the end of each step.
     components : {"mean", "each"}
@@ -179,13 +180,19 @@ def check(model, forcing, parameters, initial_state, fluxes, components, weights
     sizes = _sizes(forcing, parameters, given_state, weights)
     interval = _interval(checkpoint_interval, sizes[0])
     like = next(iter(forcing.values()))
-    state = torch.stack(
-        [
-            given_state[name].expand(sizes[1:]) if name in given_state else like.new_full(sizes[1:], INITIAL_STATE)
-            for name in model.state_names
-        ]
-    )
+    state = _initial_state(model, given_state, parameters, like, sizes[1:], raw)
     return Checked(forcing, parameters, state, sizes, outputs, each, interval)
+
+
+def _initial_state(model, given, parameters, like, cells, raw) -> Tensor:
+    """The state ``[S, B, C]``: what is given, and what the table says of the rest."""
+    if len(given) < len(model.states):
+        first = {name: p if p.dim() == 2 else p[0] for name, p in parameters.items()}
+        if raw and any(callable(s.initial) for s in model.states):
+            first = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in first.items()})
+        given = model.initial_state(first) | given
+    stores = (given[name] for name in model.state_names)
+    return torch.stack([x.expand(cells) if isinstance(x, Tensor) else like.new_full(cells, x) for x in stores])
 
 
 def output_names(model: ModelSpec, fluxes: Sequence[str]) -> list[str]:

@@ -12,17 +12,17 @@ import xarray as xr
 from torch import Tensor
 
 from .. import models
-from ..api import output_names, simulate
 from ..arguments import finite
 from ..data.dataset import check_dataset, parse_period, period_slice, period_text, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.pet import PET_METHODS
 from ..data.times import carry_days
 from ..data.usable import refuse_outside, usable_basins, used_days
-from ..problem import bounds
 from ..routing import unit_hydrograph
+from ..score import metrics
+from ..solve.problem import bounds
+from ..solve.simulate import output_names, simulate
 from ..spec import ModelSpec
-from . import metrics
 
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound

@@ -38,7 +38,7 @@ from ..data.files import locked, refuse_file, write_text_atomic
 from ..data.ids import listed
 from ..data.usable import refuse_outside, usable_basins, used_days, varies
 from ..nn import DifferentiableModel
-from . import losses, metrics
+from ..score import losses, metrics
 from .config import LEAST_DAYS, Config, read_config
 from .inputs import Scaling
 from .trained import Trained, load_weights, load_weights_only, make_module, predict_flow, single_precision
@@ -73,7 +73,7 @@ def train(
     data : xarray.Dataset
         Of `hybridsolve.data.open_dataset`: forcing and `qobs` ``[time, basin]``, attributes ``[basin]``.
     config : path, str, mapping or Config
-        A YAML file, a recipe's name, or what such a file would hold; see `hybridsolve.learn.config.Config`.
+        A YAML file, a recipe's name, or what such a file would hold; see `hybridsolve.training.config.Config`.
     out : path
         Folder for checkpoints, logs and the trained model; made if absent.
     resume : bool

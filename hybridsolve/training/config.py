@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .. import models
 from ..data.dataset import overlap, parse_period
-from . import losses
+from ..score import losses
 
 LEAST_DAYS = 30  # observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]

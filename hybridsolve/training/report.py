@@ -13,9 +13,10 @@ import xarray as xr
 from .. import models, plot
 from ..data.files import write_text_atomic
 from ..data.netcdf import write_netcdf
-from . import metrics
-from .references import read_reference
-from .report import SCORES, draw, log_test_look, median_line, medians_of
+from ..plot.style import draw
+from ..score import metrics
+from ..score.references import read_reference
+from ..score.summary import SCORES, log_test_look, median_line, medians_of
 
 # Published medians of NSE on CAMELS-US; (model, basins, forcing, training, test, ensemble size, median, source).
 SHORT, LONG = ("1999-10..2008-09", "1989-10..1999-09"), ("1980-10..1995-09", "1995-10..2010-09")

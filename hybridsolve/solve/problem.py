@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import models
-from .spec import ModelSpec, Variable
+from .. import models
+from ..spec import ModelSpec, Variable
 
 
 def spec_of(kernel: str) -> ModelSpec:

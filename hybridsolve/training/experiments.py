@@ -16,11 +16,11 @@ from ..arguments import whole
 from ..data.dataset import period_slice
 from ..data.netcdf import open_netcdf
 from ..data.usable import varies
-from . import metrics
+from ..score import metrics
 from .config import Config, read_config
 from .inputs import Scaling
+from .loop import alone_in, check_folder, check_options, train, usable
 from .trained import Trained
-from .training import alone_in, check_folder, check_options, train, usable
 
 logger = logging.getLogger(__name__)
 KINDS = ("temporal", "pub", "pur")

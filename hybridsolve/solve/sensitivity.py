@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import api, backends, models
+from .. import models
+from ..spec import ModelSpec
+from . import backends
+from . import simulate as api
 from .problem import Problem, dense
-from .spec import ModelSpec
 
 TRANSFORMS = ("identity", "root", "logarithm", "box_cox")  # in the order of csrc/core/least_squares.h
 

@@ -29,9 +29,9 @@ from ..data.files import write_atomic
 from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
 from ..data.usable import refuse_outside, usable_basins, used_days
-from ..sensitivity import jacobian, normal_equations
+from ..score import losses, metrics
+from ..solve.sensitivity import jacobian, normal_equations
 from ..spec import ModelSpec
-from . import losses, metrics
 from .evaluation import Window, evaluate, flows, routed_flow, window
 from .identifiability import linearised
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
@@ -107,7 +107,7 @@ def calibrate(
         ``"1999-10-01:2008-09-30"``, both days included. Only `train` is fitted. With a `validation` period, a basin's
         starts are ranked by the mean of both scores, else by training alone; `test` is scored once, at the end.
     loss : {"nse", "kge", "nse_sqrt", "nse_log"}
-        One minus the score (see `hybridsolve.learn.losses`).
+        One minus the score (see `hybridsolve.score.losses`).
     method : {"lm", "gradient", "evolution"}
         Levenberg and Marquardt's from many starts; Adam from many starts; or differential evolution, which needs no
         gradient and serves as a check.
@@ -115,7 +115,7 @@ def calibrate(
         Points a basin starts from; for evolution the members kept, best first, of a population of 6 x as many.
     steps : int, optional
         Iterations or generations at most; 40, 300 or 250 if left out. A search ends before, once every basin's best
-        loss has stopped falling (see `hybridsolve.learn.search`).
+        loss has stopped falling (see `hybridsolve.calibration.search`).
     ensemble : int, optional
         How many starts, the first in rank, are averaged as the "ensemble" (their flows, not their parameters);
         4 if left out.
@@ -142,7 +142,7 @@ def calibrate(
         Parameters ``[basin, start]`` by name, starts in rank order; `train_loss` ``[basin, start]``, `at_bound`
         ``[parameter, basin, start]``; scores ``[period, member, basin]`` by name; `nse_start`
         ``[period, basin, start]``, `warmup_difference` ``[period, basin]``; `flow` ``[member, time, basin]`` and `obs`
-        over the scored periods. Of every basin's best start, linearised (see `hybridsolve.learn.identifiability`):
+        over the scored periods. Of every basin's best start, linearised (see identifiability.py):
         `standard_error` ``[parameter, basin]``, `correlation` ``[parameter, other, basin]``, `curvature`
         ``[direction, basin]``, and `sensitivity` ``[parameter, month, basin]``.
 
@@ -408,7 +408,7 @@ def _write_checkpoint(path, fingerprint: str, finished: list, search: dict | Non
 def _read_checkpoint(path, fingerprint: str) -> dict | None:
     if not Path(path).exists():
         return None
-    from .trained import load_weights_only
+    from ..training.trained import load_weights_only
 
     what, remedy = "a checkpoint of `hybridsolve calibrate`", "remove it and calibrate anew, without resume"
     state = load_weights_only(Path(path), what, remedy)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from .spec import ModelSpec
+from ..spec import ModelSpec
 
 
 def run(model: ModelSpec, forcing, parameters, state, weights, sizes, outputs, each):
@@ -38,7 +38,7 @@ def run(model: ModelSpec, forcing, parameters, state, weights, sizes, outputs, e
     for t in range(n_steps):
         f_t = {name: f[t, :, None] for name, f in forcing.items()}
         p_t = {name: p if p.dim() == 2 else p[min(t, p.shape[0] - 1)] for name, p in parameters.items()}
-        s, q = model.reference_step(f_t, p_t, s)
+        s, q = model.reference_step(f_t, {"dt": 1.0}, p_t, s)
         s = {name: x.expand(n_basins, n_components) for name, x in s.items()}
         series.append(torch.stack([(q | s)[name].expand(n_basins, n_components) for name in outputs]))
     fluxes = torch.stack(series, dim=1)

@@ -2,7 +2,7 @@
 
 Two families:
 
-* Per series (`nse`, `kge`, `nse_sqrt`, `nse_log`): one minus the efficiency of `hybridsolve.learn.metrics`,
+* Per series (`nse`, `kge`, `nse_sqrt`, `nse_log`): one minus the efficiency of `hybridsolve.score.metrics`,
   one number per basin ``[B]`` or per basin and start ``[B, C]``, so that a calibration of many basins from
   many starts is many independent problems in one tensor.
 * Scalar (`rmse_comb`, `nse_batch`): what networks are trained with.
@@ -268,7 +268,7 @@ class NSE(_SeriesLoss):
         self._scale = (self._factor / total).to(self.dtype)
 
     def least_squares(self):
-        """What `hybridsolve.sensitivity.normal_equations` takes besides the run, so that its cost is this loss."""
+        """What `solve.sensitivity.normal_equations` takes besides the run, so that its cost is this loss."""
         weight = torch.where(self.mask, self._inverse.sqrt(), 0.0).to(self.dtype)
         shift = None if self._transform is None else self._offset
         return dict(target=self._target.squeeze(1), weight=weight, transform=self._transform_name, shift=shift)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +14,10 @@ from ..data.files import refuse_file, write_text_atomic
 from ..data.ids import spelled_as
 from ..data.netcdf import write_netcdf
 from ..data.times import carry_days
-from . import metrics
+from ..score import metrics
+from ..score.references import read_reference
+from ..score.summary import log_test_look, median_line
 from .evaluation import MEMBERS, scores_table
-from .references import read_reference
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
 FIGURES = ("scores", "map", "starts", "parameters", "standard_errors", "sensitivity", "hydrograph")
@@ -93,28 +93,11 @@ def write(
         scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
         log_test_look(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     try:
-        from .. import plot  # noqa: F401
+        from ..plot.style import draw
     except ImportError as error:
         warnings.warn(f"no figure is drawn: {error}; all numbers are written.", stacklevel=2)
         return written
     return written + draw(figures(result, basin, references), folder)
-
-
-def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
-    """Make and save figures by name; those that cannot be drawn are a warning, and the rest is drawn."""
-    from .. import plot
-
-    written, left_out = [], {}
-    for name, make in figures.items():
-        try:
-            written.append(plot.save(make(), folder / f"{name}.png"))
-        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
-            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            left_out.setdefault(reason, []).append(name)
-    for reason, names in left_out.items():
-        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
-        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=3)
-    return written
 
 
 def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | None = None) -> dict[str, Callable]:
@@ -213,39 +196,6 @@ def median_basin(scores: np.ndarray) -> int:
     """The basin of median score among those that have one; the first where none has."""
     scored = np.flatnonzero(np.isfinite(scores))
     return int(scored[np.argsort(scores[scored], kind="stable")[len(scored) // 2]]) if len(scored) else 0
-
-
-def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
-    """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not.
-
-    `scores` are of each member, as `median_line` takes them.
-    """
-    medians = ", ".join(f"{m} {medians_of(s)['nse']['median']:.4f}" for m, s in scores.items())
-    before = path.read_text() if path.exists() else ""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_text_atomic(path, f"{before}{now} median test NSE: {medians}; {command}\n")
-
-
-SCORES = {"nse": "NSE", "kge": "KGE", "pbias": "bias %", "fhv": "FHV %", "flv": "FLV %"}
-
-
-def medians_of(scores: Mapping) -> dict[str, dict]:
-    """`metrics.summary` of the scores that reports show, of a dataset or mapping of scores ``[B]``."""
-    names = [*SCORES, "n_valid", "n_nonfinite"]
-    return metrics.summary({name: np.asarray(scores[name]) for name in names if name in scores})
-
-
-def median_line(label: str, scores: Mapping | None = None) -> str:
-    """A line of medians, with the basins that failed and those not scored; without scores, the heads of its columns.
-
-    `scores` is a dataset or mapping of scores ``[B]``, with `n_valid` and `n_nonfinite`, by which failed basins, which
-    rank last, are told from those that have nothing to be scored by, which are left out.
-    """
-    if scores is None:
-        return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed")) + f"{'not scored':>12}"
-    s = medians_of(scores)
-    counts = f"{s['nse']['n_failed']:9d}{s['nse']['n_unscored']:12d}"
-    return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + counts
 
 
 def _fitted(result: xr.Dataset) -> xr.Dataset:

@@ -76,7 +76,7 @@ def _place(place: tuple[int, ...], names: str) -> str:
 
 # --- On a GPU, where nobody waits for a kernel's answer ------------------------------------------------------------
 
-NEVER = 1 << 62  # as in triton_kernels/drive.py
+NEVER = 1 << 62  # as in triton/drive.py
 BLOCK = 256  # runs that memory is allocated for at a time
 KINDS = ("forcing", "parameter", "initial_state", "weights")  # in the order of the bits above
 

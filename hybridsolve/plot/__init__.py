@@ -1,0 +1,47 @@
+"""Figures of scores, flows, rivers and parameters.
+
+Every function returns a `matplotlib.figure.Figure` and touches no pyplot state: no window, no global style,
+safe in threads and without a display. `save` writes one atomically. Colours are those of Okabe and Ito, told
+apart with any colour vision."""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from .maps import network_map, score_map
+    from .parameters import parameter_bounds, sensitivity_by_month, standard_errors
+    from .scores import against, score_distribution, start_spread
+    from .series import flow_duration, hydrograph
+    from .style import save
+
+__all__ = [
+    "against",
+    "flow_duration",
+    "hydrograph",
+    "network_map",
+    "parameter_bounds",
+    "save",
+    "score_distribution",
+    "score_map",
+    "sensitivity_by_month",
+    "standard_errors",
+    "start_spread",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "against": ".scores",
+        "flow_duration": ".series",
+        "hydrograph": ".series",
+        "network_map": ".maps",
+        "parameter_bounds": ".parameters",
+        "save": ".style",
+        "score_distribution": ".scores",
+        "score_map": ".maps",
+        "sensitivity_by_month": ".parameters",
+        "standard_errors": ".parameters",
+        "start_spread": ".scores",
+    },
+)

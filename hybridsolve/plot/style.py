@@ -1,0 +1,120 @@
+"""The look that the figures share, and how one is saved."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from ..data.files import write_atomic
+from ..data.values import unmasked
+
+INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
+CYCLE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY)
+STYLE = {
+    "font.size": 10.5,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "savefig.facecolor": "white",
+}
+
+
+def styled(function):
+    """Run a function with the house style; matplotlib reads most of it when an artist is made."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def array(name, values, ndim, shape=None):
+    """Numbers of a shape, NaN where they are masked."""
+    values = unmasked(values).astype(np.float64)
+    if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
+        want = f"shape {shape}" if shape is not None else f"{ndim} dimension(s), not empty"
+        raise ValueError(f"{name} must have {want}, found shape {values.shape}: one value per item of the figure.")
+    return values
+
+
+def percent(share):
+    """A share in words that never rounds a few to none or most to all."""
+    if 0 < share < 0.01:
+        return "<1 %"
+    if 0.99 < share < 1:
+        return ">99 %"
+    return f"{100 * share:.0f} %"
+
+
+def colour_bar(figure, axes, artist, extend, label):
+    bar = figure.colorbar(artist, ax=axes, extend=extend, shrink=0.86, pad=0.015, aspect=28)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+
+
+def save(fig, path):
+    """Write a figure as PNG at 150 dpi, whole or not at all.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+    path : str or os.PathLike
+        Ends in ``.png``; its folder must exist.
+
+    Returns
+    -------
+    pathlib.Path
+        The path written.
+
+    Raises
+    ------
+    ValueError
+        If the path does not end in ``.png``.
+    OSError
+        As `hybridsolve.data.files.write_atomic`.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"path must end in .png, found {path.name!r}: figures are written as PNG.")
+    image = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        fig.savefig(image, format="png", dpi=150)
+    return write_atomic(path, lambda temporary: temporary.write_bytes(image.getvalue()))
+
+
+def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
+    """Make and save figures by name; those that cannot be drawn are a warning, and the rest is drawn."""
+    written, left_out = [], {}
+    for name, make in figures.items():
+        try:
+            written.append(save(make(), folder / f"{name}.png"))
+        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            left_out.setdefault(reason, []).append(name)
+    for reason, names in left_out.items():
+        what = f"figure {names[0]} is" if len(names) == 1 else f"figures {', '.join(names)} are"
+        warnings.warn(f"the {what} not drawn: {reason}; all numbers are written.", stacklevel=3)
+    return written

@@ -1,0 +1,1 @@
+"""Scores (`metrics`), losses that can be differentiated (`losses`), scores of others (`references`), reports' lines."""

@@ -1,0 +1,1 @@
+"""The solver: from `simulate` through the operators to the kernels; begin with simulate.py."""

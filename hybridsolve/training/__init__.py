@@ -1,0 +1,1 @@
+"""Networks that learn parameters from all basins at once: configuration, the loop, experiments and reports."""
