@@ -1,0 +1,128 @@
+"""From weather to the flow at the gauge: a run, and its outflow through the hydrograph that the model's table names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import models
+from ..solve.problem import dense, mapping
+from ..solve.simulate import Run, simulate
+from ..spec import ModelSpec
+from .unit_hydrograph import unit_hydrograph
+
+
+@dataclass(frozen=True)
+class GaugeRun(Run):
+    """A `Run` whose outflow is routed.
+
+    Attributes
+    ----------
+    memory : Tensor or None
+        The runoff that has not all passed yet, from which the next window continues; None without a hydrograph.
+    """
+
+    memory: Tensor | None = None
+
+
+def simulate_to_gauge(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    *,
+    fluxes: Sequence[str] | None = None,
+    components: str = "mean",
+    raw: bool = False,
+    memory: Tensor | None = None,
+    **options,
+) -> GaugeRun:
+    """Run a model, and route its outflow as its table says.
+
+    Parameters
+    ----------
+    model, forcing, components, raw, options
+        As for `simulate`.
+    parameters : mapping of str to Tensor
+        Those of `simulate`, and the routing's: ``[B]`` or ``[B, 1]`` for the mean of the components, ``[B, C]`` for
+        each its own. Without any of the routing's the outflow is not routed.
+    fluxes : sequence of str, optional
+        The model's outflow if left out; the others are not routed.
+    memory : Tensor, optional
+        Of the run that this one continues.
+
+    Returns
+    -------
+    GaugeRun
+        Series as those of `simulate`.
+
+    Raises
+    ------
+    ValueError
+        As `simulate`; or if some of the routing's parameters are missing or do not fit.
+    """
+    model = models.get(model)
+    fluxes = (model.outflow,) if fluxes is None else fluxes
+    given = mapping(parameters, "parameters")
+    routing = _routing_parameters(model, given, raw)
+    physics = {name: x for name, x in given.items() if name not in model.routing_parameter_names}
+    if not routing and memory is not None:
+        raise ValueError(
+            f"a memory of the hydrograph needs its parameters, {', '.join(model.routing_parameter_names) or 'none'}; "
+            "found none of them: add them, or leave the memory out."
+        )
+    each = max((x.shape[1] for x in routing.values()), default=1) > 1 or components == "each"
+    names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
+    if not routing or model.outflow not in names:
+        run = simulate(model, forcing, physics, fluxes=fluxes, components=components, raw=raw, **options)
+        return GaugeRun(run.fluxes, run.final_state, memory)
+    run = simulate(model, forcing, physics, fluxes=fluxes, components="each" if each else "mean", raw=raw, **options)
+    series = dict(run.fluxes)
+    series[model.outflow], memory = _routed(series[model.outflow], routing, memory)
+    if each and components == "mean":
+        series = {name: q.mean(-1) for name, q in series.items()}
+    return GaugeRun(series, run.final_state, memory)
+
+
+def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool) -> dict[str, Tensor]:
+    """Those of the hydrograph in their units, ``[B, 1]`` or ``[B, C]``; none where none is given."""
+    found = {name: dense(given[name], f"parameter '{name}'") for name in model.routing_parameter_names if name in given}
+    missing = [v for v in model.routing_parameters if v.name not in found]
+    if not found or not model.routing:
+        return {}
+    for v in missing:
+        if v.default is None:
+            raise ValueError(
+                f"parameters must have all of {', '.join(model.routing_parameter_names)} or none; found no '{v.name}': "
+                "add it."
+            )
+    for name, x in found.items():
+        if x.dim() not in (1, 2):
+            raise ValueError(
+                f"{name} must be [B] or [B, C]; found {list(x.shape)}: a hydrograph does not change in time."
+            )
+    found = {name: x[:, None] if x.dim() == 1 else x for name, x in found.items()}
+    if raw:
+        found = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in found.items()})
+    like = next(iter(found.values()))
+    return {v.name: found.get(v.name, like.new_full((1, 1), v.default or 0.0)) for v in model.routing_parameters}
+
+
+def _routed(outflow: Tensor, parameters: dict[str, Tensor], memory: Tensor | None) -> tuple[Tensor, Tensor]:
+    """An outflow ``[T, B]`` or ``[T, B, C]`` through the hydrographs of its columns, and the memory after it."""
+    q = outflow[:, None] if outflow.dim() == 2 else outflow.transpose(1, 2)  # [T, C, B], as the solver lays it
+    n_components = max(q.shape[1], *(x.shape[1] for x in parameters.values()))
+    shape = (n_components, q.shape[2])
+    for name, x in parameters.items():
+        if any(size not in (1, full) for size, full in zip(x.T.shape, shape, strict=True)):
+            raise ValueError(
+                f"{name} must be [{shape[1]}, {n_components}] as the other parameters, or 1 on an axis; found "
+                f"{list(x.shape)}: reshape it."
+            )
+    columns = (x.T.expand(shape).flatten() for x in parameters.values())
+    q = q.expand(len(q), *shape)
+    routed, memory = unit_hydrograph(q.flatten(1), *columns, memory, return_memory=True)
+    routed = routed.view(q.shape)
+    return (routed[:, 0] if outflow.dim() == 2 else routed.transpose(1, 2)), memory
