@@ -22,7 +22,7 @@ class GaugeRun(Run):
     Attributes
     ----------
     memory : Tensor or None
-        The runoff that has not all passed yet, from which the next window continues; None without a hydrograph.
+        The runoff that has not all passed yet, from which the next window continues; None where nothing was routed.
     """
 
     memory: Tensor | None = None
@@ -77,7 +77,7 @@ def simulate_to_gauge(
     names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
     if not routing or model.outflow not in names:
         run = simulate(model, forcing, physics, fluxes=fluxes, components=components, raw=raw, **options)
-        return GaugeRun(run.fluxes, run.final_state, memory)
+        return GaugeRun(run.fluxes, run.final_state)
     run = simulate(model, forcing, physics, fluxes=fluxes, components="each" if each else "mean", raw=raw, **options)
     series = dict(run.fluxes)
     series[model.outflow], memory = _routed(series[model.outflow], routing, memory)
