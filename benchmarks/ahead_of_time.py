@@ -116,9 +116,9 @@ def _launch_everything(model: str, dtype: torch.dtype) -> None:
     """The launches of typical runs: streamflow alone, static and per-step parameters, everything at once."""
     meta = dict(dtype=dtype, device="meta")
     if model == "unit_hydrograph":
-        series = [torch.empty(shape, **meta) for shape in ((40, 50), (50,), (50,), (14, 50))]
-        (outflow,) = backends.unit_hydrograph("triton", series, [40, 50])
-        backends.unit_hydrograph_adjoint("triton", series, [40, 50], [], [outflow], [True] * 4)
+        series = [torch.empty(shape, **meta) for shape in ((40, 50), (15, 50), (14, 50))]
+        (outflow,) = backends.convolve("triton", series, [40, 50, 15])
+        backends.convolve_adjoint("triton", series, [40, 50, 15], [], [outflow], [True] * 3)
         return
     spec, optional = _kernels()[model]
     n = len(spec.present_parameters(optional))

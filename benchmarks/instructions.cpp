@@ -100,11 +100,11 @@ template <class T> struct Case {
   Convolution<T> hydrograph() {
     const int64_t n = cells(), past = UNIT_HYDROGRAPH_LENGTH - 1;
     Convolution<T> c{};
-    c.n_steps = n_steps, c.n_series = n;
+    c.n_steps = n_steps, c.n_series = n, c.length = past + 1;
     c.inflow = uniform(n_steps * n, 0, 9), c.memory = uniform(past * n, 0, 9);
-    c.a = uniform(n, 0, 2.9), c.b = uniform(n, 0, 6.5);
+    c.ordinates = uniform((past + 1) * n, 0, 0.2);
     c.outflow = zeros(n_steps * n), c.d_outflow = uniform(n_steps * n, -1, 1);
-    c.d_inflow = zeros(n_steps * n), c.d_memory = zeros(past * n), c.d_a = zeros(n), c.d_b = zeros(n);
+    c.d_inflow = zeros(n_steps * n), c.d_memory = zeros(past * n), c.d_ordinates = zeros((past + 1) * n);
     return c;
   }
 };

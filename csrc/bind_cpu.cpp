@@ -193,7 +193,7 @@ template <class T> void sum_middle(Address from, Address into, int64_t rows, int
 template <class T> void bind_routing(py::module_& m) {
   using Released = py::call_guard<py::gil_scoped_release>;
   bind_convolution<T>(m);
-  m.def("unit_hydrograph", convolve<T>, Released(), py::arg("convolution"), py::arg("reverse"), py::arg("n_threads"));
+  m.def("convolve", convolve<T>, Released(), py::arg("convolution"), py::arg("reverse"), py::arg("n_threads"));
   bind_reaches<T>(m);
   m.def("route", route<T>, Released(), py::arg("scheme"), py::arg("reaches"), py::arg("reverse"), py::arg("n_threads"));
 }

@@ -110,7 +110,7 @@ void least_squares(const std::string& name, const LeastSquares& in, int device, 
 template <class T> void convolve(const Convolution<T>& c, bool reverse, int device, Address stream) {
   const CudaKernels<T>& k = cuda_kernels<T>();
   OnDevice on(device);
-  launched((reverse ? k.adj_convolve : k.convolve)(c, stream_of(stream)), "unit hydrograph");
+  launched(k.convolve(c, reverse, stream_of(stream)), "convolution");
 }
 
 template <class T>
@@ -173,7 +173,7 @@ template <class T> void bind_routing(py::module_& m) {
   using Released = py::call_guard<py::gil_scoped_release>;
   const py::arg device("device"), stream("stream");
   bind_convolution<T>(m);
-  m.def("unit_hydrograph", convolve<T>, Released(), py::arg("convolution"), py::arg("reverse"), device, stream);
+  m.def("convolve", convolve<T>, Released(), py::arg("convolution"), py::arg("reverse"), device, stream);
   bind_reaches<T>(m);
   m.def("route", route<T>, Released(), py::arg("scheme"), py::arg("reaches"), py::arg("reverse"), device, stream);
   m.def("route_scratch", route_scratch<T>, py::arg("scheme"), py::arg("reaches"), py::arg("reverse"));
@@ -194,7 +194,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("tape_size", tape_size, model, run);
   bind_routing<float>(m);
   bind_routing<double>(m);
-  m.def("unit_hydrograph_scratch", unit_hydrograph_scratch, py::arg("n_steps"), py::arg("n_series"));
+  m.def("convolution_chunks", convolution_chunks, py::arg("n_steps"), py::arg("length"));
   m.def(
       "sum_middle",
       [](bool is_double, Address from, Address into, int64_t rows, int64_t n, int64_t columns, int device,

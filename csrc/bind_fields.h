@@ -13,7 +13,7 @@
 
 #include "core/run.h"
 #include "routing/network.h"
-#include "routing/unit_hydrograph.h"
+#include "routing/convolve.h"
 
 namespace hs {
 
@@ -90,9 +90,9 @@ template <class T> void bind_convolution(pybind11::module_& m) {
   auto c = pybind11::class_<C>(m, typed<T>("Convolution").c_str(), pybind11::module_local());
   c.def(pybind11::init([] { return C{}; }));
 #define HS_FIELD(name) field(c, #name, &C::name)
-  HS_FIELD(n_steps), HS_FIELD(n_series), HS_FIELD(inflow), HS_FIELD(a), HS_FIELD(b), HS_FIELD(memory);
-  HS_FIELD(outflow), HS_FIELD(d_outflow), HS_FIELD(d_inflow), HS_FIELD(d_a), HS_FIELD(d_b), HS_FIELD(d_memory);
-  HS_FIELD(t_inflow), HS_FIELD(t_a), HS_FIELD(t_b), HS_FIELD(t_memory), HS_FIELD(parts);
+  HS_FIELD(n_steps), HS_FIELD(n_series), HS_FIELD(length), HS_FIELD(inflow), HS_FIELD(ordinates), HS_FIELD(memory);
+  HS_FIELD(outflow), HS_FIELD(d_outflow), HS_FIELD(d_inflow), HS_FIELD(d_ordinates), HS_FIELD(d_memory);
+  HS_FIELD(t_inflow), HS_FIELD(t_ordinates), HS_FIELD(t_memory);
 #undef HS_FIELD
 }
 

@@ -4,7 +4,7 @@
 #include "core/tangent.cuh"
 #include "models/hbv.h"
 #include "routing/network_cuda.cuh"
-#include "routing/unit_hydrograph_cuda.cuh"
+#include "routing/convolve_cuda.cuh"
 
 namespace hs {
 namespace {
@@ -30,8 +30,7 @@ template <> const CudaKernels<HS_VALUE>& cuda_kernels<HS_VALUE>() {
 #include "models.def"
   };
 #undef HS_MODEL
-  static const CudaKernels<HS_VALUE> all = {models, int(sizeof models / sizeof *models), convolve<HS_VALUE>,
-                                            adj_convolve<HS_VALUE>, sum_middle<HS_VALUE>,
+  static const CudaKernels<HS_VALUE> all = {models, int(sizeof models / sizeof *models), convolve<HS_VALUE>, sum_middle<HS_VALUE>,
                                             {routing<Linear>(), routing<Ddr>(), routing<Todini>()}};
   return all;
 }

@@ -169,13 +169,12 @@ def test_unit_hydrograph(gpu, T, N):
 
 
 def test_a_nan_of_the_unit_hydrograph_stays_a_nan(gpu):
-    values = {"q": 9 * uniform(20, 3), "a": uniform(3), "b": uniform(3), "memory": uniform(14, 3)}
+    values = {"q": 9 * uniform(20, 3), "ordinates": uniform(15, 3), "memory": uniform(14, 3)}
     for name in values:
         x = {n: v.clone().to(DEVICE) for n, v in values.items()}
         x[name].view(-1)[-1] = NAN
-        (out,) = ops.unit_hydrograph(
-            gpu, list(x.values()), [20, 3]
-        )  # the operator: on the CPU `hs.unit_hydrograph` looks at the values
+        # The operator: on the CPU `convolve` looks at the values.
+        (out,) = ops.convolve(gpu, list(x.values()), [20, 3, 15])
         assert out[:, -1].isnan().any() and out[:, :-1].isfinite().all()
 
 

@@ -61,14 +61,14 @@ def adjoint_arguments(variant, requires_grad=False, each=False):
 
 
 def route_arguments(requires_grad=True):
-    shapes = [(9, 3), (3,), (3,), (14, 3)]
+    shapes = [(9, 3), (5, 3), (4, 3)]
     inputs = [(1 + uniform(*shape, seed=i)).requires_grad_(requires_grad) for i, shape in enumerate(shapes)]
-    return "cpu", inputs, [9, 3]
+    return "cpu", inputs, [9, 3, 5]
 
 
 def route_adjoint_arguments(requires_grad=False):
     outflow = torch.ones(9, 3, dtype=torch.float64).requires_grad_(requires_grad)
-    return *route_arguments(False), [], [outflow], [True] * 4
+    return *route_arguments(False), [], [outflow], [True] * 3
 
 
 # One scalar function of a dictionary of tensors for each pair of operators, as a user would write it.
@@ -109,9 +109,9 @@ def test_opcheck_of_the_run_and_its_adjoint(variant, each):
     torch.library.opcheck(OPS.run_adjoint.default, adjoint_arguments(variant, each=each))
 
 
-def test_opcheck_of_the_unit_hydrograph_and_its_adjoint():
-    torch.library.opcheck(OPS.unit_hydrograph.default, route_arguments())
-    torch.library.opcheck(OPS.unit_hydrograph_adjoint.default, route_adjoint_arguments())
+def test_opcheck_of_the_convolution_and_its_adjoint():
+    torch.library.opcheck(OPS.convolve.default, route_arguments())
+    torch.library.opcheck(OPS.convolve_adjoint.default, route_adjoint_arguments())
 
 
 @pytest.mark.parametrize("each", (False, True), ids=("mean", "each"))
@@ -212,12 +212,12 @@ def test_second_derivatives_are_refused_at_the_operators():
     with SECOND:
         sum(g.sum() for g in OPS.run_adjoint(*adjoint_arguments(VARIANT, requires_grad=True))).backward()
     inputs = route_arguments()
-    (outflow,) = OPS.unit_hydrograph(*inputs)
+    (outflow,) = OPS.convolve(*inputs)
     (first,) = torch.autograd.grad(outflow.square().sum(), inputs[1][1], create_graph=True)
     with SECOND:
         first.sum().backward()
     with SECOND:
-        sum(g.sum() for g in OPS.unit_hydrograph_adjoint(*route_adjoint_arguments(True))).backward()
+        sum(g.sum() for g in OPS.convolve_adjoint(*route_adjoint_arguments(True))).backward()
 
 
 @both_ops

@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 #include "../routing/network.h"
-#include "../routing/unit_hydrograph.h"
+#include "../routing/convolve.h"
 #include "least_squares.h"
 #include "run.h"
 #include "tangent.h"

@@ -5,7 +5,7 @@
 #include <cuda_runtime.h>
 
 #include "../routing/network.h"
-#include "../routing/unit_hydrograph.h"
+#include "../routing/convolve.h"
 #include "run.h"
 
 namespace hs {
@@ -28,8 +28,7 @@ template <class T> struct CudaScheme {
 template <class T> struct CudaKernels {
   const CudaModel* models;
   int n_models;
-  cudaError_t (*convolve)(const Convolution<T>&, cudaStream_t);
-  cudaError_t (*adj_convolve)(const Convolution<T>&, cudaStream_t);
+  cudaError_t (*convolve)(const Convolution<T>&, bool reverse, cudaStream_t);
   cudaError_t (*sum_middle)(const T* from, T* into, int64_t rows, int64_t n, int64_t columns, cudaStream_t);
   CudaScheme<T> schemes[3];
 };
@@ -38,14 +37,5 @@ template <class T> struct CudaKernels {
 template <class T> const CudaKernels<T>& cuda_kernels();
 template <> const CudaKernels<float>& cuda_kernels<float>();
 template <> const CudaKernels<double>& cuda_kernels<double>();
-
-// The convolution's adjoint sums over chunks of steps, then over the chunks.
-constexpr int UNIT_HYDROGRAPH_CHUNK = 64;
-inline int64_t unit_hydrograph_chunks(int64_t n_steps) {
-  return (n_steps + UNIT_HYDROGRAPH_CHUNK - 1) / UNIT_HYDROGRAPH_CHUNK;
-}
-inline int64_t unit_hydrograph_scratch(int64_t n_steps, int64_t n_series) {
-  return unit_hydrograph_chunks(n_steps + UNIT_HYDROGRAPH_LENGTH - 1) * UNIT_HYDROGRAPH_LENGTH * n_series;
-}
 
 }  // namespace hs

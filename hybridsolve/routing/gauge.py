@@ -11,8 +11,9 @@ from torch import Tensor
 from .. import models
 from ..solve.problem import dense, mapping
 from ..solve.simulate import Run, simulate
-from ..spec import ModelSpec
-from .unit_hydrograph import unit_hydrograph
+from ..spec import DAY, Hydrograph, ModelSpec
+from .convolve import convolve
+from .ordinates import ordinates
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def simulate_to_gauge(
         return GaugeRun(run.fluxes, run.final_state)
     run = simulate(model, forcing, physics, fluxes=fluxes, components="each" if each else "mean", raw=raw, **options)
     series = dict(run.fluxes)
-    series[model.outflow], memory = _routed(series[model.outflow], routing, memory)
+    step = options.get("step", DAY)
+    series[model.outflow], memory = _routed(series[model.outflow], model.routing, routing, step, memory)
     if each and components == "mean":
         series = {name: q.mean(-1) for name, q in series.items()}
     return GaugeRun(series, run.final_state, memory)
@@ -110,7 +112,7 @@ def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool
     return {v.name: found.get(v.name, like.new_full((1, 1), v.default or 0.0)) for v in model.routing_parameters}
 
 
-def _routed(outflow: Tensor, parameters: dict[str, Tensor], memory: Tensor | None) -> tuple[Tensor, Tensor]:
+def _routed(outflow: Tensor, hydrograph: Hydrograph, parameters, step: int, memory) -> tuple[Tensor, Tensor]:
     """An outflow ``[T, B]`` or ``[T, B, C]`` through the hydrographs of its columns, and the memory after it."""
     q = outflow[:, None] if outflow.dim() == 2 else outflow.transpose(1, 2)  # [T, C, B], as the solver lays it
     n_components = max(q.shape[1], *(x.shape[1] for x in parameters.values()))
@@ -121,8 +123,7 @@ def _routed(outflow: Tensor, parameters: dict[str, Tensor], memory: Tensor | Non
                 f"{name} must be [{shape[1]}, {n_components}] as the other parameters, or 1 on an axis; found "
                 f"{list(x.shape)}: reshape it."
             )
-    columns = (x.T.expand(shape).flatten() for x in parameters.values())
-    q = q.expand(len(q), *shape)
-    routed, memory = unit_hydrograph(q.flatten(1), *columns, memory, return_memory=True)
-    routed = routed.view(q.shape)
+    w = ordinates(hydrograph, {name: x.T.expand(shape).flatten() for name, x in parameters.items()}, step)
+    routed, memory = convolve(q.expand(len(q), *shape).flatten(1), w, memory, return_memory=True)
+    routed = routed.view(len(q), *shape)
     return (routed[:, 0] if outflow.dim() == 2 else routed.transpose(1, 2)), memory

@@ -15,36 +15,44 @@ from torch import Tensor
 from ..spec import DAY, Hydrograph
 
 
-def gamma(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Log of a gamma density at t (days), of shape ``max(a, 0) + 0.1`` and scale ``max(b, 0) + 0.5`` days.
-
-    Nash (1957) for the form, Feng et al. (2022, doi 10.1029/2022WR032404) for the offsets.
-    """
-    zero = torch.zeros_like(a)  # not relu or clamp: at 0 the gradient passes
-    return nash(t, torch.where(a < 0, zero, a) + 0.1, torch.where(b < 0, zero, b) + 0.5)
-
-
 def nash(t: Tensor, n: Tensor, k: Tensor) -> Tensor:
-    """Log of the density at t (days) of n linear reservoirs behind one another, each of k days (Nash 1957)."""
-    return (n - 1) * (t / k).log() - t / k - k.log() - torch.lgamma(n)
+    """Log of the density at t (days) of n linear reservoirs in series, each of k days (Nash 1957), but for a factor."""
+    return (n - 1) * t.log() - t / k
+
+
+def nash_factor(n: Tensor, k: Tensor) -> Tensor:
+    """Log of the factor that makes the integral of `nash` 1."""
+    return -torch.lgamma(n) - n * k.log()
+
+
+def published(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The n and k of Nash that Feng et al. (2022, doi 10.1029/2022WR032404) make of their a and b."""
+    zero = torch.zeros_like(a)  # not relu or clamp: at 0 the gradient passes
+    return torch.where(a < 0, zero, a) + 0.1, torch.where(b < 0, zero, b) + 0.5
 
 
 def lag(t: Tensor, days: Tensor) -> Tensor:
-    """Log of the shares of a pure delay, spread over the two ordinates around it; t as for the other kinds."""
-    step = t[1] - t[0] if len(t) > 1 else t[0]
-    return (1 - (t - t[0] - days).abs() / step).clamp(min=0).log()
+    """Log of the shares of a pure delay, spread over the two ordinates around it."""
+    step = t[1] - t[0] if len(t) > 1 else torch.ones_like(t[0])
+    share = 1 - (t - t[0] - days).abs() / step
+    return torch.where(share > 0, share, 0.0).log()
 
 
-KINDS = {"gamma": gamma, "nash": nash, "lag": lag}
+# Of each kind the log of its shape, and of the factor that makes it a density.
+KINDS = {
+    "gamma": (lambda t, a, b: nash(t, *published(a, b)), lambda a, b: nash_factor(*published(a, b))),
+    "nash": (nash, nash_factor),
+    "lag": (lag, torch.zeros_like),
+}
 
 
-def n_ordinates(hydrograph: Hydrograph, step: int) -> int:
+def n_ordinates(hydrograph: Hydrograph, step: int = DAY) -> int:
     """How many ordinates a hydrograph has at a step of this many seconds."""
     return max(1, math.ceil(hydrograph.days * DAY / step))
 
 
 def ordinates(hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: int = DAY) -> Tensor:
-    """The ordinates of the hydrographs of ``[N]`` columns.
+    """The ordinates of the hydrographs of N columns.
 
     Parameters
     ----------
@@ -57,7 +65,7 @@ def ordinates(hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: in
     Returns
     -------
     Tensor ``[L, N]``
-        L from `n_ordinates`; the k-th is the share that arrives k steps after its own.
+        L of `n_ordinates`; the k-th is the share of the runoff of a step that arrives k steps later.
 
     Raises
     ------
@@ -66,14 +74,14 @@ def ordinates(hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: in
     """
     if hydrograph.kind not in KINDS:
         raise ValueError(f"unknown hydrograph '{hydrograph.kind}'; expected one of {', '.join(KINDS)}: correct it.")
+    shape, factor = KINDS[hydrograph.kind]
     values = [parameters[v.name] for v in hydrograph.parameters]
-    k = torch.arange(n_ordinates(hydrograph, step), dtype=values[0].dtype, device=values[0].device)
+    k = torch.arange(n_ordinates(hydrograph, step), dtype=values[0].dtype, device=values[0].device)[:, None]
     days = step / DAY
-    t = (k + (0.5 if hydrograph.at == "midpoint" else 1.0)) * days
-    density = KINDS[hydrograph.kind](t[:, None], *values)
+    density = shape((k + (0.5 if hydrograph.at == "midpoint" else 1.0)) * days, *values)
     if hydrograph.cut is not None:
-        tail = (density < hydrograph.cut) & (k[:, None] > 0)
-        density = density.masked_fill(tail, -math.inf)
+        tail = (density + factor(*values) < hydrograph.cut) & (k > 0)
+        density = torch.where(tail, -math.inf, density)
     if hydrograph.normalised:
         return torch.softmax(density, dim=0)
-    return density.exp() * (1.0 if hydrograph.kind == "lag" else days)
+    return (density + factor(*values)).exp() * (1.0 if hydrograph.kind == "lag" else days)

@@ -152,7 +152,7 @@ _time_loop_fits = _fits(
     "leave the inputs in host memory and call hybridsolve.scale.simulate(), which cuts the run into pieces that fit, "
     "or ask for fewer outputs",
 )
-_hydrograph_fits = _fits(
+_convolution_fits = _fits(
     lambda inputs, sizes: "the unit hydrograph of {} steps x {} series".format(*inputs[0].shape),
     "route fewer series at a time",
 )
@@ -253,34 +253,38 @@ def adjoint(what, inputs, sizes, kept, cotangents, needs):
     return found + [_sum_to(engine, d_weights, run.weights.shape) if need else d_weights for need in need_weights]
 
 
-@_hydrograph_fits
-def unit_hydrograph(backend, inputs, sizes):
-    """Route ``[T, N]`` series by the unit hydrographs of a and b ``[N]`` after a memory ``[14, N]``."""
+@_convolution_fits
+def convolve(backend, inputs, sizes):
+    """Convolve ``[T, N]`` series with ordinates ``[L, N]`` after a memory ``[L - 1, N]``."""
     inputs = [x.contiguous() for x in inputs]
     outflow = inputs[0].new_empty(inputs[0].shape)
-    _engine(backend).unit_hydrograph(inputs, [outflow], None)
+    _engine(backend).convolve(inputs, outflow=outflow)
     return [outflow]
 
 
-@_hydrograph_fits
-def unit_hydrograph_adjoint(backend, inputs, sizes, kept, cotangents, needs):
-    """The gradients of inflow, a, b and memory."""
-    inputs = [x.contiguous() for x in inputs]
-    found = [x.new_empty(x.shape) for x in inputs]
-    _engine(backend).unit_hydrograph(inputs, found, cotangents[0].contiguous())
+@_convolution_fits
+def convolve_adjoint(backend, inputs, sizes, kept, cotangents, needs):
+    """The gradients of inflow, ordinates and memory."""
+    engine = _engine(backend)
+    inputs = inflow, ordinates, memory = [x.contiguous() for x in inputs]
+    parts = ordinates.new_empty(engine.convolution_chunks(len(inflow), len(ordinates)), *ordinates.shape)
+    d_inflow, d_memory = inflow.new_empty(inflow.shape), memory.new_empty(memory.shape)
+    results = dict(d_inflow=d_inflow, d_ordinates=parts, d_memory=d_memory)
+    engine.convolve(inputs, True, d_outflow=cotangents[0].contiguous(), **results)
+    found = (d_inflow, _sum_to(engine, parts, (1, *ordinates.shape)).squeeze(0), d_memory)
     return [d if need else d.new_empty(0) for d, need in zip(found, needs, strict=True)]
 
 
-@_hydrograph_fits
-def unit_hydrograph_tangent(backend, inputs, sizes, tangents):
-    """The derivative of `unit_hydrograph` along tangents of its inputs, None where one does not move."""
+@_convolution_fits
+def convolve_tangent(backend, inputs, sizes, tangents):
+    """The derivative of `convolve` along tangents of its inputs, None where one does not move."""
     if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
     inputs = [x.contiguous() for x in inputs]
-    moves = zip(inputs, tangents, strict=True)
-    tangents = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in moves]
+    moves = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
     result = inputs[0].new_empty(inputs[0].shape)
-    _engine(backend).unit_hydrograph_tangent(inputs, tangents, result)
+    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), moves, strict=True))
+    _engine(backend).convolve(inputs, outflow=result, **moves)
     return [result]
 
 

@@ -215,26 +215,25 @@ class Engine:
         """A struct that is one for each type of number."""
         return _fill(getattr(extension(self.name), f"{kind}{8 * x.element_size()}")(), fields)
 
-    def _convolve(self, inputs, reverse: bool, **more) -> None:
-        n_steps, n_series = inputs[0].shape
-        given = dict(zip(("inflow", "a", "b", "memory"), inputs, strict=True))
-        arguments = self._typed("Convolution", inputs[0], n_steps=n_steps, n_series=n_series, **given, **more)
-        self.call("unit_hydrograph", inputs[0], arguments, reverse)
+    def convolution_chunks(self, n_steps: int, length: int) -> int:
+        """Parts in which `convolve_adjoint` leaves the cotangents of the ordinates."""
+        return extension(self.name).convolution_chunks(n_steps, length) if self.on_gpu else 1
 
-    def unit_hydrograph(self, inputs, results, d_outflow=None) -> None:
-        """Fill the routed series, or with a cotangent the gradients of the four inputs."""
-        if d_outflow is None:
-            return self._convolve(inputs, False, outflow=results[0])
-        gradients = dict(zip(("d_inflow", "d_a", "d_b", "d_memory"), results, strict=True))
-        if self.on_gpu:
-            n = extension(self.name).unit_hydrograph_scratch(*inputs[0].shape)
-            gradients["parts"] = inputs[0].new_empty(n)
-        self._convolve(inputs, True, d_outflow=d_outflow, **gradients)
-
-    def unit_hydrograph_tangent(self, inputs, tangents, result) -> None:
-        """Fill the derivative of the routed series along tangents of the four inputs."""
-        names = ("t_inflow", "t_a", "t_b", "t_memory")
-        self._convolve(inputs, False, outflow=result, **dict(zip(names, tangents, strict=True)))
+    def convolve(self, inputs, reverse: bool = False, **more) -> None:
+        """Fill the outflow, or in reverse the gradients of the inputs; with tangents the derivative along them."""
+        inflow, ordinates, memory = inputs
+        arguments = self._typed(
+            "Convolution",
+            inflow,
+            n_steps=inflow.shape[0],
+            n_series=inflow.shape[1],
+            length=ordinates.shape[0],
+            inflow=inflow,
+            ordinates=ordinates,
+            memory=memory,
+            **more,
+        )
+        self.call("convolve", inflow, arguments, reverse)
 
     def _route(self, scheme, reverse, graph, inputs, initial, dt, sizes, **more):
         constants, lateral = inputs

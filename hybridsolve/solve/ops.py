@@ -221,11 +221,11 @@ class Differentiable:
 run = Differentiable(
     "run", backends.forward, backends.adjoint, backends.tangent, backends.forward_fake, n_outputs=2, n_kept=1
 )
-unit_hydrograph = Differentiable(
-    "unit_hydrograph",
-    backends.unit_hydrograph,
-    backends.unit_hydrograph_adjoint,
-    backends.unit_hydrograph_tangent,
+convolve = Differentiable(
+    "convolve",
+    backends.convolve,
+    backends.convolve_adjoint,
+    backends.convolve_tangent,
     lambda backend, inputs, sizes: [inputs[0].new_empty(inputs[0].shape)],
     n_outputs=1,
     n_kept=0,

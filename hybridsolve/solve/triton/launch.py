@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ..faults import Watch
 from ..problem import Problem, axes, strides
+from . import convolve as convolution
 from . import drive, hbv
-from . import unit_hydrograph as route
 
 STEPS = {"hbv10": hbv, "hbv10_betaet": hbv, "hbv11p": hbv}  # the module with step, step_adj and FLUXES of each kernel
 WARP = 64 if torch.version.hip else 32
 # One warp a program: a few cells spread over the whole card, and sums over components never leave a warp. No fused
 # multiply-adds but those that are written, so that the adjoint recomputes what the forward run had.
 OPTIONS = dict(num_warps=1, enable_fp_fusion=False)
-ROUTED = 8  # steps of the unit hydrograph that a program takes, one register for each in every array
+ROUTED = 8  # steps of a short hydrograph that a program takes, one register for each in every array
 PROGRAMS = 4096  # that work at a time on an adjoint, each with a tape of its own
 
 
@@ -147,21 +147,25 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
     )
 
 
-def unit_hydrograph(inputs, results, d_outflow=None) -> None:
-    """Fill the routed series, or with a cotangent the gradients of the four inputs."""
-    inflow, a, b, memory = inputs
-    n_steps, n_series = inflow.shape
-    tile, across = dict(STEPS=ROUTED, SERIES=WARP), triton.cdiv(n_series, WARP)
-    if d_outflow is None:
-        grid = across * triton.cdiv(n_steps, ROUTED)
-        start(route.forward, (grid,), inflow.device, inflow, a, b, memory, results[0], n_steps, n_series, **tile)
-        return
-    d_inflow, d_a, d_b, d_memory = results
-    n_chunks = triton.cdiv(n_steps + memory.shape[0], ROUTED)
-    grid = (across * n_chunks,)
-    parts = inflow.new_empty(n_chunks, memory.shape[0] + 1, n_series)
-    start(route.adjoint, grid, inflow.device, *inputs, d_outflow, d_inflow, d_memory, parts, n_steps, n_series, **tile)
-    start(route.adjoint_ordinates, (across,), inflow.device, a, b, parts, d_a, d_b, n_series, n_chunks, SERIES=WARP)
+def convolution_chunks(n_steps: int, length: int) -> int:
+    """Parts in which `convolve` in reverse leaves the cotangents of the ordinates."""
+    return triton.cdiv(n_steps + length - 1, _span(length))
+
+
+def _span(length: int) -> int:
+    """Steps that a program takes: of long hydrographs more, so that the parts do not outgrow the series."""
+    return max(ROUTED, triton.next_power_of_2(length // 2))
+
+
+def convolve(inputs, reverse: bool = False, **arrays) -> None:
+    """Fill the outflow of inflow, ordinates and memory, or in reverse their gradients."""
+    inflow, ordinates, _ = inputs
+    (n_steps, n_series), length = inflow.shape, len(ordinates)
+    tile, across = dict(STEPS=_span(length), SERIES=WARP), triton.cdiv(n_series, WARP)
+    n_chunks = convolution_chunks(n_steps, length) if reverse else triton.cdiv(n_steps, _span(length))
+    kernel = convolution.adjoint if reverse else convolution.forward
+    sizes = dict(n_steps=n_steps, n_series=n_series, length=length)
+    start(kernel, (across * n_chunks,), inflow.device, *inputs, **arrays, **sizes, **tile)
 
 
 def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
