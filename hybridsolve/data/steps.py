@@ -42,7 +42,7 @@ def step_seconds(data: xr.Dataset) -> int:
 
 def rows_of_days(data: xr.Dataset, days: float) -> int:
     """How many steps of a dataset, to the nearest, a number of days has; 365.25 days of hours have 8,766."""
-    return round(days * (DAY / _SECOND) / step_seconds(data))
+    return round(days * ((DAY / _SECOND) / step_seconds(data)))
 
 
 def bounds_name(ds: xr.Dataset) -> str | None:
