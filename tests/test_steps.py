@@ -544,6 +544,19 @@ def test_a_model_of_other_forcings(step, tmp_path):
         refused(lambda: data.check_dataset(ds, model=TANK, steps={86400}), "found data at 3600 s; .*data.to_days, or")
 
 
+def test_forcings_that_are_called_like_our_own_series():
+    """A routing model may be driven by runoff, which is another name of flow elsewhere; readers' names are renamed."""
+    ds = tank_file().assign(runoff=lambda d: d.demand)
+    model = replace(TANK, forcings=(Variable("runoff", "mm d-1", "runoff"), Variable("rainfall", "mm d-1", "rain")))
+    found = opened(ds, model=model, dtype="float64")
+    np.testing.assert_array_equal(found.runoff, ds.demand)
+    np.testing.assert_array_equal(found.qobs, ds.discharge)
+    negative = found.assign(rainfall=-found.rainfall)
+    refused(lambda: data.check_dataset(negative, model=model), "rainfall must not be negative")
+    fulda = data.open_dataset("fulda", model=model)
+    assert "rainfall" in fulda and "prcp" not in fulda and {"tmean", "pet", "qobs"} <= set(fulda)
+
+
 def test_assemble_for_a_model():
     time, values = truth()
     series = {"rainfall": values["prcp"], "demand": values["pet"], "wind": values["tmean"], "qobs": values["qobs"]}
