@@ -12,6 +12,7 @@ from foreign import one_sentence, opened, textbook
 from hybridsolve import data, models
 from hybridsolve.data.dataset import overlap, period_slice, period_text
 from hybridsolve.data.lags import lag_of_days
+from hybridsolve.data.times import carry_days
 from hybridsolve.data.units import convert, is_same
 from hybridsolve.data.usable import refuse_outside, usable_basins, used_days
 from hybridsolve.spec import Variable
@@ -338,6 +339,16 @@ def test_a_leap_day_that_the_calendar_lacks(step, tmp_path):
     late = opened(ds.isel(time=slice(n + 2, None)))  # begins within 28 February: no day before to fill from
     assert "filled_days" not in late.attrs
     refused(lambda: data.check_dataset(late, forcing_names=FORCING), "no gaps, expected 2004-02-29 00:00")
+
+
+def test_results_carry_the_bounds_of_their_steps(tmp_path):
+    ds = opened(raw(10800), utc_offset=1)
+    part = xr.Dataset({"flow": ds.qobs[3:4]}, {"time": ds.time.values[3:4]})
+    out = carry_days(part, ds)
+    assert data.step_seconds(out) == 10800 and out.attrs["step_boundary"] == ds.attrs["step_boundary"]
+    data.write_netcdf(out, tmp_path / "x.nc")
+    with xr.open_dataset(tmp_path / "x.nc") as back:
+        assert data.step_seconds(back) == 10800 and back.time.attrs["long_name"] == "start of the step"
 
 
 # ---------------------------------------------------------------------------------------------------- periods
