@@ -5,10 +5,14 @@ A step is a day, or a whole number of seconds that divides one.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import xarray as xr
 
 from .units import step_text
+
+if TYPE_CHECKING:  # the rivers take messages from here without loading xarray
+    import xarray as xr
 
 DAY = np.timedelta64(1, "D")
 _SECOND = np.timedelta64(1, "s")
