@@ -31,9 +31,6 @@ static int words(const char* names) {
 static const double RANGE[][2] = {{1, 6},    {50, 1000},  {0.05, 0.9}, {0.01, 0.5}, {0.001, 0.2}, {0.2, 1}, {0, 10},
                                   {0, 100},  {-2.5, 2.5}, {0.5, 10},   {0, 0.1},    {0, 0.2},     {0.3, 5}, {0, 1}};
 
-template <class T> const ModelKernels<T>& of(const Model& m);
-template <> const ModelKernels<float>& of<float>(const Model& m) { return m.f32; }
-template <> const ModelKernels<double>& of<double>(const Model& m) { return m.f64; }
 template <class T> const ConvolutionKernels<T>& convolution();
 template <> const ConvolutionKernels<float>& convolution<float>() { return avx2::kernels().convolve_f32; }
 template <> const ConvolutionKernels<double>& convolution<double>() { return avx2::kernels().convolve_f64; }
@@ -56,13 +53,13 @@ template <class T> struct Case {
     return x;
   }
   int64_t cells() const { return n_basins * n_components; }
-  View<T> of_steps(const T* x) const { return {x, n_basins, 1, 0}; }
-  View<T> of_cells(const T* x) const { return {x, 0, n_components, n_components > 1 ? 1 : 0}; }
+  View of_steps(const T* x) const { return {x, n_basins, 1, 0}; }
+  View of_cells(const T* x) const { return {x, 0, n_components, n_components > 1 ? 1 : 0}; }
 
   // All of a run with streamflow as its one output, and of its adjoint for static parameters.
-  Run<T> run(const Model& model) {
+  void fill(Run& r, const Model& model) {
     const int P = words(model.parameter_names), S = words(model.state_names);
-    Run<T> r{};
+    r.is_double = sizeof(T) == 8;
     r.n_steps = n_steps, r.n_basins = n_basins, r.n_components = n_components;
     r.n_groups = (n_components + 15) / 16, r.group_size = (n_components + r.n_groups - 1) / r.n_groups;
     const double forcing[][2] = {{-20, 30}, {-8, 16}, {0, 5}};  // prcp, tmean, pet
@@ -70,11 +67,11 @@ template <class T> struct Case {
       T* x = uniform(n_steps * n_basins, forcing[i][0], forcing[i][1]);
       for (int64_t j = 0; i == 0 && j < n_steps * n_basins; ++j) x[j] = x[j] < 0 ? 0 : x[j];
       r.forcing[i] = of_steps(x);
-      r.forcing_bounds[i] = {T(-1e5), T(1e5)};
+      r.forcing_bounds[i] = {-1e5, 1e5};
     }
     for (int i = 0; i < P; ++i) {
       r.parameter[i] = of_cells(uniform(cells(), RANGE[i][0], RANGE[i][1]));
-      r.parameter_bounds[i] = {T(-1e5), T(1e5)};
+      r.parameter_bounds[i] = {-1e5, 1e5};
       r.d_parameter[i] = zeros(cells());
     }
     r.initial_state = uniform(S * cells(), 0, 40);
@@ -83,12 +80,16 @@ template <class T> struct Case {
     r.interval = 8, r.checkpoints = zeros((n_steps + 7) / 8 * S * cells());
     r.d_fluxes = of_steps(uniform(n_steps * n_basins, -1, 1));
     r.d_final_state = zeros(S * cells()), r.d_initial_state = zeros(S * cells());
+  }
+  Run run(const Model& model) {
+    Run r{};
+    fill(r, model);
     return r;
   }
-  LeastSquares<T> least_squares(const Model& model) {
+  LeastSquares least_squares(const Model& model) {
     const int N = words(model.parameter_names) + 2;
-    LeastSquares<T> l{};
-    l.run = run(model);
+    LeastSquares l{};
+    fill(l, model);
     l.a = of_cells(uniform(cells(), 0, 2.9)), l.b = of_cells(uniform(cells(), 0, 6.5));
     l.target = of_steps(uniform(n_steps * n_basins, 0, 5)), l.weight = of_steps(uniform(n_steps * n_basins, 0, 1));
     l.shift = {zeros(1), 0, 0, 0};
@@ -110,24 +111,24 @@ template <class T> struct Case {
 
 static int faults = 0;
 
-template <class T> void forward(const ModelKernels<T>& k, const Run<T>& run) {
-  for (int64_t block = 0; block < k.forward_blocks(run); ++block) faults |= k.forward(run, block);
+static void forward(const ModelKernels& k, const Run& run) {
+  for (int64_t block = 0; block < k.blocks(run); ++block) faults |= k.forward(run, block);
 }
 
 template <class T> void model_cases(const Model& model, Case<T> c, const std::string& name) {
-  const ModelKernels<T>& k = of<T>(model);
-  const Run<T> run = c.run(model);
+  const ModelKernels& k = model.kernels[sizeof(T) == 8];
+  const Run run = c.run(model);
   void* workspace = c.zeros(k.workspace(run) / sizeof(T));
   measure(name + " forward", [&] { forward(k, run); });
   measure(name + " forward + adjoint", [&] {
     forward(k, run);
-    for (int64_t block = 0; block < k.adjoint_blocks(run); ++block) k.adjoint(run, block, workspace);
+    for (int64_t block = 0; block < k.blocks(run); ++block) k.adjoint(run, block, workspace);
   });
 }
 
 template <class T> void least_squares_case(const Model& model, Case<T> c, const std::string& name) {
-  const ModelKernels<T>& k = of<T>(model);
-  const LeastSquares<T> in = c.least_squares(model);
+  const ModelKernels& k = model.kernels[sizeof(T) == 8];
+  const LeastSquares in = c.least_squares(model);
   measure(name + " normal equations", [&] {
     for (int64_t task = 0; task < k.least_squares_tasks(in); ++task) faults |= k.least_squares(in, task);
   });

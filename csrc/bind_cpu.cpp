@@ -8,8 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "bind_arguments.h"
-#include "bind_routing.h"
+#include "bind_fields.h"
 #include "core/cpu.h"
 
 #if defined(__x86_64__)
@@ -58,10 +57,10 @@ const Kernels& kernels() {
   return chosen;
 }
 
-const Model& find(const std::string& name) {
+const ModelKernels& find(const std::string& name, bool is_double) {
   const Kernels& k = kernels();
   for (int i = 0; i < k.n_models; ++i)
-    if (name == k.models[i].name) return k.models[i];
+    if (name == k.models[i].name) return k.models[i].kernels[is_double];
   throw std::invalid_argument("model '" + name + "' has no CPU kernel in this build; reinstall hybridsolve.");
 }
 
@@ -91,84 +90,86 @@ template <class Work> void share(int64_t n, int n_threads, Work work) {
 
 // A large result is written to memory that the system hands out page by page on first touch, which can take longer than
 // computing it. Huge pages, where the system offers them, are 512 times fewer.
-template <class T> T* fresh(T* p, int64_t n) {
+template <class T> T* fresh(T* p, int64_t bytes) {
 #if defined(__linux__)
   const Address a = reinterpret_cast<Address>(p), page = 1 << 21;
-  const Address begin = (a + page - 1) / page * page, end = (a + n * sizeof(T)) / page * page;
+  const Address begin = (a + page - 1) / page * page, end = (a + bytes) / page * page;
   if (a && begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
   return p;
 }
 
-template <class T> int forward(const ModelKernels<T>& k, const Run<T>& run, int n_threads) {
-  fresh(run.fluxes, run.n_outputs * run.n_steps * run.n_basins * (run.each ? run.n_components : run.n_groups));
+int64_t number_bytes(const Run& run) { return run.is_double ? sizeof(double) : sizeof(float); }
+
+// A kernel over its blocks; a sum of Faults.
+template <class In> int over_blocks(int64_t n, int n_threads, int (*kernel)(const In&, int64_t), const In& in) {
   std::atomic<int> fault{0};
-  share(k.forward_blocks(run), n_threads, [&](int, int64_t block) { fault |= k.forward(run, block); });
+  share(n, n_threads, [&](int, int64_t block) { fault |= kernel(in, block); });
   return fault;
 }
 
-template <class T> void adjoint(const ModelKernels<T>& k, const Run<T>& run, int n_threads) {
-  const int64_t columns = run.n_basins * run.n_groups;
-  for (T* d : run.d_forcing) fresh(d, run.n_steps * columns);
+int forward(const std::string& model, const Run& run, int n_threads) {
+  const ModelKernels& k = find(model, run.is_double);
+  const int64_t columns = run.n_basins * (run.each ? run.n_components : run.n_groups);
+  fresh(run.fluxes, run.n_outputs * run.n_steps * columns * number_bytes(run));
+  return over_blocks(k.blocks(run), n_threads, k.forward, run);
+}
+
+void adjoint(const std::string& model, const Run& run, int n_threads) {
+  const ModelKernels& k = find(model, run.is_double);
+  const int64_t columns = run.n_basins * run.n_groups, row = run.n_steps * number_bytes(run);
+  for (void* d : run.d_forcing) fresh(d, row * columns);
   for (int i = 0; i < MAX_PARAMETERS; ++i)
-    if (run.per_step[i])
-      fresh(run.d_parameter[i], run.n_steps * (run.by_group[i] ? columns : run.n_basins * run.n_components));
+    if (run.per_step[i]) fresh(run.d_parameter[i], row * (run.by_group[i] ? columns : run.n_basins * run.n_components));
   const size_t bytes = (k.workspace(run) + 63) / 64 * 64;
   std::vector<char> memory(bytes * n_threads + 64);
   char* aligned = memory.data() + (64 - reinterpret_cast<Address>(memory.data()) % 64) % 64;
-  share(k.adjoint_blocks(run), n_threads, [&](int thread, int64_t block) { k.adjoint(run, block, aligned + bytes * thread); });
+  share(k.blocks(run), n_threads, [&](int thread, int64_t block) { k.adjoint(run, block, aligned + bytes * thread); });
 }
 
-template <class T> int least_squares(const ModelKernels<T>& k, const Arguments& a, int n_threads) {
-  const LeastSquares<T> in = a.least_squares<T>();
-  std::atomic<int> fault{0};
-  share(k.least_squares_tasks(in), n_threads, [&](int, int64_t task) { fault |= k.least_squares(in, task); });
-  return fault;
+int tangent(const std::string& model, const Tangent& in, int n_threads) {
+  const ModelKernels& k = find(model, in.is_double);
+  return over_blocks(k.tangent_blocks(in), n_threads, k.tangent, in);
 }
 
-template <class T>
-void convolve(const ConvolutionKernels<T>& k, Convolution<T> c, bool reverse, int n_threads) {
+int least_squares(const std::string& model, const LeastSquares& in, int n_threads) {
+  const ModelKernels& k = find(model, in.is_double);
+  return over_blocks(k.least_squares_tasks(in), n_threads, k.least_squares, in);
+}
+
+template <class T> const ConvolutionKernels<T>& convolution();
+template <> const ConvolutionKernels<float>& convolution() { return kernels().convolve_f32; }
+template <> const ConvolutionKernels<double>& convolution() { return kernels().convolve_f64; }
+
+template <class T> void convolve(const Convolution<T>& c, bool reverse, int n_threads) {
+  const ConvolutionKernels<T>& k = convolution<T>();
   const auto work = c.t_inflow ? k.tangent : reverse ? k.adjoint : k.forward;
+  fresh(reverse ? c.d_inflow : c.outflow, c.n_steps * c.n_series * sizeof(T));
   share((c.n_series + k.span - 1) / k.span, n_threads, [&](int, int64_t block) { work(c, block); });
-}
-
-template <class T> int tangent(const ModelKernels<T>& k, const Arguments& a, int n_threads) {
-  const Tangent<T> in = a.tangent<T>();
-  std::atomic<int> fault{0};
-  share(k.tangent_blocks(in), n_threads, [&](int, int64_t block) { fault |= k.tangent(in, block); });
-  return fault;
-}
-
-template <class T> Convolution<T> convolution(const std::vector<Address>& a, int64_t n_steps, int64_t n_series) {
-  const int64_t n = n_steps * n_series;
-  return {n_steps,       n_series,    at<T>(a[0]),       at<T>(a[1]), at<T>(a[2]), at<T>(a[3]), fresh(to<T>(a[4]), n),
-          at<T>(a[5]), fresh(to<T>(a[6]), n), to<T>(a[7]), to<T>(a[8]), to<T>(a[9]),
-          at<T>(a[10]), at<T>(a[11]), at<T>(a[12]), at<T>(a[13])};
 }
 
 template <class T> const RouteKernels<T>* schemes();
 template <> const RouteKernels<float>* schemes() { return kernels().route_f32; }
 template <> const RouteKernels<double>* schemes() { return kernels().route_f64; }
 
-template <class T> bool route(const RouteArguments& a) {
-  const Reaches<T> r = a.reaches<T>();
-  if (!a.reverse) fresh(r.discharge, r.n_steps * r.n_outputs);
+template <class T> bool route(const std::string& scheme, const Reaches<T>& r, bool reverse, int n_threads) {
+  if (!reverse) fresh(r.discharge, r.n_steps * r.n_outputs * sizeof(T));
   const RouteKernels<T>* k = nullptr;
   for (int i = 0; i < N_SCHEMES; ++i)
-    if (a.scheme == schemes<T>()[i].scheme) k = &schemes<T>()[i];
+    if (scheme == schemes<T>()[i].scheme) k = &schemes<T>()[i];
   if (!k)
-    throw std::invalid_argument("routing scheme '" + a.scheme + "' has no CPU kernel in this build; reinstall hybridsolve.");
+    throw std::invalid_argument("routing scheme '" + scheme + "' has no CPU kernel in this build; reinstall hybridsolve.");
   // Tiles in order, or reversed, each by the thread whose turn it is: a tile waits for the one before, which is taken.
   const int64_t n = (r.n_steps + r.tile - 1) / r.tile;
-  const int workers = int(n < a.n_threads ? n : a.n_threads);
-  const size_t bytes = (k->workspace(r, a.reverse) + 63) / 64 * 64;
+  const int workers = int(n < n_threads ? n : n_threads);
+  const size_t bytes = (k->workspace(r, reverse) + 63) / 64 * 64;
   const std::unique_ptr<char[]> memory(new char[bytes * workers + 64]);  // not filled: pages come as they are touched
   char* aligned = fresh(memory.get() + (64 - reinterpret_cast<Address>(memory.get()) % 64) % 64, bytes * workers);
   std::vector<int64_t> passed(n);
   std::atomic<bool> fault{false};
   share(workers, workers, [&](int, int64_t worker) {
     for (int64_t i = worker; i < n; i += workers) {
-      if (a.reverse)
+      if (reverse)
         k->adjoint(r, n - 1 - i, passed.data(), aligned + bytes * worker);
       else if (k->forward(r, i, passed.data(), aligned + bytes * worker))
         fault = true;
@@ -189,60 +190,35 @@ template <class T> void sum_middle(Address from, Address into, int64_t rows, int
   });
 }
 
+template <class T> void bind_routing(py::module_& m) {
+  using Released = py::call_guard<py::gil_scoped_release>;
+  bind_convolution<T>(m);
+  m.def("unit_hydrograph", convolve<T>, Released(), py::arg("convolution"), py::arg("reverse"), py::arg("n_threads"));
+  bind_reaches<T>(m);
+  m.def("route", route<T>, Released(), py::arg("scheme"), py::arg("reaches"), py::arg("reverse"), py::arg("n_threads"));
+}
+
 }  // namespace
 }  // namespace hs
 
 PYBIND11_MODULE(_cpu, m) {
   using namespace hs;
-  bind_arguments(m);
-  m.def(
-      "forward",
-      [](const Arguments& a, int n_threads) {
-        const Model& model = find(a.model);
-        return a.is_double ? forward(model.f64, a.run<double>(), n_threads) : forward(model.f32, a.run<float>(), n_threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
-  m.def(
-      "adjoint",
-      [](const Arguments& a, int n_threads) {
-        const Model& model = find(a.model);
-        a.is_double ? adjoint(model.f64, a.run<double>(), n_threads) : adjoint(model.f32, a.run<float>(), n_threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
-  m.def(
-      "tangent",
-      [](const Arguments& a, int n_threads) {
-        const Model& model = find(a.model);
-        return a.is_double ? tangent(model.f64, a, n_threads) : tangent(model.f32, a, n_threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
-  m.def(
-      "least_squares",
-      [](const Arguments& a, int n_threads) {
-        const Model& model = find(a.model);
-        return a.is_double ? least_squares(model.f64, a, n_threads) : least_squares(model.f32, a, n_threads);
-      },
-      py::call_guard<py::gil_scoped_release>());
-  m.def(
-      "unit_hydrograph",
-      [](bool is_double, int64_t n_steps, int64_t n_series, std::vector<Address> arrays, bool reverse, int n_threads) {
-        if (is_double)
-          convolve(kernels().convolve_f64, convolution<double>(arrays, n_steps, n_series), reverse, n_threads);
-        else
-          convolve(kernels().convolve_f32, convolution<float>(arrays, n_steps, n_series), reverse, n_threads);
-      },
-      py::call_guard<py::gil_scoped_release>(), py::kw_only(), py::arg("is_double"), py::arg("n_steps"),
-      py::arg("n_series"), py::arg("arrays"), py::arg("reverse"), py::arg("n_threads"));
-  bind_route_arguments(m);
-  m.def(
-      "route", [](const RouteArguments& a) { return a.is_double ? route<double>(a) : route<float>(a); },
-      py::call_guard<py::gil_scoped_release>());
+  using Released = py::call_guard<py::gil_scoped_release>;
+  const py::arg n_threads("n_threads");
+  bind_run(m);
+  m.def("forward", forward, Released(), py::arg("model"), py::arg("run"), n_threads);
+  m.def("adjoint", adjoint, Released(), py::arg("model"), py::arg("run"), n_threads);
+  m.def("tangent", tangent, Released(), py::arg("model"), py::arg("run"), n_threads);
+  m.def("least_squares", least_squares, Released(), py::arg("model"), py::arg("run"), n_threads);
+  bind_routing<float>(m);
+  bind_routing<double>(m);
   m.def(
       "sum_middle",
       [](bool is_double, Address from, Address into, int64_t rows, int64_t n, int64_t columns, int n_threads) {
         (is_double ? sum_middle<double> : sum_middle<float>)(from, into, rows, n, columns, n_threads);
       },
-      py::call_guard<py::gil_scoped_release>());
+      Released(), py::arg("is_double"), py::arg("from_"), py::arg("into"), py::arg("rows"), py::arg("n"),
+      py::arg("columns"), n_threads);
   m.def("isa", [] { return kernels().isa; });
   m.def("isas", [] {
     std::vector<std::string> names;

@@ -3,8 +3,7 @@
 // whether there is one that this build serves.
 #include <cstdlib>
 
-#include "bind_arguments.h"
-#include "bind_routing.h"
+#include "bind_fields.h"
 #include "core/cuda.h"
 
 namespace py = pybind11;
@@ -45,16 +44,18 @@ struct OnDevice {
   OnDevice(const OnDevice&) = delete;
 };
 
-template <class T> const CudaModel<T>& find(const std::string& name) {
+template <class T> const CudaModel& find(const std::string& name) {
   const CudaKernels<T>& k = cuda_kernels<T>();
   for (int i = 0; i < k.n_models; ++i)
     if (name == k.models[i].name) return k.models[i];
   throw std::invalid_argument("model '" + name + "' has no CUDA kernel in this build; reinstall hybridsolve.");
 }
+const CudaModel& find(const std::string& name, bool is_double) {
+  return is_double ? find<double>(name) : find<float>(name);
+}
 
-// A run that the kernels can take: they count steps in 32 bits, and know an output by its flux.
-template <class T> Run<T> run_of(const Arguments& a) {
-  const Run<T> run = a.run<T>();
+// Whether the kernels can take a run: they count steps in 32 bits, and know an output by its flux.
+void check_run(const Run& run) {
   if (run.n_steps > INT32_MAX)
     throw std::invalid_argument("a run takes fewer than 2^31 steps; found " + std::to_string(run.n_steps) +
                                 ": cut it into windows.");
@@ -66,57 +67,56 @@ template <class T> Run<T> run_of(const Arguments& a) {
       if (run.output[o] == run.output[other])
         throw std::invalid_argument("an output may be asked for once; found number " + std::to_string(run.output[o]) +
                                     " twice: leave one out.");
-  return run;
 }
 
-template <class T> void forward(const Arguments& a, int device, cudaStream_t stream) {
-  const Run<T> run = run_of<T>(a);
-  const CudaModel<T>& model = find<T>(a.model);
+void launched(cudaError_t error, const std::string& kernel) { succeed(error, "launching the CUDA kernel '" + kernel + "'"); }
+
+cudaStream_t stream_of(Address handle) { return reinterpret_cast<cudaStream_t>(handle); }
+
+void forward(const std::string& name, const Run& run, int device, Address stream) {
+  check_run(run);
+  const CudaModel& model = find(name, run.is_double);
   OnDevice on(device);
-  succeed(model.forward(run, stream), "launching the CUDA kernel '" + a.model + " forward'");
+  launched(model.forward(run, stream_of(stream)), name + " forward");
 }
 
-template <class T> void adjoint(const Arguments& a, int device, cudaStream_t stream) {
-  const Run<T> run = run_of<T>(a);
-  const CudaModel<T>& model = find<T>(a.model);
-  if (const int64_t size = run.tape ? 0 : model.tape_size(run))
-    throw std::invalid_argument("the adjoint of " + a.model + " needs a tape of " + std::to_string(size) +
+int64_t tape_size(const std::string& name, const Run& run) {
+  check_run(run);
+  return find(name, run.is_double).tape_size(run);
+}
+
+void adjoint(const std::string& name, const Run& run, int device, Address stream) {
+  if (const int64_t size = tape_size(name, run); size && !run.tape)
+    throw std::invalid_argument("the adjoint of " + name + " needs a tape of " + std::to_string(size) +
                                 " values; found none: allocate what tape_size() says.");
+  const CudaModel& model = find(name, run.is_double);
   OnDevice on(device);
-  succeed(model.adjoint(run, stream), "launching the CUDA kernel '" + a.model + " adjoint'");
+  launched(model.adjoint(run, stream_of(stream)), name + " adjoint");
 }
 
-template <class T> void tangent(const Arguments& a, int device, cudaStream_t stream) {
-  const CudaModel<T>& model = find<T>(a.model);
-  Tangent<T> in = a.tangent<T>();
-  in.run = run_of<T>(a);
+void tangent(const std::string& name, const Tangent& in, int device, Address stream) {
+  check_run(in);
+  const CudaModel& model = find(name, in.is_double);
   OnDevice on(device);
-  succeed(model.tangent(in, stream), "launching the CUDA kernel '" + a.model + " tangent'");
+  launched(model.tangent(in, stream_of(stream)), name + " tangent");
 }
 
-template <class T> void least_squares(const Arguments& a, int device, cudaStream_t stream) {
-  const CudaModel<T>& model = find<T>(a.model);
+void least_squares(const std::string& name, const LeastSquares& in, int device, Address stream) {
+  const CudaModel& model = find(name, in.is_double);
   OnDevice on(device);
-  succeed(model.least_squares(a.least_squares<T>(), stream), "launching the CUDA kernel '" + a.model + " least squares'");
+  launched(model.least_squares(in, stream_of(stream)), name + " least squares");
 }
 
-template <class T>
-void convolve(const std::vector<Address>& a, int64_t n_steps, int64_t n_series, bool reverse, int device,
-              cudaStream_t stream) {
-  const Convolution<T> c{n_steps,     n_series,    at<T>(a[0]), at<T>(a[1]), at<T>(a[2]), at<T>(a[3]),
-                         to<T>(a[4]), at<T>(a[5]), to<T>(a[6]), to<T>(a[7]), to<T>(a[8]), to<T>(a[9]),
-                         at<T>(a[11]), at<T>(a[12]), at<T>(a[13]), at<T>(a[14])};
+template <class T> void convolve(const Convolution<T>& c, bool reverse, int device, Address stream) {
   const CudaKernels<T>& k = cuda_kernels<T>();
   OnDevice on(device);
-  succeed(reverse ? k.adj_convolve(c, to<T>(a[10]), stream) : k.convolve(c, stream),
-          "launching the CUDA kernel 'unit hydrograph'");
+  launched((reverse ? k.adj_convolve : k.convolve)(c, stream_of(stream)), "unit hydrograph");
 }
 
 template <class T>
-void sum_middle(Address from, Address into, int64_t rows, int64_t n, int64_t columns, int device, cudaStream_t stream) {
+void sum_middle(Address from, Address into, int64_t rows, int64_t n, int64_t columns, int device, Address stream) {
   OnDevice on(device);
-  succeed(cuda_kernels<T>().sum_middle(at<T>(from), to<T>(into), rows, n, columns, stream),
-          "launching the CUDA kernel 'sum'");
+  launched(cuda_kernels<T>().sum_middle(at<T>(from), to<T>(into), rows, n, columns, stream_of(stream)), "sum");
 }
 
 template <class T> const CudaScheme<T>& find_scheme(const std::string& name) {
@@ -125,11 +125,14 @@ template <class T> const CudaScheme<T>& find_scheme(const std::string& name) {
   throw std::invalid_argument("routing scheme '" + name + "' has no CUDA kernel in this build; reinstall hybridsolve.");
 }
 
-template <class T> void route(const RouteArguments& a, int device, cudaStream_t stream) {
-  const CudaScheme<T>& scheme = find_scheme<T>(a.scheme);
+template <class T>
+void route(const std::string& name, const Reaches<T>& reaches, bool reverse, int device, Address stream) {
+  const CudaScheme<T>& scheme = find_scheme<T>(name);
   OnDevice on(device);
-  succeed(scheme.run(a.reaches<T>(), at<int32_t>(a.level), at<T>(a.initial), to<T>(a.scratch), a.reverse, stream),
-          "launching the CUDA kernel 'route " + a.scheme + "'");
+  launched(scheme.run(reaches, reverse, stream_of(stream)), "route " + name);
+}
+template <class T> int64_t route_scratch(const std::string& name, const Reaches<T>& reaches, bool reverse) {
+  return find_scheme<T>(name).scratch_rows(reaches, reverse);
 }
 
 // Raises where the card cannot run what was built.
@@ -166,7 +169,15 @@ void check(int device) {
                            ", or use backend='triton'.");
 }
 
-cudaStream_t stream_of(Address handle) { return reinterpret_cast<cudaStream_t>(handle); }
+template <class T> void bind_routing(py::module_& m) {
+  using Released = py::call_guard<py::gil_scoped_release>;
+  const py::arg device("device"), stream("stream");
+  bind_convolution<T>(m);
+  m.def("unit_hydrograph", convolve<T>, Released(), py::arg("convolution"), py::arg("reverse"), device, stream);
+  bind_reaches<T>(m);
+  m.def("route", route<T>, Released(), py::arg("scheme"), py::arg("reaches"), py::arg("reverse"), device, stream);
+  m.def("route_scratch", route_scratch<T>, py::arg("scheme"), py::arg("reaches"), py::arg("reverse"));
+}
 
 }  // namespace
 }  // namespace hs
@@ -174,73 +185,31 @@ cudaStream_t stream_of(Address handle) { return reinterpret_cast<cudaStream_t>(h
 PYBIND11_MODULE(_cuda, m) {
   using namespace hs;
   using Released = py::call_guard<py::gil_scoped_release>;
-  bind_arguments(m);
-  m.def(
-      "forward",
-      [](const Arguments& a, int device, Address stream) {
-        (a.is_double ? forward<double> : forward<float>)(a, device, stream_of(stream));
-      },
-      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
-  m.def(
-      "adjoint",
-      [](const Arguments& a, int device, Address stream) {
-        (a.is_double ? adjoint<double> : adjoint<float>)(a, device, stream_of(stream));
-      },
-      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
-  m.def(
-      "tangent",
-      [](const Arguments& a, int device, Address stream) {
-        (a.is_double ? tangent<double> : tangent<float>)(a, device, stream_of(stream));
-      },
-      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
-  m.def(
-      "least_squares",
-      [](const Arguments& a, int device, Address stream) {
-        (a.is_double ? least_squares<double> : least_squares<float>)(a, device, stream_of(stream));
-      },
-      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
-  m.def(
-      "tape_size",
-      [](const Arguments& a) {
-        return a.is_double ? find<double>(a.model).tape_size(run_of<double>(a))
-                           : find<float>(a.model).tape_size(run_of<float>(a));
-      },
-      py::arg("arguments"));
-  m.def(
-      "unit_hydrograph",
-      [](bool is_double, int64_t n_steps, int64_t n_series, const std::vector<Address>& arrays, bool reverse,
-         int device, Address stream) {
-        (is_double ? convolve<double> : convolve<float>)(arrays, n_steps, n_series, reverse, device, stream_of(stream));
-      },
-      Released(), py::arg("is_double"), py::arg("n_steps"), py::arg("n_series"), py::arg("arrays"), py::arg("reverse"),
-      py::arg("device"), py::arg("stream"));
+  const py::arg model("model"), run("run"), device("device"), stream("stream");
+  bind_run(m);
+  m.def("forward", forward, Released(), model, run, device, stream);
+  m.def("adjoint", adjoint, Released(), model, run, device, stream);
+  m.def("tangent", tangent, Released(), model, run, device, stream);
+  m.def("least_squares", least_squares, Released(), model, run, device, stream);
+  m.def("tape_size", tape_size, model, run);
+  bind_routing<float>(m);
+  bind_routing<double>(m);
   m.def("unit_hydrograph_scratch", unit_hydrograph_scratch, py::arg("n_steps"), py::arg("n_series"));
-  bind_route_arguments(m);
-  m.def(
-      "route",
-      [](const RouteArguments& a, int device, Address stream) {
-        (a.is_double ? route<double> : route<float>)(a, device, stream_of(stream));
-      },
-      Released(), py::arg("arguments"), py::arg("device"), py::arg("stream"));
-  m.def("route_scratch", [](const RouteArguments& a) {  // values a reach
-    return a.is_double ? find_scheme<double>(a.scheme).scratch_rows(a.reaches<double>(), a.reverse)
-                       : find_scheme<float>(a.scheme).scratch_rows(a.reaches<float>(), a.reverse);
-  });
   m.def(
       "sum_middle",
       [](bool is_double, Address from, Address into, int64_t rows, int64_t n, int64_t columns, int device,
          Address stream) {
-        (is_double ? sum_middle<double> : sum_middle<float>)(from, into, rows, n, columns, device, stream_of(stream));
+        (is_double ? sum_middle<double> : sum_middle<float>)(from, into, rows, n, columns, device, stream);
       },
       Released(), py::arg("is_double"), py::arg("from_"), py::arg("into"), py::arg("rows"), py::arg("n"),
-      py::arg("columns"), py::arg("device"), py::arg("stream"));
+      py::arg("columns"), device, stream);
   m.def("architectures", architectures);
   m.def("check", check, Released(), py::arg("device"));
   m.def("models", [] {
     py::dict models;
     const CudaKernels<float>& k = cuda_kernels<float>();
     for (int i = 0; i < k.n_models; ++i) {
-      const CudaModel<float>& model = k.models[i];
+      const CudaModel& model = k.models[i];
       models[model.name] = py::dict(py::arg("forcing_names") = model.forcing_names,
                                     py::arg("parameter_names") = model.parameter_names,
                                     py::arg("state_names") = model.state_names,

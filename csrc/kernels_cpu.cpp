@@ -11,38 +11,35 @@ namespace HS_ISA {
 namespace {
 
 template <class M, class V> struct Entry {
-  using T = typename Lane<V>::scalar;
-  using B = Block<M, V>;
-  using B2 = Block<M, Pair<V>>;
+  using B = Block<M, Pair<V>>;
 
-  static size_t workspace(const Run<T>& run) { return B2::tape_bytes(run); }
-  static int64_t n_blocks(const Run<T>& run) { return B2::count(run); }
-  static int64_t n_blocks2(const Run<T>& run) { return B2::count(run); }
-  static bool streamflow_only(const Run<T>& run) {
+  static size_t workspace(const Run& run) { return B::tape_bytes(run); }
+  static int64_t n_blocks(const Run& run) { return B::count(run); }
+  static bool streamflow_only(const Run& run) {
     return run.n_outputs == 1 && run.output[0] == 0 && !run.d_weights;
   }
-  static int forward(const Run<T>& run, int64_t block) {
-    B2 b(run);
+  static int forward(const Run& run, int64_t block) {
+    B b(run);
     return streamflow_only(run) ? b.template forward<true>(block) : b.template forward<false>(block);
   }
-  static void adjoint(const Run<T>& run, int64_t block, void* workspace) {
-    B2 b(run);
-    auto tape = static_cast<typename B2::Taped*>(workspace);
+  static void adjoint(const Run& run, int64_t block, void* workspace) {
+    B b(run);
+    auto tape = static_cast<typename B::Taped*>(workspace);
     bool forcing = false;
     for (int i = 0; i < M::F; ++i) forcing |= run.d_forcing[i] != nullptr;
     if (!streamflow_only(run)) return b.template adjoint<false, true>(block, tape);
     forcing ? b.template adjoint<true, true>(block, tape) : b.template adjoint<true, false>(block, tape);
   }
-  static constexpr ModelKernels<T> kernels() {
+  static constexpr ModelKernels kernels() {
     using FT = Forward<M, V>;
     using LS = Sensitivity<M, V>;
-    return {workspace, n_blocks2, n_blocks, forward, adjoint, FT::count, FT::solve, LS::count, LS::solve};
+    return {workspace, n_blocks, forward, adjoint, FT::count, FT::solve, LS::count, LS::solve};
   }
 };
 
 template <class M> constexpr Model describe(const char* name) {
-  return {name, M::forcing_names, M::parameter_names, M::state_names, M::flux_names, Entry<M, f32>::kernels(),
-          Entry<M, f64>::kernels()};
+  return {name, M::forcing_names, M::parameter_names, M::state_names, M::flux_names,
+          {Entry<M, f32>::kernels(), Entry<M, f64>::kernels()}};
 }
 
 template <class V> constexpr ConvolutionKernels<typename Lane<V>::scalar> convolution() {

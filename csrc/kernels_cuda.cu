@@ -11,7 +11,7 @@ namespace {
 
 using namespace HS_ISA;
 
-template <class M> constexpr CudaModel<HS_VALUE> describe(const char* name) {
+template <class M> constexpr CudaModel describe(const char* name) {
   using L = Launch<M, HS_VALUE>;
   return {name,       M::forcing_names, M::parameter_names, M::state_names, M::flux_names,
           L::forward, L::adjoint,       tangent<M, HS_VALUE>, least_squares<M, HS_VALUE>, L::tape_size};
@@ -26,7 +26,7 @@ template <class Scheme> constexpr CudaScheme<HS_VALUE> routing() {
 
 template <> const CudaKernels<HS_VALUE>& cuda_kernels<HS_VALUE>() {
 #define HS_MODEL(name, ...) describe<__VA_ARGS__>(#name),
-  static const CudaModel<HS_VALUE> models[] = {
+  static const CudaModel models[] = {
 #include "models.def"
   };
 #undef HS_MODEL

@@ -58,25 +58,31 @@ def test_whether_a_card_can_run_it(cuda, monkeypatch, settings, message):
     assert re.search(r"\. ", str(error.value)) is None  # one sentence
 
 
+def a_run(cuda, **changed):
+    run = cuda.Run()
+    for name, value in (
+        dict(n_steps=500, n_basins=1, n_components=1, n_groups=1, group_size=1, interval=500) | changed
+    ).items():
+        setattr(run, name, value)
+    return run
+
+
 def test_calls_that_cannot_be_served(cuda):
     with pytest.raises(RuntimeError, match="choosing GPU 3 failed: invalid argument; .*check"):
         cuda.sum_middle(True, 0, 0, 1, 0, 1, 3, 0)
-    a = cuda.Arguments()
-    a.model, a.sizes, a.group_size, a.interval = "hbv10", [500, 1, 1], 1, 500
+    with pytest.raises(ValueError, match="model 'hbv' has no CUDA kernel"):
+        cuda.forward("hbv", a_run(cuda), 0, 0)
     with pytest.raises(ValueError, match=f"needs a tape of {499 * 5 * 32} values; found none: allocate"):
-        cuda.adjoint(a, 0, 0)
-    for field, value, message in (
-        ("model", "hbv", "model 'hbv' has no CUDA kernel"),
-        ("group_size", 33, "group_size must be 1 to 32; found 33"),
-        ("sizes", [1 << 31, 1, 1], r"fewer than 2\^31 steps; found 2147483648: cut"),
-        ("outputs", [2, 0, 2], "asked for once; found number 2 twice"),
+        cuda.adjoint("hbv10", a_run(cuda), 0, 0)
+    for changed, message in (
+        (dict(group_size=33), "group_size must be 1 to 32; found 33"),
+        (dict(n_steps=1 << 31), r"fewer than 2\^31 steps; found 2147483648: cut"),
+        (dict(n_outputs=3, output=[2, 0, 2]), "asked for once; found number 2 twice"),
     ):
-        b = cuda.Arguments()
-        for name in ("model", "sizes", "group_size", "interval"):
-            setattr(b, name, getattr(a, name))
-        setattr(b, field, value)
         with pytest.raises(ValueError, match=message):
-            cuda.forward(b, 0, 0)
+            cuda.forward("hbv10", a_run(cuda, **changed), 0, 0)
+    with pytest.raises(ValueError, match="at most 64 of output; found 65: ask"):
+        a_run(cuda, output=[0] * 65)
 
 
 def test_the_models_are_those_of_the_cpu(cuda):

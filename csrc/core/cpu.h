@@ -7,20 +7,20 @@
 #include "../routing/network.h"
 #include "../routing/unit_hydrograph.h"
 #include "least_squares.h"
-#include "params.h"
+#include "run.h"
 #include "tangent.h"
 
 namespace hs {
 
-template <class T> struct ModelKernels {
-  size_t (*workspace)(const Run<T>&);  // bytes of 64-byte-aligned memory that each thread of the adjoint needs
-  int64_t (*forward_blocks)(const Run<T>&), (*adjoint_blocks)(const Run<T>&);
-  int (*forward)(const Run<T>&, int64_t block);  // a sum of Faults
-  void (*adjoint)(const Run<T>&, int64_t block, void* workspace);
-  int64_t (*tangent_blocks)(const Tangent<T>&);
-  int (*tangent)(const Tangent<T>&, int64_t block);  // a sum of Faults
-  int64_t (*least_squares_tasks)(const LeastSquares<T>&);
-  int (*least_squares)(const LeastSquares<T>&, int64_t task);  // a sum of Faults
+struct ModelKernels {
+  size_t (*workspace)(const Run&);  // bytes of 64-byte-aligned memory that each thread of the adjoint needs
+  int64_t (*blocks)(const Run&);
+  int (*forward)(const Run&, int64_t block);  // a sum of Faults
+  void (*adjoint)(const Run&, int64_t block, void* workspace);
+  int64_t (*tangent_blocks)(const Tangent&);
+  int (*tangent)(const Tangent&, int64_t block);  // a sum of Faults
+  int64_t (*least_squares_tasks)(const LeastSquares&);
+  int (*least_squares)(const LeastSquares&, int64_t task);  // a sum of Faults
 };
 
 template <class T> struct ConvolutionKernels {
@@ -42,8 +42,7 @@ constexpr int N_SCHEMES = 3;
 
 struct Model {
   const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
-  ModelKernels<float> f32;
-  ModelKernels<double> f64;
+  ModelKernels kernels[2];  // in float, in double
 };
 
 struct Kernels {

@@ -17,7 +17,7 @@
 #include <cuda_runtime.h>
 
 #include "math.h"
-#include "params.h"
+#include "run.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -85,13 +85,15 @@ __device__ __forceinline__ void note(int64_t* least, bool found, int64_t place) 
 template <class Model, class T, bool MOVING> struct Cell {
   static constexpr int P = Model::P;
 
-  const Run<T>& run;
+  const Run& run;
+  const Limits<Model, T>& limits;
   int64_t n_cells, n_columns;
   int64_t column, basin, component, index;  // index: of the cell, in arrays [.., B, C]
   bool used, first;                         // first: the lane that writes its column's sums
   T p[P], given[MOVING ? P : 1], weight;
 
-  __device__ __forceinline__ Cell(const Run<T>& run, int64_t block) : run(run) {
+  __device__ __forceinline__ Cell(const Run& run, const Limits<Model, T>& limits, int64_t block)
+      : run(run), limits(limits) {
     n_cells = run.n_basins * run.n_components, n_columns = run.n_basins * run.n_groups;
     const int lane = threadIdx.x, g = lane % run.width;
     column = block * (WARP / run.width) + lane / run.width;
@@ -105,7 +107,7 @@ template <class Model, class T, bool MOVING> struct Cell {
     first = used && g == 0;
     weight = T(1) / T(run.n_components);
     if (run.weights.data)
-      weight = __ldg(run.weights.data + basin * run.weights.b_stride + component * run.weights.c_stride);
+      weight = __ldg(as<T>(run.weights.data) + basin * run.weights.b_stride + component * run.weights.c_stride);
 #pragma unroll
     for (int i = 0; i < P; ++i) p[i] = taken(read(i, 0), i);
   }
@@ -113,15 +115,15 @@ template <class Model, class T, bool MOVING> struct Cell {
   __device__ __forceinline__ T read(int i, int t) const {
     int64_t basin = this->basin, component = this->component;
     if constexpr (MOVING) hide(t), hide(basin), hide(component);
-    const View<T>& v = run.parameter[i];
-    return __ldg(v.data + t * v.t_stride + basin * v.b_stride + component * v.c_stride);
+    const View& v = run.parameter[i];
+    return __ldg(as<T>(v.data) + t * v.t_stride + basin * v.b_stride + component * v.c_stride);
   }
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   __device__ __forceinline__ T taken(T given, int i) const {
-    return run.raw ? scaled(given, run.parameter_range[i].lower, run.parameter_range[i].span) : given;
+    return run.raw ? scaled(given, limits.range[i].lower, limits.range[i].span) : given;
   }
   __device__ __forceinline__ T d_given(T d, int i, int t) const {
-    return run.raw ? adj_scaled(read(i, t), run.parameter_range[i].span, d) : d;
+    return run.raw ? adj_scaled(read(i, t), limits.range[i].span, d) : d;
   }
 
   __device__ __forceinline__ void read_ahead(int t) {
@@ -144,7 +146,7 @@ template <class Model, class T, bool MOVING> struct Cell {
     bool good = true;
 #pragma unroll
     for (int i = 0; i < P; ++i)
-      if (run.per_step[i] == per_step) good = good && within(p[i], run.parameter_bounds[i]);
+      if (run.per_step[i] == per_step) good = good && within(p[i], limits.parameter[i]);
     return good;
   }
 };
@@ -153,16 +155,16 @@ template <class Model, class T, bool MOVING> struct Cell {
 template <class Model, class T, int WAY> struct Forcing {
   static constexpr int F = Model::F;
 
-  const Run<T>& run;
+  const Run& run;
   const T* row[F];
   T now[F], next[F], after_next[F];
   int left;  // steps not yet read
 
-  __device__ __forceinline__ Forcing(const Run<T>& run, int64_t basin, int start, int n_steps)
+  __device__ __forceinline__ Forcing(const Run& run, int64_t basin, int start, int n_steps)
       : run(run), left(n_steps - 1) {
 #pragma unroll
     for (int i = 0; i < F; ++i) {
-      row[i] = run.forcing[i].data + start * run.forcing[i].t_stride + basin * run.forcing[i].b_stride;
+      row[i] = as<T>(run.forcing[i].data) + start * run.forcing[i].t_stride + basin * run.forcing[i].b_stride;
       now[i] = next[i] = after_next[i] = __ldg(row[i]);
     }
     read(next);
@@ -183,16 +185,17 @@ template <class Model, class T, int WAY> struct Forcing {
 // STREAMFLOW_ONLY: streamflow is the one output, which is what most runs ask for, and the code for all the others falls
 // away.
 template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING>
-__global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ Run<T> run) {
+__global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ Run run,
+                                                       const __grid_constant__ Limits<Model, T> limits) {
   constexpr int F = Model::F, S = Model::S, Q = Model::Q;
-  Cell<Model, T, MOVING> cell(run, blockIdx.x);
+  Cell<Model, T, MOVING> cell(run, limits, blockIdx.x);
   const int n_steps = int(run.n_steps);
 
   T s[S];
   int bad_state = S;  // the first store out of bounds; S: none
 #pragma unroll
   for (int i = 0; i < S; ++i) {
-    s[i] = run.initial_state[i * cell.n_cells + cell.index];
+    s[i] = as<T>(run.initial_state)[i * cell.n_cells + cell.index];
     if (bad_state == S && !within(s[i], 0, 1e30)) bad_state = i;
   }
   const bool weight_good = within(cell.weight, -1e30, 1e30);
@@ -202,8 +205,8 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
 
   const int64_t row = run.each ? cell.n_cells : cell.n_columns;
   const bool writes = run.each ? cell.used : cell.first;
-  T* out = run.fluxes + (run.each ? cell.index : cell.column);
-  T* checkpoint = run.checkpoints + cell.index;
+  T* out = as<T>(run.fluxes) + (run.each ? cell.index : cell.column);
+  T* checkpoint = as<T>(run.checkpoints) + cell.index;
   int next_checkpoint = run.interval ? 0 : -1;
   const T nan = from_bits<T>(as_bits(T(0)) - 1);  // all bits set
   // Of a cell that met a value out of bounds nothing can be taken for a result.
@@ -226,7 +229,7 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
     cell.move(t + 1 < n_steps ? t + 1 : t);
     bool forcing_good = true;
 #pragma unroll
-    for (int i = 0; i < F; ++i) forcing_good = forcing_good && within(forcing.now[i], run.forcing_bounds[i]);
+    for (int i = 0; i < F; ++i) forcing_good = forcing_good && within(forcing.now[i], limits.forcing[i]);
     if (!forcing_good && bad_forcing == n_steps) bad_forcing = t;
     good = good && forcing_good;
     if constexpr (MOVING) {
@@ -250,7 +253,7 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
 
   if (cell.used && run.final_state)
 #pragma unroll
-    for (int i = 0; i < S; ++i) run.final_state[i * cell.n_cells + cell.index] = good ? s[i] : nan;
+    for (int i = 0; i < S; ++i) as<T>(run.final_state)[i * cell.n_cells + cell.index] = good ? s[i] : nan;
   if (!run.faults) return;
   note(run.faults, cell.used && bad_forcing < n_steps, bad_forcing * cell.n_cells + cell.index);
   note(run.faults + 1, cell.used && bad_parameter < n_steps, bad_parameter * cell.n_cells + cell.index);
@@ -260,18 +263,18 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
 
 // Reverses one block of cells. `tape` is this lane's: tape[(k S + i) WARP] is state i before a segment's k-th step.
 template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING, bool FORCING>
-__device__ __forceinline__ void reverse(const Run<T>& run, int64_t block, T* tape) {
+__device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& limits, int64_t block, T* tape) {
   constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
-  Cell<Model, T, MOVING> cell(run, block);
+  Cell<Model, T, MOVING> cell(run, limits, block);
   const int n_steps = int(run.n_steps), interval = int(run.interval);
 
   T d_s[S], d_p[P], d_weight = 0;
 #pragma unroll
   for (int i = 0; i < P; ++i) d_p[i] = 0;
 #pragma unroll
-  for (int i = 0; i < S; ++i) d_s[i] = run.d_final_state ? run.d_final_state[i * cell.n_cells + cell.index] : T(0);
+  for (int i = 0; i < S; ++i) d_s[i] = run.d_final_state ? as<T>(run.d_final_state)[i * cell.n_cells + cell.index] : T(0);
   // The row of the step at hand. Streamflow's cotangent is read a step before it is wanted.
-  const T* d_row = run.d_fluxes.data + (n_steps - 1) * run.d_fluxes.t_stride + cell.basin * run.d_fluxes.b_stride +
+  const T* d_row = as<T>(run.d_fluxes.data) + (n_steps - 1) * run.d_fluxes.t_stride + cell.basin * run.d_fluxes.b_stride +
                    (run.each ? cell.component * run.d_fluxes.c_stride : 0);
   T d_streamflow = STREAMFLOW_ONLY ? __ldg(d_row) : T(0);
 
@@ -280,7 +283,7 @@ __device__ __forceinline__ void reverse(const Run<T>& run, int64_t block, T* tap
     T s[S];
 #pragma unroll
     for (int i = 0; i < S; ++i)
-      s[i] = run.checkpoints[(int64_t(start / interval) * S + i) * cell.n_cells + cell.index];
+      s[i] = as<T>(run.checkpoints)[(int64_t(start / interval) * S + i) * cell.n_cells + cell.index];
     {
       Forcing<Model, T, 1> forcing(run, cell.basin, start, end - start);
       cell.read_ahead(start);
@@ -338,7 +341,7 @@ __device__ __forceinline__ void reverse(const Run<T>& run, int64_t block, T* tap
         for (int i = 0; i < F; ++i)
           if (run.d_forcing[i]) {
             const T sum = over_components(cell.used ? d_f[i] : T(0), run.width);
-            if (cell.first) run.d_forcing[i][t * cell.n_columns + cell.column] = sum;
+            if (cell.first) as<T>(run.d_forcing[i])[t * cell.n_columns + cell.column] = sum;
           }
       }
       if constexpr (MOVING) {  // a per-step parameter's gradient, then a clean start for the step before
@@ -352,9 +355,9 @@ __device__ __forceinline__ void reverse(const Run<T>& run, int64_t block, T* tap
             const T d = cell.d_given(d_p[i], i, t);
             if (run.by_group[i]) {
               const T sum = over_components(cell.used ? d : T(0), run.width);
-              if (cell.first) run.d_parameter[i][row_of_sums] = sum;
+              if (cell.first) as<T>(run.d_parameter[i])[row_of_sums] = sum;
             } else if (cell.used) {
-              run.d_parameter[i][row] = d;
+              as<T>(run.d_parameter[i])[row] = d;
             }
           }
           d_p[i] = 0;
@@ -370,11 +373,11 @@ __device__ __forceinline__ void reverse(const Run<T>& run, int64_t block, T* tap
   if (!cell.used) return;
 #pragma unroll
   for (int i = 0; i < P; ++i)
-    if (run.d_parameter[i] && !run.per_step[i]) run.d_parameter[i][cell.index] = cell.d_given(d_p[i], i, 0);
+    if (run.d_parameter[i] && !run.per_step[i]) as<T>(run.d_parameter[i])[cell.index] = cell.d_given(d_p[i], i, 0);
   if (run.d_initial_state)
 #pragma unroll
-    for (int i = 0; i < S; ++i) run.d_initial_state[i * cell.n_cells + cell.index] = d_s[i];
-  if (run.d_weights) run.d_weights[cell.index] = d_weight;
+    for (int i = 0; i < S; ++i) as<T>(run.d_initial_state)[i * cell.n_cells + cell.index] = d_s[i];
+  if (run.d_weights) as<T>(run.d_weights)[cell.index] = d_weight;
 }
 
 extern __shared__ double on_chip[];
@@ -383,10 +386,10 @@ extern __shared__ double on_chip[];
 // that there are.
 template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING, bool FORCING>
 __global__ void __launch_bounds__(WARP, sizeof(T) == 4 ? 12 : 8)
-    adjoint_kernel(const __grid_constant__ Run<T> run, int64_t n_blocks, int64_t tape_length) {
-  T* tape = run.tape ? run.tape + blockIdx.x * tape_length : reinterpret_cast<T*>(on_chip);
+    adjoint_kernel(const __grid_constant__ Run run, const __grid_constant__ Limits<Model, T> limits, int64_t n_blocks, int64_t tape_length) {
+  T* tape = run.tape ? as<T>(run.tape) + blockIdx.x * tape_length : reinterpret_cast<T*>(on_chip);
   for (int64_t block = blockIdx.x; block < n_blocks; block += gridDim.x)
-    reverse<Model, T, STREAMFLOW_ONLY, MOVING, FORCING>(run, block, tape + threadIdx.x);
+    reverse<Model, T, STREAMFLOW_ONLY, MOVING, FORCING>(run, limits, block, tape + threadIdx.x);
 }
 
 // The sums of x [rows, n, columns] over its middle axis, in order.
@@ -409,50 +412,50 @@ cudaError_t sum_middle(const T* x, T* y, int64_t rows, int64_t n, int64_t column
 
 // A model's kernels, as core/cuda.h offers them.
 template <class Model, class T> struct Launch {
-  static Run<T> prepared(Run<T> run) {
+  template <class Given> static Given prepared(Given run) {
     static_assert(Model::Q + Model::S <= MAX_OUTPUTS, "Run::slot holds every flux and state");
     for (run.width = 1; run.width < run.group_size;) run.width *= 2;
     for (signed char& slot : run.slot) slot = -1;
     for (int o = 0; o < run.n_outputs; ++o) run.slot[run.output[o]] = (signed char)o;
     return run;
   }
-  static int64_t n_blocks(const Run<T>& run) {
+  static int64_t n_blocks(const Run& run) {
     const int64_t columns = run.n_basins * run.n_groups, per_block = WARP / run.width;
     return (columns + per_block - 1) / per_block;
   }
-  static int64_t tape_length(const Run<T>& run) {  // of a block: the last step of a segment needs no place
+  static int64_t tape_length(const Run& run) {  // of a block: the last step of a segment needs no place
     const int64_t steps = (run.interval < run.n_steps ? run.interval : run.n_steps) - 1;
     return steps * Model::S * WARP;
   }
-  static int64_t tape_size(const Run<T>& run) {
+  static int64_t tape_size(const Run& run) {
     const int64_t blocks = n_blocks(prepared(run)), length = tape_length(run);
     if (length * int64_t(sizeof(T)) <= TAPE_BYTES) return 0;
     return length * (blocks < MAX_TAPES ? blocks : MAX_TAPES);
   }
-  static bool streamflow_only(const Run<T>& run) {
+  static bool streamflow_only(const Run& run) {
     return run.n_outputs == 1 && run.output[0] == 0 && !run.d_weights;
   }
-  static bool moving(const Run<T>& run) {
+  static bool moving(const Run& run) {
     bool any = false;
     for (int i = 0; i < Model::P; ++i) any |= run.per_step[i];
     return any;
   }
 
-  static cudaError_t forward(const Run<T>& given, cudaStream_t stream) {
-    const Run<T> run = prepared(given);
+  static cudaError_t forward(const Run& given, cudaStream_t stream) {
+    const Run run = prepared(given);
     auto kernel = streamflow_only(run) ? (moving(run) ? forward_kernel<Model, T, true, true>
                                                       : forward_kernel<Model, T, true, false>)
                                        : (moving(run) ? forward_kernel<Model, T, false, true>
                                                       : forward_kernel<Model, T, false, false>);
-    return launch(kernel, n_blocks(run), WARP, 0, stream, run);
+    return launch(kernel, n_blocks(run), WARP, 0, stream, run, Limits<Model, T>(run));
   }
 
   template <bool STREAMFLOW_ONLY, bool FORCING> static auto adjoint_of(bool moving) {
     return moving ? adjoint_kernel<Model, T, STREAMFLOW_ONLY, true, FORCING>
                   : adjoint_kernel<Model, T, STREAMFLOW_ONLY, false, FORCING>;
   }
-  static cudaError_t adjoint(const Run<T>& given, cudaStream_t stream) {
-    Run<T> run = prepared(given);
+  static cudaError_t adjoint(const Run& given, cudaStream_t stream) {
+    Run run = prepared(given);
     bool forcing = false;
     for (int i = 0; i < Model::F; ++i) forcing |= run.d_forcing[i] != nullptr;
     auto kernel = !streamflow_only(run) ? adjoint_of<false, true>(moving(run))
@@ -467,7 +470,7 @@ template <class Model, class T> struct Launch {
       run.tape = nullptr;
       shared = length * int64_t(sizeof(T));
     }
-    return launch(kernel, blocks, WARP, shared, stream, run, all_blocks, length);
+    return launch(kernel, blocks, WARP, shared, stream, run, Limits<Model, T>(run), all_blocks, length);
   }
 };
 

@@ -6,32 +6,30 @@
 
 #include "../routing/network.h"
 #include "../routing/unit_hydrograph.h"
-#include "params.h"
+#include "run.h"
 
 namespace hs {
 
-template <class T> struct CudaModel {
+struct CudaModel {
   const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
-  cudaError_t (*forward)(const Run<T>&, cudaStream_t);
-  cudaError_t (*adjoint)(const Run<T>&, cudaStream_t);
-  cudaError_t (*tangent)(Tangent<T>, cudaStream_t);
-  cudaError_t (*least_squares)(const LeastSquares<T>&, cudaStream_t);
-  int64_t (*tape_size)(const Run<T>&);  // values of memory that the adjoint needs; 0 where the chip's own suffices
+  cudaError_t (*forward)(const Run&, cudaStream_t);
+  cudaError_t (*adjoint)(const Run&, cudaStream_t);
+  cudaError_t (*tangent)(const Tangent&, cudaStream_t);
+  cudaError_t (*least_squares)(const LeastSquares&, cudaStream_t);
+  int64_t (*tape_size)(const Run&);  // values of memory that the adjoint needs; 0 where the chip's own suffices
 };
 
 template <class T> struct CudaScheme {
   const char* name;
-  // All ticks; `scratch` holds scratch_rows values a reach.
-  cudaError_t (*run)(const Reaches<T>&, const int32_t* level, const T* initial, T* scratch, bool reverse, cudaStream_t);
-  int64_t (*scratch_rows)(const Reaches<T>&, bool reverse);
+  cudaError_t (*run)(const Reaches<T>&, bool reverse, cudaStream_t);  // all ticks
+  int64_t (*scratch_rows)(const Reaches<T>&, bool reverse);  // values that Reaches::scratch has a reach
 };
 
 template <class T> struct CudaKernels {
-  const CudaModel<T>* models;
+  const CudaModel* models;
   int n_models;
   cudaError_t (*convolve)(const Convolution<T>&, cudaStream_t);
-  // `parts` holds unit_hydrograph_scratch(n_steps, n_series) values.
-  cudaError_t (*adj_convolve)(const Convolution<T>&, T* parts, cudaStream_t);
+  cudaError_t (*adj_convolve)(const Convolution<T>&, cudaStream_t);
   cudaError_t (*sum_middle)(const T* from, T* into, int64_t rows, int64_t n, int64_t columns, cudaStream_t);
   CudaScheme<T> schemes[3];
 };

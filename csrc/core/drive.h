@@ -12,7 +12,7 @@
 #pragma once
 
 #include "math.h"
-#include "params.h"
+#include "run.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -64,7 +64,8 @@ template <class Model, class V> struct Block {
   static constexpr int MAX_UNITS = 32;
   static constexpr int64_t AHEAD = 8;  // steps
 
-  const Run<T>& run;
+  const Run& run;
+  const Limits<Model, T> limits;
   int64_t first_column, n_columns;  // of this block; n_columns in all is n_basins * n_groups
   int n_packs, n_units;             // units: packs x components of a group
 
@@ -88,20 +89,20 @@ template <class Model, class V> struct Block {
 
   // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
   // that a small run would leave threads without work.
-  static int packs_per_block(const Run<T>& run) {
+  static int packs_per_block(const Run& run) {
     const int64_t packs = (run.n_basins * run.n_groups + L - 1) / L;
     const int64_t most = run.group_size > 8 ? 1 : run.group_size > 2 ? 16 / run.group_size : 8;
     return int(packs / 4 < 1 ? 1 : packs / 4 < most ? packs / 4 : most);
   }
-  static int64_t count(const Run<T>& run) {
+  static int64_t count(const Run& run) {
     const int64_t span = packs_per_block(run) * int64_t(L);
     return (run.n_basins * run.n_groups + span - 1) / span;
   }
-  static size_t tape_bytes(const Run<T>& run) {
+  static size_t tape_bytes(const Run& run) {
     return sizeof(Taped) * run.interval * packs_per_block(run) * run.group_size;
   }
 
-  explicit Block(const Run<T>& run_) : run(run_) {}
+  explicit Block(const Run& run_) : run(run_), limits(run_) {}
 
   // The lanes of unit (pack, g) in a tensor with the given strides over basins and components.
   void lie(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
@@ -146,20 +147,20 @@ template <class Model, class V> struct Block {
         Lanes<V> at;
         for (int i = 0; i < P; ++i) {
           lie(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
-          p[u][i] = as_taken(load<V>(run.parameter[i].data, at), i);
-          if (!run.per_step[i]) parameter_out |= outside(p[u][i], run.parameter_bounds[i]);
+          p[u][i] = as_taken(load<V>(as<T>(run.parameter[i].data), at), i);
+          if (!run.per_step[i]) parameter_out |= outside(p[u][i], limits.parameter[i]);
         }
         for (int m = 0; m < n_moving; ++m)
           lie(moving_lanes[m][u], k, g, run.parameter[moving[m]].b_stride, run.parameter[moving[m]].c_stride);
         weight[u] = splat<V>(T(1) / T(run.n_components));
         if (run.weights.data) {
           lie(at, k, g, run.weights.b_stride, run.weights.c_stride);
-          weight[u] = load<V>(run.weights.data, at);
+          weight[u] = load<V>(as<T>(run.weights.data), at);
           weights_out |= outside(weight[u], {T(-1e30), T(1e30)});
         }
         for (int l = 0; l < L; ++l)
           if (!cells[u].used[l]) lane(weight[u], l) = 0;
-        for (int i = 0; i < S; ++i) s[u][i] = load<V>(run.initial_state + i * cells_in_all(), cells[u]);
+        for (int i = 0; i < S; ++i) s[u][i] = load<V>(as<T>(run.initial_state) + i * cells_in_all(), cells[u]);
         for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], {0, T(1e30)});
       }
     }
@@ -169,13 +170,13 @@ template <class Model, class V> struct Block {
   }
 
   int64_t cells_in_all() const { return run.n_basins * run.n_components; }
-  T* checkpoint(int64_t t) const { return run.checkpoints + t / run.interval * S * cells_in_all(); }
+  T* checkpoint(int64_t t) const { return as<T>(run.checkpoints) + t / run.interval * S * cells_in_all(); }
 
   // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which
   // way the loop goes.
   HS_FN void read_forcing(int64_t t, int k, int64_t ahead, V* f) const {
     for (int i = 0; i < F; ++i) {
-      const T* row = run.forcing[i].data + t * run.forcing[i].t_stride;
+      const T* row = as<T>(run.forcing[i].data) + t * run.forcing[i].t_stride;
       f[i] = load<V>(row, forcing_lanes[k][i]);
       fetch(row + ahead * run.forcing[i].t_stride + forcing_lanes[k][i].offset[0]);
     }
@@ -185,26 +186,26 @@ template <class Model, class V> struct Block {
   }
   HS_FN void read_moving(int64_t t) {
     for (int m = 0; m < n_moving; ++m) {
-      const View<T>& view = run.parameter[moving[m]];
+      const View& view = run.parameter[moving[m]];
       for (int u = 0; u < n_units; ++u)
-        p[u][moving[m]] = as_taken(load<V>(view.data + t * view.t_stride, moving_lanes[m][u]), moving[m]);
+        p[u][moving[m]] = as_taken(load<V>(as<T>(view.data) + t * view.t_stride, moving_lanes[m][u]), moving[m]);
     }
   }
 
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   HS_FN V as_taken(V given, int i) const {
-    return run.raw ? scaled(given, run.parameter_range[i].lower, run.parameter_range[i].span) : given;
+    return run.raw ? scaled(given, limits.range[i].lower, limits.range[i].span) : given;
   }
   HS_FN V d_given(int i, int64_t t, const Lanes<V>& at, V d) const {
     if (!run.raw) return d;
-    const V given = load<V>(run.parameter[i].data + t * run.parameter[i].t_stride, at);
-    return adj_scaled(given, run.parameter_range[i].span, d);
+    const V given = load<V>(as<T>(run.parameter[i].data) + t * run.parameter[i].t_stride, at);
+    return adj_scaled(given, limits.range[i].span, d);
   }
 
   template <bool STREAMFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {
     const int n = STREAMFLOW_ONLY ? 1 : run.n_outputs;
     const int64_t total = run.n_basins * run.n_groups;
-    for (int o = 0; o < n; ++o) store(run.fluxes + (o * run.n_steps + t) * total, columns[k], sums[o]);
+    for (int o = 0; o < n; ++o) store(as<T>(run.fluxes) + (o * run.n_steps + t) * total, columns[k], sums[o]);
   }
 
   // STREAMFLOW_ONLY: streamflow is the one output, which is what most runs ask for, and the code for all
@@ -222,25 +223,25 @@ template <class Model, class V> struct Block {
       read_moving(t);
       for (int m = 0; m < n_moving; ++m)
         for (int u = 0; u < n_units; ++u)
-          parameter_fault |= outside(p[u][moving[m]], run.parameter_bounds[moving[m]]);
+          parameter_fault |= outside(p[u][moving[m]], limits.parameter[moving[m]]);
       for (int k = 0; k < n_packs; ++k) {
         V f[F], sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
         read_forcing(t, k, AHEAD, f);
-        for (int i = 0; i < F; ++i) forcing_fault |= outside(f[i], run.forcing_bounds[i]);
+        for (int i = 0; i < F; ++i) forcing_fault |= outside(f[i], limits.forcing[i]);
         for (int o = 0; o < (STREAMFLOW_ONLY ? 1 : run.n_outputs); ++o) sums[o] = V{};
         for (int u = k * G; u < (k + 1) * G; ++u) {
           V q[Q + S];
           Kept kept;
           Model::step(f, p[u], s[u], q, kept);
           if constexpr (STREAMFLOW_ONLY) {
-            if (run.each) store(run.fluxes + t * cells_in_all(), series[u], q[0]);
+            if (run.each) store(as<T>(run.fluxes) + t * cells_in_all(), series[u], q[0]);
             else sums[0] = fma(weight[u], q[0], sums[0]);
           } else {
             for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
             for (int o = 0; o < run.n_outputs; ++o) {
               const V value = q[run.output[o]];
               if (run.each)
-                store(run.fluxes + (o * run.n_steps + t) * cells_in_all(), series[u], value);
+                store(as<T>(run.fluxes) + (o * run.n_steps + t) * cells_in_all(), series[u], value);
               else
                 sums[o] = fma(weight[u], value, sums[o]);
             }
@@ -250,7 +251,7 @@ template <class Model, class V> struct Block {
       }
     }
     for (int u = 0; u < n_units; ++u)
-      for (int i = 0; i < S; ++i) store(run.final_state + i * cells_in_all(), cells[u], s[u][i]);
+      for (int i = 0; i < S; ++i) store(as<T>(run.final_state) + i * cells_in_all(), cells[u], s[u][i]);
     return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0);
   }
 
@@ -262,7 +263,7 @@ template <class Model, class V> struct Block {
     for (int u = 0; u < n_units; ++u) {
       d_weight[u] = V{};
       for (int i = 0; i < P; ++i) d_p[u][i] = V{};
-      for (int i = 0; i < S; ++i) d_s[u][i] = load<V>(run.d_final_state + i * cells_in_all(), cells[u]);
+      for (int i = 0; i < S; ++i) d_s[u][i] = load<V>(as<T>(run.d_final_state) + i * cells_in_all(), cells[u]);
     }
     for (int64_t start = (run.n_steps - 1) / run.interval * run.interval; start >= 0; start -= run.interval) {
       const int64_t end = start + run.interval < run.n_steps ? start + run.interval : run.n_steps;
@@ -288,10 +289,10 @@ template <class Model, class V> struct Block {
         if (run.d_parameter[i] && !run.per_step[i]) {
           Lanes<V> at;
           lie(at, u / G, u % G, run.parameter[i].b_stride, run.parameter[i].c_stride);
-          store(run.d_parameter[i], cells[u], d_given(i, 0, at, d_p[u][i]));
+          store(as<T>(run.d_parameter[i]), cells[u], d_given(i, 0, at, d_p[u][i]));
         }
-      for (int i = 0; i < S; ++i) store(run.d_initial_state + i * n, cells[u], d_s[u][i]);
-      if (run.d_weights) store(run.d_weights, cells[u], d_weight[u]);
+      for (int i = 0; i < S; ++i) store(as<T>(run.d_initial_state) + i * n, cells[u], d_s[u][i]);
+      if (run.d_weights) store(as<T>(run.d_weights), cells[u], d_weight[u]);
     }
   }
 
@@ -305,7 +306,7 @@ template <class Model, class V> struct Block {
       V f[F], d_f[F], d_sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
       read_forcing(t, k, -AHEAD, f);
       for (int i = 0; i < F; ++i) d_f[i] = V{};
-      const T* d_row = run.d_fluxes.data + t * run.d_fluxes.t_stride;
+      const T* d_row = as<T>(run.d_fluxes.data) + t * run.d_fluxes.t_stride;
       fetch(d_row - AHEAD * run.d_fluxes.t_stride + d_series[k * G].offset[0]);
       d_sums[0] = V{};
       if (!run.each)
@@ -343,7 +344,7 @@ template <class Model, class V> struct Block {
       }
       if constexpr (FORCING)
         for (int i = 0; i < F; ++i)
-          if (run.d_forcing[i]) store(run.d_forcing[i] + t * total, columns[k], d_f[i]);
+          if (run.d_forcing[i]) store(as<T>(run.d_forcing[i]) + t * total, columns[k], d_f[i]);
     }
     for (int m = 0; m < n_moving; ++m) put_moving(t, m);
   }
@@ -358,7 +359,7 @@ template <class Model, class V> struct Block {
   // A per-step parameter's gradient of step t, then a clean start for the step before it.
   HS_FN void put_moving(int64_t t, int m) {
     const int G = int(run.group_size), i = moving[m];
-    T* to = run.d_parameter[i];
+    T* to = as<T>(run.d_parameter[i]);
     if (to && !run.by_group[i])
       for (int u = 0; u < n_units; ++u)
         store(to + t * cells_in_all(), cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));

@@ -29,7 +29,7 @@ template <class Model, class V> struct Sensitivity {
   using D = Dual<V, DIRECTIONS>;
 
   B block;
-  const LeastSquares<T>& in;
+  const LeastSquares& in;
   Lanes<V> forcing_lanes[F], target, weight, cells, series;
   V p[P], s[S], ds[CHUNKS * DIRECTIONS][S], shift;
   V w[UNIT_HYDROGRAPH_LENGTH], dw[2][UNIT_HYDROGRAPH_LENGTH];
@@ -37,14 +37,14 @@ template <class Model, class V> struct Sensitivity {
   V r[TILE], y[TILE], dy[ROWS][TILE];
   V normal[ROWS][ROWS], gradient[ROWS], cost;
 
-  static int64_t count(const LeastSquares<T>& in) { return (in.run.n_basins + L - 1) / L * in.run.n_components; }
+  static int64_t count(const LeastSquares& in) { return (in.n_basins + L - 1) / L * in.n_components; }
 
-  explicit Sensitivity(const LeastSquares<T>& in_) : block(in_.run), in(in_) {}
+  explicit Sensitivity(const LeastSquares& in_) : block(in_), in(in_) {}
 
-  static int solve(const LeastSquares<T>& in, int64_t task) { return Sensitivity(in).run(task); }
+  static int solve(const LeastSquares& in, int64_t task) { return Sensitivity(in).run(task); }
 
   int run(int64_t task) {
-    const Run<T>& run = in.run;
+    const Run& run = in;
     const int64_t g = task % run.n_components;
     block.first_column = task / run.n_components * L;
     const auto lanes = [&](int64_t b, int64_t c) {
@@ -57,18 +57,18 @@ template <class Model, class V> struct Sensitivity {
     cells = lanes(run.n_components, 1), series = lanes(1, run.n_basins);
     typename Lane<V>::bits bad{};
     for (int i = 0; i < P; ++i) {
-      p[i] = load<V>(run.parameter[i].data, lanes(run.parameter[i].b_stride, run.parameter[i].c_stride));
-      bad |= outside(p[i], run.parameter_bounds[i]);
+      p[i] = load<V>(as<T>(run.parameter[i].data), lanes(run.parameter[i].b_stride, run.parameter[i].c_stride));
+      bad |= outside(p[i], block.limits.parameter[i]);
     }
     if (any(bad)) return FAULT_PARAMETER;
-    for (int i = 0; i < S; ++i) s[i] = load<V>(run.initial_state + i * block.cells_in_all(), cells);
+    for (int i = 0; i < S; ++i) s[i] = load<V>(as<T>(run.initial_state) + i * block.cells_in_all(), cells);
     for (int i = 0; i < S; ++i) bad |= outside(s[i], {0, T(1e30)});
     if (any(bad)) return FAULT_STATE;
-    shift = load<V>(in.shift.data, lanes(in.shift.b_stride, 0));
+    shift = load<V>(as<T>(in.shift.data), lanes(in.shift.b_stride, 0));
     Dual<V, 2> ordinate[UNIT_HYDROGRAPH_LENGTH];
     const V one = splat<V>(1);
-    ordinates(Dual<V, 2>{load<V>(in.a.data, lanes(in.a.b_stride, in.a.c_stride)), {one, V{}}},
-              Dual<V, 2>{load<V>(in.b.data, lanes(in.b.b_stride, in.b.c_stride)), {V{}, one}}, ordinate);
+    ordinates(Dual<V, 2>{load<V>(as<T>(in.a.data), lanes(in.a.b_stride, in.a.c_stride)), {one, V{}}},
+              Dual<V, 2>{load<V>(as<T>(in.b.data), lanes(in.b.b_stride, in.b.c_stride)), {V{}, one}}, ordinate);
     for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) {
       w[k] = ordinate[k].v;
       for (int j = 0; j < 2; ++j) dw[j][k] = ordinate[k].d[j];
@@ -85,7 +85,7 @@ template <class Model, class V> struct Sensitivity {
         for (int j = 0; j < P; ++j) dq[j][i] = dq[j][n + i];
       }
     }
-    T* to = in.normal;
+    T* to = as<T>(in.normal);
     const int64_t all = block.cells_in_all();
     for (int i = 0; i < N; ++i)
       for (int j = i; j < N; ++j, to += all) store(to, cells, normal[i][j]);
@@ -110,14 +110,14 @@ template <class Model, class V> struct Sensitivity {
 
   // One step with its derivatives along every parameter; streamflow to place i of the tile.
   HS_FN typename Lane<V>::bits advance(int64_t t, int i) {
-    const Run<T>& run = in.run;
+    const Run& run = in;
     V f[F], before[S], flux[Q];
     typename Lane<V>::bits bad{};
     for (int m = 0; m < F; ++m) {
-      const T* row = run.forcing[m].data + t * run.forcing[m].t_stride;
+      const T* row = as<T>(run.forcing[m].data) + t * run.forcing[m].t_stride;
       f[m] = load<V>(row, forcing_lanes[m]);
       B::fetch(row + B::AHEAD * run.forcing[m].t_stride + forcing_lanes[m].offset[0]);
-      bad |= outside(f[m], run.forcing_bounds[m]);
+      bad |= outside(f[m], block.limits.forcing[m]);
     }
     for (int m = 0; m < S; ++m) before[m] = s[m];
     typename Model::template Kept<V> kept;
@@ -169,8 +169,8 @@ template <class Model, class V> struct Sensitivity {
   void put(int64_t t, int n) {
     const int64_t all = block.cells_in_all();
     for (int i = 0; i < n; ++i) {
-      store(in.flow + (t + i) * all, series, y[i]);
-      for (int j = 0; j < N; ++j) store(in.jacobian + (j * in.run.n_steps + t + i) * all, series, dy[j][i]);
+      store(as<T>(in.flow) + (t + i) * all, series, y[i]);
+      for (int j = 0; j < N; ++j) store(as<T>(in.jacobian) + (j * in.n_steps + t + i) * all, series, dy[j][i]);
     }
   }
 
@@ -179,10 +179,10 @@ template <class Model, class V> struct Sensitivity {
     bool weighs = false;
     V slope[TILE];
     for (int i = 0; i < n; ++i) {
-      const V weights = load<V>(in.weight.data + (t + i) * in.weight.t_stride, weight);
+      const V weights = load<V>(as<T>(in.weight.data) + (t + i) * in.weight.t_stride, weight);
       weighs |= any(weights > V{});
-      const V observed = load<V>(in.target.data + (t + i) * in.target.t_stride, target);
-      r[i] = residual(in.transform, in.exponent, y[i], shift, observed, weights, slope[i]);
+      const V observed = load<V>(as<T>(in.target.data) + (t + i) * in.target.t_stride, target);
+      r[i] = residual(in.transform, T(in.exponent), y[i], shift, observed, weights, slope[i]);
     }
     if (!weighs) return false;
     for (int j = 0; j < N; ++j)

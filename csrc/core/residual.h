@@ -1,8 +1,8 @@
-// The residual of a flow against an observation, in the transform of a calibration (LeastSquares in params.h).
+// The residual of a flow against an observation, in the transform of a calibration (LeastSquares in run.h).
 #pragma once
 
 #include "math.h"
-#include "params.h"
+#include "run.h"
 
 namespace hs {
 namespace HS_ISA {

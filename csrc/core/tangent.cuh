@@ -13,26 +13,27 @@ namespace HS_ISA {
 // A thread is a cell, with one derivative beside each of its values. The run along which it goes has been made, and has
 // said what of its inputs is out of bounds.
 template <class Model, class T>
-__global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ Tangent<T> in) {
+__global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ Tangent in,
+                                                       const __grid_constant__ Limits<Model, T> limits) {
   constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
   using D = Dual<T, 1>;
-  const Run<T>& run = in.run;
-  Cell<Model, T, true> cell(run, blockIdx.x);
+  const Run& run = in;
+  Cell<Model, T, true> cell(run, limits, blockIdx.x);
   const int n_steps = int(run.n_steps);
-  const auto along = [&](const View<T>& v, int t) {
-    return v.data ? v.data[t * v.t_stride + cell.basin * v.b_stride + cell.component * v.c_stride] : T(0);
+  const auto along = [&](const View& v, int t) {
+    return v.data ? as<T>(v.data)[t * v.t_stride + cell.basin * v.b_stride + cell.component * v.c_stride] : T(0);
   };
 
   D s[S];
 #pragma unroll
   for (int i = 0; i < S; ++i) {
     const int64_t at = i * cell.n_cells + cell.index;
-    s[i] = {run.initial_state[at], {in.initial_state ? in.initial_state[at] : T(0)}};
+    s[i] = {as<T>(run.initial_state)[at], {in.t_initial_state ? as<T>(in.t_initial_state)[at] : T(0)}};
   }
-  const T d_weight = along(in.weights, 0);
+  const T d_weight = along(in.t_weights, 0);
   const int64_t row = run.each ? cell.n_cells : cell.n_columns;
   const bool writes = run.each ? cell.used : cell.first;
-  T* out = in.fluxes + (run.each ? cell.index : cell.column);
+  T* out = as<T>(in.t_fluxes) + (run.each ? cell.index : cell.column);
   const auto put = [&](int place, D value) {
     T d = value.d[0];
     if (!run.each) d = over_components(cell.used ? fma(cell.weight, d, d_weight * value.v) : T(0), run.width);
@@ -46,11 +47,11 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
     cell.move(t + 1 < n_steps ? t + 1 : t);
     D f[F], p[P], q[Q];
 #pragma unroll
-    for (int i = 0; i < F; ++i) f[i] = {forcing.now[i], {along(in.forcing[i], t)}};
+    for (int i = 0; i < F; ++i) f[i] = {forcing.now[i], {along(in.t_forcing[i], t)}};
 #pragma unroll
     for (int i = 0; i < P; ++i) {
-      const T d = along(in.parameter[i], t);
-      p[i] = {cell.p[i], {in.parameter[i].data ? cell.d_given(d, i, t) : d}};
+      const T d = along(in.t_parameter[i], t);
+      p[i] = {cell.p[i], {in.t_parameter[i].data ? cell.d_given(d, i, t) : d}};
     }
     typename Model::template Kept<D> kept;
     Model::step(f, p, s, q, kept);
@@ -61,27 +62,28 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
   }
   if (cell.used)
 #pragma unroll
-    for (int i = 0; i < S; ++i) in.final_state[i * cell.n_cells + cell.index] = s[i].d[0];
+    for (int i = 0; i < S; ++i) as<T>(in.t_final_state)[i * cell.n_cells + cell.index] = s[i].d[0];
 }
 
 // A cell takes as many neighbouring lanes as it has parameters, padded to 16 or 32: each steps the values and the
 // derivative along a parameter of its own, the hydrograph's two the last, and sums its row of the normal matrix from what
 // the others hand it in shuffles. All lanes stay to the end: those past the last cell repeat another.
 template <class Model, class T>
-__global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_constant__ LeastSquares<T> in) {
+__global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_constant__ LeastSquares in,
+                                                             const __grid_constant__ Limits<Model, T> limits) {
   constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q, N = P + 2, WIDTH = N <= 16 ? 16 : 32;
   static_assert(N <= 32, "a cell's parameters are lanes of one warp");
   constexpr int LENGTH = UNIT_HYDROGRAPH_LENGTH;
   using D = Dual<T, 1>;
-  const Run<T>& run = in.run;
+  const Run& run = in;
   const int lane = threadIdx.x % WIDTH;
   const int64_t n_cells = run.n_basins * run.n_components;
   int64_t cell = int64_t(blockIdx.x) * (WARP / WIDTH) + threadIdx.x / WIDTH;
   const bool used = cell < n_cells;
   if (!used) cell = n_cells - 1;
   const int64_t b = cell / run.n_components, c = cell % run.n_components;
-  const auto at = [&](const View<T>& v, int64_t t) {
-    return __ldg(v.data + t * v.t_stride + b * v.b_stride + c * v.c_stride);
+  const auto at = [&](const View& v, int64_t t) {
+    return __ldg(as<T>(v.data) + t * v.t_stride + b * v.b_stride + c * v.c_stride);
   };
 
   D p[P], s[S], w[LENGTH], past[LENGTH];
@@ -89,11 +91,11 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
 #pragma unroll
   for (int i = 0; i < P; ++i) {
     p[i] = {at(run.parameter[i], 0), {T(lane == i)}};
-    parameters_good = parameters_good && within(p[i].v, run.parameter_bounds[i]);
+    parameters_good = parameters_good && within(p[i].v, limits.parameter[i]);
   }
 #pragma unroll
   for (int i = 0; i < S; ++i) {
-    s[i] = {run.initial_state[i * n_cells + cell], {T(0)}};
+    s[i] = {as<T>(run.initial_state)[i * n_cells + cell], {T(0)}};
     state_good = state_good && within(s[i].v, 0, 1e30);
   }
   ordinates(D{at(in.a, 0), {T(lane == P)}}, D{at(in.b, 0), {T(lane == P + 1)}}, w);
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
 #pragma unroll
     for (int i = 0; i < F; ++i) {
       f[i] = {at(run.forcing[i], t), {T(0)}};
-      if (bad_forcing == n_steps && !within(f[i].v, run.forcing_bounds[i])) bad_forcing = t;
+      if (bad_forcing == n_steps && !within(f[i].v, limits.forcing[i])) bad_forcing = t;
     }
     typename Model::template Kept<D> kept;
     Model::step(f, p, s, q, kept);
@@ -122,11 +124,11 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
 #pragma unroll
     for (int k = 0; k < LENGTH; ++k) y = fma(w[k], past[k], y);
     if (in.jacobian && used) {
-      if (lane < N) in.jacobian[(int64_t(lane) * n_steps + t) * n_cells + cell] = y.d[0];
-      if (lane == 0) in.flow[t * n_cells + cell] = y.v;
+      if (lane < N) as<T>(in.jacobian)[(int64_t(lane) * n_steps + t) * n_cells + cell] = y.d[0];
+      if (lane == 0) as<T>(in.flow)[t * n_cells + cell] = y.v;
     }
     T slope;
-    const T r = residual(in.transform, in.exponent, y.v, shift, at(in.target, t), at(in.weight, t), slope);
+    const T r = residual(in.transform, T(in.exponent), y.v, shift, at(in.target, t), at(in.weight, t), slope);
     const T j = y.d[0] * slope;
     cost = fma(r, r, cost);
     gradient = fma(j, r, gradient);
@@ -137,7 +139,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   const T nan = from_bits<T>(as_bits(T(0)) - 1);
   const bool good = parameters_good && state_good && bad_forcing == n_steps;
   if (used && lane < N) {
-    T* to = in.normal + cell;
+    T* to = as<T>(in.normal) + cell;
     const int64_t before = lane * N - lane * (lane - 1) / 2;  // numbers of the rows above
 #pragma unroll
     for (int k = 0; k < WIDTH; ++k)
@@ -152,14 +154,14 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   note(run.faults + 2, used && !state_good, cell);
 }
 
-template <class Model, class T> cudaError_t tangent(Tangent<T> in, cudaStream_t stream) {
-  in.run = Launch<Model, T>::prepared(in.run);
-  return launch(tangent_kernel<Model, T>, Launch<Model, T>::n_blocks(in.run), WARP, 0, stream, in);
+template <class Model, class T> cudaError_t tangent(const Tangent& given, cudaStream_t stream) {
+  const Tangent in = Launch<Model, T>::prepared(given);
+  return launch(tangent_kernel<Model, T>, Launch<Model, T>::n_blocks(in), WARP, 0, stream, in, Limits<Model, T>(in));
 }
-template <class Model, class T> cudaError_t least_squares(const LeastSquares<T>& in, cudaStream_t stream) {
+template <class Model, class T> cudaError_t least_squares(const LeastSquares& in, cudaStream_t stream) {
   constexpr int CELLS = Model::P + 2 <= 16 ? 2 : 1;
-  const int64_t n_cells = in.run.n_basins * in.run.n_components;
-  return launch(least_squares_kernel<Model, T>, (n_cells + CELLS - 1) / CELLS, WARP, 0, stream, in);
+  const int64_t n_cells = in.n_basins * in.n_components;
+  return launch(least_squares_kernel<Model, T>, (n_cells + CELLS - 1) / CELLS, WARP, 0, stream, in, Limits<Model, T>(in));
 }
 
 }  // namespace HS_ISA

@@ -14,66 +14,66 @@ template <class Model, class V> struct Forward {
   using D = Dual<V, 1>;
   static constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q, MOST = B::MAX_UNITS;
 
-  const Tangent<T>& in;
+  const Tangent& in;
   B block;
   Lanes<V> forcing_lanes[MOST][F], moving_lanes[P][MOST];
   D p[MOST][P], s[MOST][S], weight[MOST];
 
-  explicit Forward(const Tangent<T>& in_) : in(in_), block(in_.run) {}
-  static int64_t count(const Tangent<T>& in) { return B::count(in.run); }
-  static int solve(const Tangent<T>& in, int64_t index) { return Forward(in).run(index); }
+  explicit Forward(const Tangent& in_) : in(in_), block(in_) {}
+  static int64_t count(const Tangent& in) { return B::count(in); }
+  static int solve(const Tangent& in, int64_t index) { return Forward(in).run(index); }
 
   static HS_FN D dual(V v, V d) { return {v, {d}}; }
 
   int run(int64_t index) {
-    const Run<T>& run = in.run;
+    const Run& run = in;
     if (const int fault = block.enter(index)) return fault;
     const int G = int(run.group_size);
     const int64_t all = block.cells_in_all();
     for (int u = 0; u < block.n_units; ++u) {
       Lanes<V> at;
       for (int i = 0; i < P; ++i) {
-        const View<T>& t = in.parameter[i];
+        const View& t = in.t_parameter[i];
         block.lie(at, u / G, u % G, t.b_stride, t.c_stride);
-        p[u][i] = dual(block.p[u][i], t.data ? moves(i, 0, u, load<V>(t.data, at)) : V{});
+        p[u][i] = dual(block.p[u][i], t.data ? moves(i, 0, u, load<V>(as<T>(t.data), at)) : V{});
       }
       for (int m = 0; m < block.n_moving; ++m) {
-        const View<T>& t = in.parameter[block.moving[m]];
+        const View& t = in.t_parameter[block.moving[m]];
         block.lie(moving_lanes[m][u], u / G, u % G, t.b_stride, t.c_stride);
       }
       for (int i = 0; i < S; ++i)
-        s[u][i] = dual(block.s[u][i], in.initial_state ? load<V>(in.initial_state + i * all, block.cells[u]) : V{});
-      block.lie(at, u / G, u % G, in.weights.b_stride, in.weights.c_stride);
-      weight[u] = dual(block.weight[u], in.weights.data ? B::only_used(block.cells[u], load<V>(in.weights.data, at)) : V{});
+        s[u][i] = dual(block.s[u][i], in.t_initial_state ? load<V>(as<T>(in.t_initial_state) + i * all, block.cells[u]) : V{});
+      block.lie(at, u / G, u % G, in.t_weights.b_stride, in.t_weights.c_stride);
+      weight[u] = dual(block.weight[u], in.t_weights.data ? B::only_used(block.cells[u], load<V>(as<T>(in.t_weights.data), at)) : V{});
     }
     for (int k = 0; k < block.n_packs; ++k)
-      for (int i = 0; i < F; ++i) block.lie(forcing_lanes[k][i], k, 0, in.forcing[i].b_stride, 0);
+      for (int i = 0; i < F; ++i) block.lie(forcing_lanes[k][i], k, 0, in.t_forcing[i].b_stride, 0);
     typename Lane<V>::bits bad{};
     for (int64_t t = 0; t < run.n_steps; ++t) bad |= advance(t);
     for (int u = 0; u < block.n_units; ++u)
-      for (int i = 0; i < S; ++i) store(in.final_state + i * all, block.cells[u], s[u][i].d[0]);
+      for (int i = 0; i < S; ++i) store(as<T>(in.t_final_state) + i * all, block.cells[u], s[u][i].d[0]);
     return any(bad) ? FAULT_FORCING | FAULT_PARAMETER : 0;
   }
 
   // How a parameter as the step takes it moves with the value given, before the sigmoid or not.
   HS_FN V moves(int i, int64_t t, int u, V d) {
     Lanes<V> at;
-    const int G = int(in.run.group_size);
-    block.lie(at, u / G, u % G, in.run.parameter[i].b_stride, in.run.parameter[i].c_stride);
+    const int G = int(in.group_size);
+    block.lie(at, u / G, u % G, in.parameter[i].b_stride, in.parameter[i].c_stride);
     return block.d_given(i, t, at, d);
   }
 
   typename Lane<V>::bits advance(int64_t t) {
-    const Run<T>& run = in.run;
+    const Run& run = in;
     const int G = int(run.group_size);
     typename Lane<V>::bits bad{};
     block.read_moving(t);
     for (int m = 0; m < block.n_moving; ++m) {
       const int i = block.moving[m];
-      const View<T>& d = in.parameter[i];
+      const View& d = in.t_parameter[i];
       for (int u = 0; u < block.n_units; ++u) {
-        bad |= outside(block.p[u][i], run.parameter_bounds[i]);
-        p[u][i] = dual(block.p[u][i], d.data ? moves(i, t, u, load<V>(d.data + t * d.t_stride, moving_lanes[m][u])) : V{});
+        bad |= outside(block.p[u][i], block.limits.parameter[i]);
+        p[u][i] = dual(block.p[u][i], d.data ? moves(i, t, u, load<V>(as<T>(d.data) + t * d.t_stride, moving_lanes[m][u])) : V{});
       }
     }
     for (int k = 0; k < block.n_packs; ++k) {
@@ -82,9 +82,9 @@ template <class Model, class V> struct Forward {
       V sums[MAX_OUTPUTS];
       block.read_forcing(t, k, B::AHEAD, values);
       for (int i = 0; i < F; ++i) {
-        const View<T>& d = in.forcing[i];
-        bad |= outside(values[i], run.forcing_bounds[i]);
-        f[i] = dual(values[i], d.data ? load<V>(d.data + t * d.t_stride, forcing_lanes[k][i]) : V{});
+        const View& d = in.t_forcing[i];
+        bad |= outside(values[i], block.limits.forcing[i]);
+        f[i] = dual(values[i], d.data ? load<V>(as<T>(d.data) + t * d.t_stride, forcing_lanes[k][i]) : V{});
       }
       for (int o = 0; o < run.n_outputs; ++o) sums[o] = V{};
       for (int u = k * G; u < (k + 1) * G; ++u) {
@@ -95,7 +95,7 @@ template <class Model, class V> struct Forward {
         for (int o = 0; o < run.n_outputs; ++o) {
           const D value = q[run.output[o]];
           if (run.each)
-            store(in.fluxes + (o * run.n_steps + t) * block.cells_in_all(), block.series[u], value.d[0]);
+            store(as<T>(in.t_fluxes) + (o * run.n_steps + t) * block.cells_in_all(), block.series[u], value.d[0]);
           else
             sums[o] = fma(weight[u].v, value.d[0], fma(weight[u].d[0], value.v, sums[o]));
         }
@@ -103,7 +103,7 @@ template <class Model, class V> struct Forward {
       const int64_t total = run.n_basins * run.n_groups;
       if (!run.each)
         for (int o = 0; o < run.n_outputs; ++o)
-          store(in.fluxes + (o * run.n_steps + t) * total, block.columns[k], sums[o]);
+          store(as<T>(in.t_fluxes) + (o * run.n_steps + t) * total, block.columns[k], sums[o]);
     }
     return bad;
   }

@@ -37,6 +37,10 @@ template <class T> struct Reaches {
   const T* d_discharge;       // [T, n_outputs]
   T *d_state, *d_constants, *d_lateral;  // d_state comes as the final state's; the others are zero and added to
   T* d_inflow;                // [N], zero: hands on what a tile adds to the inflow at the end of the one before it
+  // A GPU's own, see network_cuda.cuh.
+  const int32_t* level;       // [N]
+  const T* initial;           // [STORES, N]
+  T* scratch;
 };
 
 #if !defined(HS_CUDA)  // a GPU's way through the network stands in network_cuda.cuh

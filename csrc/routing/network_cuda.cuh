@@ -33,7 +33,6 @@ template <class Scheme, class T> struct Reach {
 
   const Reaches<T>& r;
   const Tick<T>& tick;
-  const T* initial;  // [STORES, N]
   int64_t i, t;
   T c[C], s[S];
   Inflow<T> in;
@@ -43,12 +42,12 @@ template <class Scheme, class T> struct Reach {
     for (int64_t j = r.first[i]; j < r.first[i + 1]; ++j) sum += x[j];
     return sum;
   }
-  __device__ __forceinline__ Reach(const Reaches<T>& r, const Tick<T>& tick, const T* initial, int64_t i, int64_t level)
-      : r(r), tick(tick), initial(initial), i(i), t(tick.k - level) {
+  __device__ __forceinline__ Reach(const Reaches<T>& r, const Tick<T>& tick, int64_t i)
+      : r(r), tick(tick), i(i), t(tick.k - r.level[i]) {
     for (int k = 0; k < C; ++k) c[k] = r.constants[k * r.n_reaches + i];
-    s[0] = t ? tick.q1[i] : initial[i];
-    if (S > 1) s[S - 1] = t ? tick.s1[i] : initial[r.n_reaches + i];
-    in.i0 = upstream(t ? tick.q2 : initial), in.i1 = upstream(tick.q1);
+    s[0] = t ? tick.q1[i] : r.initial[i];
+    if (S > 1) s[S - 1] = t ? tick.s1[i] : r.initial[r.n_reaches + i];
+    in.i0 = upstream(t ? tick.q2 : r.initial), in.i1 = upstream(tick.q1);
     in.mean = Scheme::AUX ? upstream(tick.aux1) : T(0);
     in.ql = r.lateral[t / r.repeat * r.n_reaches + i];
     // Nothing can be taken for a result that comes of an inflow below zero or no number.
@@ -85,15 +84,14 @@ template <class Scheme, class T> struct Reach {
 };
 
 template <class Scheme, class T, bool ADJOINT>
-__global__ void tick_kernel(const __grid_constant__ Reaches<T> r, const __grid_constant__ Tick<T> tick,
-                            const int32_t* level, const T* initial) {
+__global__ void tick_kernel(const __grid_constant__ Reaches<T> r, const __grid_constant__ Tick<T> tick) {
   const int64_t i = tick.begin + blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
   if (i >= tick.end) return;
-  Reach<Scheme, T> reach(r, tick, initial, i, level[i]);
+  Reach<Scheme, T> reach(r, tick, i);
   ADJOINT ? reach.adjoint() : reach.forward();
 }
 
-// All ticks of a run. `level_start` of r is in the host's memory; `level` [N] on the card is each reach's level.
+// All ticks of a run. `level_start` of r is in the host's memory, `level` on the card: the level of each reach.
 template <class Scheme, class T> struct Ticks {
   static constexpr int THREADS = 128;
   // A checkpoint [4, N]: discharge two ticks and one before the segment, and aux and storage one before it. The first
@@ -101,9 +99,6 @@ template <class Scheme, class T> struct Ticks {
   static constexpr int ROWS = 4;
 
   Reaches<T> r;
-  const int32_t* level;
-  const T* initial;
-  T* scratch;
   cudaStream_t stream;
 
   int64_t n() const { return r.n_reaches; }
@@ -116,20 +111,20 @@ template <class Scheme, class T> struct Ticks {
     for (int before = 2; before >= 1; --before)
       if (r.checkpoints && (k + before) % r.tile == 0 && k + before < n_ticks())
         return checkpoint((k + before) / r.tile, 2 - before);
-    return scratch + (k + 3) % 3 * n();
+    return r.scratch + (k + 3) % 3 * n();
   }
   T* later(int64_t k, int which) const {  // 0: aux, 1: storage
     if (r.checkpoints && (k + 1) % r.tile == 0 && k + 1 < n_ticks()) return checkpoint((k + 1) / r.tile, 2 + which);
-    return scratch + (3 + 2 * which + (k + 2) % 2) * n();
+    return r.scratch + (3 + 2 * which + (k + 2) % 2) * n();
   }
   // Where the adjoint keeps it, in a segment that begins at `start`.
   T* kept(int64_t k, int64_t start, int which) const {  // 0: discharge, 1: aux, 2: storage
-    if (k >= start) return scratch + (which * r.tile + k - start) * n();
+    if (k >= start) return r.scratch + (which * r.tile + k - start) * n();
     return start == 0 ? nullptr : checkpoint(start / r.tile, which ? 1 + which : int(k + 2 - start));
   }
   T* cotangent(int64_t k, int which) const {  // 0: end, 1: mean, 2: begin
     const int64_t slots = which == 2 ? 3 : 2;
-    return scratch + (3 * r.tile + 2 * which + k % slots) * n();
+    return r.scratch + (3 * r.tile + 2 * which + k % slots) * n();
   }
 
   template <bool ADJOINT> cudaError_t launch_tick(const Reaches<T>& r, Tick<T> tick) const {
@@ -137,7 +132,7 @@ template <class Scheme, class T> struct Ticks {
     const int64_t first = tick.k - r.n_steps + 1 > 0 ? tick.k - r.n_steps + 1 : 0;
     tick.begin = r.level_start[first], tick.end = r.level_start[last + 1];
     const int64_t blocks = (tick.end - tick.begin + THREADS - 1) / THREADS;
-    return launch(tick_kernel<Scheme, T, ADJOINT>, blocks, THREADS, 0, stream, r, tick, level, initial);
+    return launch(tick_kernel<Scheme, T, ADJOINT>, blocks, THREADS, 0, stream, r, tick);
   }
 
   cudaError_t forward() const {
@@ -177,9 +172,8 @@ template <class Scheme, class T> struct Ticks {
     return cudaSuccess;
   }
 
-  static cudaError_t run(const Reaches<T>& r, const int32_t* level, const T* initial, T* scratch, bool reverse,
-                         cudaStream_t stream) {
-    const Ticks self{r, level, initial, scratch, stream};
+  static cudaError_t run(const Reaches<T>& r, bool reverse, cudaStream_t stream) {
+    const Ticks self{r, stream};
     return reverse ? self.adjoint() : self.forward();
   }
 };

@@ -22,6 +22,7 @@ template <class T> struct Convolution {
   T *d_inflow, *d_a, *d_b, *d_memory;
   // Along a direction, in place of the cotangents: of the four inputs, and of the outflow in their place.
   const T *t_inflow, *t_a, *t_b, *t_memory;
+  T* parts;  // a GPU's own: memory for unit_hydrograph_scratch(n_steps, n_series) values, see core/cuda.h
 };
 
 namespace HS_ISA {

@@ -78,7 +78,7 @@ template <class T> struct Route {
   }
 
   // Steps from the memory's first on.
-  __device__ __forceinline__ void adjoint(T* parts) const {
+  __device__ __forceinline__ void adjoint() const {
     if (n >= c.n_series) return;
     const int64_t start = chunk * CHUNK - MEMORY;
     T d[TILE + MEMORY], d_w[LENGTH];  // d: the outflows' cotangents of the steps from t on
@@ -106,17 +106,17 @@ template <class T> struct Route {
       for (int j = 0; j < MEMORY; ++j) d[j] = d[j + TILE];
     }
 #pragma unroll
-    for (int k = 0; k < LENGTH; ++k) parts[(chunk * LENGTH + k) * c.n_series + n] = d_w[k];
+    for (int k = 0; k < LENGTH; ++k) c.parts[(chunk * LENGTH + k) * c.n_series + n] = d_w[k];
   }
 
-  __device__ __forceinline__ void adjoint_of_ordinates(const T* parts, int64_t n_chunks) const {
+  __device__ __forceinline__ void adjoint_of_ordinates(int64_t n_chunks) const {
     if (n >= c.n_series) return;
     T d_w[LENGTH];
 #pragma unroll
     for (int k = 0; k < LENGTH; ++k) d_w[k] = 0;
     for (int64_t i = 0; i < n_chunks; ++i)
 #pragma unroll
-      for (int k = 0; k < LENGTH; ++k) d_w[k] += parts[(i * LENGTH + k) * c.n_series + n];
+      for (int k = 0; k < LENGTH; ++k) d_w[k] += c.parts[(i * LENGTH + k) * c.n_series + n];
     adj_ordinates(a, b, w, d_w, c.d_a[n], c.d_b[n]);
   }
 };
@@ -125,12 +125,12 @@ template <class T> __global__ void route_kernel(const __grid_constant__ Convolut
 template <class T> __global__ void tangent_route_kernel(const __grid_constant__ Convolution<T> c) {
   Route<T>(c).tangent();
 }
-template <class T> __global__ void adj_route_kernel(const __grid_constant__ Convolution<T> c, T* parts) {
-  Route<T>(c).adjoint(parts);
+template <class T> __global__ void adj_route_kernel(const __grid_constant__ Convolution<T> c) {
+  Route<T>(c).adjoint();
 }
 template <class T>
-__global__ void adj_ordinates_kernel(const __grid_constant__ Convolution<T> c, const T* parts, int64_t n_chunks) {
-  Route<T>(c).adjoint_of_ordinates(parts, n_chunks);
+__global__ void adj_ordinates_kernel(const __grid_constant__ Convolution<T> c, int64_t n_chunks) {
+  Route<T>(c).adjoint_of_ordinates(n_chunks);
 }
 
 template <class T> cudaError_t convolve(const Convolution<T>& c, cudaStream_t stream) {
@@ -139,13 +139,13 @@ template <class T> cudaError_t convolve(const Convolution<T>& c, cudaStream_t st
   const auto kernel = c.t_inflow ? tangent_route_kernel<T> : route_kernel<T>;
   return launch(kernel, blocks * unit_hydrograph_chunks(c.n_steps), R::THREADS, 0, stream, c);
 }
-template <class T> cudaError_t adj_convolve(const Convolution<T>& c, T* parts, cudaStream_t stream) {
+template <class T> cudaError_t adj_convolve(const Convolution<T>& c, cudaStream_t stream) {
   using R = Route<T>;
   const int64_t blocks = (c.n_series + R::THREADS - 1) / R::THREADS;
   const int64_t n_chunks = unit_hydrograph_chunks(c.n_steps + R::MEMORY);
-  const cudaError_t error = launch(adj_route_kernel<T>, blocks * n_chunks, R::THREADS, 0, stream, c, parts);
+  const cudaError_t error = launch(adj_route_kernel<T>, blocks * n_chunks, R::THREADS, 0, stream, c);
   if (error != cudaSuccess) return error;
-  return launch(adj_ordinates_kernel<T>, blocks, R::THREADS, 0, stream, c, static_cast<const T*>(parts), n_chunks);
+  return launch(adj_ordinates_kernel<T>, blocks, R::THREADS, 0, stream, c, n_chunks);
 }
 
 }  // namespace HS_ISA

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import faults
-from .problem import Problem, axes, spec_of, strides
+from .problem import Problem, axes, strides
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
 NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
@@ -39,320 +39,255 @@ def _address(x: Tensor | None) -> int:
     return x.data_ptr() if x is not None and x.numel() else 0
 
 
-def _arguments(backend: str, run: Problem, **more):
-    names = _names(backend, run.kernel)
-    arguments = extension(backend).Arguments()
-    fields = dict(
-        model=run.kernel,
-        is_double=run.state.dtype == torch.float64,
-        sizes=list(run.sizes),
-        group_size=run.group,
-        forcing=[(f.data_ptr(), *strides(f, "tb")) for f in run.forcing],
-        forcing_bounds=run.forcing_bounds,
-        parameters=[(p.data_ptr(), *strides(p, axes(p))) for p in run.parameters],
-        parameter_bounds=run.parameter_bounds,
-        parameter_range=run.parameter_range,
-        raw=run.raw,
-        per_step=run.per_step,
-        by_group=[p.shape[-1] == 1 for p in run.parameters],
-        weights=(0, 0, 0, 0) if run.weights is None else (run.weights.data_ptr(), *strides(run.weights, "bc")),
-        initial_state=run.state.data_ptr(),
-        outputs=[names.index(name) for name in run.outputs],
-        each=run.each,
-        interval=run.interval,
-        checkpoints=_address(run.checkpoints),
-    )
-    for name, value in (fields | more).items():
-        setattr(arguments, name, value)
+def _view(x: Tensor | None, names: str) -> tuple[int, int, int, int]:
+    """Address and strides over steps, basins and components; all 0 where there is none."""
+    return (0, 0, 0, 0) if x is None else (x.data_ptr(), *strides(x, names))
+
+
+def _fill(arguments, fields: dict):
+    """The struct with its fields, which are named as in csrc/core/run.h and csrc/routing: a tensor by its address."""
+    for name, value in fields.items():
+        setattr(arguments, name, _address(value) if value is None or isinstance(value, Tensor) else value)
     return arguments
 
 
-def _adjoint_arguments(backend, run, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights):
-    over_outputs, *rest = d_fluxes.stride()
-    return _arguments(
-        backend,
-        run,
-        d_fluxes=(d_fluxes.data_ptr(), *rest, *(() if run.each else (0,))),
-        d_fluxes_stride=over_outputs,
-        d_final_state=d_final_state.data_ptr(),
-        d_forcing=[_address(d) for d in d_forcing],
-        d_parameters=[_address(d) for d in d_parameters],
-        d_initial_state=d_state.data_ptr(),
-        d_weights=_address(d_weights),
-    )
+_CHECKED: dict[tuple[str, str, str], list[str]] = {}  # by backend, kernel and the definition of the model
 
 
-def _tangent_arguments(backend, run, forcing, parameters, state, weights, fluxes, final_state):
-    """Tangents as the inputs are, None where one does not move."""
-
-    def view(x, names):
-        return (0, 0, 0, 0) if x is None else (x.data_ptr(), *strides(x, names))
-
-    return _arguments(
-        backend,
-        run,
-        t_forcing=[view(x, "tb") for x in forcing],
-        t_parameters=[view(x, x is not None and axes(x)) for x in parameters],
-        t_weights=view(weights, "bc"),
-        t_state=_address(state),
-        results=[_address(fluxes), _address(final_state), 0],
-    )
-
-
-def _least_squares_arguments(backend, run, observed, transform, exponent, normal, flow=None, jacobian=None, **more):
-    """`observed` are the unit hydrograph's a and b, target, weight and shift, each with its axes."""
-    return _arguments(
-        backend,
-        run,
-        observed=[(x.data_ptr(), *strides(x, names)) for x, names in observed],
-        transform=transform,
-        exponent=exponent,
-        results=[_address(x) for x in (normal, flow, jacobian)],
-        **more,
-    )
+def _names(backend: str, run: Problem) -> list[str]:
+    """What a run can put out, after checking that the kernel's header and the table in Python tell one story."""
+    key = (backend, run.kernel, run.spec.key)
+    if key not in _CHECKED:
+        compiled = extension(backend).models()[run.kernel]
+        ours = {
+            "forcing_names": run.spec.forcing_names,
+            "parameter_names": tuple(v.name for v in run.rows),
+            "state_names": run.spec.state_names,
+        }
+        for table, names in ours.items():
+            if tuple(compiled[table].split()) != names:
+                raise RuntimeError(
+                    f"the compiled {run.kernel} has {table} '{compiled[table]}', its table in Python "
+                    f"'{' '.join(names)}'; rebuild hybridsolve."
+                )
+        _CHECKED[key] = compiled["flux_names"].split() + compiled["state_names"].split()
+    return _CHECKED[key]
 
 
-@cache
-def _names(backend: str, kernel: str) -> list[str]:
-    """What a compiled kernel can put out, after checking that its header and the table in Python tell one story."""
-    compiled, spec = extension(backend).models()[kernel], spec_of(kernel)
-    ours = {
-        "forcing_names": spec.forcing_names,
-        "parameter_names": tuple(v.name for v in spec.present_parameters(compiled["parameter_names"].split())),
-        "state_names": spec.state_names,
-    }
-    for table, names in ours.items():
-        if tuple(compiled[table].split()) != names:
-            raise RuntimeError(
-                f"the compiled {kernel} has {table} '{compiled[table]}', its table in Python "
-                f"'{' '.join(names)}'; rebuild hybridsolve."
-            )
-    return compiled["flux_names"].split() + compiled["state_names"].split()
+class Engine:
+    """The functions that every backend has, by `_cpu`, or by `_cuda` on the stream that torch has current."""
 
+    def __init__(self, name: str):
+        self.name = name
+        self.on_gpu = name == "cuda"
 
-def _route_arguments(inputs, results, d_outflow, length):
-    arrays = [*inputs, *results] if d_outflow is None else [*inputs, None, d_outflow, *results]
-    return dict(
-        is_double=inputs[0].dtype == torch.float64,
-        n_steps=inputs[0].shape[0],
-        n_series=inputs[0].shape[1],
-        arrays=[*(_address(x) for x in arrays), *[0] * (length - len(arrays))],
-        reverse=d_outflow is not None,
-    )
-
-
-def _route_arguments_of(backend, scheme, dt, sizes, arrays, reverse, **more):
-    """What routing along a network takes, with `arrays` in the order of csrc/routing/network.h."""
-    arguments = extension(backend).RouteArguments()
-    fields = dict(
-        scheme=scheme,
-        is_double=arrays[4].dtype == torch.float64,
-        reverse=reverse,
-        sizes=list(sizes),
-        dt=dt,
-        arrays=[*(_address(x) for x in arrays), *[0] * (14 - len(arrays))],
-        n_threads=torch.get_num_threads(),
-    )
-    for name, value in (fields | more).items():
-        setattr(arguments, name, value)
-    return arguments
-
-
-class Cpu:
-    """The functions that every backend has, by `_cpu`."""
-
-    @staticmethod
-    def available() -> str:
+    def available(self) -> str:
         """What was built and is chosen here, in a few words; raises if nothing was."""
-        _cpu = extension("cpu")
-        return f"{_cpu.isa()} of {', '.join(_cpu.isas())}"
+        built = extension(self.name)
+        if not self.on_gpu:
+            return f"{built.isa()} of {', '.join(built.isas())}"
+        built.check(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+        return f"built for {', '.join(built.architectures())}, on {torch.cuda.get_device_name()}"
 
-    @staticmethod
-    def check(device: torch.device) -> None:
+    def check(self, device: torch.device) -> None:
         """Raise if the backend cannot run on the device."""
-        extension("cpu")
+        built = extension(self.name)
+        if self.on_gpu:
+            built.check(device.index or 0)
 
-    @staticmethod
-    def kernels() -> Iterable[str]:
+    def kernels(self) -> Iterable[str]:
         """The time loops there are."""
-        return extension("cpu").models()
+        return extension(self.name).models()
 
-    @staticmethod
-    def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
-        """How many components the kernel runs behind one another in a lane (see csrc/core/drive.h).
+    def group_size(self, n_components: int, n_basins: int, reduced: bool) -> int:
+        """How many components the kernel sums in one go, in groups as equal in number as can be.
 
-        Where components are summed (`reduced`) this fixes the order of the sum, so it may depend on their number
-        alone: a basin's result must not change with the basins beside it. Else a few basins of many components
-        spread out.
+        On a GPU what a warp holds. On a CPU those that run behind one another in a lane (see csrc/core/drive.h): where
+        components are summed (`reduced`) this fixes the order of the sum, so it may depend on their number alone: a
+        basin's result must not change with the basins beside it. Else a few basins of many components spread out.
         """
-        if not reduced and n_basins < 16:
+        if not self.on_gpu and not reduced and n_basins < 16:
             return 1
-        return -(-n_components // -(-n_components // 16))
+        return -(-n_components // -(-n_components // (32 if self.on_gpu else 16)))
 
-    @staticmethod
-    def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
+    def _where(self, x: Tensor) -> dict:
+        """What the extension's functions take beside their arguments: where and on how many threads."""
+        if not self.on_gpu:
+            return dict(n_threads=torch.get_num_threads())
+        index = x.device.index or 0
+        return dict(device=index, stream=torch.cuda.current_stream(index).cuda_stream)
+
+    def call(self, name: str, x: Tensor, *arguments):
+        """Call the extension where x is, with that device current in torch, whose runtime is not the extension's."""
+        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+            return getattr(extension(self.name), name)(*arguments, **self._where(x))
+
+    def _struct(self, kind: str, run: Problem, **more):
+        """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
+        names = _names(self.name, run)
+        n_steps, n_basins, n_components = run.sizes
+        fields = dict(
+            is_double=run.state.dtype == torch.float64,
+            n_steps=n_steps,
+            n_basins=n_basins,
+            n_components=n_components,
+            group_size=run.group,
+            n_groups=run.n_groups,
+            forcing=[_view(f, "tb") for f in run.forcing],
+            forcing_bounds=run.forcing_bounds,
+            parameter=[_view(p, axes(p)) for p in run.parameters],
+            parameter_bounds=run.parameter_bounds,
+            parameter_range=run.parameter_range,
+            raw=run.raw,
+            per_step=run.per_step,
+            by_group=[p.shape[-1] == 1 for p in run.parameters],
+            weights=_view(run.weights, "bc"),
+            initial_state=run.state,
+            n_outputs=len(run.outputs),
+            output=[names.index(name) for name in run.outputs],
+            each=run.each,
+            interval=run.interval,
+            checkpoints=run.checkpoints,
+        )
+        return _fill(getattr(extension(self.name), kind)(), fields | more)
+
+    def _call_checked(self, name: str, run: Problem, arguments) -> None:
+        """Call a kernel that looks for values out of bounds: on a GPU nobody waits for what it finds."""
+        if self.on_gpu:
+            watch = faults.Watch(run)
+            arguments.faults = watch.places.data_ptr()
+        if fault := self.call(name, run.state, run.kernel, arguments):
+            raise ValueError(faults.explain(fault, run))
+        if self.on_gpu:
+            watch.launched()
+
+    def forward(self, run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         """Fill fluxes, final state and checkpoints; raise if a value is out of bounds."""
-        arguments = _arguments("cpu", run, fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr())
-        if fault := extension("cpu").forward(arguments, torch.get_num_threads()):
-            raise ValueError(faults.explain(fault, run))
+        self._call_checked("forward", run, self._struct("Run", run, fluxes=fluxes, final_state=final_state))
 
-    @staticmethod
-    def adjoint(run: Problem, *cotangents_and_gradients) -> None:
+    def adjoint(self, run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
         """Fill the gradients that are not empty."""
-        arguments = _adjoint_arguments("cpu", run, *cotangents_and_gradients)
-        extension("cpu").adjoint(arguments, torch.get_num_threads())
+        over_outputs, *over_axes = d_fluxes.stride()
+        arguments = self._struct(
+            "Run",
+            run,
+            d_fluxes=(d_fluxes.data_ptr(), *over_axes, *(() if run.each else (0,))),
+            d_fluxes_stride=over_outputs,
+            d_final_state=d_final_state,
+            d_forcing=[_address(d) for d in d_forcing],
+            d_parameter=[_address(d) for d in d_parameters],
+            d_initial_state=d_state,
+            d_weights=d_weights,
+        )
+        if self.on_gpu:
+            tape = run.state.new_empty(extension(self.name).tape_size(run.kernel, arguments))
+            arguments.tape = _address(tape)
+        self.call("adjoint", run.state, run.kernel, arguments)
 
-    @staticmethod
-    def tangent(run: Problem, *tangents_and_results) -> None:
-        """Fill the derivatives of fluxes and final state along tangents of the inputs."""
-        arguments = _tangent_arguments("cpu", run, *tangents_and_results)
-        if fault := extension("cpu").tangent(arguments, torch.get_num_threads()):
+    def tangent(self, run: Problem, forcing, parameters, state, weights, fluxes, final_state) -> None:
+        """Fill the derivatives of fluxes and final state along tangents of the inputs, None where one does not move."""
+        arguments = self._struct(
+            "Tangent",
+            run,
+            t_forcing=[_view(x, "tb") for x in forcing],
+            t_parameter=[_view(x, "" if x is None else axes(x)) for x in parameters],
+            t_weights=_view(weights, "bc"),
+            t_initial_state=state,
+            t_fluxes=fluxes,
+            t_final_state=final_state,
+        )
+        # A GPU says nothing here: the run along which the derivative goes has been made, and has said what is wrong.
+        if fault := self.call("tangent", run.state, run.kernel, arguments):
             raise ValueError(faults.explain(fault, run))
 
-    @staticmethod
-    def least_squares(run: Problem, *observed_and_results) -> None:
-        """Fill the normal equations and, where given, flow and Jacobian."""
-        arguments = _least_squares_arguments("cpu", run, *observed_and_results)
-        if fault := extension("cpu").least_squares(arguments, torch.get_num_threads()):
-            raise ValueError(faults.explain(fault, run))
+    def least_squares(self, run: Problem, observed, transform, exponent, normal, flow=None, jacobian=None) -> None:
+        """Fill the normal equations and, where given, flow and Jacobian.
 
-    @staticmethod
-    def unit_hydrograph_tangent(inputs, tangents, result) -> None:
-        """Fill the derivative of the routed series along tangents of the four inputs."""
-        arguments = _route_arguments(inputs, [result], None, 10)
-        arguments["arrays"] += [_address(x) for x in tangents]
-        extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
+        `observed` are the unit hydrograph's a and b, target, weight and shift, each with its axes.
+        """
+        names = ("a", "b", "target", "weight", "shift")
+        views = {name: _view(*x) for name, x in zip(names, observed, strict=True)}
+        results = dict(normal=normal, flow=flow, jacobian=jacobian)
+        arguments = self._struct("LeastSquares", run, transform=transform, exponent=exponent, **views, **results)
+        self._call_checked("least_squares", run, arguments)
 
-    @staticmethod
-    def unit_hydrograph(inputs, results, d_outflow=None) -> None:
+    def _typed(self, kind: str, x: Tensor, **fields):
+        """A struct that is one for each type of number."""
+        return _fill(getattr(extension(self.name), f"{kind}{8 * x.element_size()}")(), fields)
+
+    def _convolve(self, inputs, reverse: bool, **more) -> None:
+        n_steps, n_series = inputs[0].shape
+        given = dict(zip(("inflow", "a", "b", "memory"), inputs, strict=True))
+        arguments = self._typed("Convolution", inputs[0], n_steps=n_steps, n_series=n_series, **given, **more)
+        self.call("unit_hydrograph", inputs[0], arguments, reverse)
+
+    def unit_hydrograph(self, inputs, results, d_outflow=None) -> None:
         """Fill the routed series, or with a cotangent the gradients of the four inputs."""
-        arguments = _route_arguments(inputs, results, d_outflow, 14)
-        extension("cpu").unit_hydrograph(**arguments, n_threads=torch.get_num_threads())
+        if d_outflow is None:
+            return self._convolve(inputs, False, outflow=results[0])
+        gradients = dict(zip(("d_inflow", "d_a", "d_b", "d_memory"), results, strict=True))
+        if self.on_gpu:
+            n = extension(self.name).unit_hydrograph_scratch(*inputs[0].shape)
+            gradients["parts"] = inputs[0].new_empty(n)
+        self._convolve(inputs, True, d_outflow=d_outflow, **gradients)
 
-    @staticmethod
-    def route(scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
+    def unit_hydrograph_tangent(self, inputs, tangents, result) -> None:
+        """Fill the derivative of the routed series along tangents of the four inputs."""
+        names = ("t_inflow", "t_a", "t_b", "t_memory")
+        self._convolve(inputs, False, outflow=result, **dict(zip(names, tangents, strict=True)))
+
+    def _route(self, scheme, reverse, graph, inputs, initial, dt, sizes, **more):
+        constants, lateral = inputs
+        n_steps, n_reaches, n_levels, n_outputs, repeat, tile = sizes
+        names = ("level_start", "first", "downstream", "column", "level")
+        arguments = self._typed(
+            "Reaches",
+            constants,
+            n_steps=n_steps,
+            n_reaches=n_reaches,
+            n_levels=n_levels,
+            n_outputs=n_outputs,
+            repeat=repeat,
+            tile=tile,
+            dt=dt,
+            constants=constants,
+            lateral=lateral,
+            initial=initial,
+            **dict(zip(names, graph, strict=True)),
+            **more,
+        )
+        if self.on_gpu:
+            scratch = constants.new_empty(extension(self.name).route_scratch(scheme, arguments, reverse), n_reaches)
+            arguments.scratch = _address(scratch)
+        return self.call("route", constants, scheme, arguments, reverse)
+
+    def route(self, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
         """Fill discharge and checkpoints, and make `final_state`, which comes as the initial one, that of the end.
 
         Raises `faults.BadInflow`.
         """
-        arrays = [*graph[:4], *inputs, final_state, discharge, checkpoints]
-        if extension("cpu").route(_route_arguments_of("cpu", scheme, dt, sizes, arrays, False)):
+        # A graph that is captured cannot wait for an answer: there a bad inflow makes all below it NaN.
+        if self.on_gpu and not capturing(state.device):
+            if not bool(((inputs[1] >= 0) & (inputs[1] <= MOST_INFLOW)).all()):
+                raise faults.BadInflow
+        if self.on_gpu and len(checkpoints):
+            checkpoints[0, : len(state)] = state
+        results = dict(state=final_state, discharge=discharge, checkpoints=checkpoints)
+        if self._route(scheme, False, graph, inputs, state, dt, sizes, **results):
             raise faults.BadInflow
 
-    @staticmethod
-    def route_adjoint(scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
+    def route_adjoint(self, scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
         """Make `d_state`, which comes as that of the end, that of the begin; add to the gradients of the inputs."""
-        d_constants, d_lateral = d_inputs
-        arrays = [*graph[:4], *inputs, None, None, checkpoints, d_discharge, d_state, d_constants, d_lateral]
-        arrays.append(d_state.new_zeros(d_state.shape[1:]))
-        extension("cpu").route(_route_arguments_of("cpu", scheme, dt, sizes, arrays, True))
+        given = dict(checkpoints=checkpoints, d_discharge=d_discharge, d_state=d_state)
+        given |= dict(zip(("d_constants", "d_lateral"), d_inputs, strict=True))
+        if not self.on_gpu:
+            given["d_inflow"] = d_state.new_zeros(d_state.shape[1:])
+        self._route(scheme, True, graph, inputs, checkpoints[0], dt, sizes, **given)
 
-    @staticmethod
-    def sum_middle(x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
+    def sum_middle(self, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
         """Sum x, seen as [rows, n, columns], over n in order: the same bits for any number of threads."""
         double = x.dtype == torch.float64
-        extension("cpu").sum_middle(double, x.data_ptr(), out.data_ptr(), rows, n, columns, torch.get_num_threads())
+        self.call("sum_middle", x, double, x.data_ptr(), out.data_ptr(), rows, n, columns)
 
 
-class Cuda:
-    """The same by `_cuda`, on the stream that torch has current."""
-
-    @staticmethod
-    def available() -> str:
-        architectures = ", ".join(extension("cuda").architectures())
-        extension("cuda").check(torch.cuda.current_device() if torch.cuda.is_available() else 0)
-        return f"built for {architectures}, on {torch.cuda.get_device_name()}"
-
-    @staticmethod
-    def check(device: torch.device) -> None:
-        extension("cuda").check(device.index or 0)
-
-    @staticmethod
-    def kernels() -> Iterable[str]:
-        return extension("cuda").models()
-
-    @staticmethod
-    def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
-        """Components that a warp sums, as equal in number over the groups of a basin as can be."""
-        return -(-n_components // -(-n_components // 32))
-
-    @staticmethod
-    def _where(x: Tensor) -> dict:
-        index = x.device.index or 0
-        return dict(device=index, stream=torch.cuda.current_stream(index).cuda_stream)
-
-    @classmethod
-    def _launch(cls, name: str, x: Tensor, *args, **named) -> None:
-        """Call the extension where x is, with that device current in torch, whose runtime is not the extension's."""
-        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
-            getattr(extension("cuda"), name)(*args, **named, **cls._where(x))
-
-    @classmethod
-    def forward(cls, run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
-        watch = faults.Watch(run)
-        filled = dict(fluxes=fluxes.data_ptr(), final_state=final_state.data_ptr(), faults=watch.places.data_ptr())
-        cls._launch("forward", run.state, _arguments("cuda", run, **filled))
-        watch.launched()
-
-    @classmethod
-    def adjoint(cls, run: Problem, *cotangents_and_gradients) -> None:
-        arguments = _adjoint_arguments("cuda", run, *cotangents_and_gradients)
-        tape = run.state.new_empty(extension("cuda").tape_size(arguments))
-        arguments.tape = _address(tape)
-        cls._launch("adjoint", run.state, arguments)
-
-    @classmethod
-    def tangent(cls, run: Problem, *tangents_and_results) -> None:
-        arguments = _tangent_arguments("cuda", run, *tangents_and_results)
-        cls._launch("tangent", run.state, arguments)
-
-    @classmethod
-    def least_squares(cls, run: Problem, *observed_and_results) -> None:
-        watch = faults.Watch(run)
-        arguments = _least_squares_arguments("cuda", run, *observed_and_results, faults=watch.places.data_ptr())
-        cls._launch("least_squares", run.state, arguments)
-        watch.launched()
-
-    @classmethod
-    def unit_hydrograph_tangent(cls, inputs, tangents, result) -> None:
-        arguments = _route_arguments(inputs, [result], None, 11)
-        arguments["arrays"] += [_address(x) for x in tangents]
-        cls._launch("unit_hydrograph", result, **arguments)
-
-    @classmethod
-    def unit_hydrograph(cls, inputs, results, d_outflow=None) -> None:
-        arguments = _route_arguments(inputs, results, d_outflow, 15)
-        if d_outflow is not None:
-            parts = inputs[0].new_empty(extension("cuda").unit_hydrograph_scratch(*inputs[0].shape))
-            arguments["arrays"][10] = _address(parts)
-        cls._launch("unit_hydrograph", inputs[0], **arguments)
-
-    @classmethod
-    def route(cls, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
-        # A graph that is captured cannot wait for an answer: there a bad inflow makes all below it NaN.
-        if not capturing(state.device) and not bool(((inputs[1] >= 0) & (inputs[1] <= MOST_INFLOW)).all()):
-            raise faults.BadInflow
-        if len(checkpoints):
-            checkpoints[0, : len(state)] = state
-        arrays = [*graph[:4], *inputs, final_state, discharge, checkpoints]
-        cls._route_ticks(scheme, dt, sizes, arrays, False, graph[4], state)
-
-    @classmethod
-    def route_adjoint(cls, scheme, graph, inputs, checkpoints, d_discharge, d_state, d_inputs, dt, sizes) -> None:
-        arrays = [*graph[:4], *inputs, None, None, checkpoints, d_discharge, d_state, *d_inputs]
-        cls._route_ticks(scheme, dt, sizes, arrays, True, graph[4], checkpoints[0])
-
-    @classmethod
-    def _route_ticks(cls, scheme, dt, sizes, arrays, reverse, level, initial) -> None:
-        like = arrays[4]
-        arguments = _route_arguments_of(
-            "cuda", scheme, dt, sizes, arrays, reverse, level=_address(level), initial=_address(initial)
-        )
-        scratch = like.new_empty(extension("cuda").route_scratch(arguments), sizes[1])
-        arguments.scratch = _address(scratch)
-        extension("cuda").route(arguments, **cls._where(like))
-
-    @classmethod
-    def sum_middle(cls, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None:
-        double = x.dtype == torch.float64
-        cls._launch("sum_middle", x, double, x.data_ptr(), out.data_ptr(), rows, n, columns)
+Cpu, Cuda = Engine("cpu"), Engine("cuda")

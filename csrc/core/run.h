@@ -1,0 +1,113 @@
+// The arguments of a run, passed by value into every kernel. The type of the numbers is the kernel's own, so pointers are
+// untyped here, and bounds are in double. All strides are in elements; a size-1 axis has stride 0.
+#pragma once
+
+#include "portable.h"
+
+namespace hs {
+
+constexpr int MAX_FORCINGS = 4, MAX_PARAMETERS = 32, MAX_STATES = 32, MAX_OUTPUTS = 64;
+
+template <class T> HS_FN const T* as(const void* p) { return static_cast<const T*>(p); }
+template <class T> HS_FN T* as(void* p) { return static_cast<T*>(p); }
+
+struct View {  // an input [T, B], [B, C] or [T, B, C]
+  const void* data = nullptr;
+  int64_t t_stride = 0, b_stride = 0, c_stride = 0;
+};
+
+struct Interval {
+  double lower, upper;
+};
+
+// Where the first value out of bounds is, by kind: the caller finds the place and says it.
+enum Fault : int { FAULT_NONE = 0, FAULT_FORCING = 1, FAULT_PARAMETER = 2, FAULT_STATE = 4, FAULT_WEIGHTS = 8 };
+
+struct Run {
+  bool is_double;           // the type of all numbers that are pointed to
+  int64_t n_steps, n_basins, n_components;
+  int64_t group_size, n_groups;  // components are summed in groups of group_size, then the groups: see drive.h
+  View forcing[MAX_FORCINGS], parameter[MAX_PARAMETERS], weights;
+  // What values must lie within, both ends included; in the type of the numbers, so that narrowing changes nothing.
+  Interval forcing_bounds[MAX_FORCINGS], parameter_bounds[MAX_PARAMETERS];
+  bool raw;                 // parameters come before the sigmoid, and a step takes them scaled to their range
+  Interval parameter_range[MAX_PARAMETERS];
+  bool per_step[MAX_PARAMETERS];  // it has a value for every step
+  bool by_group[MAX_PARAMETERS];  // per-step, with one value for all components: its gradient is summed over them
+  const void* initial_state;      // [S, B, C]
+
+  int n_outputs;
+  int output[MAX_OUTPUTS];  // index of a flux, or n_fluxes + index of a state (its value at the end of the step)
+  bool each;                // outputs [n_outputs, T, C, B]; else their weighted sums by group [n_outputs, T, B, G]
+  void* fluxes;
+  void* final_state;        // [S, B, C]
+
+  int64_t interval;         // steps between checkpoints; 0: none are kept
+  void* checkpoints;        // [ceil(T / interval), S, C, B]: the state before every interval-th step
+
+  // The adjoint's own. Every d_ array has the layout of what it is the cotangent or gradient of, save the two kinds
+  // that are summed over components: a forcing's gradient and that of a per-step parameter of one component are
+  // [T, B, G], one partial sum per group. A null pointer: not wanted.
+  View d_fluxes;            // [n_outputs, T, B] or [n_outputs, T, B, C], any strides
+  int64_t d_fluxes_stride;  // over the outputs
+  const void* d_final_state;       // [S, B, C]
+  void* d_forcing[MAX_FORCINGS];      // [T, B, G]
+  void* d_parameter[MAX_PARAMETERS];  // static [B, C]; per-step [T, B, C], or [T, B, G] if by_group
+  void* d_initial_state;    // [S, B, C]
+  void* d_weights;          // [B, C]
+
+  // On a GPU alone, where arrays over cells are [.., B, C] and not [.., C, B], and nobody waits for a kernel's answer.
+  int64_t* faults;  // [4], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds;
+                    // of the initial state t is the store
+  void* tape;       // memory for the states of a segment, where they do not fit on the chip
+  int width;        // lanes that a group of components takes: a power of two, so that it stays inside a warp
+  signed char slot[MAX_OUTPUTS];  // the inverse of output: the place of a flux or state among the outputs, or -1
+};
+
+// One derivative of a run, along a direction given for any of its inputs. Its outputs are not written.
+struct Tangent : Run {
+  // Along the direction; a null pointer: it does not move. Layouts and strides of their own, axes those of the input.
+  View t_forcing[MAX_FORCINGS], t_parameter[MAX_PARAMETERS], t_weights;
+  const void* t_initial_state;  // [S, B, C]
+  void *t_fluxes, *t_final_state;  // as the run's
+};
+
+// The normal equations of a calibration: see least_squares.h.
+enum Transform { IDENTITY, ROOT, LOGARITHM, BOX_COX };
+
+// Its parameters are static, and its outputs are not used.
+struct LeastSquares : Run {
+  View a, b;                   // the unit hydrograph's [B, C]
+  View target, weight, shift;  // [T, B], [T, B], [B]
+  int transform;
+  double exponent;             // l of Box and Cox
+  void* normal;                // [N (N + 1) / 2 + N + 1, B, C]: the upper triangle by rows, the gradient, the cost
+  void *flow, *jacobian;       // [T, C, B] and [N, T, C, B]: y and dy, where they are wanted
+};
+
+namespace HS_ISA {
+
+template <class T> struct Bounds {
+  T lower, upper;
+};
+template <class T> struct Range {
+  T lower, span;
+};
+
+// What the kernels of a model compare with and scale by, in the type of their numbers.
+template <class Model, class T> struct Limits {
+  Bounds<T> forcing[Model::F], parameter[Model::P];
+  Range<T> range[Model::P];
+
+  explicit Limits(const Run& run) {
+    const auto narrow = [](Interval x) { return Bounds<T>{T(x.lower), T(x.upper)}; };
+    for (int i = 0; i < Model::F; ++i) forcing[i] = narrow(run.forcing_bounds[i]);
+    for (int i = 0; i < Model::P; ++i) {
+      const Interval x = run.parameter_range[i];
+      parameter[i] = narrow(run.parameter_bounds[i]), range[i] = {T(x.lower), T(x.upper - x.lower)};
+    }
+  }
+};
+
+}  // namespace HS_ISA
+}  // namespace hs
