@@ -27,6 +27,8 @@ ISAS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
 }
+# Every header of csrc/models, by its name: each has kernels of its own (csrc/core/table.h).
+HEADERS = {path.stem: f"models/{path.name}" for path in sorted(Path("csrc/models").glob("*.h"))}
 
 
 def find_nvcc():
@@ -57,8 +59,21 @@ def cuda_architectures():
     return [*(f"sm_{n}" for n in numbers), f"compute_{numbers[-1]}"]
 
 
+def names_of(name, header):
+    """What the translation unit of a header of models is told."""
+    return {"HS_NAME": name, "HS_HEADER": f'"{header}"'}
+
+
+def every_table():
+    """The headers' names, as the bindings take them."""
+    return " ".join(f"TABLE({name})" for name in HEADERS)
+
+
 class BuildKernels(build_ext):
-    """Compiles the kernels once per instruction set or type of number, in parallel, and links them to the binding."""
+    """Compiles each header of models once per instruction set or type of number, in parallel, and links all of them.
+
+    An object is made anew only where something that it includes has changed, or the way in which it is made.
+    """
 
     def run(self):
         super().run()
@@ -72,68 +87,78 @@ class BuildKernels(build_ext):
     def build_extension(self, ext):
         if ext.name.endswith("._cuda"):
             return self.build_cuda(ext)
-        if self.is_built(ext):
-            return
         isas = {"baseline": []}
         if platform.machine().lower() in ("x86_64", "amd64"):
             isas |= {isa: flags for isa, flags in ISAS.items() if self.accepts(flags)}
+        std = f"-std=c++{ext.cxx_std}"
+        parts = {}  # source, macros and flags by folder
+        for isa, flags in isas.items():
+            made = [std, *FLAGS, *flags]
+            parts[f"{isa}/routing"] = ("csrc/routing_cpu.cpp", {"HS_ISA": isa}, made)
+            for name, header in HEADERS.items():
+                parts[f"{isa}/{name}"] = ("csrc/models_cpu.cpp", {"HS_ISA": isa} | names_of(name, header), made)
+        macros = {f"HS_HAS_{isa.upper()}": "1" for isa in isas} | {"HS_HEADERS(TABLE)": every_table()}
+        parts["binding"] = (*ext.sources, dict(ext.define_macros) | macros, [*ext.extra_compile_args, std])
 
-        ext.define_macros += [(f"HS_HAS_{isa.upper()}", "1") for isa in isas]
-
-        def compile_isa(isa):
-            return self.compiler.compile(
-                ["csrc/kernels_cpu.cpp"],
-                output_dir=os.path.join(self.build_temp, isa),
-                macros=[("HS_ISA", isa)],
-                extra_postargs=[f"-std=c++{ext.cxx_std}", *FLAGS, *isas[isa]],
+        def compile_part(name):
+            source, macros, flags = parts[name]
+            folder = Path(self.build_temp, name)
+            made = folder / Path(source).with_suffix(".o")
+            options = dict(
+                output_dir=str(folder),
+                macros=list(macros.items()),
+                include_dirs=ext.include_dirs if name == "binding" else [],
+                extra_postargs=[*flags, "-MMD", "-MF", str(made.with_suffix(".d"))],
             )
-
-        def compile_binding():
-            return self.compiler.compile(
-                ext.sources,
-                output_dir=self.build_temp,
-                macros=ext.define_macros,
-                include_dirs=ext.include_dirs,
-                extra_postargs=ext.extra_compile_args,
-            )
+            how = [*self.compiler.compiler_so_cxx, *map(str, options.values())]
+            return self.made_once(made, how, lambda: self.compiler.compile([source], **options))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(compile_isa, isa) for isa in isas] + [pool.submit(compile_binding)]
-            ext.extra_objects = [built for job in jobs for built in job.result()]
+            ext.extra_objects = list(pool.map(compile_part, parts))
+        ext.depends = ext.extra_objects
         ext.sources = []  # compiled already, beside the kernels
         super().build_extension(ext)
 
-    def is_built(self, ext):
-        """Whether the library is there and newer than all that it is made of."""
-        sources = [__file__, *ext.depends]
-        return not (self.force or newer_group(sources, self.get_ext_fullpath(ext.name), missing="newer"))
+    def made_once(self, made, how, make):
+        """The name of an object, which is made unless what it includes and `how` are as when it was made."""
+        note, needs = made.with_suffix(".how"), made.with_suffix(".d")
+        how = "\n".join(how)
+        if made.exists() and needs.exists() and note.exists() and note.read_text() == how and not self.force:
+            included = needs.read_text().replace("\\\n", " ").split()[1:]
+            if not newer_group(included, str(made), missing="newer"):
+                return str(made)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        make()
+        note.write_text(how)
+        return str(made)
 
     def build_cuda(self, ext):
         """All by nvcc, which knows where its own headers and runtime lie."""
         library, folder = Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp, "cuda")
         nvcc, architectures = find_nvcc(), cuda_architectures()
-        stamp = folder / f"{'-'.join(architectures)}.built"
-        if stamp.exists() and self.is_built(ext):
-            return
-        for path in (folder, library.parent):
-            path.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("*.built"):
-            old.unlink()
         codes = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in architectures]
         includes = [f"-I{path}" for path in dict.fromkeys([*ext.include_dirs, *self.include_dirs])]
-        names = f'-DHS_CUDA_ARCHITECTURES="{" ".join(architectures)}"'
-        parts = {v: ["csrc/kernels_cuda.cu", *codes, "-DHS_ISA=cuda", f"-DHS_VALUE={v}"] for v in ("double", "float")}
-        parts["bind"] = [*ext.sources, *includes, names]
+        parts = {}
+        for value in ("double", "float"):
+            common = [*codes, "-DHS_ISA=cuda", f"-DHS_VALUE={value}"]
+            parts[f"routing_{value}"] = ["csrc/routing_cuda.cu", *common]
+            for name, header in HEADERS.items():
+                macros = [f"-D{macro}={text}" for macro, text in names_of(name, header).items()]
+                parts[f"{name}_{value}"] = ["csrc/models_cuda.cu", *common, *macros]
+        tables = [f'-DHS_CUDA_ARCHITECTURES="{" ".join(architectures)}"', f"-DHS_HEADERS(TABLE)={every_table()}"]
+        parts["bind"] = [*ext.sources, *includes, *tables]
 
         def compile_part(name):
-            built = str(folder / f"{name}.o")
-            self.spawn([nvcc, "-c", *parts[name], "-o", built, f"-std=c++{ext.cxx_std}", *CUDA_FLAGS])
-            return built
+            made = folder / f"{name}.o"
+            command = [nvcc, "-c", *parts[name], "-o", str(made), f"-std=c++{ext.cxx_std}", *CUDA_FLAGS]
+            command += ["-MMD", "-MF", str(made.with_suffix(".d"))]
+            return self.made_once(made, command, lambda: self.spawn(command))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_part, parts))
-        self.spawn([nvcc, "-shared", "-cudart=static", *objects, "-o", str(library)])
-        stamp.touch()
+        if self.force or newer_group(objects, str(library)):
+            library.parent.mkdir(parents=True, exist_ok=True)
+            self.spawn([nvcc, "-shared", "-cudart=static", *objects, "-o", str(library)])
 
     def accepts(self, flags):
         with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ def compile_all(models: list[str], targets: list[str], precisions: list[torch.dt
     Parameters
     ----------
     models : list of str
-        Kernels of csrc/models.def, or "unit_hydrograph".
+        Kernels of the models, or "unit_hydrograph".
     """
     for model, target, dtype in itertools.product(models, targets, precisions):
         found = []

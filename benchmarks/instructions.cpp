@@ -13,6 +13,10 @@
 
 using namespace hs;
 
+namespace hs {
+namespace avx2 { extern const Table<Model> hbv_models; }
+}  // namespace hs
+
 // callgrind collects inside of this function alone, and writes its counts when it returns.
 extern "C" __attribute__((noinline)) void measured(const std::function<void()>& work) { work(); }
 
@@ -32,8 +36,8 @@ static const double RANGE[][2] = {{1, 6},    {50, 1000},  {0.05, 0.9}, {0.01, 0.
                                   {0, 100},  {-2.5, 2.5}, {0.5, 10},   {0, 0.1},    {0, 0.2},     {0.3, 5}, {0, 1}};
 
 template <class T> const ConvolutionKernels<T>& convolution();
-template <> const ConvolutionKernels<float>& convolution<float>() { return avx2::kernels().convolve_f32; }
-template <> const ConvolutionKernels<double>& convolution<double>() { return avx2::kernels().convolve_f64; }
+template <> const ConvolutionKernels<float>& convolution<float>() { return avx2::routing_kernels.convolve_f32; }
+template <> const ConvolutionKernels<double>& convolution<double>() { return avx2::routing_kernels.convolve_f64; }
 
 template <class T> struct Case {
   int64_t n_basins, n_components, n_steps;
@@ -145,7 +149,7 @@ template <class T> void hydrograph_cases(Case<T> c, const std::string& name) {
 }
 
 const Model& find(const std::string& name) {
-  const Kernels& all = avx2::kernels();
+  const Table<Model>& all = avx2::hbv_models;
   for (int i = 0; i < all.n_models; ++i)
     if (name == all.models[i].name) return all.models[i];
   std::fprintf(stderr, "the kernels have no model %s\n", name.c_str());

@@ -24,7 +24,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = Path(__file__).parent / "results" / "instructions.csv"
 COLUMNS = ("case", "instructions", "compiler", "flags")
-KERNELS = ("csrc/kernels_cpu.cpp",)
+# Sources and what they are compiled with beside the flags: the routing, and the models of a header.
+KERNELS = (
+    ("csrc/routing_cpu.cpp",),
+    ("csrc/models_cpu.cpp", "-DHS_NAME=hbv", '-DHS_HEADER="models/hbv.h"'),
+)
 ALLOWED = 1.02
 
 
@@ -47,9 +51,11 @@ def count() -> list[dict]:
             raise SystemExit(f"counting instructions needs {tool} on PATH; found none: install it.")
     with tempfile.TemporaryDirectory() as folder:
         objects = []
-        for source in KERNELS:
+        for source, *macros in KERNELS:
             objects.append(f"{folder}/{Path(source).stem}.o")
-            subprocess.run(["g++", *flags(), "-DHS_ISA=avx2", "-c", source, "-o", objects[-1]], cwd=ROOT, check=True)
+            subprocess.run(
+                ["g++", *flags(), "-DHS_ISA=avx2", *macros, "-c", source, "-o", objects[-1]], cwd=ROOT, check=True
+            )
         program, source = f"{folder}/instructions", str(Path(__file__).with_suffix(".cpp"))
         subprocess.run(["g++", "-std=c++17", "-O2", "-pthread", source, *objects, "-o", program], check=True)
         tool = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"]

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bind_fields.h"
+#include "bind_models.h"
 #include "core/cpu.h"
 
 #if defined(__x86_64__)
@@ -21,19 +22,36 @@
 namespace py = pybind11;
 
 namespace hs {
+
+// The models' tables by instruction set; setup.py says of which headers, as HS_HEADERS(TABLE) TABLE(hbv) TABLE(..).
+#define HS_DECLARE(header) extern const Table<Model> header##_models;
+#define HS_ADDRESS(header) &header##_models,
+#define HS_TABLES(isa)                                            \
+  namespace isa {                                                 \
+  HS_HEADERS(HS_DECLARE)                                          \
+  const Table<Model>* const tables[] = {HS_HEADERS(HS_ADDRESS)};  \
+  }
+HS_TABLES(baseline)
+#if defined(HS_HAS_AVX2)
+HS_TABLES(avx2)
+#endif
+#if defined(HS_HAS_AVX512)
+HS_TABLES(avx512)
+#endif
+
 namespace {
 
 std::vector<const Kernels*> built_and_supported() {  // best last
-  std::vector<const Kernels*> all{&baseline::kernels()};
+  std::vector<const Kernels*> all{&baseline::routing_kernels};
 #if defined(__x86_64__)
   __builtin_cpu_init();
 #if defined(HS_HAS_AVX2)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&avx2::kernels());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&avx2::routing_kernels);
 #endif
 #if defined(HS_HAS_AVX512)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl"))
-    all.push_back(&avx512::kernels());
+    all.push_back(&avx512::routing_kernels);
 #endif
 #endif
   return all;
@@ -57,11 +75,22 @@ const Kernels& kernels() {
   return chosen;
 }
 
+Models<Model>& models() {
+  static Models<Model> all([] {
+    std::vector<const Table<Model>*> tables(std::begin(baseline::tables), std::end(baseline::tables));
+#if defined(HS_HAS_AVX2)
+    tables.insert(tables.end(), std::begin(avx2::tables), std::end(avx2::tables));
+#endif
+#if defined(HS_HAS_AVX512)
+    tables.insert(tables.end(), std::begin(avx512::tables), std::end(avx512::tables));
+#endif
+    return tables;
+  }(), "CPU");
+  return all;
+}
+
 const ModelKernels& find(const std::string& name, bool is_double) {
-  const Kernels& k = kernels();
-  for (int i = 0; i < k.n_models; ++i)
-    if (name == k.models[i].name) return k.models[i].kernels[is_double];
-  throw std::invalid_argument("model '" + name + "' has no CPU kernel in this build; reinstall hybridsolve.");
+  return models().find(name, kernels().isa).kernels[is_double];
 }
 
 // Denormal numbers are taken as zero while a kernel runs: a reservoir that drains for a year would otherwise compute in
@@ -225,14 +254,6 @@ PYBIND11_MODULE(_cpu, m) {
     for (const Kernels* k : built_and_supported()) names.push_back(k->isa);
     return names;
   });
-  m.def("models", [] {
-    py::dict models;
-    for (int i = 0; i < kernels().n_models; ++i) {
-      const Model& model = kernels().models[i];
-      models[model.name] = py::dict(py::arg("forcing_names") = model.forcing_names,
-                                    py::arg("parameter_names") = model.parameter_names,
-                                    py::arg("state_names") = model.state_names, py::arg("flux_names") = model.flux_names);
-    }
-    return models;
-  });
+  m.def("models", [] { return models().names(kernels().isa); });
+  m.def("load", [](const std::string& path) { models().load(path, {"hybridsolve_models_cpu"}); }, py::arg("path"));
 }

@@ -4,11 +4,21 @@
 #include <cstdlib>
 
 #include "bind_fields.h"
+#include "bind_models.h"
 #include "core/cuda.h"
 
 namespace py = pybind11;
 
 namespace hs {
+
+// The models' tables by type of number; setup.py says of which headers, as HS_HEADERS(TABLE) TABLE(hbv) TABLE(..).
+#define HS_DECLARE(header) extern const Table<CudaModel> header##_models;
+#define HS_ADDRESS(type, header) &type::header##_models,
+#define HS_OF_FLOAT(header) HS_ADDRESS(of_float, header)
+#define HS_OF_DOUBLE(header) HS_ADDRESS(of_double, header)
+namespace of_float { HS_HEADERS(HS_DECLARE) }
+namespace of_double { HS_HEADERS(HS_DECLARE) }
+
 namespace {
 
 const std::vector<std::string>& architectures() {  // "sm_80", and "compute_90" for code that the driver translates
@@ -44,14 +54,13 @@ struct OnDevice {
   OnDevice(const OnDevice&) = delete;
 };
 
-template <class T> const CudaModel& find(const std::string& name) {
-  const CudaKernels<T>& k = cuda_kernels<T>();
-  for (int i = 0; i < k.n_models; ++i)
-    if (name == k.models[i].name) return k.models[i];
-  throw std::invalid_argument("model '" + name + "' has no CUDA kernel in this build; reinstall hybridsolve.");
+Models<CudaModel>& models() {
+  static Models<CudaModel> all({HS_HEADERS(HS_OF_FLOAT) HS_HEADERS(HS_OF_DOUBLE)}, "CUDA");
+  return all;
 }
+
 const CudaModel& find(const std::string& name, bool is_double) {
-  return is_double ? find<double>(name) : find<float>(name);
+  return models().find(name, is_double ? "double" : "float");
 }
 
 // Whether the kernels can take a run: they count steps in 32 bits, and know an output by its flux.
@@ -205,16 +214,11 @@ PYBIND11_MODULE(_cuda, m) {
       py::arg("columns"), device, stream);
   m.def("architectures", architectures);
   m.def("check", check, Released(), py::arg("device"));
-  m.def("models", [] {
-    py::dict models;
-    const CudaKernels<float>& k = cuda_kernels<float>();
-    for (int i = 0; i < k.n_models; ++i) {
-      const CudaModel& model = k.models[i];
-      models[model.name] = py::dict(py::arg("forcing_names") = model.forcing_names,
-                                    py::arg("parameter_names") = model.parameter_names,
-                                    py::arg("state_names") = model.state_names,
-                                    py::arg("flux_names") = model.flux_names);
-    }
-    return models;
-  });
+  m.def("models", [] { return models().names("float"); });
+  m.def(
+      "load",
+      [](const std::string& path) {
+        models().load(path, {"hybridsolve_models_cuda_float", "hybridsolve_models_cuda_double"});
+      },
+      py::arg("path"));
 }

@@ -29,6 +29,7 @@ import hybridsolve as hs
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
+HEADERS = sorted((ROOT / "csrc" / "models").glob("*.h"))
 
 # Every model as it is, and with its optional parameters.
 VARIANTS = [
@@ -74,12 +75,18 @@ def cuda_on_cpu(tmp_path_factory):
     flags = "-std=c++17 -O1 -ffp-contract=off -fPIC -w -DHS_CUDA_ON_CPU -DHS_ISA=cuda".split()
     flags += ["-mfma"] if torch.backends.cpu.get_cpu_capability().startswith("AVX") else []
     flags += [f"-I{ROOT}/tests/cuda_on_cpu", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    tables = " ".join(f"TABLE({header.stem})" for header in HEADERS)
+    architectures = '-DHS_CUDA_ARCHITECTURES="sm_80 sm_90 compute_90"'
     parts = {
-        "binding": ["csrc/bind_cuda.cpp", '-DHS_CUDA_ARCHITECTURES="sm_80 sm_90 compute_90"'],
-        "double": ["-x", "c++", "csrc/kernels_cuda.cu", "-DHS_VALUE=double"],
-        "float": ["-x", "c++", "csrc/kernels_cuda.cu", "-DHS_VALUE=float"],
+        "binding": ["csrc/bind_cuda.cpp", architectures, f"-DHS_HEADERS(TABLE)={tables}"],
         "runtime": ["tests/cuda_on_cpu/runtime.cpp"],
     }
+    for value in ("double", "float"):
+        common = ["-x", "c++", f"-DHS_VALUE={value}"]
+        parts[f"routing_{value}"] = [*common, "csrc/routing_cuda.cu"]
+        for header in HEADERS:
+            names = [f"-DHS_NAME={header.stem}", f'-DHS_HEADER="{header}"']
+            parts[f"{header.stem}_{value}"] = [*common, *names, "csrc/models_cuda.cu"]
 
     def build(name):
         made = folder / f"{name}.o"

@@ -7,7 +7,7 @@
 #include "../routing/network.h"
 #include "../routing/convolve.h"
 #include "least_squares.h"
-#include "run.h"
+#include "table.h"
 #include "tangent.h"
 
 namespace hs {
@@ -45,18 +45,16 @@ struct Model {
   ModelKernels kernels[2];  // in float, in double
 };
 
-struct Kernels {
+struct Kernels {  // of routing
   const char* isa;
-  const Model* models;
-  int n_models;
   ConvolutionKernels<float> convolve_f32;
   ConvolutionKernels<double> convolve_f64;
   RouteKernels<float> route_f32[N_SCHEMES];
   RouteKernels<double> route_f64[N_SCHEMES];
 };
 
-namespace baseline { const Kernels& kernels(); }
-namespace avx2 { const Kernels& kernels(); }
-namespace avx512 { const Kernels& kernels(); }
+namespace baseline { extern const Kernels routing_kernels; }
+namespace avx2 { extern const Kernels routing_kernels; }
+namespace avx512 { extern const Kernels routing_kernels; }
 
 }  // namespace hs

@@ -6,7 +6,7 @@
 
 #include "../routing/network.h"
 #include "../routing/convolve.h"
-#include "run.h"
+#include "table.h"
 
 namespace hs {
 
@@ -26,14 +26,12 @@ template <class T> struct CudaScheme {
 };
 
 template <class T> struct CudaKernels {
-  const CudaModel* models;
-  int n_models;
   cudaError_t (*convolve)(const Convolution<T>&, bool reverse, cudaStream_t);
   cudaError_t (*sum_middle)(const T* from, T* into, int64_t rows, int64_t n, int64_t columns, cudaStream_t);
   CudaScheme<T> schemes[3];
 };
 
-// One object file for each type of number: setup.py compiles kernels_cuda.cu twice.
+// One object file for each type of number: setup.py compiles routing_cuda.cu twice.
 template <class T> const CudaKernels<T>& cuda_kernels();
 template <> const CudaKernels<float>& cuda_kernels<float>();
 template <> const CudaKernels<double>& cuda_kernels<double>();

@@ -253,3 +253,8 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
 
 }  // namespace HS_ISA
 }  // namespace hs
+
+#define HS_MODELS(KERNEL)           \
+  KERNEL(hbv10, Hbv<false, false>)  \
+  KERNEL(hbv10_betaet, Hbv<true, false>) \
+  KERNEL(hbv11p, Hbv<true, true>)

@@ -37,6 +37,11 @@ def by_key(key: str) -> ModelSpec:
     return _DEFINITIONS[key]
 
 
+def known() -> tuple[ModelSpec, ...]:
+    """All models that were registered or that a run was asked of."""
+    return tuple(_DEFINITIONS.values())
+
+
 def names() -> tuple[str, ...]:
     """The names of all registered models."""
     return tuple(MODELS)

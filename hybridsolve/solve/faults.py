@@ -11,7 +11,7 @@ import torch
 from ..spec import DAY, State
 from .problem import Problem, axes
 
-FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/params.h
+FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/run.h
 
 
 class BadInflow(ValueError):

@@ -161,6 +161,7 @@ def forward(
     n_groups: "i64",
     group_size: "i64",
     interval: "i64",
+    OPTIONS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     EACH: tl.constexpr,
     S: tl.constexpr,
@@ -212,7 +213,7 @@ def forward(
         bad_parameter = tl.minimum(bad_parameter, tl.where(parameter_ok, NO_STEP, step_number))
         good = good & forcing_ok & parameter_ok
         step_number += 1
-        s, q = step(f, p_t, s)
+        s, q = step(f, p_t, s, OPTIONS)
         q = q + s
         for o in tl.static_range(len(OUTPUTS)):
             value = tl.where(good, q[OUTPUTS[o]], float("nan"))
@@ -257,6 +258,7 @@ def adjoint(
     group_size: "i64",
     interval: "i64",
     n_blocks: "i64",
+    OPTIONS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     EACH: tl.constexpr,
     S: tl.constexpr,
@@ -295,7 +297,7 @@ def adjoint(
                 put_rows(tape_row + k * S * BLOCK, BLOCK, 0, s, True)
                 f = forcing_of(forcing, forcing_strides, b, begin + k)
                 p_t = parameters_of(p, parameters, parameter_strides, b, c, begin + k, RANGE, PER_STEP, RAW)
-                s, _ = step(f, p_t, s)
+                s, _ = step(f, p_t, s, OPTIONS)
             tl.debug_barrier()
             for k in range(length):
                 t = begin + (length - 1 - k)
@@ -303,7 +305,7 @@ def adjoint(
                 f = forcing_of(forcing, forcing_strides, b, t)
                 p_t = parameters_of(p, parameters, parameter_strides, b, c, t, RANGE, PER_STEP, RAW)
                 if d_weights is not None:
-                    after, q = step(f, p_t, s)
+                    after, q = step(f, p_t, s, OPTIONS)
                     q = q + after
                     # Barriers also part this step from its reversal: what both compute is dear to hold in between.
                     tl.debug_barrier()
@@ -327,7 +329,7 @@ def adjoint(
                 for o in tl.static_range(len(OUTPUTS)):
                     d_value = d_out[o] if EACH else weight * d_out[o]
                     d_all = d_all[: OUTPUTS[o]] + (d_all[OUTPUTS[o]] + d_value,) + d_all[OUTPUTS[o] + 1 :]
-                d_s, d_f, d_p_t = step_adj(f, p_t, s, d_all[:Q], d_all[Q:])
+                d_s, d_f, d_p_t = step_adj(f, p_t, s, d_all[:Q], d_all[Q:], OPTIONS)
                 for i in tl.static_range(len(FORCING)):
                     if FORCING[i]:
                         d = over_components(d_f[i], used, WIDTH, BLOCK)

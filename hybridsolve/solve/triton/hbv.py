@@ -14,14 +14,16 @@ FLUXES = (
     "capillary"
 ).split()
 
+OPTIONS = ("betaet", "c")  # parameters that not every model here has: a step is told which are there
+
 EPS = tl.constexpr(1e-5)  # mm, the floor of a store
 
 
 @triton.jit
-def evaluate(f, p, s):
+def evaluate(f, p, s, OPTIONS: tl.constexpr):
     """Everything that one step computes; step() and step_adj() both start here, so the physics stands once."""
-    betaet: tl.constexpr = len(p) > 12
-    capillary_rise: tl.constexpr = len(p) > 13
+    betaet: tl.constexpr = OPTIONS[0]
+    capillary_rise: tl.constexpr = OPTIONS[1]
     prcp, tmean, pet = f
     beta, fc, k0, k1, k2, lp, perc, uzl, tt, cfmax, cfr, cwh = p[:12]
     snowpack_0, meltwater_0, sm_0, suz_0, slz_0 = s
@@ -86,18 +88,18 @@ def evaluate(f, p, s):
 
 
 @triton.jit
-def step(f, p, s):
+def step(f, p, s, OPTIONS: tl.constexpr):
     """The state after the step and its fluxes, in the order of FLUXES."""
-    state, fluxes, _, _, _ = evaluate(f, p, s)
+    state, fluxes, _, _, _ = evaluate(f, p, s, OPTIONS)
     return state, fluxes
 
 
 @triton.jit
-def step_adj(f, p, s, d_q, d_s):
+def step_adj(f, p, s, d_q, d_s, OPTIONS: tl.constexpr):
     """From the cotangents of the fluxes and of the state after the step, those of forcing, parameters and state."""
-    betaet: tl.constexpr = len(p) > 12
-    capillary_rise: tl.constexpr = len(p) > 13
-    _, fluxes, snow, soil, zones = evaluate(f, p, s)
+    betaet: tl.constexpr = OPTIONS[0]
+    capillary_rise: tl.constexpr = OPTIONS[1]
+    _, fluxes, snow, soil, zones = evaluate(f, p, s, OPTIONS)
     prcp, tmean, pet = f
     beta, fc, k0, k1, k2, lp, perc, uzl, tt, cfmax, cfr, cwh = p[:12]
     snowpack_1, melt_potential, meltwater_1, freeze_potential, free = snow

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from importlib import import_module
+from itertools import combinations
 
 import torch
 import triton
 from torch import Tensor
 
+from ... import models
 from ..faults import Watch
 from ..problem import Problem, axes, strides
 from . import convolve as convolution
-from . import drive, hbv
+from . import drive
 
-STEPS = {"hbv10": hbv, "hbv10_betaet": hbv, "hbv11p": hbv}  # the module with step, step_adj and FLUXES of each kernel
 WARP = 64 if torch.version.hip else 32
 # One warp a program: a few cells spread over the whole card, and sums over components never leave a warp. No fused
 # multiply-adds but those that are written, so that the adjoint recomputes what the forward run had.
@@ -52,8 +54,14 @@ def check(device: torch.device) -> None:
         )
 
 
-def kernels():
-    return STEPS
+def kernels() -> list[str]:
+    """The time loops there are: of the models whose table names a module with their step and its adjoint."""
+    found = []
+    for spec in models.known():
+        names = spec.optional_parameter_names if spec.triton else ()
+        present = [some for n in range(len(names) + 1) for some in combinations(names, n)]
+        found += [spec.kernel_name(some) for some in present if spec.triton]
+    return found
 
 
 def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
@@ -67,8 +75,11 @@ def _width(run: Problem) -> int:
 
 def _common(run: Problem) -> dict:
     """The arguments that both kernels take."""
-    names = [*STEPS[run.kernel].FLUXES, *run.spec.state_names]
+    model = import_module(run.spec.triton)
+    names = [*model.FLUXES, *run.spec.state_names]
+    present = [v.name for v in run.rows]
     return dict(
+        OPTIONS=tuple(name in present for name in model.OPTIONS),
         forcing=tuple(run.forcing),
         forcing_strides=tuple(strides(f, "tb")[:2] for f in run.forcing),
         parameters=tuple(run.parameters),
@@ -105,7 +116,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         drive.forward,
         (_blocks(run),),
         run.state.device,
-        step=STEPS[run.kernel].step,
+        step=import_module(run.spec.triton).step,
         initial_state=run.state,
         fluxes=fluxes,
         final_state=final_state,
@@ -120,7 +131,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
 def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
     """Fill the gradients that are not empty."""
     n_programs = min(_blocks(run), PROGRAMS)
-    model = STEPS[run.kernel]
+    model = import_module(run.spec.triton)
     wanted = lambda d: d if d.numel() else None  # noqa: E731
     over_outputs, *within = d_fluxes.stride()
     if len(run.outputs) == 1:

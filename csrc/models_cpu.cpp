@@ -1,10 +1,8 @@
-// All CPU kernels for one instruction set: setup.py compiles this file once for each, with HS_ISA naming it.
+// The CPU kernels of one header of models for one instruction set: compiled with HS_HEADER the header, HS_ISA the
+// instruction set, and HS_NAME the header's name or HS_PLUGIN (core/table.h).
 #include "core/cpu.h"
 #include "core/drive.h"
-#include "models/hbv.h"
-
-#define HS_STRING_(x) #x
-#define HS_STRING(x) HS_STRING_(x)
+#include HS_HEADER
 
 namespace hs {
 namespace HS_ISA {
@@ -42,29 +40,15 @@ template <class M> constexpr Model describe(const char* name) {
           {Entry<M, f32>::kernels(), Entry<M, f64>::kernels()}};
 }
 
-template <class V> constexpr ConvolutionKernels<typename Lane<V>::scalar> convolution() {
-  return {Convolve<V>::SPAN, Convolve<V>::forward, Convolve<V>::adjoint, Convolve<V>::tangent};
-}
-
-template <class Scheme, class V> constexpr RouteKernels<typename Lane<V>::scalar> routing() {
-  using R = Router<Scheme, V>;
-  return {Scheme::name, Scheme::CONSTANTS, Scheme::STORES, R::workspace, R::forward, R::adjoint};
-}
+#define HS_KERNEL(name, ...) describe<__VA_ARGS__>(#name),
+constexpr Model models[] = {HS_MODELS(HS_KERNEL)};
+#undef HS_KERNEL
 
 }  // namespace
 
-const Kernels& kernels() {
-#define HS_MODEL(name, ...) describe<__VA_ARGS__>(#name),
-  static const Model models[] = {
-#include "models.def"
-  };
-#undef HS_MODEL
-  static const Kernels all = {HS_STRING(HS_ISA), models, int(sizeof models / sizeof *models), convolution<f32>(),
-                              convolution<f64>(),
-                              {routing<Linear, f32>(), routing<Ddr, f32>(), routing<Todini, f32>()},
-                              {routing<Linear, f64>(), routing<Ddr, f64>(), routing<Todini, f64>()}};
-  return all;
-}
+extern const Table<Model> HS_TABLE;
+constexpr Table<Model> HS_TABLE = {Table<Model>::STAMP, HS_STRING(HS_ISA), models, sizeof models / sizeof *models};
+HS_EXPORT_TABLE(hs::Model, hybridsolve_models_cpu)
 
 }  // namespace HS_ISA
 }  // namespace hs
