@@ -17,8 +17,9 @@ from ..data.ids import read_ids, refuse_duplicates
 from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
 from ..data.times import bounds_name, standard_dates
 from ..solve.compiled import MOST_INFLOW
+from .checks import reach_ids
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
-from .network import RiverNetwork, reach_ids
+from .network import RiverNetwork
 from .rivers import whole_steps
 
 SCHEME_TITLES = {

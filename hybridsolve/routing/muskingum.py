@@ -25,7 +25,7 @@ from ..solve import backends, compiled, ops
 from ..solve.compiled import MOST_INFLOW
 from ..solve.faults import BadInflow
 from ..solve.problem import dense, mapping
-from .network import reach_ids
+from .checks import reach_ids
 
 if TYPE_CHECKING:
     from .network import RiverNetwork
