@@ -114,8 +114,8 @@ def test_each_component_passes_its_own_hydrograph(network):
     assert_close({"runoff": runs[0]}, {"runoff": runs[1]}, 1e-13)
     for wrong, match in (
         (a.expand(T, N, 2), r"route_a must be \[B\] or \[B, C\]; found \[12, 40, 2\]"),
-        (uniform(N, 3), r"must be \[40, C\] or size 1 there.*found .* with 2 components"),
-        (a.numpy(), "route_a must be a torch tensor; found ndarray"),
+        (uniform(N, 3), r"route_. must be \[40, 3\] as the other parameters, or 1 on an axis; found \[1, 2\]"),
+        (a.numpy(), "parameter 'route_a' must be a torch tensor; found ndarray"),
     ):
         with pytest.raises(ValueError, match=match):
             simulate_rivers("hbv10", forcing, physics | {"route_a": wrong, "route_b": b}, network)
@@ -139,7 +139,9 @@ def test_bad_input_is_said(network):
     for attempt, match in (
         (lambda: run(dt=7000.0), r"dt must divide the 86400 s of a row of inflow; found 7000.0 s"),
         (lambda: run(dt=0.0), "dt must divide the 86400 s"),
-        (lambda: run(forcing_step=3600.0), "forcing_step must be a day, 86400 s"),
+        (lambda: run(forcing_step=7000.0), "model hbv10 runs at steps that divide a day; found 7000 s"),
+        (lambda: run(forcing_step=0.5), "forcing_step must be a whole number, 1 or more; found 0.5"),
+        (lambda: lateral_inflow(runoff, network, step=0), "step must be a whole number, 1 or more; found 0"),
         (lambda: lateral_inflow(runoff[:, :3], network), r"runoff must be \[T, B\] and area \[40\]"),
         (lambda: lateral_inflow(runoff, network, reach=[1]), "catchment and reach must come together"),
         (lambda: lateral_inflow(runoff, network, reach=[1], catchment=[0]), "area must be given in m2 with pairs"),
@@ -179,10 +181,12 @@ def test_bad_input_is_said(network):
             attempt()
         assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
     parameters.pop("route_b")
-    with pytest.raises(ValueError, match="both route_a and route_b or neither"):
+    with pytest.raises(ValueError, match="must have all of route_a, route_b or none; found no 'route_b'"):
         run()
     parameters.pop("route_a")
-    with pytest.raises(ValueError, match="initial_state has 'hydrograph', which needs the parameters route_a"):
+    with pytest.raises(
+        ValueError, match="a memory of the hydrograph needs its parameters, route_a, route_b; found none"
+    ):
         run(initial_state={"hydrograph": {"memory": runoff}})
 
 
