@@ -143,26 +143,38 @@ def run_parameters(
     n_steps = max(len(x) for x in forcing.values())
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
-    options: dict = {} if inputs is None else {"inputs": inputs}
-    if step != DAY:
-        options["step"] = step
-
-    def part(steps: slice):
-        def cut(x, axes):  # an axis of size 1 is shared by all steps
-            return x[steps] if x.dim() == axes and len(x) > 1 else x
-
-        return {n: cut(x, 2) for n, x in forcing.items()}, {n: cut(x, 3) for n, x in raw.items()}
-
+    options = run_options(inputs, step)
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup
         with torch.no_grad():
-            before = simulate_to_gauge(model, *part(slice(warmup)), raw=True, **options)
+            before = simulate_to_gauge(model, *of_steps(slice(warmup), forcing, raw), raw=True, **options)
         state, memory = before.final_state, before.memory
     run = simulate_to_gauge(
-        model, *part(slice(first, None)), initial_state=state, memory=memory, fluxes=fluxes, raw=True, **options
+        model,
+        *of_steps(slice(first, None), forcing, raw),
+        initial_state=state,
+        memory=memory,
+        fluxes=fluxes,
+        raw=True,
+        **options,
     )
     return GaugeRun({name: q[warmup - first :] for name, q in run.fluxes.items()}, run.final_state, run.memory)
+
+
+def run_options(inputs: Mapping[str, Tensor] | None, step: int) -> dict:
+    """What a run takes of its static inputs and its step: only what a daily run without inputs does not have."""
+    options: dict = {"inputs": inputs} if inputs else {}
+    return options if step == DAY else options | {"step": step}
+
+
+def of_steps(steps: slice, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
+    """The forcing and the parameters of some of the steps."""
+
+    def cut(x, axes):  # an axis of size 1 is shared by all steps
+        return x[steps] if x.dim() == axes and len(x) > 1 else x
+
+    return {n: cut(x, 2) for n, x in forcing.items()}, {n: cut(x, 3) for n, x in parameters.items()}
 
 
 class DischargeLSTM(nn.Module):
