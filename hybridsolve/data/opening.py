@@ -173,10 +173,10 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
             f"{demand} is computed by {pet} or read by names from '{asked[demand].variable}', found both; give one."
         )
     ds = with_time(source, asked, where, said)
-    known = [prcp, mean, low, high, demand, flow]
-    known = list(dict.fromkeys([*known, *needed]))
-    if rows and demand not in needed and mean not in needed:  # extremes are read for these two alone
-        known = [*needed, flow]
+    known = list(dict.fromkeys([prcp, mean, low, high, demand, flow, *needed]))
+    if rows:
+        useful = {flow, *needed} | ({mean, low, high} if {demand, mean} & set(needed) else set())
+        known = [name for name in known if name in useful]
     series = [v for v in ds.data_vars if "time" in ds[v].dims and (ds[v].dtype.kind != "M" or v in known)]
     # Where pet is computed, it does not matter what else there is.
     wanted = [name for name in known if name != demand or pet is None]
