@@ -17,7 +17,8 @@ from ..data.camels import CAMELS_DISCHARGE_SIGNATURES
 from ..data.dataset import period_slice
 from ..data.ids import listed
 from ..data.steps import date_of_row
-from ..data.values import attribute, static_inputs
+from ..data.usable import static_inputs
+from ..data.values import attribute
 from .config import Config
 
 # Made of the discharge, or names of a place by which a network could remember it.

@@ -289,7 +289,8 @@ def _check(trained: Trained, data: xr.Dataset) -> None:
         if (own or AS_IS) != other:
             remedy = f"with {name}='{own}' (--{name} {own})" if own else f"with their own (without {name}=, --{name})"
             raise ValueError(
-                f"the model was trained with {name} by '{own or AS_IS}', found '{other}' in the data; open them {remedy}."
+                f"the model was trained with {name} by '{own or AS_IS}', found '{other}' in the data; open "
+                f"them {remedy}."
             )
 
 
