@@ -1,7 +1,7 @@
-"""simulate() for inputs in host memory that a card cannot hold at once: piece by piece, forward and gradient.
+"""simulate() for tensors in host memory that a card cannot hold at once: piece by piece, forward and gradient.
 
 A piece is a range of basins over a window of time; windows of the same basins are chained by the state. While the card
-computes one piece, the next one's inputs are on their way to it and the last one's results on their way back. Forward
+computes one piece, the tensors of the next are copied to it and the results of the last are copied back. Forward
 results have the bits of the whole run; so have gradients for pieces of basins, while the sum of windows' gradients
 differs from the whole by rounding.
 """
@@ -18,8 +18,8 @@ from torch import Tensor
 from .. import models
 from ..solve import backends, faults, ops
 from ..solve import simulate as api
-from ..solve.problem import Problem
-from ..spec import ModelSpec
+from ..solve.problem import Problem, mapping
+from ..spec import DAY, ModelSpec
 
 FILLS_A_CARD = 2**17  # cells: fewer leave multiprocessors without work, and then windows of time are the better cut
 PIECE = 2**31  # bytes: enough for copying at full speed, few enough that the first and the last are soon copied
@@ -171,24 +171,28 @@ def simulate(
     *,
     device: torch.device | str = "cuda",
     memory: int | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+    step: int = DAY,
     initial_state: Mapping[str, Tensor] | None = None,
-    fluxes: Sequence[str] = ("streamflow",),
+    fluxes: Sequence[str] | None = None,
     components: str = "mean",
     weights: Tensor | None = None,
     checkpoint_interval: int | None = None,
     raw: bool = False,
     backend: str = "auto",
 ) -> StreamedRun:
-    """Run a model on a card from inputs in host memory, of any size; results and gradients are in host memory.
+    """Run a model on a card from tensors in host memory, of any size; results and gradients are in host memory.
 
     Parameters
     ----------
-    model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw, backend
+    model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights
         As for `hybridsolve.simulate`; the tensors are on the CPU. Pinned ones are copied faster.
     device : torch.device
         Where to compute; "cpu" bounds the memory of a gradient there.
     memory : int, optional
         Bytes to take on the card at a time; four fifths of what is free if left out.
+    checkpoint_interval, raw, backend
+        As for `hybridsolve.simulate`.
 
     Returns
     -------
@@ -198,7 +202,7 @@ def simulate(
     Raises
     ------
     ValueError
-        As `hybridsolve.simulate`, if an input is not on the CPU, or if nothing fits.
+        As `hybridsolve.simulate`, if a tensor is not on the CPU, or if nothing fits.
     RuntimeError
         Inside the capture of a CUDA graph, since the host takes part.
     """
@@ -211,6 +215,8 @@ def simulate(
             raise RuntimeError(
                 "a streamed run cannot be captured in a CUDA graph; capture hybridsolve.simulate instead."
             )
+    fluxes = (model.outflow,) if fluxes is None else fluxes
+    inputs = {} if inputs is None else mapping(inputs, "inputs")
     checked = api.check(
         model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw
     )
@@ -218,7 +224,7 @@ def simulate(
     if like.device.type != "cpu":
         raise ValueError(f"a streamed run takes tensors in host memory; found them on {like.device}: move with .cpu().")
     tensors = [*checked.forcing.values(), *checked.parameters.values(), checked.state]
-    tensors += [] if weights is None else [weights]
+    tensors += [*([] if weights is None else [weights]), *inputs.values()]
     per_step = [p.dim() == 3 and p.shape[0] > 1 for p in checked.parameters.values()]
     cut = plan(
         checked.sizes,
@@ -234,8 +240,8 @@ def simulate(
         interval=checkpoint_interval,
     )
     options = dict(fluxes=checked.outputs, components=components, raw=raw, backend=backend)
-    options["checkpoint_interval"] = checkpoint_interval
-    names = (tuple(checked.forcing), tuple(checked.parameters), weights is not None)
+    options |= dict(checkpoint_interval=checkpoint_interval) | ({} if step == DAY else dict(step=step))
+    names = (tuple(checked.forcing), tuple(checked.parameters), weights is not None, tuple(inputs))
     series, final = _Streamed.apply(_Stream(model, device, cut, names, options), *tensors)
     return StreamedRun(
         dict(zip(checked.outputs, series.unbind(0), strict=True)),
@@ -251,7 +257,7 @@ class _Streamed(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         faults.synchronize()  # what an earlier run has left is not this one's
         try:
-            return stream.or_says(stream.forward, [x.detach() for x in tensors])
+            return stream.with_memory_hint(stream.forward, [x.detach() for x in tensors])
         except ValueError as error:
             faults.forget()  # the pieces on their way may have met as much
             # A piece counts basins and steps from its own first; the whole says where a bad value really is.
@@ -269,21 +275,25 @@ class _StreamedAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, stream, needs, d_series, d_final, *tensors):
-        return tuple(stream.or_says(stream.backward, [x.detach() for x in tensors], needs, d_series, d_final))
+        return tuple(stream.with_memory_hint(stream.backward, [x.detach() for x in tensors], needs, d_series, d_final))
 
     backward = staticmethod(ops.refuse)
 
 
 class _Stream:
-    """One streamed run; tensors are flat: forcing, parameters, state ``[S, B, C]``, and weights if given."""
+    """One streamed run; tensors are flat: forcing, parameters, state ``[S, B, C]``, weights if any, inputs ``[B]``."""
 
     def __init__(self, model, device, plan, names, options):
         self.model, self.device, self.plan, self.options = model, device, plan, options
-        self.forcing_names, self.parameter_names, self.weighted = names
+        self.forcing_names, self.parameter_names, self.weighted, self.input_names = names
         self.state_at = len(self.forcing_names) + len(self.parameter_names)
+        self.inputs_at = self.state_at + 1 + self.weighted
+        self.n_tensors = self.inputs_at + len(self.input_names)
 
     def axes(self, i: int, x: Tensor) -> str:
-        """The axes of the i-th tensor; of a series the outputs come first."""
+        """The axes of the i-th tensor; the series of all outputs come after all that a run takes."""
+        if i >= self.inputs_at:
+            return "b" if i < self.n_tensors else "otbc"
         return "tb" if i < len(self.forcing_names) else "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
 
     def explain(self, tensors) -> str | None:
@@ -294,7 +304,7 @@ class _Stream:
             forcing=list(tensors[:n]),
             parameters=list(tensors[n : self.state_at]),
             state=tensors[self.state_at],
-            weights=tensors[-1] if self.weighted else None,
+            weights=tensors[self.state_at + 1] if self.weighted else None,
             sizes=self.plan.sizes,
             outputs=self.options["fluxes"],
             each=self.options["components"] == "each",
@@ -306,13 +316,15 @@ class _Stream:
     def run(self, tensors, state):
         forcing = dict(zip(self.forcing_names, tensors, strict=False))
         parameters = dict(zip(self.parameter_names, tensors[len(forcing) : self.state_at], strict=True))
-        weights = tensors[-1] if self.weighted else None
+        weights = tensors[self.state_at + 1] if self.weighted else None
+        inputs = dict(zip(self.input_names, tensors[self.inputs_at :], strict=True))
+        options = self.options | ({"inputs": inputs} if inputs else {})
         state = dict(zip(self.model.state_names, state.unbind(0), strict=True))
-        run = api.simulate(self.model, forcing, parameters, initial_state=state, weights=weights, **self.options)
+        run = api.simulate(self.model, forcing, parameters, initial_state=state, weights=weights, **options)
         return torch.stack(list(run.fluxes.values())), torch.stack(list(run.final_state.values()))
 
-    def or_says(self, work, *args):
-        """Do it, and say of memory that is not there how to ask for less."""
+    def with_memory_hint(self, work, *args):
+        """Do the work; an error for lack of memory says how to ask for less."""
         try:
             return work(*args)
         except torch.OutOfMemoryError as error:
@@ -335,7 +347,7 @@ class _Stream:
             here = card.arrived(ahead)
             state = here[self.state_at] if t.start == 0 else state
             out, state = self.run(here, state)
-            card.settle()
+            card.wait()
             if i + 1 < len(pieces):
                 ahead = self.bring(card, tensors, *pieces[i + 1])
             card.send(out, series[:, t, b])
@@ -359,7 +371,7 @@ class _Stream:
                 with torch.enable_grad():
                     outputs = self.run(leaves, leaves[self.state_at])
                 found = torch.autograd.grad(outputs, [leaves[k] for k in wanted], (d_out, d_state))
-                card.settle()
+                card.wait()
                 if i:
                     ahead = self.bring(card, [*tensors, d_series], b, windows[i - 1], states[i - 1])
                 for k, g in zip(wanted, found, strict=True):
@@ -381,17 +393,16 @@ class _Stream:
             for t, target in zip(windows, states[1:], strict=False):
                 here = card.arrived(self.bring(card, tensors, b, t))
                 _, state = self.run(here, here[self.state_at] if state is None else state)
-                card.settle()
+                card.wait()
                 card.send(state, target)
-        card.settle()
+        card.wait()
         return states
 
     def cut(self, i: int, x: Tensor, b: slice, t: slice) -> Tensor:
         """The part of the i-th tensor that a piece needs: an axis of size 1 is whole in every piece."""
-        axes = "otbc" if i == self.state_at + 1 + self.weighted else self.axes(i, x)
         parts = {"t": t, "b": b}
-        whole = slice(None)
-        index = [parts.get(a, whole) if n > 1 else whole for a, n in zip(axes, x.shape, strict=False)]
+        every = slice(None)
+        index = [parts.get(a, every) if n > 1 else every for a, n in zip(self.axes(i, x), x.shape, strict=False)]
         return x[tuple(index)]
 
     def bring(self, card, tensors, b, t, state=None):
@@ -437,7 +448,7 @@ class _Card:
         return here
 
     def send(self, x: Tensor, target: Tensor) -> None:
-        """Copy a result into host memory, at the latest when `settle` returns."""
+        """Copy a result into host memory, at the latest when `wait` returns."""
         self._return(x, target, False)
 
     def add(self, x: Tensor, target: Tensor) -> None:
@@ -456,10 +467,10 @@ class _Card:
                 event, x = self.returning.record_event(), here
         self.waiting.append((event, x, target, adding))
         if not self.on_card:
-            self.settle()
+            self.wait()
 
-    def settle(self) -> None:
-        """Wait for what was sent, which is when its piece is done and the card has room for another."""
+    def wait(self) -> None:
+        """Wait until what was sent has arrived: its piece is done then, and the card has room for another."""
         while self.waiting:
             event, x, target, adding = self.waiting.popleft()
             if event is not None:
@@ -467,6 +478,6 @@ class _Card:
             target.add_(x) if adding else target.copy_(x)
 
     def finish(self) -> None:
-        self.settle()
+        self.wait()
         if self.on_card:
             faults.synchronize()
