@@ -481,8 +481,8 @@ def test_a_nan_is_named(data, tmp_path, monkeypatch, settings):
             return g
 
     def breaks(how):
-        def of(config):
-            module = make(config)
+        def of(config, backend):
+            module = make(config, backend)
             split = module.network.layout.split
 
             def broken(*x):

@@ -28,10 +28,18 @@ class DifferentiableModel(nn.Module):
         In training, the probability that a basin's per-step parameters are all held at their last step's.
     precision : {"float32", "bfloat16"}
         Of the network under autocast; the solver keeps the forcing's precision.
+    backend : str
+        Of the solver, as for `simulate`.
     """
 
     def __init__(
-        self, model: ModelSpec | str, network: nn.Module, *, dynamic_dropout: float = 0.0, precision: str = "float32"
+        self,
+        model: ModelSpec | str,
+        network: nn.Module,
+        *,
+        dynamic_dropout: float = 0.0,
+        precision: str = "float32",
+        backend: str = "auto",
     ):
         super().__init__()
         if precision not in ("float32", "bfloat16"):
@@ -42,6 +50,7 @@ class DifferentiableModel(nn.Module):
         self.network = network
         self.dynamic_dropout = dynamic_dropout
         self.precision = precision
+        self.backend = backend
 
     @property
     def outflow(self) -> str:
@@ -92,6 +101,7 @@ class DifferentiableModel(nn.Module):
             self.raw_parameters(attributes, weather),
             inputs=inputs,
             step=step,
+            backend=self.backend,
             warmup=warmup,
             warmup_gradient=warmup_gradient,
             fluxes=fluxes,
@@ -135,6 +145,7 @@ def run_parameters(
     *,
     inputs: Mapping[str, Tensor] | None = None,
     step: int = DAY,
+    backend: str = "auto",
     warmup: int = 0,
     warmup_gradient: bool = True,
     fluxes: Sequence[str] | None = None,
@@ -143,7 +154,7 @@ def run_parameters(
     n_steps = max(len(x) for x in forcing.values())
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
-    options = run_options(inputs, step)
+    options = run_options(inputs, step, backend)
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup
@@ -162,9 +173,9 @@ def run_parameters(
     return GaugeRun({name: q[warmup - first :] for name, q in run.fluxes.items()}, run.final_state, run.memory)
 
 
-def run_options(inputs: Mapping[str, Tensor] | None, step: int) -> dict:
-    """What a run takes of its static inputs and its step: only what a daily run without inputs does not have."""
-    options: dict = {"inputs": inputs} if inputs else {}
+def run_options(inputs: Mapping[str, Tensor] | None, step: int, backend: str) -> dict:
+    """The options of a run besides its tensors by step; static inputs and a step that is not a day where there are."""
+    options: dict = {"backend": backend} | ({"inputs": inputs} if inputs else {})
     return options if step == DAY else options | {"step": step}
 
 

@@ -94,9 +94,9 @@ def _record(path: Path) -> dict:
     return record
 
 
-def read_finished(path: Path) -> Trained:
+def read_finished(path: Path, backend: str) -> Trained:
     try:
-        return Trained.load(path)
+        return Trained.load(path, backend)
     except ValueError as error:
         raise ValueError(
             f"{str(error).rstrip('.')}; or delete it, and resume makes it again from the checkpoints."

@@ -81,7 +81,7 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
     terms = [name for s in model.signatures for name in (s.of, s.over) if name is not None]
     terms += [*model.balance.gains, *model.balance.losses] if model.balance else []
     outputs = [name for name in dict.fromkeys([model.outflow, *terms]) if name in model.output_names]
-    options = dict(raw=True, **run_options(inputs, step))
+    options = dict(raw=True, **run_options(inputs, step, trained.module.backend))
     # The state before the period; a run without warm-up begins where the model's table says.
     begin = simulate(model, *of_steps(slice(warmup), forcing, raw), **options).final_state if warmup else None
     here = of_steps(slice(warmup, None), forcing, raw)
@@ -98,7 +98,10 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
     if model.balance:
         parameters = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in raw.items()})
         at = [{name: x if x.dim() == 2 else x[i] for name, x in parameters.items()} for i in (max(warmup - 1, 0), -1)]
-        states = [model.initial_state(at[0]) if begin is None else begin, run.final_state]
+        if begin is None:
+            empty = {line.name: torch.zeros(line.slots - 1, 1, 1, device=attributes.device) for line in model.lines}
+            begin = model.initial_state(at[0]) | empty
+        states = [begin, run.final_state]
         stored = [_stored(model, s, inputs, p) for s, p in zip(states, at, strict=True)]
         gained = sum(series[name].sum(0) for name in model.balance.gains)
         lost = sum(series[name].sum(0) for name in model.balance.losses)
@@ -111,7 +114,9 @@ def _stored(model: ModelSpec, state: Mapping, inputs: Mapping[str, Tensor], para
     if model.balance.storage is not None:
         stored = model.balance.storage(state, {name: x[:, None] for name, x in inputs.items()}, parameters)
     else:
-        stored = sum(x for name, x in state.items() if model.variable(name).unit == "mm")
+        depths = {v.name for v in (*model.states, *model.lines) if v.unit == "mm"}
+        lines = {line.name for line in model.lines}
+        stored = sum(x.sum(0) if name in lines else x for name, x in state.items() if name in depths)
     if not isinstance(stored, Tensor):
         return stored
     return stored.double().mean(-1).cpu().numpy()

@@ -43,13 +43,14 @@ def experiment(
     devices: int = 1,
     log: str = "csv",
     progress: bool = True,
+    backend: str = "auto",
     changes: Sequence[str] = (),
 ) -> xr.Dataset | None:
     """Train by folds and seeds, predict the test period of the basins held out, and score them.
 
     Parameters
     ----------
-    data, config, out, resume, overwrite, skip_unusable, accelerator, devices, log, progress :
+    data, config, out, resume, overwrite, skip_unusable, accelerator, devices, log, progress, backend :
         As for `train`; each training has a folder of its own in `out`.
     kind : {"temporal", "pub", "pur"}
         All basins in another time; ungauged basins, `folds` of them drawn at random; or ungauged regions, the
@@ -102,7 +103,13 @@ def experiment(
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)
     options = dict(
-        resume=resume, overwrite=overwrite, accelerator=accelerator, devices=devices, log=log, progress=progress
+        resume=resume,
+        overwrite=overwrite,
+        accelerator=accelerator,
+        devices=devices,
+        log=log,
+        progress=progress,
+        backend=backend,
     )
     held_out = []
     with alone_in(out):

@@ -59,6 +59,7 @@ def train(
     devices: int = 1,
     log: str = "csv",
     progress: bool = True,
+    backend: str = "auto",
 ) -> Trained:
     """Train a network in front of a model on all basins of a dataset.
 
@@ -84,6 +85,8 @@ def train(
     log : {"csv", "tensorboard"}
     progress : bool
         Show a progress bar, on stderr.
+    backend : str
+        Of the solver, as for `simulate`.
 
     Returns
     -------
@@ -116,9 +119,9 @@ def train(
     with alone_in(out), single_precision():
         last = prepare(out, config, data, resume, overwrite)
         if resume and (out / "trained.pt").exists():
-            return read_finished(out / "trained.pt")
+            return read_finished(out / "trained.pt", backend)
         torch.manual_seed(config.seed)
-        module = make_module(config)
+        module = make_module(config, backend)
         trained = Trained.of(module, config, scaling, data)
         training = _Training(module, config, basins, trained, data, validation)
         options = dict(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")

@@ -58,8 +58,11 @@ class _Content(BaseModel):
     bounds: dict[str, list[float]]
 
 
-def make_module(config: Config) -> nn.Module:
-    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model."""
+def make_module(config: Config, backend: str = "auto") -> nn.Module:
+    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model.
+
+    `backend` is that of the solver, as for `simulate`.
+    """
     n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
     if config.model == "none":
         return DischargeLSTM(n_attributes, n_weather, net.hidden[0], net.dropout)
@@ -68,7 +71,9 @@ def make_module(config: Config) -> nn.Module:
         network = MLP(layout, n_attributes, net.hidden, net.dropout)
     else:
         network = LSTM(layout, n_attributes, n_weather, net.hidden[0], net.dropout)
-    return DifferentiableModel(config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision)
+    return DifferentiableModel(
+        config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision, backend=backend
+    )
 
 
 @dataclass
@@ -121,8 +126,8 @@ class Trained:
         return write_atomic(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod
-    def load(cls, path: str | Path) -> Trained:
-        """Read a file of `save`.
+    def load(cls, path: str | Path, backend: str = "auto") -> Trained:
+        """Read a file of `save`; `backend` is that of the solver, as for `simulate`.
 
         Raises
         ------
@@ -168,7 +173,7 @@ class Trained:
                     f"{[lower, upper]} now: load it with hybridsolve {_writer(content)}."
                 )
         with single_precision():
-            module = make_module(config)
+            module = make_module(config, backend)
         load_weights(module, held.weights, path)
         module.eval()
         about = held.basins, held.versions, held.citation, held.methods
