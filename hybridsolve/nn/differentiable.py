@@ -154,7 +154,7 @@ def run_parameters(
     n_steps = max(len(x) for x in forcing.values())
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
-    options = run_options(inputs, step, backend)
+    options: dict = dict(inputs=inputs, step=step, backend=backend)
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup
@@ -171,12 +171,6 @@ def run_parameters(
         **options,
     )
     return GaugeRun({name: q[warmup - first :] for name, q in run.fluxes.items()}, run.final_state, run.memory)
-
-
-def run_options(inputs: Mapping[str, Tensor] | None, step: int, backend: str) -> dict:
-    """The options of a run besides its tensors by step; static inputs and a step that is not a day where there are."""
-    options: dict = {"backend": backend} | ({"inputs": inputs} if inputs else {})
-    return options if step == DAY else options | {"step": step}
 
 
 def of_steps(steps: slice, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):

@@ -175,16 +175,14 @@ def simulate_rivers(
         raise ValueError(
             f"initial_state has '{unknown[0]}'; expected catchments, hydrograph, rivers: pass a RiverRun's final_state."
         )
-    options = {} if inputs is None else {"inputs": inputs}
-    if step != DAY:
-        options["step"] = step
     run = simulate_to_gauge(
         model,
         forcing,
         parameters,
         initial_state=before.get("catchments"),
         memory=mapping(before.get("hydrograph", {}), "hydrograph").get("memory"),
-        **options,
+        inputs=inputs,
+        step=step,
     )
     runoff = run.fluxes[model.outflow]
     state = {"catchments": run.final_state}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import models
 from ..data.steps import step_seconds
-from ..nn.differentiable import of_steps, run_options
+from ..nn.differentiable import of_steps
 from ..score import metrics
 from ..solve.simulate import simulate
 from ..spec import ModelSpec, unit_at
@@ -81,7 +81,7 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
     terms = [name for s in model.signatures for name in (s.of, s.over) if name is not None]
     terms += [*model.balance.gains, *model.balance.losses] if model.balance else []
     outputs = [name for name in dict.fromkeys([model.outflow, *terms]) if name in model.output_names]
-    options = dict(raw=True, **run_options(inputs, step, trained.module.backend))
+    options = dict(inputs=inputs, step=step, backend=trained.module.backend, raw=True)
     # The state before the period; a run without warm-up begins where the model's table says.
     begin = simulate(model, *of_steps(slice(warmup), forcing, raw), **options).final_state if warmup else None
     here = of_steps(slice(warmup, None), forcing, raw)

@@ -321,7 +321,7 @@ class _Training(pl.LightningModule):
             batch["forcing"],
             batch["attributes"],
             batch["weather"],
-            inputs=batch["inputs"] or None,
+            inputs=batch["inputs"],
             step=self.basins.step,
             warmup=self.basins.warmup,
             warmup_gradient=self.config.batch.warmup_gradient,
