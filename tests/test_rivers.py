@@ -44,6 +44,21 @@ def test_one_call_is_its_parts(network):
     assert_close({"q": found.discharge, "runoff": found.runoff}, {"q": expected.discharge, "runoff": runoff}, 1e-12)
 
 
+def test_forcing_by_the_hour(network):
+    """Amounts are those of an hour; parameters stay those of a day."""
+    forcing, parameters = catchments(N)
+    forcing |= {name: forcing[name] / 24 for name in ("prcp", "pet")}
+    parameters = {name: x for name, x in parameters.items() if "route" not in name}
+    found = simulate_rivers("hbv10", forcing, parameters, network, forcing_step=3600.0, dt=1800.0)
+    runoff = hs.simulate("hbv10", forcing, parameters, step=3600).fluxes["streamflow"]
+    lateral = runoff * torch.from_numpy(network.attributes["area"]) / 3.6e6
+    expected = route(network, lateral, ids="network", dt=1800.0, repeat=2)
+    assert_close({"q": found.discharge, "runoff": found.runoff}, {"q": expected.discharge, "runoff": runoff}, 1e-12)
+    assert "hydrograph" not in found.final_state
+    daily = lateral_inflow(runoff, network)
+    assert_close({"q": lateral_inflow(runoff, network, step=3600)}, {"q": 24 * daily}, 1e-14)
+
+
 def test_one_gradient_of_everything(network):
     """Of the end of the river with respect to rain, a store's parameter, the hydrograph, the channel and an area."""
     forcing, parameters = catchments(N)
