@@ -12,6 +12,7 @@ from foreign import one_sentence, opened, textbook
 from hybridsolve import data, models
 from hybridsolve.data.dataset import overlap, period_slice, period_text
 from hybridsolve.data.lags import lag_of_days
+from hybridsolve.data.times import carry_days
 from hybridsolve.data.units import convert, is_same
 from hybridsolve.data.usable import refuse_outside, usable_basins, used_days
 from hybridsolve.spec import Variable
@@ -266,6 +267,15 @@ def test_stamps_without_bounds():
     refused(lambda: data.as_days(raw()), "must be daily|same hour every day|found a step of 1 h")
 
 
+def test_days_with_more_gaps_than_days():
+    dates = pd.DatetimeIndex(["2001-01-01", "2001-01-06", "2001-01-11", "2001-01-16", "2001-01-17"])
+    found = opened(raw(86400).assign_coords(time=dates))
+    assert data.step_seconds(found) == 86400 and data.select_period(found, "2001-01-16:2001-01-17").sizes["time"] == 2
+    refused(
+        lambda: data.check_dataset(found, forcing_names=FORCING), r"2001-01-02 after 2001-01-01, .* \(3 gaps in all\)"
+    )
+
+
 def test_noise_of_float_stamps():
     for step in (900, 3600, 10800):
         time = truth(step)[0]
@@ -338,6 +348,16 @@ def test_a_leap_day_that_the_calendar_lacks(step, tmp_path):
     late = opened(ds.isel(time=slice(n + 2, None)))  # begins within 28 February: no day before to fill from
     assert "filled_days" not in late.attrs
     refused(lambda: data.check_dataset(late, forcing_names=FORCING), "no gaps, expected 2004-02-29 00:00")
+
+
+def test_results_carry_the_bounds_of_their_steps(tmp_path):
+    ds = opened(raw(10800), utc_offset=1)
+    part = xr.Dataset({"flow": ds.qobs[3:4]}, {"time": ds.time.values[3:4]})
+    out = carry_days(part, ds)
+    assert data.step_seconds(out) == 10800 and out.attrs["step_boundary"] == ds.attrs["step_boundary"]
+    data.write_netcdf(out, tmp_path / "x.nc")
+    with xr.open_dataset(tmp_path / "x.nc") as back:
+        assert data.step_seconds(back) == 10800 and back.time.attrs["long_name"] == "start of the step"
 
 
 # ---------------------------------------------------------------------------------------------------- periods
@@ -542,6 +562,19 @@ def test_a_model_of_other_forcings(step, tmp_path):
     refused(lambda: data.check_dataset(ds, model=TANK, steps=[10800]), runs)
     if step < 86400:
         refused(lambda: data.check_dataset(ds, model=TANK, steps={86400}), "found data at 3600 s; .*data.to_days, or")
+
+
+def test_forcings_that_are_called_like_our_own_series():
+    """A routing model may be driven by runoff, which is another name of flow elsewhere; readers' names are renamed."""
+    ds = tank_file().assign(runoff=lambda d: d.demand)
+    model = replace(TANK, forcings=(Variable("runoff", "mm d-1", "runoff"), Variable("rainfall", "mm d-1", "rain")))
+    found = opened(ds, model=model, dtype="float64")
+    np.testing.assert_array_equal(found.runoff, ds.demand)
+    np.testing.assert_array_equal(found.qobs, ds.discharge)
+    negative = found.assign(rainfall=-found.rainfall)
+    refused(lambda: data.check_dataset(negative, model=model), "rainfall must not be negative")
+    fulda = data.open_dataset("fulda", model=model)
+    assert "rainfall" in fulda and "prcp" not in fulda and {"tmean", "pet", "qobs"} <= set(fulda)
 
 
 def test_assemble_for_a_model():
