@@ -551,7 +551,7 @@ def test_what_route_refuses(network, files, capsys):
         ("inflow.nc", ["--scheme", "cunge"], "unknown scheme 'cunge'"),
         ("inflow.nc", ["--gauges", "a"], "--gauges must be whole numbers; found 'a' in row 0"),
         ("inflow.nc", ["--set", "n"], "--set n must be a number; found ''"),
-        ("inflow.nc", ["--restart", state], "must be the state at the begin of the inflow, 2001-03-01.*found that of"),
+        ("inflow.nc", ["--restart", state], "must be the state at the start of the inflow, 2001-03-01.*found that of"),
         ("next.nc", ["--restart", state, "--scheme", "ddr"], "must be of scheme 'ddr'; found 'todini'"),
         (
             "next.nc",

@@ -69,7 +69,7 @@ class DifferentiableModel(nn.Module):
         warmup_gradient: bool = True,
         fluxes: Sequence[str] | None = None,
     ) -> GaugeRun:
-        """Parameters by the network, and a run with them.
+        """Compute the parameters by the network, and run the model with them.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class DifferentiableModel(nn.Module):
         step : int
             Length of a step, s.
         warmup : int
-            Steps at the begin that are run and cut off.
+            Steps at the start that are run and cut off.
         warmup_gradient : bool
             Whether gradients flow through them; the numbers are the same either way.
         fluxes : sequence of str, optional
@@ -108,7 +108,7 @@ class DifferentiableModel(nn.Module):
         )
 
     def raw_parameters(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
-        """What the network gives, in the precision of `attributes`, per-step values dropped where training asks."""
+        """The network's output in the precision of `attributes`, with dropout of per-step values in training."""
         device = attributes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             raw = self.network(attributes, weather)
@@ -127,7 +127,7 @@ class DifferentiableModel(nn.Module):
 
 
 def drop_dynamic(raw: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
-    """Hold per-step parameters at their last step in basins drawn with a probability, for each parameter anew."""
+    """Hold per-step parameters at their last step, in basins that are drawn for each parameter with a probability."""
 
     def held(x):
         if x.dim() == 2:
@@ -150,7 +150,7 @@ def run_parameters(
     warmup_gradient: bool = True,
     fluxes: Sequence[str] | None = None,
 ) -> GaugeRun:
-    """A run to the gauge with numbers before the sigmoid; see `DifferentiableModel`."""
+    """Run a model to the gauge with parameters before the sigmoid; see `DifferentiableModel`."""
     n_steps = max(len(x) for x in forcing.values())
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
@@ -185,7 +185,7 @@ def of_steps(steps: slice, forcing: Mapping[str, Tensor], parameters: Mapping[st
 class DischargeLSTM(nn.Module):
     """Discharge of weather and attributes without a process model (Kratzert et al. 2019, HESS 23:5089).
 
-    Called as `DifferentiableModel` is, so that it trains and is judged under the same conditions.
+    Called as `DifferentiableModel` is, so that it is trained and tested in the same way.
 
     Parameters
     ----------

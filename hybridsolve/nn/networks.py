@@ -20,7 +20,7 @@ from ..spec import ModelSpec
 
 @dataclass(frozen=True)
 class Layout:
-    """Which numbers a parameter network puts out: parameter-major, component-minor, the hydrograph's last.
+    """The layout of a parameter network's output: parameter-major, component-minor, the hydrograph's last.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Layout:
 
 
 def _refuse_unfit(name: str, x: Tensor, width: int, layer: nn.Linear) -> None:
-    """Raise if a network cannot take a tensor, in words of its input."""
+    """Raise if a network cannot take a tensor, and name its input."""
     if x.shape[-1] != width:
         raise ValueError(f"{name} must have {width} numbers each, found {x.shape[-1]}: give those of the training.")
     if x.dtype != layer.weight.dtype:
@@ -159,7 +159,7 @@ class Recurrent(nn.Module):
             _refuse_unfit(name, x, width, self.of_weather)
         entered = self.of_weather(weather)
         if self.of_attributes is not None:
-            entered = entered + self.of_attributes(attributes)  # the same on all steps
+            entered = entered + self.of_attributes(attributes)  # broadcast over the steps
         return self.dropout(self.lstm(torch.relu(entered))[0])
 
 
@@ -184,5 +184,5 @@ class LSTM(nn.Module):
 
     def forward(self, attributes: Tensor, weather: Tensor) -> dict[str, Tensor]:
         h = self.recurrent(attributes, weather)
-        # Only the last step's static parameters are used, so only they are made.
+        # Only the static parameters of the last step are used, so the others are not computed.
         return self.layout.split(self.static(h[-1]), None if self.dynamic is None else self.dynamic(h))

@@ -9,7 +9,7 @@ import numpy as np
 from ..data.ids import listed, refuse_duplicates, text_ids, whole_ids
 from ..data.values import unmasked
 
-OUTLET_IDS = (0, -1)  # what tables of ids write where a reach flows nowhere
+OUTLET_IDS = (0, -1)  # in place of the downstream id, in tables of ids
 
 
 def reach_ids(values, what: str, nan: int | None = None) -> np.ndarray:
@@ -24,7 +24,7 @@ def reach_ids(values, what: str, nan: int | None = None) -> np.ndarray:
 
 
 def by_label(x, what: str, rows, ids: np.ndarray):
-    """The values in the order of ids, where they carry labels: those of the rows given, or the ids themselves."""
+    """Values in the order of `ids`; those with labels, of the given rows or of the ids, are matched by them."""
     labels, own = _labels(x), _labels(rows)
     if labels is None or (type(labels).__name__ == "RangeIndex" and own is None):
         return x
@@ -50,7 +50,7 @@ def _labels(x):
 
 
 def look_up(ids: np.ndarray, wanted: np.ndarray, by_id: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of ids in which wanted are, and whether they are at all."""
+    """The rows of `ids` that hold the wanted ids, and whether each was found."""
     by_id = np.argsort(ids) if by_id is None else by_id
     if len(ids) == 0:
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)

@@ -139,7 +139,7 @@ def route(
     lateral = _in_network_order(network, lateral, ids)
     device = lateral.device
     if backend == "auto" and device.type == "cuda":
-        backend = "cuda"  # the one that has routing
+        backend = "cuda"  # Triton has no routing
     if backend == "triton":
         raise ValueError("routing has no kernels in Triton; expected backend 'cpu', 'cuda' or 'reference': name one.")
     backend = backends.choose(backend, device)
@@ -172,7 +172,7 @@ def route(
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
     if scheme == "todini":
         constants = todini(values, dt, _check_substeps(network, substeps, lateral))
-        padded = discharge.new_zeros(network.n_reaches + 1)  # the last one takes what flows out
+        padded = discharge.new_zeros(network.n_reaches + 1)  # the last one collects the outlets' flow
         inflow = padded.index_add(0, graph.to, discharge)[:-1]
         storage = given["storage"] if "storage" in given else storage_of(constants, dt, inflow, discharge)
         state = torch.stack([discharge, storage])
@@ -191,12 +191,12 @@ def route(
 class _Graph(NamedTuple):
     """A network's arrays as a device's kernels read them."""
 
-    level_start: Tensor  # stays with the host, which launches the levels
+    level_start: Tensor  # in host memory, from which the levels are launched
     first: Tensor
     downstream: Tensor
     level: Tensor
     to: Tensor  # the downstream reach, N at an outlet
-    columns: dict[bytes, Tensor]  # of the gauges last asked for, and of those that a captured graph goes on reading
+    columns: dict[bytes, Tensor]  # of the last gauges, and of those that a captured graph reads
     captured: set[bytes]
 
 
@@ -222,7 +222,7 @@ def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
     return torch.from_numpy(array).to(device)
 
 
-# --- What is asked of the inputs -----------------------------------------------------------------------------------
+# --- Checks of the inputs ------------------------------------------------------------------------------------------
 
 
 def check_network(network) -> None:
@@ -350,7 +350,7 @@ def _check_state(network, given, like, scheme) -> None:
         raise ValueError("initial_state lacks 'discharge'; expected it beside the others: add it.")
     for name, row in STATE.items():
         if name == "discharge" and scheme == "muskingum":
-            row = replace(row, lower=-1e30)  # it dips below zero by itself, where k and x do not fit the step
+            row = replace(row, lower=-1e30)  # the scheme may go below zero where k and x do not fit the step
         if name in given:
             given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, row)
 
@@ -375,11 +375,11 @@ def _check_substeps(network, substeps, like) -> Tensor | None:
 
 
 def _tile(interval, n_steps, n_reaches, keep) -> int:
-    """Steps between checkpoints, or, where none are kept, that a thread takes at a time."""
+    """Steps between checkpoints; without checkpoints those that a thread takes at a time."""
     if interval is None:
-        # The series of a tile lie in the cache, two levels' at a time; in the adjoint all levels' lie in memory.
+        # The series of two levels of a tile fit the cache; the adjoint keeps those of all levels in memory.
         interval = min(max(backends.check_interval(n_steps), 16), 64) if keep else 128
-        interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # offsets there have 32 bits
+        interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # its offsets have 32 bits
     return whole("checkpoint_interval", interval, 1)
 
 

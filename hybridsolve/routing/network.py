@@ -398,7 +398,7 @@ class RiverNetwork:
         outlet = self._upstream_of(label)
         sizes = np.bincount(outlet)
         part, loads = np.empty(len(outlets), np.int64), [(0, i) for i in range(n)]
-        for i in np.argsort(-sizes, kind="stable"):  # the largest that is left to the part that has least
+        for i in np.argsort(-sizes, kind="stable"):  # the largest remaining basin goes to the smallest part
             load, part[i] = heapq.heappop(loads)
             heapq.heappush(loads, (load + sizes[i], part[i]))
         return [self._take(part[outlet] == i) for i in range(n)]
@@ -444,7 +444,7 @@ class RiverNetwork:
         last = np.cumsum(pieces) - 1
         downstream = np.arange(1, len(parent) + 1)
         downstream[last] = np.where(self.downstream < 0, -1, (last - pieces + 1)[self.downstream])
-        # Below -1, which means an outlet, and below all that are there.
+        # New ids lie below -1, which means an outlet, and below all existing ones.
         ids = min(int(self.ids.min()), -1) - 1 - np.arange(len(parent))
         ids[last] = self.ids
         attributes = {
@@ -462,7 +462,7 @@ class RiverNetwork:
         return label
 
     def _take(self, keep: np.ndarray) -> RiverNetwork:
-        """The reaches where keep [N]; one that flows to another not kept becomes an outlet."""
+        """The network of the reaches where `keep` ``[N]``; one whose downstream reach is not kept becomes an outlet."""
         taken, place = np.flatnonzero(keep), np.cumsum(keep) - 1
         to = self.downstream[taken]
         downstream = np.where((to >= 0) & keep[to], place[to], -1)

@@ -88,13 +88,13 @@ def unit_depth(v: Mapping[str, Tensor]) -> Tensor:
 
 
 def _courant(constants: Tensor, discharge: Tensor) -> Tensor:
-    """Of a whole step."""
+    """The Courant number of a whole step."""
     f, g, *_ = constants
     return torch.exp2(f * torch.log2(discharge.clamp(min=LEAST)) + g)
 
 
 def _substeps(constants: Tensor, inflow: Tensor, discharge: Tensor) -> Tensor:
-    """Sub-steps of a step with this inflow at its end and this outflow at its begin: the ceiling of C, 1 to 8."""
+    """Sub-steps of a step, from the inflow at its end and the outflow at its start: the ceiling of C, 1 to 8."""
     limit, q = constants[4], ((inflow + discharge) / 2).detach().clamp(min=LEAST)
     by_state = torch.where(q > limit, _courant(constants, q).detach().ceil().clamp(1, 8), 1)
     return torch.where(limit < 0, -limit, by_state).detach()

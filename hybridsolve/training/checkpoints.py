@@ -17,7 +17,7 @@ from ..data.files import locked, refuse_file, write_text_atomic
 from .config import Config
 from .trained import Trained, load_weights, load_weights_only
 
-# Files by which a folder shows what kind of run it holds.
+# The files that tell which kind of run a folder holds.
 RUNS = {
     "training": ("checkpoints/last.ckpt", "trained.pt"),
     "experiment": ("experiment.nc",),
@@ -26,17 +26,17 @@ RUNS = {
 
 
 def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
-    """Raise if a folder holds a run already that this one would write over."""
+    """Raise if a folder already holds a run that this one would overwrite."""
     refuse_file(out)
     if overwrite or rank_zero_only.rank != 0:  # the first process has checked, and has begun to write
         return
     for other, files in RUNS.items():
-        there = next((file for file in files if (out / file).exists()), None)
-        if there is not None and other != kind:
+        found = next((file for file in files if (out / file).exists()), None)
+        if found is not None and other != kind:
             raise ValueError(
-                f"{out} holds files of another kind of run, such as {there}: name another folder, or set overwrite."
+                f"{out} holds files of another kind of run, such as {found}: name another folder, or set overwrite."
             )
-        if there is not None and not resume:
+        if found is not None and not resume:
             raise ValueError(
                 f"{out} holds {'an' if kind[0] in 'aeiou' else 'a'} {kind} already: set resume to go on with it, name "
                 "another folder, or set overwrite."
@@ -44,12 +44,12 @@ def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
 
 
 def alone_in(out: Path):
-    """Keep other runs out of a folder; of a training's own processes the first does so for all."""
+    """Lock a folder against other runs; of the processes of one training the first does so for all."""
     return locked(out) if rank_zero_only.rank == 0 else nullcontext()
 
 
 def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite: bool) -> Path | None:
-    """Clear the folder, or check that it holds the same training; the checkpoint to go on from."""
+    """Clear the folder, or check that it holds the same training; return the checkpoint to continue from."""
     names = dict.fromkeys(
         ["time", "qobs", *config.forcing_names, *config.input_names, *config.attributes, *config.weather]
     )
@@ -69,7 +69,7 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
         return None
     if not kept.exists():
         raise ValueError(f"{out} lacks training.yaml, by which a training is known again: train into another folder.")
-    # A setting that an older version did not know has the value that it has by default.
+    # A setting that an older version did not have is at its default.
     before = {name: field.default for name, field in Config.model_fields.items()} | _record(kept)
     changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
     if changed:
@@ -81,7 +81,7 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
 
 
 def _record(path: Path) -> dict:
-    """What training.yaml says of a training."""
+    """The content of training.yaml."""
     try:
         record = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -95,6 +95,7 @@ def _record(path: Path) -> dict:
 
 
 def read_finished(path: Path, backend: str) -> Trained:
+    """The trained model of a training that has ended."""
     try:
         return Trained.load(path, backend)
     except ValueError as error:
@@ -104,7 +105,7 @@ def read_finished(path: Path, backend: str) -> Trained:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Remembers the best score in a folder that has been moved, too."""
+    """Finds its files again after the folder was moved."""
 
     def load_state_dict(self, state):
         best = str(Path(self.dirpath) / "best.ckpt")
@@ -114,10 +115,10 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def read_checkpoint(path: Path, module, config: Config) -> dict:
-    """A checkpoint's content, its weights loaded into the module."""
+    """Read a checkpoint, and load its weights into the module."""
     remedy = "set overwrite to begin anew, or train into another folder"
     content = load_weights_only(path, "a checkpoint of `hybridsolve train`", remedy)
-    # Lightning goes on without what is not there.
+    # Lightning ignores missing parts.
     schedules = int(config.optimiser.schedule != "constant")
     expected = {
         "state_dict": lambda x: isinstance(x, dict) and all(isinstance(w, Tensor) for w in x.values()),
@@ -128,7 +129,7 @@ def read_checkpoint(path: Path, module, config: Config) -> dict:
     }
     for key, fits in expected.items():
         if not fits(content.get(key)):
-            raise ValueError(f"{path} lacks '{key}' and is no whole checkpoint of this training: {remedy}.")
+            raise ValueError(f"{path} lacks '{key}' and is no complete checkpoint of this training: {remedy}.")
     weights = {name.removeprefix("module."): x for name, x in content["state_dict"].items()}
     load_weights(module, weights, path)
     return content

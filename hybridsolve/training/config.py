@@ -21,7 +21,7 @@ from ..score import losses
 LEAST_DAYS = 30  # days observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch takes for one
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the seeds that torch takes
 
 
 class _Section(BaseModel):
@@ -57,7 +57,7 @@ class Optimiser(_Section):
 
 
 class Periods(_Section):
-    """First and last day, both included; the test is looked at once, after training."""
+    """First and last day, both included; the test period is used once, after training."""
 
     train: str
     validation: str | None = None
@@ -122,7 +122,7 @@ class Config(_Section):
 
     @property
     def layout(self) -> Layout:
-        """Of the parameters that the network gives to the model."""
+        """Which parameters the network gives to the model."""
         return Layout(self.model, self.components, tuple(self.dynamic), learned=tuple(self.learned))
 
     @field_validator("model")
@@ -224,7 +224,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, and takes 1e-3 for a number."""
 
     def construct_mapping(self, node, deep=False):
-        # What `<<` merges may be given again: that is what it is for.
+        # Keys that `<<` merges may be repeated: they override.
         keys = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
@@ -240,7 +240,7 @@ _Loader.add_implicit_resolver(
 def _yaml(text: str | bytes, where: str):
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of dates, numbers and nesting that are none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # malformed dates and numbers, deep nesting
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}: correct it.") from None
 
 

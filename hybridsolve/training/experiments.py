@@ -55,7 +55,7 @@ def experiment(
     kind : {"temporal", "pub", "pur"}
         All basins in another time; ungauged basins, `folds` of them drawn at random; or ungauged regions, the
         values of the attribute `huc_02` spread over `folds` folds of neighbours. Weights, scaling and the choice of the
-        epoch know nothing of the basins held out.
+        epoch do not depend on the basins held out.
     folds : int
         2 or more.
     seeds : sequence of int, optional
@@ -96,9 +96,9 @@ def experiment(
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)
-    # What all basins together lack is said before a training, not after.
+    # What is missing in all basins together is found before the first training.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its training says it again
+        warnings.simplefilter("ignore")  # the training repeats it
         fit_scaling(data, config)
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)

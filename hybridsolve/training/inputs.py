@@ -21,7 +21,7 @@ from ..data.usable import static_inputs
 from ..data.values import attribute
 from .config import Config
 
-# Made of the discharge, or names of a place by which a network could remember it.
+# Derived from the discharge, or names of a place that would let a network memorise it.
 NEVER_INPUTS = {
     **dict.fromkeys(CAMELS_DISCHARGE_SIGNATURES, "is made of the observed discharge"),
     **dict.fromkeys(("qobs", "flag_more_runoff_than_rain"), "is made of the observed discharge"),
@@ -133,7 +133,7 @@ class Scaling:
         return asdict(self)
 
     def check(self, attributes: Sequence[str], weather: Sequence[str]) -> None:
-        """Raise unless this is the scaling of these attributes and weather, whole."""
+        """Raise unless this is the complete scaling of these attributes and weather."""
         if self.attributes != list(attributes) or self.weather != list(weather):
             raise ValueError("its scaling is of other attributes or weather than its config: train again.")
         for name, n in (("attribute", len(attributes)), ("weather", len(weather))):
@@ -188,7 +188,7 @@ def _units(data, names) -> dict[str, str]:
 
 
 def _varies(x: np.ndarray) -> bool:
-    """Whether values differ so that they can be scaled. By the extremes: rounding leaves a constant a deviation."""
+    """Whether values can be scaled; by their extremes, since rounding may give a constant a deviation above 0."""
     return bool(x.max() > x.min() and np.isfinite(x.std()) and x.std() > 0)
 
 
@@ -227,7 +227,7 @@ def _table(data, names, categories) -> np.ndarray:
             )
         if name in categories:
             place = {text: i for i, text in enumerate(categories[name])}
-            values = [place.get(v, np.nan) for v in values.tolist()]  # one that training has not seen is missing
+            values = [place.get(v, np.nan) for v in values.tolist()]  # a value that training has not seen is missing
         elif values.dtype.kind == "U":  # blank in all basins
             values = np.full(len(values), np.nan)
         columns.append(np.asarray(values, np.float64))
@@ -287,5 +287,5 @@ def forcing_methods(data: xr.Dataset, names: Sequence[str]) -> dict[str, str]:
 
 
 def methods_text(methods: Mapping[str, str]) -> str:
-    """Methods in words."""
+    """Methods for a report."""
     return "; ".join(f"{name} by {method}" for name, method in methods.items()) or "forcing as in the data"

@@ -137,7 +137,7 @@ def train(
 
 
 def check_options(accelerator: str, devices: int, log: str, resume: bool, overwrite: bool) -> None:
-    """Raise if an option of `train` means nothing."""
+    """Raise if an option of `train` is invalid."""
     if log not in ("csv", "tensorboard"):
         raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
     if log == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
@@ -150,7 +150,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
 
 
 def _run(training: _Training, config: Config, out: Path, last: Path | None, progress: bool, **options) -> None:
-    """Train from the last checkpoint, or from the begin, unless it has ended early already."""
+    """Train from the last checkpoint, or from the start, unless early stopping has ended the training."""
     monitor = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
     keep = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
     callbacks = []
@@ -160,7 +160,7 @@ def _run(training: _Training, config: Config, out: Path, last: Path | None, prog
             callbacks.append(
                 EarlyStopping("validation_nse", mode="max", patience=config.patience, check_on_train_epoch_end=False)
             )
-    # After the others, whose state it keeps.
+    # Last, since it saves the state of the others.
     callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False, **keep))
     callbacks += [_Rate()] + ([_Bar(refresh_rate=1)] if progress else [])
     if last is not None:
@@ -191,7 +191,7 @@ def _run(training: _Training, config: Config, out: Path, last: Path | None, prog
 
 @contextmanager
 def _quiet():
-    """Without notices and advertisements of libraries; what they print goes to stderr."""
+    """Silence the notices and advertisements of libraries; what they print goes to stderr."""
     libraries = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning_fabric")]
     levels = [library.level for library in libraries]
     for library in libraries:
@@ -202,7 +202,7 @@ def _quiet():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
-            for category in (DeprecationWarning, FutureWarning):  # of libraries among themselves
+            for category in (DeprecationWarning, FutureWarning):  # between libraries
                 warnings.filterwarnings("ignore", category=category, module="torch|pytorch_lightning|lightning")
             warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated.*")
             yield
@@ -212,11 +212,11 @@ def _quiet():
 
 
 def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
-    """Lightning's fit, but a stop from outside is raised as such, and a checkpoint that does not fit is named."""
+    """Run Lightning's fit; raise a stop from outside as such, and name a checkpoint that does not fit."""
     try:
         trainer.fit(training, ckpt_path=last, weights_only=True)
     except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None  # Lightning's own would say that all went well
+        raise SystemExit(128 + signal.SIGTERM) from None  # Lightning would exit with 0
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):  # which Lightning turns into an exit
             raise ended.__context__ from None
@@ -240,20 +240,23 @@ def _trainer(**options) -> pl.Trainer:
         raise ValueError(f"accelerator and devices do not fit this machine: {' '.join(str(error).split())}") from None
 
 
-Tqdm.monitor_interval = 0  # of Lightning's bars; see `calibration.Bar`
+Tqdm.monitor_interval = 0  # tqdm's monitor is a thread that outlives the bar
 
 
 class _Bar(TQDMProgressBar):
     """Ends before an error is printed."""
 
     def on_exception(self, *_):
-        for bar in (self._val_progress_bar, self._train_progress_bar):  # the lower first, which goes up a line
+        for bar in (
+            self._val_progress_bar,
+            self._train_progress_bar,
+        ):  # the lower first: it goes up a line
             if bar is not None:
                 bar.close()
 
 
 def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
-    """Those that have a score in the validation period; the others have no part in the choice, and the log says so."""
+    """The basins that have a score in the validation period; a warning names the others, which do not count."""
     seen = varies(data, period)
     if not seen.any():
         raise ValueError(f"no basin has varying observations in the validation period {period}: choose another.")
@@ -283,7 +286,7 @@ def usable(data: xr.Dataset, config: Config, skip: bool) -> xr.Dataset:
 
 
 def fit_scaling(data: xr.Dataset, config: Config) -> Scaling:
-    """Of the config's attributes and weather, by the basins of `data` and the training period."""
+    """Fit the scaling of the config's attributes and weather to the basins of `data` in the training period."""
     return Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train, config.model)
 
 
@@ -295,10 +298,10 @@ class _Training(pl.LightningModule):
         if validation is not None:
             self.data, self.attributes = data.isel(basin=validation), basins.attributes[validation]
         if isinstance(module, DifferentiableModel):
-            self.hook = module.network.register_forward_hook(self._watch)
+            self.hook = module.network.register_forward_hook(self._check_parameters)
 
     def remove_hooks(self) -> None:
-        """Give the module back without what watches it."""
+        """Take the checks off the module, which is the user's."""
         if self.hook is not None:
             self.hook.remove()
 
@@ -313,7 +316,7 @@ class _Training(pl.LightningModule):
         return torch.utils.data.DataLoader([0], batch_size=None)
 
     def training_step(self, batch, i):
-        # Dropout's draws, too, are a function of the seed, the epoch and the step alone.
+        # The draws of dropout, too, are a function of the seed, the epoch and the step alone.
         key = [self.config.seed, self.current_epoch, i, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         self.drawn = batch["basin"]
@@ -339,7 +342,7 @@ class _Training(pl.LightningModule):
 
     def validation_step(self, *_):
         flow, obs = predict_flow(self.trained, self.data, self.config.periods.validation, self.attributes)
-        nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]  # all have observations
+        nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]  # every basin has observations
         self.log("validation_nse", float(nse), prog_bar=True, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self):
@@ -352,16 +355,16 @@ class _Training(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         return dict(optimizer=optimiser, lr_scheduler=dict(scheduler=schedule, interval="step"))
 
-    def _watch(self, _module, _inputs, raw):
-        """A value or gradient of a parameter that is not finite stops the training, by name."""
+    def _check_parameters(self, _module, _inputs, raw):
+        """Check that the parameters and their gradients are finite."""
         if not self.training:
             return
         for name, x in raw.items():
-            self._finite(x, name, "value")
+            self._check_finite(x, name, "value")
             if x.requires_grad:
-                x.register_hook(lambda g, name=name: self._finite(g, name, "gradient"))
+                x.register_hook(lambda g, name=name: self._check_finite(g, name, "gradient"))
 
-    def _finite(self, x: Tensor, name: str, what: str) -> None:
+    def _check_finite(self, x: Tensor, name: str, what: str) -> None:
         bad = ~torch.isfinite(x)
         if bad.any():
             basins = self._ids(bad.movedim(-2, 0).flatten(1).any(1))
@@ -375,7 +378,7 @@ class _Training(pl.LightningModule):
 
 
 class _Rate(Callback):
-    """Basins x days a second, over the epoch so far, beside the loss."""
+    """Log basins x days per second over the epoch so far."""
 
     def on_train_batch_start(self, trainer, module, batch, i):
         if i == 0:

@@ -25,7 +25,7 @@ from .published import PUBLISHED
 from .trained import METHOD
 
 FILES = ("experiment.nc", "scores.csv", "report.md", "test_looks.log")  # besides the figures
-OWN_SPLIT = ("1980-10-01:1995-09-30", "1995-10-01:2008-12-31")  # of the reference scores, as far as these data go
+OWN_SPLIT = ("1980-10-01:1995-09-30", "1995-10-01:2008-12-31")  # of the reference scores, cut to the days of CAMELS-US
 
 
 def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), command=None) -> list[Path]:
@@ -111,18 +111,18 @@ def _methods(attributes) -> str:
 
 
 def _left(result: xr.Dataset) -> float:
-    """The largest error of the water balance; basins that gained no water have none."""
+    """The largest error of the water balance over the basins that gained water."""
     return float(np.abs(result[BALANCE]).max())
 
 
 def _signatures(result: xr.Dataset) -> list[Signature]:
-    """Of the model, those that the result has."""
+    """The model's signatures that the result has."""
     model = result.attrs["model"]
     return [s for s in (() if model == "none" else models.get(model).signatures) if s.name in result]
 
 
 def _compared(result: xr.Dataset) -> list[tuple[Signature, np.ndarray, np.ndarray]]:
-    """The signatures that were observed, as simulated and as observed."""
+    """The signatures that were observed, with simulated and observed values."""
     found = [(s, f"observed_{s.observed}") for s in _signatures(result)]
     return [(s, result[s.name].values, result[name].values) for s, name in found if name in result]
 
@@ -152,7 +152,7 @@ def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
 
 
 def _hydrograph(result: xr.Dataset, nse: np.ndarray, unscored: np.ndarray):
-    """Of the basin of median score."""
+    """The hydrograph of the basin of median score."""
     order = [b for b in np.argsort(np.where(np.isnan(nse), -np.inf, nse)) if not unscored[b]]
     if not order:
         raise ValueError("no basin has a score")

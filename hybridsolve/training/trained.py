@@ -26,15 +26,15 @@ from ..spec import unit_at
 from .config import Config, read_config
 from .inputs import Scaling, forcing_methods, input_tensors, transforms_of
 
-FORMAT = 1  # of the file; raised when older files no longer mean the same
-METHOD = "_method"  # after the name of a forcing: by which method it was made
-AS_IS = "as in the data"  # where the data do not say
-CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
+FORMAT = 1  # of the file; raised when older files can no longer be read
+METHOD = "_method"  # suffix of an attribute: by which method a forcing was made
+AS_IS = "as in the data"  # the method where the data name none
+CELL_STEPS = 6.4e7  # in a run at a time, to bound the memory
 
 
 @contextmanager
 def single_precision():
-    """Make modules and tensors in float32, which training is in, whatever torch's default is outside."""
+    """Make modules and tensors in float32, in which trainings are run, whatever torch's default dtype is."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -44,7 +44,7 @@ def single_precision():
 
 
 class _Content(BaseModel):
-    """What a file of `Trained.save` holds."""
+    """The content of a file of `Trained.save`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -156,8 +156,8 @@ class Trained:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise ValueError(
-                f"{path} is no whole trained model, its '{key}' does not fit ({first['msg'].lower()}): train again, or "
-                "take an undamaged copy."
+                f"{path} is no complete trained model, its '{key}' does not fit ({first['msg'].lower()}): train again, "
+                "or take an undamaged copy."
             ) from None
         try:
             config = read_config(held.config)
@@ -251,7 +251,7 @@ class Trained:
 
 
 class evaluating:
-    """The module as it predicts, and afterwards as it was."""
+    """The module in evaluation mode, and afterwards in the mode that it was in."""
 
     def __init__(self, module: nn.Module):
         self.module, self.before = module, module.training
