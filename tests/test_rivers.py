@@ -467,7 +467,7 @@ BAD_RESTART = {
     "no discharge": (lambda x: x.drop_vars("discharge"), "found no discharge in it: write it anew"),
     "no reach": (lambda x: x.drop_vars("reach"), "found no reach in it"),
     "no time": (lambda x: x.drop_vars("time"), "found no time in it"),
-    "a number for time": (lambda x: x.assign_coords(time=5), "must be the state at the begin .*; found that of 5"),
+    "a number for time": (lambda x: x.assign_coords(time=5), "must be the state at the start .*; found that of 5"),
     "another calendar": (lambda x: x.assign_coords(time=xr.date_range("2001-03-03", periods=1, calendar="noleap", use_cftime=True)[0]), "found that of 2001-03-03"),  # noqa: E501
     "another scheme": (lambda x: x.assign_attrs(scheme="ddr"), "must be of scheme 'todini'; found 'ddr'"),
     "half of it": (lambda x: x.isel(reach=slice(0, 20)), "must hold the discharge of every reach"),

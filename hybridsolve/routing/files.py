@@ -241,7 +241,7 @@ def _intervals(file: xr.Dataset, path) -> tuple[np.ndarray, float]:
     if bounds is not None:
         if file[bounds].dims[:1] != ("time",) or file[bounds].shape[1:] != (2,) or file[bounds].dtype.kind not in "MO":
             raise ValueError(
-                f"{bounds} of {path} must be dates [{len(times)}, 2], the begin and end of each interval; found "
+                f"{bounds} of {path} must be dates [{len(times)}, 2], the start and end of each interval; found "
                 f"{file[bounds].dtype} {list(file[bounds].shape)}: correct or drop it."
             )
         times, ends = standard_dates(file[bounds], f"bounds '{bounds}' of {path}").T
