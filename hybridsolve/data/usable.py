@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 
 from ..spec import ModelSpec
-from .dataset import period_slice, period_text
+from .dataset import attributes_at, period_slice, period_text
 from .ids import listed
+from .steps import date_of_row, rows_of_days, step_seconds
+from .units import DAY
 
 
 def used_days(data: xr.Dataset, periods, warmup_years: float, warmup_days: int = 0) -> xr.Dataset:
@@ -25,7 +27,7 @@ def used_days(data: xr.Dataset, periods, warmup_years: float, warmup_days: int =
         Before each of them too; the longer counts.
     """
     slices = [period_slice(data["time"].values, period) for period in periods]
-    longest = max(round(365.25 * warmup_years), warmup_days)
+    longest = rows_of_days(data, max(365.25 * warmup_years, warmup_days))
     first = max(0, min(days.start for days in slices) - longest)
     return data.isel(time=slice(first, max(days.stop for days in slices)))
 
@@ -53,6 +55,7 @@ def usable_basins(
         If a basin cannot be used and `skip` is not set, or none can.
     """
     ids, time = data["basin"].values, data["time"].values
+    counted = "on {} days" if step_seconds(data) == DAY else "in {} steps"
     why: dict[int, str] = {}
     series = {name for name in data.data_vars if set(data[name].dims) == {"time", "basin"}}
     numbers = {name for name in series if data[name].dtype.kind in "fiu"}  # `check_dataset` refuses the others
@@ -62,7 +65,8 @@ def usable_basins(
             days = np.flatnonzero(gaps[:, b])
             why.setdefault(
                 int(b),
-                f"{name} is missing on {len(days)} days from {str(time[days[0]])[:10]} to {str(time[days[-1]])[:10]}",
+                f"{name} is missing {counted.format(len(days))} from {date_of_row(time, days[0])} to "
+                f"{date_of_row(time, days[-1])}",
             )
     if period is not None and "qobs" in numbers:
         obs = data["qobs"].transpose("time", "basin").values[period_slice(time, period)]
@@ -84,16 +88,20 @@ def usable_basins(
 
 
 def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
-    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date."""
+    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date.
+
+    The bounds are not scaled with the step: what falls in a day may fall in an hour of it.
+    """
     for v in model.forcings:
         values = data[v.name].values
         bad = ~((values >= v.lower) & (values <= v.upper))
         if bad.any():
             t, b = np.argwhere(bad)[0]
+            unit = attributes_at(v.name, step_seconds(data), v)["units"]
             raise ValueError(
-                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {values[t, b]:g} in basin "
-                f"{data['basin'].values[b]} on {str(data['time'].values[t])[:10]} ({bad.sum()} such values): correct "
-                "it, or leave out that basin."
+                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {unit}; found {values[t, b]:g} in basin "
+                f"{data['basin'].values[b]} on {date_of_row(data['time'].values, t)} ({bad.sum()} such values): "
+                "correct it, or leave out that basin."
             )
 
 
