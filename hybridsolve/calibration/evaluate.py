@@ -57,7 +57,9 @@ def evaluate(
         **{f"{name}_method": method for name, method in forcing_methods(data, model).items()},
         **settings,
     )
-    found = [_over_period(data, space, w, name, usable, points, ensemble) for name, w in windows.items()]
+    found = []
+    for name, w in windows.items():
+        found.append(_over_period(data, space, w, name, usable, points, ensemble))
     for name, (dims, attrs) in _SCORED.items():
         values = np.stack([f[name] for f in found])
         ds[name] = (("period", *dims), values, attrs)

@@ -122,8 +122,8 @@ def calibrate(
     xarray.Dataset
         Parameters ``[basin, start]`` by name, the fixed ones too, starts in rank order; `train_loss`
         ``[basin, start]``, `at_bound` ``[parameter, basin, start]``; scores ``[period, member, basin]`` by name;
-        `nse_start` ``[period, basin, start]``, `warmup_difference` ``[period, basin]``; `flow` ``[member, time, basin]`` and `obs`
-        over the scored periods. Of every basin's best start, linearised (see identifiability.py):
+        `nse_start` ``[period, basin, start]``, `warmup_difference` ``[period, basin]``; over the scored periods `flow`
+        ``[member, time, basin]`` and `obs`. Of every basin's best start, linearised (see identifiability.py):
         `standard_error` ``[parameter, basin]``, `correlation` ``[parameter, other, basin]``, `curvature`
         ``[direction, basin]``, and `sensitivity` ``[parameter, month, basin]``.
 
