@@ -26,6 +26,7 @@ import xarray as xr
 
 from ..spec import ModelSpec, Variable
 from .ids import read_ids, refuse_duplicates, spelled_as, text_ids
+from .names import role_of
 from .steps import DAY, bounds_name, check_times, date_of_row, refuse_odd_step, step_seconds, time_text, usual_step
 from .times import add_time_bounds, standard_dates
 from .units import DAY as DAY_SECONDS
@@ -536,7 +537,7 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
             f"{name} must be finite everywhere, found {value} {where} ({int((~finite).sum())} such values in "
             f"{int((~finite).any(axis=0).sum())} basins); fill them, or drop those basins or days."
         )
-    if name in ("prcp", "pet", "qobs"):
+    if name == "qobs" or role_of(name) in ("prcp", "pet"):
         with np.errstate(invalid="ignore"):
             negative = values < 0
         if negative.any():

@@ -110,14 +110,14 @@ def open_dataset(
         _refuse_options(asked, days, "the Fulda example")
         ds = read_fulda(dtype=dtype, **chosen)
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, "the Fulda example"))
-        return select_period(ds, period)
+        return _named_by(select_period(ds, period), rows)
     if not str(path_or_data):
         raise ValueError(f"data must be {_KINDS}, found an empty path; name one.")
     path = Path(path_or_data).expanduser()
     if path.is_dir():
         if (path / "timeseries" / "netcdf").is_dir():
             _refuse_options(asked, days, "a Caravan folder")
-            return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
+            return _named_by(read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen), rows)
         if not table_files(path)[0]:
             raise ValueError(
                 f"{path} must be a Caravan folder with timeseries/netcdf inside, or hold CSV files "
@@ -140,7 +140,13 @@ def open_dataset(
         if not is_pack(source):
             return _own_data(source, path.name, path.stem, *own)
     _refuse_options(asked, days, "the CAMELS pack")
-    return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
+    return _named_by(read_camels(path, basins=basins, period=period, dtype=dtype, **chosen), rows)
+
+
+def _named_by(ds: xr.Dataset, rows: dict[str, Variable]) -> xr.Dataset:
+    """What a reader calls by our names, by those of a model's table that mean the same."""
+    ours = {role_of(name): name for name in rows if name not in ds}
+    return ds.rename({role: name for role, name in ours.items() if role in ds and role != "qobs" and role not in rows})
 
 
 def _groups(path: Path) -> list[str]:
@@ -166,17 +172,18 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
     """A dataset of the convention from series under any names, dimensions and units."""
     said: list[str] = []
     needed = list(rows) or ["prcp", "tmean", "pet"]
-    roles = {role_of(name): name for name in needed}  # what the model calls by another name than ours
+    # what the model calls by another name than ours; observed flow is never among its forcings
+    roles = {role_of(name): name for name in needed} | {"qobs": "qobs"}
     prcp, mean, low, high, demand, flow = (roles.get(name, name) for name in SERIES)
     if pet is not None and demand in asked:
         raise ValueError(
             f"{demand} is computed by {pet} or read by names from '{asked[demand].variable}', found both; give one."
         )
     ds = with_time(source, asked, where, said)
-    known = [prcp, mean, low, high, demand, flow]
-    known = list(dict.fromkeys([*known, *needed]))
-    if rows and demand not in needed and mean not in needed:  # extremes are read for these two alone
-        known = [*needed, flow]
+    known = list(dict.fromkeys([prcp, mean, low, high, demand, flow, *needed]))
+    if rows:
+        useful = {flow, *needed} | ({mean, low, high} if {demand, mean} & set(needed) else set())
+        known = [name for name in known if name in useful]
     series = [v for v in ds.data_vars if "time" in ds[v].dims and (ds[v].dtype.kind != "M" or v in known)]
     # Where pet is computed, it does not matter what else there is.
     wanted = [name for name in known if name != demand or pet is None]

@@ -261,7 +261,7 @@ def _from_objects(values: np.ndarray, what: str) -> tuple[np.ndarray, float | No
     offsets = {moment.utcoffset() / datetime.timedelta(hours=1) for moment in moments}
     offset = offsets.pop() if len(offsets) == 1 else None
     clock = f"{offset:+g} h from UTC" if offset is not None else "with its summer time"
-    warnings.warn(f"{what} is of a time zone; its local clock is kept, {clock}.", stacklevel=4)
+    warnings.warn(f"{what} is of a time zone; its local clock is kept, {clock}.", stacklevel=5)
     return stamps, offset
 
 
@@ -296,7 +296,7 @@ def _standard(stamps: np.ndarray, what: str) -> np.ndarray:
         warnings.warn(
             f"{what} is of the Julian calendar and is converted: {str(stamps.flat[0])[:10]} there is "
             f"{str(moved[0])[:10]}.",
-            stacklevel=4,
+            stacklevel=5,
         )
         stamps = np.array(moved, dtype=object).reshape(stamps.shape)
     low, high = min(stamps.flat), max(stamps.flat)
@@ -373,7 +373,7 @@ def _start_by_bounds(bounds: np.ndarray, stamps: np.ndarray, name: str, where: s
             f"time of {where} is stamped within or at the end of its {_called(step)}s, which its bounds {name} tell: "
             f"the {_called(step)} of "
             f"{time_text(stamps[at])} starts at {time_text(start[at])}, which is its time from here on.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return start
 
@@ -418,7 +418,7 @@ def _start_by_hour(stamps: np.ndarray, where: str) -> tuple[np.ndarray, str]:
         warnings.warn(
             f"{what} is stamped at noon and has no bounds; each stamp is taken for its calendar day, from midnight to "
             "midnight (day_ends says otherwise).",
-            stacklevel=3,
+            stacklevel=4,
         )
         return date, "by its stamps at noon"
     clock = _clock(stamps)
@@ -439,7 +439,7 @@ def _noise_removed(stamps: np.ndarray, what: str) -> np.ndarray:
     if not off.any() or (np.abs(off).max() >= np.timedelta64(1, "s") and (off == off[0]).all()):
         return stamps
     at = int(np.abs(off).argmax())
-    warnings.warn(f"{what} is rounded by up to a minute: {stamps[at]} is read as {time_text(exact[at])}.", stacklevel=4)
+    warnings.warn(f"{what} is rounded by up to a minute: {stamps[at]} is read as {time_text(exact[at])}.", stacklevel=5)
     return exact
 
 
@@ -509,7 +509,7 @@ def _filled(ds: xr.Dataset, where: str, kind: str, absent: np.ndarray) -> xr.Dat
     filled.attrs["filled_days"] = (
         f"{kind} ({days} days, which the source leaves out): mean of the day before and the day after; qobs missing"
     )
-    warnings.warn(f"{where} has no {kind}; filled_days: {filled.attrs['filled_days']}.", stacklevel=3)
+    warnings.warn(f"{where} has no {kind}; filled_days: {filled.attrs['filled_days']}.", stacklevel=5)
     return filled
 
 

@@ -1,18 +1,20 @@
-"""Which basins a run can use: the others are named with what they lack, and left out where that is asked for."""
+"""What a run can use of data: basins, days and inputs; what lacks is named, and left out where that is asked for."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
 
-from ..spec import ModelSpec
+from ..spec import ModelSpec, Variable
 from .dataset import attributes_at, period_slice, period_text
 from .ids import listed
+from .names import role_of
 from .steps import date_of_row, rows_of_days, step_seconds
-from .units import DAY
+from .units import DAY, convert, is_ours
+from .values import numbers
 
 
 def used_days(data: xr.Dataset, periods, warmup_years: float, warmup_days: int = 0) -> xr.Dataset:
@@ -103,6 +105,57 @@ def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
                 f"{data['basin'].values[b]} on {date_of_row(data['time'].values, t)} ({bad.sum()} such values): "
                 "correct it, or leave out that basin."
             )
+
+
+def static_inputs(data: xr.Dataset, rows: Iterable[Variable]) -> dict[str, np.ndarray]:
+    """The static inputs that a model's table names, one number for each basin, in the table's units.
+
+    An input is the variable over `basin` of its name, or of another that means the same (area is `area_km2`).
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+    rows : iterable of Variable
+
+    Returns
+    -------
+    dict of str to numpy.ndarray of float64 ``[B]``
+
+    Raises
+    ------
+    ValueError
+        None of that name over `basin`, one without a unit or in a unit of another kind, missing values, or values
+        outside the table's bounds.
+    """
+    inputs = {}
+    for row in rows:
+        name = next((name for name in (row.name, role_of(row.name)) if name in data.variables), None)
+        if name is None or data[name].dims != ("basin",):
+            found = [v for v in data.variables if data[v].dims == ("basin",) and v != "basin"]
+            raise ValueError(
+                f"input '{row.name}' must be a variable of the data with one number for each basin, found "
+                f"{listed(found)}; add it, in {row.unit}."
+            )
+        values, unit = (
+            numbers(data[name].values, f"input '{row.name}'").astype(np.float64),
+            data[name].attrs.get("units"),
+        )
+        if unit is None and row.unit != "1":
+            raise ValueError(
+                f"input '{row.name}' has no units attribute, expected '{row.unit}'; set "
+                f"ds['{name}'].attrs['units'] once you know it is so."
+            )
+        if unit is not None and not is_ours(unit, row.unit):
+            values, _ = convert(values, unit, row.unit, f"input '{row.name}'")
+        bad = ~((values >= row.lower) & (values <= row.upper) & np.isfinite(values))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(
+                f"input '{row.name}' must lie in [{row.lower:g}, {row.upper:g}] {row.unit}, found {values[at]:g} in "
+                f"basin {data['basin'].values[at]} ({int(bad.sum())} such basins); correct it, or leave out that basin."
+            )
+        inputs[row.name] = values
+    return inputs
 
 
 def varies(data: xr.Dataset, period) -> np.ndarray:
