@@ -284,7 +284,7 @@ def _calibrate_arguments(sub) -> None:
 def _train_arguments(sub) -> None:
     recipes = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
     _among(sub.add_argument("config", help="YAML file, or a recipe: " + ", ".join(recipes)), *recipes)
-    add_data_arguments(sub, pet=False)
+    add_data_arguments(sub, methods=False)
     sub.add_argument(
         "--set",
         action="append",

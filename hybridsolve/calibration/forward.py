@@ -21,16 +21,19 @@ TRANSFORMS = {"identity": lambda y: y, "root": torch.sqrt, "logarithm": torch.lo
 def jacobian(
     model: ModelSpec, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor], names: Sequence[str], **options
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """As `hybridsolve.jacobian`, a run for each of the parameters."""
+    """As `hybridsolve.jacobian`, with a copy of the components for each of the parameters."""
 
     def flow(values):
         return simulate_to_gauge(model, forcing, values, components="each", **options).fluxes[model.outflow]
 
-    values, columns = dict(parameters), {}
-    for name in names:
-        tangents = {n: torch.full_like(x, float(n == name)) for n, x in values.items()}
-        q, columns[name] = torch.func.jvp(flow, (values,), (tangents,))
-    return q, columns
+    shape = torch.broadcast_shapes(*(x.shape for x in parameters.values()))
+    n = shape[1]
+    values = {name: x.expand(shape).repeat(1, len(names)) for name, x in parameters.items()}
+    tangents = {name: torch.zeros_like(x) for name, x in values.items()}
+    for i, name in enumerate(names):
+        tangents[name][:, i * n : (i + 1) * n] = 1
+    q, columns = torch.func.jvp(flow, (values,), (tangents,))
+    return q[:, :, :n], dict(zip(names, columns.split(n, dim=2), strict=True))
 
 
 def normal_equations(

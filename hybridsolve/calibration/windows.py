@@ -61,12 +61,7 @@ class Window:
     @property
     def options(self) -> dict:
         """What a run over the window takes besides the forcing and the parameters."""
-        options = dict(backend=self.backend)
-        if self.inputs:
-            options["inputs"] = self.inputs
-        if self.step != DAY:
-            options["step"] = self.step
-        return options
+        return dict(inputs=self.inputs or None, step=self.step, backend=self.backend)
 
     def flow(self, model: ModelSpec, values: Mapping[str, Tensor], initial_state=None) -> Tensor:
         """Flow at the gauge ``[T, B, S]``, mm per step, of parameters ``[B, S]`` in their units."""

@@ -6,8 +6,8 @@ import argparse
 import os
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, *, pet: bool = True) -> None:
-    """Add the argument `data` and its options; `pet` as well unless a configuration says it."""
+def add_data_arguments(parser: argparse.ArgumentParser, *, methods: bool = True) -> None:
+    """Add the argument `data` and its options, those of methods too unless a configuration has them."""
     parser.add_argument(
         "data",
         help="NetCDF or CSV file, folder of CSV files (one a basin), Caravan folder, the CAMELS pack, or 'fulda'",
@@ -25,7 +25,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, pet: bool = True) -> 
         "'stamp' if it ends at its stamp, 'stamp+09:00' if nine hours after (default: the calendar day)",
     )
     parser.add_argument("--utc-offset", type=float, metavar="HOURS", help="of the data's clock, ahead of UTC")
-    if pet:
+    if methods:
         parser.add_argument(
             "--pet",
             help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
