@@ -20,7 +20,7 @@ from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.gauge import simulate_to_gauge
 from ..solve.problem import bounds
-from ..solve.simulate import output_names
+from ..solve.check import output_names
 from ..spec import ModelSpec
 from .evaluate import MEMBERS, METHOD_OF_DATA, forcing_methods
 from .windows import window
