@@ -22,7 +22,7 @@ from pathlib import Path
 from . import __version__, models
 from .arguments import MOST_DEVICES, whole
 from .data.options import add_data_arguments, add_other_method, open_data
-from .spec import DelayLine, Forcing, Parameter, State
+from .listing import listed
 
 MOST_THREADS = 1024
 ASKED = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # what a request can be refused by
@@ -226,6 +226,11 @@ def _demo_arguments(sub) -> None:
     _overwrite_argument(sub)
 
 
+def _backend_argument(sub) -> None:
+    backend = sub.add_argument("--backend", default="auto", help="auto, cpu or reference (default: %(default)s)")
+    _among(backend, "auto", "cpu", "reference")
+
+
 def _overwrite_argument(sub) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace another run that the folder holds")
 
@@ -276,6 +281,7 @@ def _calibrate_arguments(sub) -> None:
         metavar="NAME",
         help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
     )
+    _backend_argument(sub)
     sub.add_argument("--allow-overlap", action="store_true", help="take periods that share days, and say so")
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
     _fit_arguments(sub, "calibration", "to draw beside, labelled")
@@ -319,6 +325,7 @@ def _simulate_arguments(sub) -> None:
     sub.add_argument("--warmup-years", type=float, help="default: 3, or what a trained model was tested with")
     sub.add_argument("--skip-unusable", action="store_true", help="leave out basins with gaps in the forcing")
     add_other_method(sub)
+    _backend_argument(sub)
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
 
@@ -363,53 +370,13 @@ def _info(_) -> None:
     print("\nBackends")
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
-    _print_models(models.names())
+    for model in models.MODELS.values():
+        print(f"\n{listed(model)}")
 
 
 def _models(arguments) -> None:
-    _print_models(arguments.models or models.names())
-
-
-def _print_models(names) -> None:
-    for model in map(models.get, names):
-        steps = "any that divides a day" if model.steps is None else ", ".join(f"{s} s" for s in model.steps)
-        routing = model.routing
-        routed = (
-            f"{routing.kind} hydrograph of {routing.days:g} days, {routing.at} rule" if routing else "inside or none"
-        )
-        print(f"\nModel {model.name}: {model.title} ({model.source})")
-        print(f"  outflow {model.outflow}; routing: {routed}; steps: {steps}")
-        tables = {
-            "forcing": model.forcings,
-            "input": model.inputs,
-            "parameter": model.parameters,
-            "optional": model.optional_parameters,
-            "routing": model.routing_parameters,
-            "state": model.states,
-            "line": model.lines,
-            "flux": model.fluxes,
-        }
-        for kind, rows in tables.items():
-            for v in rows:
-                bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in ("input", "parameter", "optional", "routing") else ""
-                print(f"  {kind:10} {v.name:13} {v.unit:18} {bounds:16} {v.meaning}{_remarks(v)}")
-
-
-def _remarks(v) -> str:
-    """What the table says of a variable besides its unit, bounds and meaning, where it is not the usual."""
-    said = []
-    if isinstance(v, Parameter):
-        said += [f"default {v.default:g}"] if v.default is not None else []
-        said += [] if v.free else ["fixed"]
-        said += ["log scale"] if v.scale == "log" else []
-        said += [f"{v.step} per step"] if v.step == "fraction" else ["rate"] if v.step == "rate" else []
-    if isinstance(v, State):
-        said += [f"starts at {'a function of parameters' if callable(v.initial) else f'{v.initial:g}'}"]
-    if isinstance(v, Forcing) and v.transform != "none":
-        said += [f"{v.transform} in training"]
-    if isinstance(v, DelayLine):
-        said += [f"{v.slots} slots"]
-    return f" ({', '.join(said)})" if said else ""
+    for model in [models.get(name) for name in arguments.models or models.names()]:
+        print(f"\n{listed(model)}")
 
 
 def _calibrate(arguments) -> None:
@@ -421,7 +388,7 @@ def _calibrate(arguments) -> None:
 
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
-    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free")}
+    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free", "backend")}
     options["fixed"] = _pairs(arguments.fix, "--fix")
     model = models.get(arguments.model)
     check_arguments(model, **options)
@@ -522,6 +489,7 @@ def _simulate_trained(arguments, fluxes):
         ("--member", arguments.member != "best"),
         ("--warmup-years", arguments.warmup_years is not None),
         ("--allow-other-method", arguments.allow_other_method),
+        ("--backend", arguments.backend != "auto"),
     ):
         if given:
             raise ValueError(f"{name} belongs to calibrated parameters; leave it out with --trained.")
@@ -548,6 +516,7 @@ def _simulate_calibrated(arguments, fluxes):
         **options,
         skip_unusable=arguments.skip_unusable,
         allow_other_method=arguments.allow_other_method,
+        backend=arguments.backend,
     )
 
 

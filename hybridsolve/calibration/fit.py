@@ -204,7 +204,7 @@ def check_arguments(
     backend="auto",
 ) -> tuple[SearchSpace, dict]:
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
-    model = models.get(model)
+    model = _registered(models.get(model))
     backends.choose(backend, torch.device("cpu"))
     for what, value, known in (
         ("method", method, list(METHODS)),
@@ -236,6 +236,23 @@ def check_arguments(
             "allow_overlap, which the result will say."
         )
     return space, settings | dict(overlap=shared)
+
+
+def _registered(model: ModelSpec) -> ModelSpec:
+    """The model, registered if it was not: results name it, and are read by that name.
+
+    Raises
+    ------
+    ValueError
+        If another model has its name.
+    """
+    other = models.MODELS.setdefault(model.name, model)
+    if other.key != model.key:
+        raise ValueError(
+            f"the model to calibrate must be the registered one of its name, or have a name of its own; found another "
+            f"definition of '{model.name}': rename it with dataclasses.replace, or register it with models.register."
+        )
+    return model
 
 
 def _curvature(data, space, period, train: Window, loss: str, usable, points: Tensor) -> xr.Dataset:

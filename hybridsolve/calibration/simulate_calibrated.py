@@ -19,8 +19,8 @@ from ..data.times import carry_days
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.gauge import simulate_to_gauge
-from ..solve.problem import bounds
 from ..solve.check import output_names
+from ..solve.problem import bounds
 from ..spec import ModelSpec
 from .evaluate import MEMBERS, METHOD_OF_DATA, forcing_methods
 from .windows import window
