@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 
 from ..spec import ModelSpec
 
+DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
 _DEFINITIONS: dict[str, ModelSpec] = {}  # by key, of all that a run was asked of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,6 +68,11 @@ def percent(share):
     if 0.99 < share < 1:
         return ">99 %"
     return f"{100 * share:.0f} %"
+
+
+def per(unit):
+    """A unit as axes have it: "mm/d" of "mm d-1"."""
+    return re.sub(r"^(\S+) (\w+)-1$", r"\1/\2", unit)
 
 
 def colour_bar(figure, axes, artist, extend, label):
