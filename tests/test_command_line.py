@@ -250,9 +250,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_note_after_the_numbers(folder, monke
         assert (folder / "drawn" / "scores_best.csv").exists() and (folder / "drawn" / "test_looks.log").exists()
         raise KeyError("ink")
 
-    monkeypatch.setattr(
-        report, "figures", lambda *a: {"broken": broken, "torn": broken, "whole": lambda: Figure()}
-    )
+    monkeypatch.setattr(report, "figures", lambda *a: {"broken": broken, "torn": broken, "whole": lambda: Figure()})
     status, out, err = run(folder, "calibrate", "d.nc", *PERIODS, "--test", TEST, "--out", "drawn")
     assert status == 0 and "note: the figures broken, torn are not drawn: 'ink'; all numbers are written.\n" in err
     assert "broken.png" not in out and "whole.png" in out and (folder / "drawn" / "whole.png").exists()
