@@ -92,6 +92,7 @@ def test_only_the_final_state(variant):
     assert_close(run_both_ways(x, zero), run_both_ways(x, zero, backend="reference"), 1e-10)
 
 
+@pytest.mark.oracle
 @every_variant
 @either
 def test_finite_differences(variant, options):
@@ -125,6 +126,7 @@ def test_dot_product(variant, options):
     assert abs(sum(forward) - sum(reverse)) <= 1e-10 * size
 
 
+@pytest.mark.oracle
 @every_variant
 @pytest.mark.parametrize("cuts", [(1, 24), (5, 6, 17), tuple(range(1, 24))], ids=str)
 def test_windows_chain(variant, cuts):

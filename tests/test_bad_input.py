@@ -12,6 +12,7 @@ from conftest import assert_same_bits, both_precisions, every_variant, one_of_ea
 
 import hybridsolve as hs
 
+pytestmark = pytest.mark.oracle
 T, B, C = 7, 5, 3
 NAN, INF = float("nan"), float("inf")
 
@@ -370,6 +371,7 @@ def test_a_bad_value_in_a_shared_tensor(variant, shape):
     refused(r"forcing '{f0}' .* found nan at step 0, basin 0", x)
 
 
+@pytest.mark.oracle(False)
 @one_of_each
 def test_bad_values_are_said_under_compile_and_without_gradient(variant):
     name = variant[0].forcing_names[-1]
@@ -401,6 +403,7 @@ def test_a_backend_does_not_run_on_tensors_of_another_device(variant, monkeypatc
     )
 
 
+@pytest.mark.oracle(False)
 @one_of_each
 def test_memory_that_is_not_there(variant, monkeypatch):
     def full(*_):

@@ -135,6 +135,7 @@ def test_an_expanded_tensor_has_a_dense_gradient(variant):
         assert g.shape == v.shape and g.isfinite().all()
 
 
+@pytest.mark.oracle
 @every_variant
 def test_outputs_come_in_the_order_asked(variant):
     x = random_inputs(variant)
@@ -148,12 +149,14 @@ def test_outputs_come_in_the_order_asked(variant):
     assert_same_bits(x.simulate(fluxes=store).fluxes, {store: everything[store]})
 
 
+@pytest.mark.oracle
 @every_variant
 def test_a_state_series_ends_in_the_final_state(variant):
     run = random_inputs(variant).simulate(fluxes=variant[0].state_names, components="each")
     assert_same_bits({n: x[-1] for n, x in run.fluxes.items()}, {n: run.final_state[n] for n in run.fluxes})
 
 
+@pytest.mark.oracle
 @every_variant
 def test_mean_and_weights_are_those_of_the_components(variant):
     x = random_inputs(variant, C=5, weights=True)
@@ -169,6 +172,7 @@ def test_mean_and_weights_are_those_of_the_components(variant):
     )
 
 
+@pytest.mark.oracle
 @every_variant
 def test_stores_start_where_the_table_says(variant):
     x = random_inputs(variant)

@@ -133,6 +133,13 @@ class Example:
     def empty(self, store: Variable) -> float:
         return store.lower if store.lower > -1e6 else 0.0
 
+    def exact(self, x) -> tuple[str, ...]:
+        """Inputs at which 24 steps of an hour are one of a day, to rounding, and the outputs that this holds for.
+
+        What leaves a store as a fraction does so if nothing else changes it; a rate, while the store lasts.
+        """
+        return ()
+
     def made(self, x, run) -> Tensor:
         """Water that the model itself says it makes, mm per step and cell, of a run of all outputs."""
         return torch.zeros(1, 1, 1, dtype=torch.float64)

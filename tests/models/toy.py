@@ -39,6 +39,9 @@ import torch
 from hybridsolve.models.hbv import _max, _min, _pow, _relu
 from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, Signature, State, Variable
 
+from .examples import Example as Generic
+from .examples import pick, uniform
+
 BOTTOM, TOP = -50.0, 500.0  # mm, what `level` stays between
 SLOTS = 4
 
@@ -106,7 +109,15 @@ toy = ModelSpec(
         Parameter("pumping", "mm d-1", "groundwater that is pumped away", 0.0, 5.0, default=0.0, free=False),
     ),
     states=(
-        State("soil", "mm", "water in the soil", 0.0, 1e30, lambda p: 0.5 * p["capacity"], lambda p: p["capacity"]),
+        State(
+            "soil",
+            "mm",
+            "water in the soil",
+            0.0,
+            1e30,
+            initial=lambda p: 0.5 * p["capacity"],
+            wet=lambda p: p["capacity"],
+        ),
         State("level", "mm", "groundwater above the river", BOTTOM, TOP, initial=0.0, wet=100.0),
     ),
     lines=(DelayLine("channel", "mm", "overflow on its way", SLOTS, ordinates),),
@@ -131,3 +142,41 @@ toy = ModelSpec(
     signatures=(Signature("evaporated", "1", "share of the rain that evaporates", of="evaporation", over="rainfall"),),
     steps=None,
 )
+
+
+class Example(Generic):
+    """On its grid the level meets the bottom and the top, the river's height, and what is pumped."""
+
+    def exact(self, x):
+        """A soil that percolates at its rate into a groundwater that `slope` does not slow is exact for the soil; and
+        without percolation for the level, which loses two fractions in turn."""
+        for series in x.forcing.values():
+            series.zero_()
+        x.parameters["pumping"].zero_()
+        x.inputs["slope"].fill_(0.5)
+        T, B, C = x.sizes
+        x.initial_state["soil"] = torch.where(torch.arange(B)[:, None] < B // 2, 0.0, 400 + 100 * uniform(B, C))
+        x.parameters["capacity"].fill_(500.0)
+        x.initial_state["level"] = torch.where(x.initial_state["soil"] > 0, 0.0, 200 * uniform(B, C, seed=1) - 40)
+        x.initial_state["channel"] = torch.zeros_like(x.initial_state["channel"])
+        return ("soil", "percolation", "overflow", "evaporation")
+
+    def ties(self, x):
+        T, B, C = x.sizes
+        x.forcing["rainfall"] = pick([0, 0, 0, 8, 16], T, B, seed=1)
+        x.forcing["demand"] = pick([0, 0, 1, 2], T, B, seed=2)
+        x.inputs["slope"] = pick([0, 0.1, 0.1, 1], B, seed=3)
+        grid = {
+            "capacity": [64, 128],
+            "shape": [1, 2],
+            "leak": [500 / 512, 1, 2],
+            "k": [0.25, 0.5],
+            "kx": [1 / 512, 0.02],
+            "lag": [0, 0.5, 1, 3],
+            "pumping": [0, 1, 2],
+        }
+        for i, (name, values) in enumerate(grid.items()):
+            x.parameters[name] = pick(values, B, C, seed=4 + i)
+        x.initial_state["soil"] = x.parameters["capacity"] * pick([0, 0.5, 1], B, C, seed=11)
+        x.initial_state["level"] = pick([BOTTOM, BOTTOM, 0, 0, 16, TOP, TOP], B, C, seed=12)
+        x.initial_state["channel"] = x.initial_state["channel"].round()
