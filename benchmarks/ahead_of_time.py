@@ -21,8 +21,9 @@ import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 
+from hybridsolve import models
 from hybridsolve.solve import backends
-from hybridsolve.solve.problem import spec_of
+from hybridsolve.solve.problem import Problem
 from hybridsolve.solve.triton import launch
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -116,18 +117,18 @@ def _launch_everything(model: str, dtype: torch.dtype) -> None:
     meta = dict(dtype=dtype, device="meta")
     if model == "unit_hydrograph":
         series = [torch.empty(shape, **meta) for shape in ((40, 50), (50,), (50,), (14, 50))]
-        backends.unit_hydrograph("triton", *series)
-        backends.unit_hydrograph("triton", *series, torch.empty(40, 50, **meta))
+        (outflow,) = backends.unit_hydrograph("triton", series, [40, 50])
+        backends.unit_hydrograph_adjoint("triton", series, [40, 50], [], [outflow], [True] * 4)
         return
-    spec = spec_of(model)
-    n = len(spec.present_parameters(model.removeprefix(spec.name).split("_"))) or len(spec.parameters)
+    spec, optional = _kernels()[model]
+    n = len(spec.present_parameters(optional))
     # components, outputs, per-step parameters, kept apart, raw, gradient of the forcing, weights
     cases = [
-        (1, ["streamflow"], (), False, False, False, False),
-        (16, ["streamflow"], (), False, False, False, False),
-        (16, ["streamflow"], (0, 2), False, True, False, False),
-        (3, list(spec.output_names), (0,), False, False, True, True),
-        (3, ["streamflow", "sm"], (), True, False, True, False),
+        (1, (spec.outflow,), (), False, False, False, False),
+        (16, (spec.outflow,), (), False, False, False, False),
+        (16, (spec.outflow,), (0, 2), False, True, False, False),
+        (3, spec.output_names, (0,), False, False, True, True),
+        (3, (spec.outflow, spec.state_names[0]), (), True, False, True, False),
     ]
     for C, outputs, moving, each, raw, forcing_gradient, weighted in cases:
         T, B = 20, 50
@@ -135,15 +136,29 @@ def _launch_everything(model: str, dtype: torch.dtype) -> None:
         parameters = [torch.empty(*((T,) if i in moving else ()), B, C, **meta) for i in range(n)]
         state = torch.empty(len(spec.states), B, C, **meta)
         weights = torch.empty(B, C, **meta) if weighted else None
-        run = (forcing, parameters, state, weights, (T, B, C), outputs, each, 4, raw)
-        fluxes, final, checkpoints = backends.forward("triton", model, *run)
-        needs = [forcing_gradient] * len(forcing) + [True] * (n + 1) + [weighted]
-        backends.adjoint("triton", model, forcing, parameters, checkpoints, weights, fluxes, final, *run[4:], needs)
+        inputs = [torch.empty(B, **meta) for _ in spec.inputs]
+        run = Problem(
+            "triton", spec, forcing, inputs, parameters, state, weights, (T, B, C), outputs, each=each, raw=raw,
+            optional=optional, interval=4,
+        )  # fmt: skip
+        arguments = run.text, run.tensors, run.numbers
+        fluxes, final, checkpoints = backends.forward(*arguments)
+        needs = [forcing_gradient] * len(forcing) + [False] * len(inputs) + [True] * (n + 1) + [True] * weighted
+        backends.adjoint(*arguments, [checkpoints], [fluxes, final], needs)
+
+
+def _kernels() -> dict[str, tuple]:
+    """The models that Triton has, with and without their optional parameters, by the names of their kernels."""
+    found = {}
+    for spec in models.MODELS.values():
+        for optional in dict.fromkeys(((), spec.optional_parameter_names)) if spec.triton else ():
+            found[spec.kernel_name(optional)] = spec, optional
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:
     """Compile, print the table, and return 1 if a kernel breaks what the module promises."""
-    every = [*launch.STEPS, "unit_hydrograph"]
+    every = [*_kernels(), "unit_hydrograph"]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ahead_of_time", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=every, default=every)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, help="default: sm_90, or with --full all")

@@ -459,7 +459,7 @@ class Report:
             for found in part(*args) or ():
                 self.write(self.common | found)
         except Exception as error:
-            faults.forget()  # or the next part would be told
+            faults.drain()  # or the next part would be told
             self.failed += 1
             said = str(error).strip().splitlines() or [""]
             print(f"not measured: {part.__name__} {args[1:3]}: {type(error).__name__}: {said[0]}", flush=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line reads the tables without loading torch
@@ -146,6 +146,8 @@ class Hydrograph:
         Where in its step an ordinate of the density is taken.
     normalised : bool
         Whether the ordinates sum to 1.
+    cut : float, optional
+        Log of the density (1/d) below which an ordinate, not the first, is 0.
     """
 
     kind: str
@@ -153,6 +155,7 @@ class Hydrograph:
     days: float = 15.0
     at: str = "midpoint"
     normalised: bool = True
+    cut: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,8 @@ class ModelSpec:
         The lengths of a step that the model may run at, s; None: any that divides a day.
     triton : str, optional
         The module that has its step and adjoint for Triton; None: it has none.
+    key : str
+        The name and a hash of the definition: a model that is redefined under its name is another.
     """
 
     name: str
@@ -245,10 +250,20 @@ class ModelSpec:
     signatures: tuple[Signature, ...] = ()
     steps: tuple[int, ...] | None = (DAY,)
     triton: str | None = None
+    key: str = field(init=False, compare=False)
+
+    def __hash__(self):
+        return hash(self.key)
 
     def __post_init__(self):
+        # Made at once, since torch.compile does not trace a hash.
+        object.__setattr__(self, "key", f"{self.name}:{hashlib.sha256(_text(self).encode()).hexdigest()[:12]}")
+        if re.search(r"[\s,:]", self.name):
+            raise ValueError(f"a model's name must have no space, comma or colon; found '{self.name}': rename it.")
         every = [v.name for table in self._tables for v in table]
         for name in every:
+            if not name.isidentifier():
+                raise ValueError(f"model {self.name} has a variable '{name}', which is no identifier: rename it.")
             if every.count(name) > 1:
                 raise ValueError(f"model {self.name} has two variables '{name}'; expected one: rename one of them.")
         if self.outflow not in self.flux_names:
@@ -325,6 +340,10 @@ class ModelSpec:
         return tuple(v.name for v in self.states)
 
     @property
+    def line_names(self) -> tuple[str, ...]:
+        return tuple(v.name for v in self.lines)
+
+    @property
     def flux_names(self) -> tuple[str, ...]:
         return tuple(v.name for v in self.fluxes)
 
@@ -332,11 +351,6 @@ class ModelSpec:
     def output_names(self) -> tuple[str, ...]:
         """What a run can give as series: the fluxes, and the states at the end of every step."""
         return self.flux_names + self.state_names
-
-    @cached_property
-    def key(self) -> str:
-        """The name and a hash of the definition: a model that is redefined under its name is another."""
-        return f"{self.name}:{hashlib.sha256(_text(self).encode()).hexdigest()[:12]}"
 
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.title}>"
@@ -435,7 +449,7 @@ def unit_at(unit: str, seconds: int) -> str:
 def _text(x) -> str:
     """A definition as text: all that the tables say, and of functions the code."""
     if is_dataclass(x):
-        return f"{type(x).__name__}({','.join(_text(getattr(x, f.name)) for f in fields(x))})"
+        return f"{type(x).__name__}({','.join(_text(getattr(x, f.name)) for f in fields(x) if f.init)})"
     if isinstance(x, tuple):
         return f"({','.join(map(_text, x))})"
     code = getattr(x, "__code__", x)

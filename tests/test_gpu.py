@@ -175,7 +175,9 @@ def test_a_nan_of_the_unit_hydrograph_stays_a_nan(gpu):
     for name in values:
         x = {n: v.clone().to(DEVICE) for n, v in values.items()}
         x[name].view(-1)[-1] = NAN
-        out = ops.unit_hydrograph(gpu, *x.values())  # the operator: on the CPU `hs.unit_hydrograph` looks at the values
+        (out,) = ops.unit_hydrograph(
+            gpu, list(x.values()), [20, 3]
+        )  # the operator: on the CPU `hs.unit_hydrograph` looks at the values
         assert out[:, -1].isnan().any() and out[:, :-1].isfinite().all()
 
 

@@ -96,7 +96,7 @@ def test_what_fails_its_check_is_not_timed_and_the_rest_is(kernels, monkeypatch,
         right(card, backend, model, dtype)
 
     monkeypatch.setattr(gpu, "check", check)
-    monkeypatch.setattr(gpu.faults, "forget", lambda: forgotten.append(True))
+    monkeypatch.setattr(gpu.faults, "drain", lambda: forgotten.append(True))
     status, rows = kernels()
     assert status == gpu.FAILED and forgotten == [True]
     assert {r["model"] for r in rows} == {"hbv11p"} and len(rows) == 6
@@ -137,7 +137,7 @@ def test_everything_is_imported_where_nothing_is_installed():
         metadata.version = version
         import hybridsolve
         from benchmarks import gpu
-        from hybridsolve.learn import trained
+        from hybridsolve.training import trained
         from hybridsolve.data import netcdf
         print(hybridsolve.__version__, trained.__version__)
     """

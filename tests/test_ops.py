@@ -17,6 +17,7 @@ from conftest import (
 
 import hybridsolve as hs
 import hybridsolve.solve.ops  # registers the operators
+from hybridsolve.solve.problem import Problem
 
 OPS = torch.ops.hybridsolve
 VARIANT = VARIANTS[-1].values[0]
@@ -34,45 +35,40 @@ def fresh_compiler():
 def run_arguments(variant, requires_grad=True, each=False, weights=True):
     x = random_inputs(variant, T=7, B=3, C=2, weights=weights and not each, per_step=variant[1][:1])
     leaf = lambda v: v.detach().requires_grad_(requires_grad)  # noqa: E731
-    forcing, parameters = ([leaf(v) for v in d.values()] for d in (x.forcing, x.parameters))
-    state = leaf(torch.stack([x.initial_state[n] for n in x.model.state_names]))
-    return (
+    run = Problem(
         "cpu",
-        x.model.kernel_name(variant[1]),
-        forcing,
-        parameters,
-        state,
+        x.model,
+        [leaf(v) for v in x.forcing.values()],
+        [],
+        [leaf(v) for v in x.parameters.values()],
+        leaf(torch.stack([x.initial_state[n] for n in x.model.state_names])),
         None if x.weights is None else leaf(x.weights),
         (7, 3, 2),
-        ["streamflow", "sm"],
-        each,
-        3,
-        False,
+        (x.model.outflow, x.model.state_names[2]),
+        each=each,
+        optional=tuple(n for n in x.model.optional_parameter_names if n in x.parameters),
+        interval=3,
     )
+    return run.text, run.tensors, run.numbers
 
 
 def adjoint_arguments(variant, requires_grad=False, each=False):
-    backend, kernel, forcing, parameters, state, weights, *rest = run_arguments(variant, each=each)
-    fluxes, final, checkpoints = OPS.run(backend, kernel, forcing, parameters, state, weights, *rest)
-    needs = [True] * (len(forcing) + len(parameters) + 1) + [weights is not None]
-    detach = lambda v: None if v is None else v.detach()  # noqa: E731
-    return (
-        backend,
-        kernel,
-        [detach(v) for v in forcing],
-        [detach(v) for v in parameters],
-        detach(checkpoints),
-        detach(weights),
-        torch.ones_like(fluxes).requires_grad_(requires_grad),
-        torch.ones_like(final),
-        *rest,
-        needs,
-    )
+    text, tensors, numbers = run_arguments(variant, each=each)
+    fluxes, final, checkpoints = OPS.run(text, tensors, numbers)
+    cotangents = [torch.ones_like(fluxes).requires_grad_(requires_grad), torch.ones_like(final)]
+    detached = [v.detach() for v in tensors]
+    return text, detached, numbers, [checkpoints.detach()], cotangents, [True] * len(tensors)
 
 
 def route_arguments(requires_grad=True):
     shapes = [(9, 3), (3,), (3,), (14, 3)]
-    return ["cpu", *((1 + uniform(*shape, seed=i)).requires_grad_(requires_grad) for i, shape in enumerate(shapes))]
+    inputs = [(1 + uniform(*shape, seed=i)).requires_grad_(requires_grad) for i, shape in enumerate(shapes)]
+    return "cpu", inputs, [9, 3]
+
+
+def route_adjoint_arguments(requires_grad=False):
+    outflow = torch.ones(9, 3, dtype=torch.float64).requires_grad_(requires_grad)
+    return *route_arguments(False), [], [outflow], [True] * 4
 
 
 # One scalar function of a dictionary of tensors for each pair of operators, as a user would write it.
@@ -115,9 +111,7 @@ def test_opcheck_of_the_run_and_its_adjoint(variant, each):
 
 def test_opcheck_of_the_unit_hydrograph_and_its_adjoint():
     torch.library.opcheck(OPS.unit_hydrograph.default, route_arguments())
-    torch.library.opcheck(
-        OPS.unit_hydrograph_adjoint.default, (*route_arguments(False), torch.ones(9, 3, dtype=torch.float64))
-    )
+    torch.library.opcheck(OPS.unit_hydrograph_adjoint.default, route_adjoint_arguments())
 
 
 @pytest.mark.parametrize("each", (False, True), ids=("mean", "each"))
@@ -212,17 +206,18 @@ def test_second_derivatives_are_refused(which):
 def test_second_derivatives_are_refused_at_the_operators():
     arguments = run_arguments(VARIANT)
     fluxes, _, _ = OPS.run(*arguments)
-    (first,) = torch.autograd.grad(fluxes.sum(), arguments[2][0], create_graph=True)
+    (first,) = torch.autograd.grad(fluxes.sum(), arguments[1][0], create_graph=True)
     with SECOND:
         first.sum().backward()
     with SECOND:
         sum(g.sum() for g in OPS.run_adjoint(*adjoint_arguments(VARIANT, requires_grad=True))).backward()
     inputs = route_arguments()
-    (first,) = torch.autograd.grad(OPS.unit_hydrograph(*inputs).square().sum(), inputs[1], create_graph=True)
+    (outflow,) = OPS.unit_hydrograph(*inputs)
+    (first,) = torch.autograd.grad(outflow.square().sum(), inputs[1][1], create_graph=True)
     with SECOND:
         first.sum().backward()
     with SECOND:
-        sum(g.sum() for g in OPS.unit_hydrograph_adjoint(*inputs, torch.ones(9, 3, dtype=torch.float64))).backward()
+        sum(g.sum() for g in OPS.unit_hydrograph_adjoint(*route_adjoint_arguments(True))).backward()
 
 
 @both_ops
@@ -239,8 +234,8 @@ def test_forward_mode_is_right_or_refused_not_zero(which):
 
 
 def test_operator_gradient_equals_the_functions():
-    _, _, forcing, parameters, state, weights, *_ = arguments = run_arguments(VARIANT)
-    leaves = {str(i): v for i, v in enumerate([*forcing, *parameters, state, weights])}
+    arguments = run_arguments(VARIANT)
+    leaves = {str(i): v for i, v in enumerate(arguments[1])}
     by_op = gradients({"fluxes": OPS.run(*arguments)[0]}, leaves)
     by_function = gradients({"fluxes": hs.solve.ops.run(*arguments)[0]}, leaves)
     assert_same_bits(by_op, by_function)

@@ -554,25 +554,25 @@ def op_arguments(scheme, requires_grad=True):
     tensors = [x.requires_grad_(requires_grad) for x in (constants, uniform(3, 20), state)]
     graph = [torch.from_numpy(x) for x in (net.level_start, net.first, net.downstream)]
     column, level = torch.arange(20, dtype=torch.int32), torch.zeros(20, dtype=torch.int32)
-    return ("cpu", scheme, *graph, column, level, *tensors, DT, [6, 20, net.n_levels, 20, 2, 4])
+    return f"cpu {scheme}", [*graph, column, level, *tensors], [6, 20, net.n_levels, 20, 2, 4, int(DT)]
 
 
 @pytest.mark.parametrize("scheme", ("linear", "ddr", "todini"))
 def test_the_operators_are_well_behaved(scheme):
-    torch.library.opcheck(torch.ops.hybridsolve.route.default, (*op_arguments(scheme), True))
+    torch.library.opcheck(torch.ops.hybridsolve.route.default, op_arguments(scheme))
     arguments = op_arguments(scheme, False)
-    _, final, checkpoints = torch.ops.hybridsolve.route(*arguments, True)
-    adjoint = (*arguments[:9], checkpoints, *arguments[10:], normal(6, 20), final)
+    _, final, checkpoints = torch.ops.hybridsolve.route(*arguments)
+    adjoint = (*arguments, [checkpoints], [normal(6, 20), final], [False] * 5 + [True] * 3)
     torch.library.opcheck(
         torch.ops.hybridsolve.route_adjoint.default, adjoint, test_utils=("test_schema", "test_faketensor")
     )
 
 
 def test_through_the_doors_of_torch():
-    *before, constants, lateral, state, dt, sizes = op_arguments("todini")
+    what, (*before, lateral, state), sizes = op_arguments("todini")
 
     def loss(lateral):
-        discharge, final = ops.route(*before, constants, lateral, state, dt, sizes, True)
+        discharge, final = ops.route(what, [*before, lateral, state], sizes)
         return discharge.square().sum() + final.sum()
 
     (expected,) = torch.autograd.grad(loss(lateral), lateral)

@@ -177,9 +177,9 @@ def route(
                 return _reference(kernel, graph, column, constants, rows, state, dt, sizes)
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
             tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
-            sizes.append(max(2, tile) if backend == "cuda" else min(tile, n_steps))
-            arrays = graph.level_start, graph.first, graph.downstream, column, graph.level
-            return ops.route(backend, kernel, *arrays, constants, rows, state, float(dt), sizes, keep)
+            tile = max(2, tile) if backend == "cuda" else min(tile, n_steps)
+            arrays = [graph.level_start, graph.first, graph.downstream, column, graph.level, constants, rows, state]
+            return ops.route(f"{backend} {kernel}", arrays, [*sizes, tile if keep else -tile, int(dt)])
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
 
@@ -268,6 +268,8 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
     if isinstance(dt, bool) or not (isinstance(dt, Real) and 0 < dt < 1e9):
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
+    if dt != int(dt):
+        raise ValueError(f"dt must be whole seconds; found {dt!r}: choose a step that is.")
     return lateral.shape[0] * whole("repeat", repeat, 1)
 
 

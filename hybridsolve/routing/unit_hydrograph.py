@@ -92,7 +92,7 @@ def unit_hydrograph(
     if backend == "reference":
         routed = reference_unit_hydrograph(q, a, b, memory)
     else:
-        routed = ops.unit_hydrograph(backend, q, a, b, memory)
+        (routed,) = ops.unit_hydrograph(backend, [q, a, b, memory], list(q.shape))
     if not return_memory:
         return routed
     return routed, torch.cat([memory, q[-(LENGTH - 1) :]])[-(LENGTH - 1) :]

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import models
-from ..solve import backends, faults, ops
-from ..solve import simulate as api
+from ..solve import backends, check, faults, ops, reference
 from ..solve.problem import Problem
-from ..spec import ModelSpec
+from ..solve.simulate import Run
+from ..spec import DAY, ModelSpec
 
 FILLS_A_CARD = 2**17  # cells: fewer leave multiprocessors without work, and then windows of time are the better cut
 PIECE = 2**31  # bytes: enough for copying at full speed, few enough that the first and the last are soon copied
@@ -52,7 +51,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class StreamedRun(api.Run):
+class StreamedRun(Run):
     """A `Run` in host memory, and the plan it was made by."""
 
     plan: Plan
@@ -172,7 +171,9 @@ def simulate(
     device: torch.device | str = "cuda",
     memory: int | None = None,
     initial_state: Mapping[str, Tensor] | None = None,
-    fluxes: Sequence[str] = ("streamflow",),
+    inputs: Mapping[str, Tensor] | None = None,
+    step: int = DAY,
+    fluxes: Sequence[str] | None = None,
     components: str = "mean",
     weights: Tensor | None = None,
     checkpoint_interval: int | None = None,
@@ -183,7 +184,7 @@ def simulate(
 
     Parameters
     ----------
-    model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw, backend
+    model, forcing, parameters, initial_state, inputs, step, fluxes, components, weights, checkpoint_interval, raw
         As for `hybridsolve.simulate`; the tensors are on the CPU. Pinned ones are copied faster.
     device : torch.device
         Where to compute; "cpu" bounds the memory of a gradient there.
@@ -202,7 +203,6 @@ def simulate(
     RuntimeError
         Inside the capture of a CUDA graph, since the host takes part.
     """
-    model = models.get(model)
     device = _device(device)
     if device.type == "cuda":
         if not torch.cuda.is_available():
@@ -211,37 +211,30 @@ def simulate(
             raise RuntimeError(
                 "a streamed run cannot be captured in a CUDA graph; capture hybridsolve.simulate instead."
             )
-    checked = api.check(
-        model, forcing, parameters, initial_state, fluxes, components, weights, checkpoint_interval, raw
-    )
-    like = next(iter(checked.forcing.values()))
-    if like.device.type != "cpu":
-        raise ValueError(f"a streamed run takes tensors in host memory; found them on {like.device}: move with .cpu().")
-    tensors = [*checked.forcing.values(), *checked.parameters.values(), checked.state]
-    tensors += [] if weights is None else [weights]
-    per_step = [p.dim() == 3 and p.shape[0] > 1 for p in checked.parameters.values()]
+    whole = check.problem(
+        model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, checkpoint_interval, raw,
+        "reference",
+    )  # fmt: skip
+    if whole.state.device.type != "cpu":
+        raise ValueError(
+            f"a streamed run takes tensors in host memory; found them on {whole.state.device}: move with .cpu()."
+        )
+    whole = whole.with_(backend=backends.choose(backend, device, whole.kernel))
     cut = plan(
-        checked.sizes,
-        n_forcings=len(checked.forcing),
-        n_states=len(model.states),
-        n_static=per_step.count(False),
-        n_per_step=per_step.count(True),
-        n_outputs=len(checked.outputs),
-        each=checked.each,
-        gradient=torch.is_grad_enabled() and any(x.requires_grad for x in tensors),
-        itemsize=like.element_size(),
+        whole.sizes,
+        n_forcings=len(whole.forcing),
+        n_states=len(whole.state),
+        n_static=whole.per_step.count(False),
+        n_per_step=whole.per_step.count(True),
+        n_outputs=len(whole.outputs),
+        each=whole.each,
+        gradient=torch.is_grad_enabled() and any(x.requires_grad for x in whole.tensors),
+        itemsize=whole.state.element_size(),
         memory=free_memory(device) if memory is None else memory,
         interval=checkpoint_interval,
     )
-    options = dict(fluxes=checked.outputs, components=components, raw=raw, backend=backend)
-    options["checkpoint_interval"] = checkpoint_interval
-    names = (tuple(checked.forcing), tuple(checked.parameters), weights is not None)
-    series, final = _Streamed.apply(_Stream(model, device, cut, names, options), *tensors)
-    return StreamedRun(
-        dict(zip(checked.outputs, series.unbind(0), strict=True)),
-        dict(zip(model.state_names, final.unbind(0), strict=True)),
-        cut,
-    )
+    series, final = _Streamed.apply(_Stream(whole, device, cut, checkpoint_interval), *whole.tensors)
+    return StreamedRun(dict(zip(whole.outputs, series.unbind(0), strict=True)), whole.named_state(final), cut)
 
 
 class _Streamed(torch.autograd.Function):
@@ -253,7 +246,7 @@ class _Streamed(torch.autograd.Function):
         try:
             return stream.or_says(stream.forward, [x.detach() for x in tensors])
         except ValueError as error:
-            faults.forget()  # the pieces on their way may have met as much
+            faults.drain()  # the pieces on their way may have met as much
             # A piece counts basins and steps from its own first; the whole says where a bad value really is.
             raise ValueError(stream.explain(tensors) or str(error)) from None
 
@@ -277,39 +270,35 @@ class _StreamedAdjoint(torch.autograd.Function):
 class _Stream:
     """One streamed run; tensors are flat: forcing, parameters, state ``[S, B, C]``, and weights if given."""
 
-    def __init__(self, model, device, plan, names, options):
-        self.model, self.device, self.plan, self.options = model, device, plan, options
-        self.forcing_names, self.parameter_names, self.weighted = names
-        self.state_at = len(self.forcing_names) + len(self.parameter_names)
+    def __init__(self, whole: Problem, device, plan, interval: int | None):
+        # The words and numbers of the whole, whose tensors come with every call.
+        self.text, self.step, self.each, self.weighted = whole.text, whole.step, whole.each, whole.weights is not None
+        self.n_forcings, self.n_outputs, self.state_at = len(whole.forcing), len(whole.outputs), len(whole.tensors) - 1
+        self.state_at -= self.weighted
+        self.n_inputs = len(whole.inputs)
+        self.device, self.plan, self.interval = device, plan, interval
 
     def axes(self, i: int, x: Tensor) -> str:
         """The axes of the i-th tensor; of a series the outputs come first."""
-        return "tb" if i < len(self.forcing_names) else "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
+        if i < self.n_forcings:
+            return "tb"
+        if i < self.n_forcings + self.n_inputs:
+            return "b"
+        return "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
 
     def explain(self, tensors) -> str | None:
         """The sentence on a value out of bounds, if there is one."""
-        n = len(self.forcing_names)
-        whole = Problem(
-            kernel=self.model.kernel_name(self.parameter_names),
-            forcing=list(tensors[:n]),
-            parameters=list(tensors[n : self.state_at]),
-            state=tensors[self.state_at],
-            weights=tensors[-1] if self.weighted else None,
-            sizes=self.plan.sizes,
-            outputs=self.options["fluxes"],
-            each=self.options["components"] == "each",
-            interval=0,
-            raw=self.options["raw"],
-        )
+        whole = Problem.of(self.text, tensors, [*self.plan.sizes, 0, self.step])
         return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, whole)
 
     def run(self, tensors, state):
-        forcing = dict(zip(self.forcing_names, tensors, strict=False))
-        parameters = dict(zip(self.parameter_names, tensors[len(forcing) : self.state_at], strict=True))
-        weights = tensors[-1] if self.weighted else None
-        state = dict(zip(self.model.state_names, state.unbind(0), strict=True))
-        run = api.simulate(self.model, forcing, parameters, initial_state=state, weights=weights, **self.options)
-        return torch.stack(list(run.fluxes.values())), torch.stack(list(run.final_state.values()))
+        tensors = [*tensors[: self.state_at], state, *tensors[self.state_at + 1 :]]
+        n_steps = max([1, *(x.shape[0] for i, x in enumerate(tensors) if self.axes(i, x)[0] == "t")])
+        interval = self.interval or backends.check_interval(n_steps)
+        interval = min(interval, n_steps) if torch.is_grad_enabled() else 0
+        numbers = [n_steps, *state.shape[1:], interval, self.step]
+        piece = Problem.of(self.text, tensors, numbers)
+        return reference.run(piece) if piece.backend == "reference" else ops.run(self.text, tensors, numbers)
 
     def or_says(self, work, *args):
         """Do it, and say of memory that is not there how to ask for less."""
@@ -323,9 +312,8 @@ class _Stream:
 
     def forward(self, tensors):
         n_steps, n_basins, n_components = self.plan.sizes
-        each = (n_components,) if self.options["components"] == "each" else ()
-        n = len(self.options["fluxes"])
-        series = tensors[0].new_empty(n, n_steps, n_basins, *each)
+        each = (n_components,) if self.each else ()
+        series = tensors[0].new_empty(self.n_outputs, n_steps, n_basins, *each)
         final = torch.empty_like(tensors[self.state_at])
         card = _Card(self.device)
         pieces = [(b, t) for b, windows in self.plan.pieces() for t in windows]

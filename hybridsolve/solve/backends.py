@@ -9,8 +9,8 @@ and summed what it leaves in parts.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -102,11 +102,9 @@ def check_interval(n_steps: int) -> int:
 # In arrays over cells basins follow one another on the CPU, where they are a pack's lanes; components on a GPU.
 
 
-def empty_series(backend: str, like: torch.Tensor, n: int, sizes, each: bool) -> torch.Tensor:
-    """Room for n series ``[T, B]``, or ``[T, B, C]``."""
+def empty_series(backend: str, like: torch.Tensor, n: int, sizes) -> torch.Tensor:
+    """Room for n series ``[T, B, C]``."""
     n_steps, n_basins, n_components = sizes
-    if not each:
-        return like.new_empty((n, n_steps, n_basins))
     if backend == "cpu":
         return like.new_empty((n, n_steps, n_components, n_basins)).transpose(2, 3)
     return like.new_empty((n, n_steps, n_basins, n_components))
@@ -131,20 +129,17 @@ def _sum_to(engine, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return x
 
 
-def _fits(run: str, remedy: str):
+def _fits(size: Callable[[list, list], str], remedy: str):
     """Says of memory that is not there how large the run was, and how it would fit."""
 
     def decorate(function):
-        signature = inspect.signature(function)
-
         @functools.wraps(function)
-        def or_says(*args):
+        def or_says(what, inputs, sizes, *more):
             try:
-                return function(*args)
+                return function(what, inputs, sizes, *more)
             except torch.OutOfMemoryError as error:
-                size = run.format(**signature.bind(*args).arguments)
                 raise torch.OutOfMemoryError(
-                    f"{size} does not fit into the free memory of the card: {remedy}."
+                    f"{size(inputs, sizes)} does not fit into the free memory of the card: {remedy}."
                 ) from error
 
         return or_says
@@ -153,215 +148,182 @@ def _fits(run: str, remedy: str):
 
 
 _time_loop_fits = _fits(
-    "a run of {sizes[0]} steps x {sizes[1]} basins x {sizes[2]} components",
+    lambda inputs, sizes: "a run of {} steps x {} basins x {} components".format(*sizes),
     "leave the inputs in host memory and call hybridsolve.scale.simulate(), which cuts the run into pieces that fit, "
     "or ask for fewer outputs",
 )
-
-
-@_time_loop_fits
-def forward(backend, kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw):
-    """Run the model; see `ops.run` for the arguments.
-
-    Returns
-    -------
-    fluxes, final_state, checkpoints : Tensor
-    """
-    engine = _engine(backend)
-    n_steps, n_basins, n_components = sizes
-    state = state.contiguous()
-    group = engine.group_size(n_components, n_basins, reduced=not each)
-    checkpoints = empty_checkpoints(backend, state, sizes, interval)
-    final_state = state.new_empty(state.shape)
-    run = Problem(kernel, forcing, parameters, state, weights, sizes, outputs, each, interval, raw, group, checkpoints)
-    if each:
-        fluxes = empty_series(backend, state, len(outputs), sizes, each)
-    else:
-        fluxes = state.new_empty(len(outputs), n_steps, n_basins, run.n_groups)
-    engine.forward(run, fluxes, final_state)
-    if not each:
-        fluxes = _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
-    return fluxes, final_state, checkpoints
-
-
+_hydrograph_fits = _fits(
+    lambda inputs, sizes: "the unit hydrograph of {} steps x {} series".format(*inputs[0].shape),
+    "route fewer series at a time",
+)
 _FORWARD_MODE = (
     "derivatives carried forward have kernels in the backends cpu and cuda; found '{}': ask for backend='cuda' or "
     "'reference', or take the adjoint."
 )
 
 
+def forward_fake(what, inputs, sizes):
+    """Empty tensors as `forward` gives them."""
+    run = Problem.of(what, inputs, sizes)
+    fluxes = run.state.new_empty(len(run.outputs), *run.sizes[:2])
+    return [
+        empty_series(run.backend, run.state, len(run.outputs), run.sizes) if run.each else fluxes,
+        run.state.new_empty(run.state.shape),
+        empty_checkpoints(run.backend, run.state, run.sizes, run.interval),
+    ]
+
+
+def _prepared(what, inputs, sizes, reduced: bool | None = None, **more):
+    """The run of an operator's arguments, with its engine and the groups in which that sums components."""
+    run = Problem.of(what, inputs, sizes, **more)
+    engine = _engine(run.backend)
+    group = engine.group_size(run.sizes[2], run.sizes[1], reduced=not run.each if reduced is None else reduced)
+    return run.with_(state=run.state.contiguous(), group=group), engine
+
+
+def _empty_fluxes(run: Problem) -> torch.Tensor:
+    if run.each:
+        return empty_series(run.backend, run.state, len(run.outputs), run.sizes)
+    return run.state.new_empty(len(run.outputs), *run.sizes[:2], run.n_groups)
+
+
+def _over_groups(engine, run: Problem, fluxes: torch.Tensor) -> torch.Tensor:
+    return fluxes if run.each else _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
+
+
 @_time_loop_fits
-def tangent(
-    backend,
-    kernel,
-    forcing,
-    parameters,
-    state,
-    weights,
-    t_forcing,
-    t_parameters,
-    t_state,
-    t_weights,
-    sizes,
-    outputs,
-    each,
-    raw,
-):
-    """The derivative of `forward` along tangents of its inputs, None where an input does not move.
-
-    Returns
-    -------
-    t_fluxes, t_final_state : Tensor
-    """
-    if backend == "triton":
-        raise NotImplementedError(_FORWARD_MODE.format(backend))
-    engine = _engine(backend)
-    state = state.contiguous()
-    group = engine.group_size(sizes[2], sizes[1], reduced=not each)
-    run = Problem(kernel, forcing, parameters, state, weights, sizes, outputs, each, 0, raw, group)
-    final_state = state.new_empty(state.shape)
-    fluxes = empty_series(backend, state, len(outputs), sizes, each)
-    if not each:
-        fluxes = state.new_empty(len(outputs), *sizes[:2], run.n_groups)
-    t_state = None if t_state is None else t_state.contiguous()
-    engine.tangent(run, t_forcing, t_parameters, t_state, t_weights, fluxes, final_state)
-    if not each:
-        fluxes = _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
-    return fluxes, final_state
+def forward(what, inputs, sizes):
+    """Run the model: fluxes, final state and checkpoints."""
+    run, engine = _prepared(what, inputs, sizes)
+    run = run.with_(checkpoints=empty_checkpoints(run.backend, run.state, run.sizes, run.interval))
+    fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
+    engine.forward(run, fluxes, final_state)
+    return [_over_groups(engine, run, fluxes), final_state, run.checkpoints]
 
 
-def least_squares(backend, run, observed, transform, exponent, normal, flow=None, jacobian=None) -> None:
+@_time_loop_fits
+def tangent(what, inputs, sizes, tangents):
+    """The derivative of fluxes and final state along tangents of the inputs, None where one does not move."""
+    run, engine = _prepared(what, inputs, sizes)
+    if run.backend == "triton":
+        raise NotImplementedError(_FORWARD_MODE.format(run.backend))
+    run = run.with_(interval=0)
+    fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
+    forcing, _, parameters, (state, *weights) = run.split(tangents)
+    state = None if state is None else state.contiguous()
+    engine.tangent(run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state)
+    return [_over_groups(engine, run, fluxes), final_state]
+
+
+def least_squares(run: Problem, observed, transform, exponent, normal, flow=None, jacobian=None) -> None:
     """Fill the normal equations of a run and, where given, its flow and Jacobian: see `sensitivity`."""
-    _engine(backend).least_squares(run, observed, transform, exponent, normal, flow, jacobian)
+    _engine(run.backend).least_squares(run, observed, transform, exponent, normal, flow, jacobian)
 
 
 @_time_loop_fits
-def adjoint(
-    backend,
-    kernel,
-    forcing,
-    parameters,
-    checkpoints,
-    weights,
-    d_fluxes,
-    d_final_state,
-    sizes,
-    outputs,
-    each,
-    interval,
-    raw,
-    needs,
-):
-    """The adjoint of `forward`: gradients of the inputs, in the order forcing, parameters, state, weights.
-
-    `needs` says for each input whether its gradient is wanted; where it is not, an empty tensor is returned.
-    """
-    engine = _engine(backend)
-    n_steps, n_basins, n_components = sizes
-    n_forcing, n_parameters = len(forcing), len(parameters)
-    need_forcing, need_parameters = needs[:n_forcing], needs[n_forcing : n_forcing + n_parameters]
-    by_group = [is_per_step(p) and p.shape[-1] == 1 for p in parameters]
-    summed = (
-        not each
-        or any(need_forcing)
-        or any(need and grouped for need, grouped in zip(need_parameters, by_group, strict=True))
-    )
-    group = engine.group_size(n_components, n_basins, reduced=summed)
-    run = Problem(
-        kernel, forcing, parameters, checkpoints[0], weights, sizes, outputs, each, interval, raw, group, checkpoints
-    )
+def adjoint(what, inputs, sizes, kept, cotangents, needs):
+    """The gradients of the inputs; where `needs` says that one is not wanted, an empty tensor."""
+    (checkpoints,), (d_fluxes, d_final_state) = kept, cotangents
+    run = Problem.of(what, inputs, sizes)
+    need_forcing, need_inputs, need_parameters, (need_state, *need_weights) = run.split(needs)
+    grouped = [is_per_step(p) and p.shape[-1] == 1 for p in run.parameters]
+    reduced = not run.each or any(need_forcing) or any(n and g for n, g in zip(need_parameters, grouped, strict=True))
+    run, engine = _prepared(what, inputs, sizes, reduced, checkpoints=checkpoints)
+    run = run.with_(state=checkpoints[0])
+    n_steps, n_basins, n_components = run.sizes
     new = checkpoints.new_empty
     d_forcing = [new(n_steps, n_basins, run.n_groups) if need else new(0) for need in need_forcing]
     d_parameters = []
-    for p, need, grouped in zip(parameters, need_parameters, by_group, strict=True):
-        shape = (n_basins, run.n_groups if grouped else n_components)
-        shape = (n_steps, *shape) if is_per_step(p) else shape
-        d_parameters.append(new(shape) if need else new(0))
+    for p, need, by_group in zip(run.parameters, need_parameters, grouped, strict=True):
+        shape = (n_basins, run.n_groups if by_group else n_components)
+        d_parameters.append(new((n_steps, *shape) if is_per_step(p) else shape) if need else new(0))
     d_state = new(checkpoints.shape[1], n_basins, n_components)
-    d_weights = new(n_basins, n_components) if needs[-1] else new(0)
+    d_weights = new(n_basins, n_components) if any(need_weights) else new(0)
     engine.adjoint(run, d_fluxes, d_final_state.contiguous(), d_forcing, d_parameters, d_state, d_weights)
-    d_forcing = [
+    found = [
         _sum_to(engine, _sum_to(engine, d, (n_steps, n_basins, 1)).squeeze(-1), f.shape) if need else d
-        for d, f, need in zip(d_forcing, forcing, need_forcing, strict=True)
+        for d, f, need in zip(d_forcing, run.forcing, need_forcing, strict=True)
     ]
-    d_parameters = [
+    found += [new(0) for _ in need_inputs]
+    found += [
         _sum_to(engine, d, p.shape[-d.dim() :]).view(p.shape) if need else d
-        for d, p, need in zip(d_parameters, parameters, need_parameters, strict=True)
+        for d, p, need in zip(d_parameters, run.parameters, need_parameters, strict=True)
     ]
-    if needs[-1]:
-        d_weights = _sum_to(engine, d_weights, weights.shape)
-    return [*d_forcing, *d_parameters, d_state if needs[-2] else new(0), d_weights]
+    found.append(d_state if need_state else new(0))
+    return found + [_sum_to(engine, d_weights, run.weights.shape) if need else d_weights for need in need_weights]
 
 
-@_fits("the unit hydrograph of {inflow.shape[0]} steps x {inflow.shape[1]} series", "route fewer series at a time")
-def unit_hydrograph(backend, inflow, a, b, memory, d_outflow=None):
-    """Route `[T, N]` series by their unit hydrographs after a memory `[14, N]`; with a cotangent, the adjoint of it.
-
-    Returns
-    -------
-    Tensor ``[T, N]``, or with `d_outflow` the gradients of the four inputs.
-    """
-    inputs = [x.contiguous() for x in (inflow, a, b, memory)]
-    results = [x.new_empty(x.shape) for x in (inputs if d_outflow is not None else inputs[:1])]
-    _engine(backend).unit_hydrograph(inputs, results, None if d_outflow is None else d_outflow.contiguous())
-    return results[0] if d_outflow is None else results
+@_hydrograph_fits
+def unit_hydrograph(backend, inputs, sizes):
+    """Route ``[T, N]`` series by the unit hydrographs of a and b ``[N]`` after a memory ``[14, N]``."""
+    inputs = [x.contiguous() for x in inputs]
+    outflow = inputs[0].new_empty(inputs[0].shape)
+    _engine(backend).unit_hydrograph(inputs, [outflow], None)
+    return [outflow]
 
 
-def unit_hydrograph_tangent(backend, inflow, a, b, memory, t_inflow, t_a, t_b, t_memory):
+@_hydrograph_fits
+def unit_hydrograph_adjoint(backend, inputs, sizes, kept, cotangents, needs):
+    """The gradients of inflow, a, b and memory."""
+    inputs = [x.contiguous() for x in inputs]
+    found = [x.new_empty(x.shape) for x in inputs]
+    _engine(backend).unit_hydrograph(inputs, found, cotangents[0].contiguous())
+    return [d if need else d.new_empty(0) for d, need in zip(found, needs, strict=True)]
+
+
+@_hydrograph_fits
+def unit_hydrograph_tangent(backend, inputs, sizes, tangents):
     """The derivative of `unit_hydrograph` along tangents of its inputs, None where one does not move."""
     if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
-    inputs = [x.contiguous() for x in (inflow, a, b, memory)]
-    moves = zip(inputs, (t_inflow, t_a, t_b, t_memory), strict=True)
+    inputs = [x.contiguous() for x in inputs]
+    moves = zip(inputs, tangents, strict=True)
     tangents = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in moves]
-    result = inflow.new_empty(inflow.shape)
+    result = inputs[0].new_empty(inputs[0].shape)
     _engine(backend).unit_hydrograph_tangent(inputs, tangents, result)
-    return result
+    return [result]
 
 
-def empty_route_checkpoints(backend: str, like: torch.Tensor, sizes, keep: bool) -> torch.Tensor:
+# Along a river network the words are the backend and the scheme; the inputs are level_start, first, downstream, column
+# and level of the network (see csrc/routing/network.h), then constants, lateral inflow and state; the sizes are steps,
+# reaches, levels, outputs, repeat, tile (steps between checkpoints; negative where none are kept) and dt in s.
+
+
+def _route_checkpoints(backend: str, like: torch.Tensor, sizes) -> torch.Tensor:
     """Room for what the adjoint of `route` starts from: `[tiles, STORES, N]` on the CPU, else `[segments, 4, N]`."""
-    n_steps, n_reaches, n_levels, _, _, tile = sizes
-    if backend == "cpu":
-        return like.new_empty(((n_steps + tile - 1) // tile if keep else 0, *like.shape))
-    return like.new_empty(((n_steps + n_levels - 1 + tile - 1) // tile if keep else 0, 4, n_reaches))
+    n_steps, n_reaches, n_levels, _, _, tile, _ = sizes
+    shape = like.shape if backend == "cpu" else (4, n_reaches)
+    n_ticks = n_steps if backend == "cpu" else n_steps + n_levels - 1
+    return like.new_empty((n_ticks + tile - 1) // tile if tile > 0 else 0, *shape)
 
 
-def route(backend, scheme, level_start, first, downstream, column, level, constants, lateral, state, dt, sizes, keep):
-    """Route lateral inflow through a network; see `ops.route` for the arguments.
-
-    Returns
-    -------
-    discharge, final_state, checkpoints : Tensor
-    """
-    state = state.contiguous()
-    discharge = state.new_empty(sizes[0], sizes[3])
-    final_state, checkpoints = state.clone(), empty_route_checkpoints(backend, state, sizes, keep)
-    graph, inputs = (level_start, first, downstream, column, level), (constants.contiguous(), lateral.contiguous())
-    _engine(backend).route(scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes)
-    return discharge, final_state, checkpoints
+def _route_parts(what, inputs, sizes):
+    *sizes, tile, dt = sizes
+    *network, constants, lateral, state = (x.contiguous() for x in inputs)
+    return *what.split(" "), network, (constants, lateral), state, float(dt), [*sizes, abs(tile)]
 
 
-def route_adjoint(
-    backend,
-    scheme,
-    level_start,
-    first,
-    downstream,
-    column,
-    level,
-    constants,
-    lateral,
-    checkpoints,
-    dt,
-    sizes,
-    d_discharge,
-    d_final_state,
-):
-    """The adjoint of `route`: gradients of constants, lateral inflow and initial state."""
-    graph, inputs = (level_start, first, downstream, column, level), (constants.contiguous(), lateral.contiguous())
-    d_state = d_final_state.clone(memory_format=torch.contiguous_format)
-    found = [x.new_zeros(x.shape) for x in inputs]
-    cotangents = (d_discharge.contiguous(), d_state)
-    _engine(backend).route_adjoint(scheme, graph, inputs, checkpoints, *cotangents, found, dt, sizes)
-    return [*found, d_state]
+def route_fake(what, inputs, sizes):
+    """Empty tensors as `route` gives them."""
+    state = inputs[-1]
+    checkpoints = _route_checkpoints(what.split(" ")[0], state, sizes)
+    return [state.new_empty(sizes[0], sizes[3]), state.new_empty(state.shape), checkpoints]
+
+
+def route(what, inputs, sizes):
+    """Route lateral inflow through a network: discharge, final state and checkpoints; may raise faults.BadInflow."""
+    backend, scheme, network, rows, state, dt, counts = _route_parts(what, inputs, sizes)
+    discharge, final_state = state.new_empty(sizes[0], sizes[3]), state.clone()
+    checkpoints = _route_checkpoints(backend, state, sizes)
+    _engine(backend).route(scheme, network, rows, state, final_state, discharge, checkpoints, dt, counts)
+    return [discharge, final_state, checkpoints]
+
+
+def route_adjoint(what, inputs, sizes, kept, cotangents, needs):
+    """The gradients of constants, lateral inflow and initial state."""
+    backend, scheme, network, rows, _, dt, counts = _route_parts(what, inputs, sizes)
+    d_discharge, d_state = cotangents[0].contiguous(), cotangents[1].clone(memory_format=torch.contiguous_format)
+    found = [x.new_zeros(x.shape) for x in rows]
+    _engine(backend).route_adjoint(scheme, network, rows, *kept, d_discharge, d_state, found, dt, counts)
+    found = [*network, *found, d_state]
+    return [d if need else d_state.new_empty(0) for d, need in zip(found, needs, strict=True)]

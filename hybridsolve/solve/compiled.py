@@ -11,8 +11,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..spec import ModelSpec
 from . import faults
-from .problem import Problem, axes, spec_of, strides
+from .problem import Problem, axes, strides
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
 NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
@@ -40,7 +41,7 @@ def _address(x: Tensor | None) -> int:
 
 
 def _arguments(backend: str, run: Problem, **more):
-    names = _names(backend, run.kernel)
+    names = _names(backend, run.kernel, run.spec)
     arguments = extension(backend).Arguments()
     fields = dict(
         model=run.kernel,
@@ -113,9 +114,9 @@ def _least_squares_arguments(backend, run, observed, transform, exponent, normal
 
 
 @cache
-def _names(backend: str, kernel: str) -> list[str]:
+def _names(backend: str, kernel: str, spec: ModelSpec) -> list[str]:
     """What a compiled kernel can put out, after checking that its header and the table in Python tell one story."""
-    compiled, spec = extension(backend).models()[kernel], spec_of(kernel)
+    compiled = extension(backend).models()[kernel]
     ours = {
         "forcing_names": spec.forcing_names,
         "parameter_names": tuple(v.name for v in spec.present_parameters(compiled["parameter_names"].split())),

@@ -8,6 +8,7 @@ import weakref
 
 import torch
 
+from ..spec import DAY, State
 from .problem import Problem, axes
 
 FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/params.h
@@ -20,12 +21,19 @@ class BadInflow(ValueError):
 def explain(fault: int, run: Problem) -> str | None:
     """One sentence that names the first value out of bounds, or None if there is none any more."""
     if fault & STATE:
-        for name, s in zip(run.spec.state_names, run.state.unbind(0), strict=True):
-            if (found := _first_outside(s, 0.0, 1e30)) is not None:
+        for v, s, (lower, upper) in zip(run.spec.states, run.state, run.state_bounds, strict=False):
+            if (found := _first_outside(s, lower, upper)) is not None:
                 place, value = found
                 return (
-                    f"initial_state '{name}' must be 0 mm or more; found {value:g} at basin {place[0]}, "
-                    f"component {place[1]}: start from a state that a run has given, or leave it out."
+                    f"initial_state '{v.name}' must be {_span(v)}; found {value:g} at basin {place[0]}, component "
+                    f"{place[1]}: start from a state that a run has given, or leave it out."
+                )
+        for s in run.state[len(run.spec.states) :]:
+            if (found := _first_outside(s, -1e30, 1e30)) is not None:
+                place, value = found
+                return (
+                    f"the delay lines of initial_state must be finite; found {value:g} at basin {place[0]}, component "
+                    f"{place[1]}: start from a state that a run has given, or leave them out."
                 )
     if fault & WEIGHTS and run.weights is not None and (found := _first_outside(run.weights, -1e30, 1e30)) is not None:
         place, value = found
@@ -34,6 +42,7 @@ def explain(fault: int, run: Problem) -> str | None:
         for v, p, bounds in zip(run.rows, run.parameters, run.parameter_bounds, strict=True):
             if (found := _first_outside(p, *bounds)) is not None:
                 place, value = found
+                value = v.at_step(value, DAY * DAY / run.step)  # as the table has it
                 if run.raw:
                     return (
                         f"raw parameter '{v.name}' must be a number; found {value:g} at {_place(place, axes(p))}: "
@@ -44,6 +53,13 @@ def explain(fault: int, run: Problem) -> str | None:
                     f"{_place(place, axes(p))}: clip it, or scale it with model.parameters_from_unit()."
                 )
     if fault & FORCING:
+        for v, k, bounds in zip(run.spec.inputs, run.inputs, run.input_bounds, strict=True):
+            if (found := _first_outside(k, *bounds)) is not None:
+                place, value = found
+                return (
+                    f"input '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
+                    f"{_place(place, 'b')}: correct it."
+                )
         for v, f, bounds in zip(run.spec.forcings, run.forcing, run.forcing_bounds, strict=True):
             if (found := _first_outside(f, *bounds)) is not None:
                 place, value = found
@@ -54,11 +70,15 @@ def explain(fault: int, run: Problem) -> str | None:
     return None
 
 
-def look(run: Problem) -> None:
+def check_values(run: Problem) -> None:
     """Raise what is out of bounds, for a backend without kernels; inside torch.func nobody can look at a value."""
     if torch._C._functorch.maybe_current_level() is None and not torch.compiler.is_compiling():
         if said := explain(FORCING | PARAMETER | STATE | WEIGHTS, run):
             raise ValueError(said)
+
+
+def _span(v: State) -> str:
+    return f"{v.lower:g} {v.unit} or more" if v.upper >= 1e30 else f"in [{v.lower:g}, {v.upper:g}] {v.unit}"
 
 
 def _first_outside(x: torch.Tensor, lower: float, upper: float):
@@ -122,9 +142,11 @@ class Watch:
         basin, component = divmod(cell, n_components)
         kind = KINDS[found[-1]]
         if kind == "initial_state":
+            states = self.run.spec.states
+            what = f"'{states[step].name}' must be {_span(states[step])}" if step < len(states) else "must be finite"
             return (
-                f"initial_state '{self.run.spec.state_names[step]}' must be 0 mm or more; found another value at basin "
-                f"{basin}, component {component}: start from a state that a run has given, or leave it out."
+                f"initial_state {what}; found another value at basin {basin}, component {component}: start from a "
+                "state that a run has given, or leave it out."
             )
         inputs = {name: _strongly(x) for name, x in self.inputs.items()}
         if all(x is not GONE for x in inputs.values()):
@@ -196,7 +218,7 @@ def raise_pending(wait: bool = False) -> None:
                 raise ValueError(fault)
 
 
-def forget() -> None:
+def drain() -> None:
     """Wait for all runs on GPUs, and say nothing of what was wrong with them: somebody else will."""
     while True:
         try:

@@ -1,23 +1,23 @@
-"""One run as every backend's kernels take it: the inputs with their rows of the model's table, sizes and options."""
+"""One run as one object: made once by `simulate`, carried through the operators as a text, tensors and sizes.
+
+A graph of torch.compile can hold a text, a list of tensors and a list of sizes that may be symbolic; so `text` holds
+the words of a run (what is computed by which backend), `tensors` its arrays, and `numbers` whatever has a value that
+another run may have differently: a number in the text would make a graph anew at its second value.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import models
-from ..spec import ModelSpec, Variable
-
-
-def spec_of(kernel: str) -> ModelSpec:
-    """The model that a kernel of csrc/models.def belongs to."""
-    return next(m for m in models.MODELS.values() if kernel == m.name or kernel.startswith(m.name + "_"))
+from ..spec import DAY, ModelSpec, Parameter, Variable
 
 
 def dense(x, what: str) -> Tensor:
@@ -54,47 +54,128 @@ def strides(x: Tensor, names: str) -> tuple[int, int, int]:
     return stride.get("t", 0), stride.get("b", 0), stride.get("c", 0)
 
 
-def bounds(variable: Variable, dtype: torch.dtype) -> tuple[float, float]:
+def bounds(variable: Variable, dtype: torch.dtype, step: int = DAY) -> tuple[float, float]:
     """Bounds that allow one unit in the last place: lo + (hi - lo) * 1 may round past hi."""
     kind = np.float64 if dtype == torch.float64 else np.float32
-    down, up = kind(-np.inf), kind(np.inf)
-    return float(np.nextafter(kind(variable.lower), down)), float(np.nextafter(kind(variable.upper), up))
+    if isinstance(variable, Parameter) and step != DAY and variable.step != "none":
+        lower, upper = variable.at_step(variable.lower, step), variable.at_step(variable.upper, step)
+        return lower - 1e-5 * abs(lower), upper + 1e-5 * abs(upper)  # the conversion rounds as well
+    lower, upper = kind(variable.lower), kind(variable.upper)
+    return float(np.nextafter(lower, kind(-np.inf))), float(np.nextafter(upper, kind(np.inf)))
+
+
+@cache
+def _bounds(rows: tuple[Variable, ...], dtype: torch.dtype, step: int = DAY) -> list[tuple[float, float]]:
+    return [bounds(v, dtype, step) for v in rows]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A run's inputs; see `ops.run` for what they are.
+    """What a run computes, and from what.
 
     Attributes
     ----------
+    backend : str
+    spec : ModelSpec
+    forcing : list of Tensor ``[T, B]``
+    inputs : list of Tensor ``[B]``
+        Static; nobody asks for their gradient.
+    parameters : list of Tensor ``[B, C]`` or ``[T, B, C]``
+        In the kernel's order, those of a step of `step` seconds; `optional` names the optional ones among them.
+    state : Tensor ``[S, B, C]``
+        And behind the states the contents of the delay lines.
+    weights : Tensor ``[B, C]`` or None
+        None: the mean over components.
+    sizes : (T, B, C)
+    outputs : tuple of str
+    each : bool
+        Keep the components apart.
+    raw : bool
+        The parameters come before the sigmoid, and the kernel scales them to their bounds.
+    step : int
+        s.
+    interval : int
+        Steps between checkpoints; 0 keeps none, and then there is no gradient.
     group : int
         Components that the kernel sums in one go; the sums of a basin's groups are added afterwards, in order.
     checkpoints : Tensor
         To be filled by the forward run, or read by the adjoint; empty if interval is 0.
     """
 
-    kernel: str
+    backend: str
+    spec: ModelSpec
     forcing: list[Tensor]
+    inputs: list[Tensor]
     parameters: list[Tensor]
     state: Tensor
     weights: Tensor | None
-    sizes: tuple[int, int, int]
-    outputs: list[str]
-    each: bool
-    interval: int
-    raw: bool
+    sizes: Sequence[int]
+    outputs: tuple[str, ...]
+    each: bool = False
+    raw: bool = False
+    optional: tuple[str, ...] = ()
+    step: int = DAY
+    interval: int = 0
     group: int = 1
     checkpoints: Tensor | None = None
 
-    @cached_property
-    def spec(self) -> ModelSpec:
-        return spec_of(self.kernel)
+    @property
+    def text(self) -> str:
+        """The words: backend, model and its definition, optional parameters, outputs, flags."""
+        flags = [word for word in ("each", "raw") if getattr(self, word)]
+        return " ".join((self.backend, self.spec.key, *(",".join(x) for x in (self.optional, self.outputs, flags))))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        weights = [] if self.weights is None else [self.weights]
+        return [*self.forcing, *self.inputs, *self.parameters, self.state, *weights]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [*self.sizes, self.interval, self.step]
+
+    @classmethod
+    def of(cls, text: str, tensors: Sequence[Tensor], numbers: Sequence[int], **more) -> Problem:
+        """The run of an operator's arguments."""
+        backend, key, optional, outputs, flags = text.split(" ")
+        spec, optional = models.by_key(key), tuple(filter(None, optional.split(",")))
+        *parts, rest = _split(tensors, spec, optional)
+        state, weights = rest if len(rest) == 2 else (rest[0], None)
+        *sizes, interval, step = numbers
+        flags = dict(each="each" in flags, raw="raw" in flags)
+        more |= dict(optional=optional, step=step, interval=interval)
+        return cls(backend, spec, *parts, state, weights, sizes, tuple(outputs.split(",")), **flags, **more)
+
+    def split(self, of_tensors: Sequence) -> list[list]:
+        """What belongs to each of `tensors`: of the forcing, inputs and parameters; of the state and any weights."""
+        return _split(of_tensors, self.spec, self.optional)
+
+    def named_state(self, final: Tensor) -> dict[str, Tensor]:
+        """The parts of a final state by name."""
+        n, names = len(self.spec.states), self.spec.state_names
+        named = dict(zip(names, final[:n].unbind(0) if self.spec.lines else final.unbind(0), strict=True))
+        for line in self.spec.lines:
+            named[line.name] = final[n : n + line.slots - 1]
+            n += line.slots - 1
+        return named
+
+    def with_(self, **changes) -> Problem:
+        return replace(self, **changes)
 
     @cached_property
-    def rows(self) -> tuple[Variable, ...]:
+    def kernel(self) -> str:
+        """The name of the compiled time loop."""
+        return self.spec.kernel_name(self.optional)
+
+    @cached_property
+    def rows(self) -> tuple[Parameter, ...]:
         """The parameters' rows of the model's table, in the kernel's order."""
-        present = self.kernel.removeprefix(self.spec.name).split("_")
-        return self.spec.present_parameters(self.spec.parameter_names + tuple(present))
+        return self.spec.present_parameters(self.optional)
+
+    @property
+    def outflow(self) -> int:
+        """The index of the outflow among the fluxes."""
+        return self.spec.flux_names.index(self.spec.outflow)
 
     @property
     def n_groups(self) -> int:
@@ -106,15 +187,31 @@ class Problem:
 
     @property
     def forcing_bounds(self) -> list[tuple[float, float]]:
-        return [bounds(v, self.state.dtype) for v in self.spec.forcings]
+        return _bounds(self.spec.forcings, self.state.dtype)
+
+    @property
+    def input_bounds(self) -> list[tuple[float, float]]:
+        return _bounds(self.spec.inputs, self.state.dtype)
+
+    @property
+    def state_bounds(self) -> list[tuple[float, float]]:
+        return [(max(v.lower, -1e30), min(v.upper, 1e30)) for v in self.spec.states]
 
     @property
     def parameter_bounds(self) -> list[tuple[float, float]]:
         """What the parameters as given must lie within: before the sigmoid they must only be numbers."""
         if self.raw:
             return [(-math.inf, math.inf)] * len(self.rows)
-        return [bounds(v, self.state.dtype) for v in self.rows]
+        return _bounds(self.rows, self.state.dtype, self.step)
 
     @property
     def parameter_range(self) -> list[tuple[float, float]]:
         return [(v.lower, v.upper) for v in self.rows]
+
+
+def _split(of_tensors: Sequence, spec: ModelSpec, optional: Sequence[str]) -> list[list]:
+    parts, rest = [], list(of_tensors)
+    for n in (len(spec.forcings), len(spec.inputs), len(spec.parameters) + len(optional)):
+        parts.append(rest[:n])
+        rest = rest[n:]
+    return [*parts, rest]

@@ -6,44 +6,61 @@ Slow on purpose: nothing here but the equations and torch's own automatic differ
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from ..spec import ModelSpec
+from ..spec import DAY, ModelSpec
+from .problem import Problem, is_per_step
 
 
-def run(model: ModelSpec, forcing, parameters, state, weights, sizes, outputs, each):
-    """What `ops.run` computes, in plain torch.
+def run(problem: Problem) -> tuple[Tensor, Tensor]:
+    """What `ops.run` computes, in plain torch: the series ``[n_outputs, T, B]`` or ``[n_outputs, T, B, C]``, the state.
 
-    Parameters
-    ----------
-    model : ModelSpec
-    forcing : dict of str to Tensor ``[T, B]``
-    parameters : dict of str to Tensor ``[B, C]`` or ``[T, B, C]``
-    state : Tensor ``[S, B, C]``
-    weights : Tensor ``[B, C]`` or None
-    sizes : (T, B, C)
-    outputs : sequence of str
-        Fluxes, or states at the end of the step.
-    each : bool
-        Keep the components apart.
-
-    Returns
-    -------
-    fluxes : Tensor ``[n_outputs, T, B]`` or ``[n_outputs, T, B, C]``
-    final_state : Tensor ``[S, B, C]``
+    Raises
+    ------
+    ValueError
+        If the model's step returns other names than its table has.
     """
-    n_steps, n_basins, n_components = sizes
-    forcing = {name: f.expand(n_steps, n_basins) for name, f in forcing.items()}
-    s = dict(zip(model.state_names, state.unbind(0), strict=True))
+    model, (n_steps, *cells) = problem.spec, problem.sizes
+    forcing = {v.name: f.expand(n_steps, -1) for v, f in zip(model.forcings, problem.forcing, strict=True)}
+    k = {v.name: x[:, None] for v, x in zip(model.inputs, problem.inputs, strict=True)}
+    k["dt"] = problem.step / DAY
+    parameters = {v.name: p for v, p in zip(problem.rows, problem.parameters, strict=True)}
+    if problem.raw:
+        parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
+    state = problem.named_state(problem.state)
+    static = not any(map(is_per_step, parameters.values()))
     series = []
     for t in range(n_steps):
-        f_t = {name: f[t, :, None] for name, f in forcing.items()}
-        p_t = {name: p if p.dim() == 2 else p[min(t, p.shape[0] - 1)] for name, p in parameters.items()}
-        s, q = model.reference_step(f_t, {"dt": 1.0}, p_t, s)
-        s = {name: x.expand(n_basins, n_components) for name, x in s.items()}
-        series.append(torch.stack([(q | s)[name].expand(n_basins, n_components) for name in outputs]))
-    fluxes = torch.stack(series, dim=1)
-    if not each:
+        f = {name: x[t, :, None] for name, x in forcing.items()}
+        if t == 0 or not static:
+            p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
+            p |= model.prepare(k, p) if model.prepare else {}
+            ordinates = {line.name: line.ordinates(k, p) for line in model.lines}
+            p |= {name: w[0] for name, w in ordinates.items()}
+        lines = {name: state[name] for name in ordinates}
+        new, fluxes = model.reference_step(f, k, p, state | {name: content[0] for name, content in lines.items()})
+        if t == 0:
+            _check_names(model, "state", new, (*model.state_names, *model.line_names))
+            _check_names(model, "flux", fluxes, model.flux_names)
+        new = {name: x.expand(*cells) for name, x in new.items()}
+        for name, w in ordinates.items():
+            moved = torch.cat([lines[name][1:], torch.zeros_like(lines[name][:1])])
+            new[name] = moved + w[1:] * new[name]
+        state = {name: new[name] for name in (*model.state_names, *model.line_names)}
+        series.append(torch.stack([(fluxes | state)[name].expand(*cells) for name in problem.outputs]))
+    series = torch.stack(series, dim=1)
+    if not problem.each:
+        weights = problem.weights
         if weights is None:
-            weights = torch.full((1, 1), 1.0 / n_components, dtype=fluxes.dtype, device=fluxes.device)
-        fluxes = (fluxes * weights).sum(-1)
-    return fluxes, torch.stack([s[name] for name in model.state_names])
+            weights = torch.full((1, 1), 1.0 / cells[1], dtype=series.dtype, device=series.device)
+        series = (series * weights).sum(-1)
+    final = torch.stack([state[name] for name in model.state_names])
+    return series, torch.cat([final, *(state[name] for name in model.line_names)])
+
+
+def _check_names(model: ModelSpec, what: str, found, expected) -> None:
+    if set(found) != set(expected):
+        raise ValueError(
+            f"the step of model {model.name} must return each {what} of its table, {', '.join(expected)}; found "
+            f"{', '.join(found)}: make them agree."
+        )

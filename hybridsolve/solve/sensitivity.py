@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..spec import ModelSpec
-from . import backends
-from . import simulate as api
-from .problem import Problem, dense
+from ..spec import DAY, ModelSpec
+from . import backends, check
+from .problem import dense, mapping
 
 TRANSFORMS = ("identity", "root", "logarithm", "box_cox")  # in the order of csrc/core/least_squares.h
 
@@ -54,6 +53,8 @@ def normal_equations(
     transform: str = "identity",
     shift: Tensor | None = None,
     exponent: float = 0.25,
+    inputs: Mapping[str, Tensor] | None = None,
+    step: int = DAY,
     initial_state: Mapping[str, Tensor] | None = None,
     backend: str = "auto",
 ) -> NormalEquations:
@@ -73,7 +74,7 @@ def normal_equations(
         g(y): y, sqrt(y + shift), ln(y + shift), ((y + shift)^exponent - 1) / exponent.
     shift : Tensor ``[B]``, optional
         mm/d; 0 if left out.
-    initial_state : mapping of str to Tensor ``[B, C]``, optional
+    inputs, step, initial_state
         As for `simulate`.
     backend : {"auto", "cpu", "cuda"}
         "auto": "cpu" for CPU tensors, "cuda" for CUDA tensors.
@@ -90,14 +91,14 @@ def normal_equations(
     On a GPU nobody waits for the run to end, as with `simulate`: a value out of bounds is raised by the next call or by
     `synchronize`, and until then the numbers of its cell are NaN.
     """
-    run, views, names = _prepare(model, forcing, parameters, initial_state, target, weight, shift)
-    backend = _choose(backend, run)
+    given = (inputs, step, initial_state, target, weight, shift, backend)
+    run, views, names = _prepare(model, forcing, parameters, *given)
     if transform not in TRANSFORMS:
         raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}.")
     _, n_basins, n_components = run.sizes
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    backends.least_squares(backend, run, views, TRANSFORMS.index(transform), exponent, out)
+    backends.least_squares(run, views, TRANSFORMS.index(transform), exponent, out)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
     upper = out[: len(rows)].permute(1, 2, 0)
@@ -111,6 +112,8 @@ def jacobian(
     parameters: Mapping[str, Tensor],
     *,
     names: Sequence[str] | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+    step: int = DAY,
     initial_state: Mapping[str, Tensor] | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,7 +135,8 @@ def jacobian(
     n_steps = max(len(dense(x, "forcing")) for x in forcing.values())
     like = next(iter(forcing.values()))
     none = like.new_zeros(n_steps, 1)
-    run, views, every = _prepare(model, forcing, parameters, initial_state, none, none, None)
+    given = (inputs, step, initial_state, none, none, None, backend)
+    run, views, every = _prepare(model, forcing, parameters, *given)
     for name in names or ():
         if name not in every:
             raise ValueError(
@@ -141,38 +145,37 @@ def jacobian(
     _, n_basins, n_components = run.sizes
     n = len(every)
     normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    backend = _choose(backend, run)
-    flow = backends.empty_series(backend, like, 1, run.sizes, True)[0]
-    found = backends.empty_series(backend, like, n, run.sizes, True)
-    backends.least_squares(backend, run, views, 0, 1.0, normal, flow, found)
+    flow = backends.empty_series(run.backend, like, 1, run.sizes)[0]
+    found = backends.empty_series(run.backend, like, n, run.sizes)
+    backends.least_squares(run, views, 0, 1.0, normal, flow, found)
     columns = dict(zip(every, found.unbind(0), strict=True))
     return flow, {name: columns[name] for name in names or every}
 
 
-def _choose(backend: str, run: Problem) -> str:
-    if backend == "auto" and run.state.device.type == "cuda":
-        backend = "cuda"  # the one that has these kernels
+def _prepare(model, forcing, parameters, inputs, step, initial_state, target, weight, shift, backend):
+    """The run, what is compared with it, each with its axes, and the names of all parameters."""
+    model = models.get(model)
+    forcing = mapping(forcing, "forcing")
     if backend in ("triton", "reference"):
         raise ValueError(f"backend '{backend}' has no kernels of derivatives carried forward; expected cpu or cuda.")
-    return backends.choose(backend, run.state.device, run.kernel)
-
-
-def _prepare(model, forcing, parameters, initial_state, target, weight, shift):
-    model = models.get(model)
-    parameters = dict(parameters)
+    if backend == "auto" and any(x.device.type == "cuda" for x in forcing.values() if isinstance(x, Tensor)):
+        backend = "cuda"  # the one that has these kernels
+    physics = mapping(parameters, "parameters")
     routing = {}
     for name in model.routing_parameter_names:
-        if name not in parameters:
+        if name not in physics:
             raise ValueError(
                 f"parameters lacks '{name}' of the unit hydrograph; expected it beside the others: add it."
             )
-        routing[name] = dense(parameters.pop(name), f"parameter '{name}'")
-    x = api.check(model, forcing, parameters, initial_state, ("streamflow",), "each", None, None, False)
-    like = x.state
-    for name, p in x.parameters.items():
+        routing[name] = dense(physics.pop(name), f"parameter '{name}'")
+    run = check.problem(
+        model, forcing, physics, inputs, step, initial_state, None, "each", None, None, False, backend
+    )  # fmt: skip
+    like = run.state
+    for v, p in zip(run.rows, run.parameters, strict=True):
         if p.dim() != 2:
-            raise ValueError(f"parameter '{name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")
-    n_steps, n_basins, n_components = x.sizes
+            raise ValueError(f"parameter '{v.name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")
+    n_steps, n_basins, n_components = run.sizes
     shift = like.new_zeros(1) if shift is None else shift
     given = {
         **{f"parameter '{name}'": (p, "bc", (n_basins, n_components)) for name, p in routing.items()},
@@ -187,18 +190,6 @@ def _prepare(model, forcing, parameters, initial_state, target, weight, shift):
                 f"{name} must be {list(shape)} (or 1 on an axis), {like.dtype} on {like.device} as the forcing is; "
                 f"found {list(tensor.shape)}, {tensor.dtype} on {tensor.device}: convert it."
             )
-    run = Problem(
-        model.kernel_name(x.parameters),
-        list(x.forcing.values()),
-        list(x.parameters.values()),
-        x.state.contiguous(),
-        None,
-        x.sizes,
-        ["streamflow"],
-        True,
-        0,
-        False,
-        n_components,
-    )
-    names = (*x.parameters, *model.routing_parameter_names)
+    names = (*(v.name for v in run.rows), *model.routing_parameter_names)
+    run = run.with_(state=like.contiguous(), interval=0, group=n_components)
     return run, [(tensor, axes) for tensor, axes, _ in given.values()], names

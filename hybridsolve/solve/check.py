@@ -1,0 +1,192 @@
+"""What is checked before a run, in one sentence each: names, shapes, types and devices; values are for the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import torch
+from torch import Tensor
+
+from .. import models
+from ..arguments import whole
+from ..spec import DAY, ModelSpec
+from . import backends
+from .problem import Problem, dense, mapping
+
+
+def problem(
+    model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, interval, raw, backend
+) -> Problem:
+    """The run that `simulate` is asked for; see there."""
+    model = models.get(model)
+    given = {
+        "forcing": mapping(forcing, "forcing"),
+        "parameters": mapping(parameters, "parameters"),
+        "inputs": mapping(inputs or {}, "inputs"),
+        "initial_state": {} if initial_state is None else mapping(initial_state, "initial_state"),
+    }
+    if not isinstance(raw, bool):
+        raise ValueError(f"raw must be True or False; found {raw!r}: say whether the parameters come unscaled.")
+    model.check_step(whole("step", step, 1))
+    outputs = output_names(model, fluxes)
+    if components not in ("mean", "each"):
+        raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
+    if components == "each" and weights is not None:
+        raise ValueError("weights apply to the sum over components; with components='each' leave them out.")
+
+    forcing = _take(given, "forcing", model.forcing_names, model)
+    inputs = _take(given, "inputs", model.input_names, model)
+    rows = model.present_parameters(given["parameters"])
+    absent = [v for v in rows if v.default is not None and v.name not in given["parameters"]]
+    parameters = _take(given, "parameters", [v.name for v in rows if v not in absent], model)
+    _refuse_unknown(given["initial_state"], (*model.state_names, *model.line_names), "initial_state", model)
+    sizes = _sizes(model, forcing, parameters, inputs, given["initial_state"], weights)
+    interval = _interval(interval, sizes[0])
+    like = next(iter(forcing.values()))
+    optional = tuple(v.name for v in rows[len(model.parameters) :])
+    backend = backends.choose(backend, like.device, model.kernel_name(optional))
+    if raw and (absent or step != DAY or any(v.scale != "linear" for v in rows)):  # what the kernel does not scale
+        parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
+        raw = False
+    parameters |= {v.name: like.new_full((1, 1), v.default) for v in absent}
+    parameters = {v.name: parameters[v.name] for v in rows}
+    state = _initial_state(model, given["initial_state"], parameters, like, sizes[1:], raw)
+    if step != DAY:
+        parameters = model.parameters_at_step(parameters, step)
+    return Problem(
+        backend,
+        model,
+        list(forcing.values()),
+        list(inputs.values()),
+        list(parameters.values()),
+        state,
+        weights,
+        sizes,
+        outputs,
+        each=components == "each",
+        raw=raw,
+        optional=optional,
+        step=step,
+        interval=interval if torch.is_grad_enabled() else 0,  # without gradient no checkpoint is needed
+    )
+
+
+def _initial_state(model: ModelSpec, given, parameters, like: Tensor, cells, raw: bool) -> Tensor:
+    """The states ``[S, B, C]`` and the contents of the delay lines behind: what is given, else what the table says."""
+    if not all(name in given for name in model.state_names):
+        first = {name: p if p.dim() == 2 else p[0] for name, p in parameters.items()}
+        if raw and any(callable(s.initial) for s in model.states):
+            first = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in first.items()})
+        given = model.initial_state(first) | given
+    stores = (given[name] for name in model.state_names)
+    state = torch.stack([x.expand(cells) if isinstance(x, Tensor) else like.new_full(cells, x) for x in stores])
+    if not model.lines:
+        return state
+    empty = {line.name: like.new_zeros(line.slots - 1, 1, 1) for line in model.lines}
+    return torch.cat([state, *((empty | given)[name].expand(-1, *cells) for name in model.line_names)])
+
+
+def output_names(model: ModelSpec, fluxes: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the series asked for, None for the outflow; empty, unknown and repeated ones are refused."""
+    if fluxes is None:
+        return (model.outflow,)
+    if isinstance(fluxes, Tensor) or not isinstance(fluxes, str | Sequence | Set):
+        raise ValueError(f"fluxes must be names of series; found {type(fluxes).__name__}: pass a tuple of names.")
+    names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
+    if not names:
+        raise ValueError(f"fluxes is empty; expected at least one of {', '.join(model.output_names)}.")
+    for name in names:
+        if name not in model.output_names:
+            raise ValueError(
+                f"model {model.name} has no flux '{name}'; expected any of {', '.join(model.output_names)}."
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(f"fluxes names a series twice: {', '.join(names)}; name each once.")
+    return tuple(names)
+
+
+def _take(given, what: str, names, model: ModelSpec) -> dict[str, Tensor]:
+    """The tensors of these names, in order; raise if one is missing, or there are others."""
+    found = {name: _named(given, what, name) for name in names}
+    _refuse_unknown(given[what], names, what, model)
+    return found
+
+
+def _named(given, what: str, name: str) -> Tensor:
+    there = given[what]
+    if name not in there:
+        misplaced = [f"it is in {other}: move it" for other in given if other != what and name in given[other]]
+        beside = ", ".join(map(str, there)) or "nothing"
+        raise ValueError(f"{what} lacks '{name}'; expected it beside {beside}: {(*misplaced, 'add it')[0]}.")
+    return dense(there[name], f"{what} '{name}'")
+
+
+def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"{what} has '{name}', which {model.name} does not take; expected {', '.join(known) or 'none'}: "
+                "remove or rename it."
+            )
+
+
+def _sizes(model: ModelSpec, forcing, parameters, inputs, state, weights) -> list[int]:
+    """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
+    every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
+    every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
+    every += [(f"inputs '{n}'", x, "b") for n, x in inputs.items()]
+    slots = {line.name: line.slots - 1 for line in model.lines}
+    for n, x in state.items():
+        x = dense(x, f"initial_state '{n}'")
+        if n in slots and (x.dim() != 3 or x.shape[0] != slots[n]):
+            raise ValueError(
+                f"initial_state '{n}' must be [{slots[n]}, B, C], the contents of a delay line; found "
+                f"{list(x.shape)}: pass what a run has given."
+            )
+        every.append((f"initial_state '{n}'", x[0] if n in slots else x, "bc"))
+    every += [("weights", dense(weights, "weights"), "bc")] if weights is not None else []
+    letters = {"t": "T", "b": "B", "c": "C"}
+    sizes: dict[str, int] = {}
+    origin: dict[str, str] = {}
+    first_name, first, _ = every[0]
+    if first.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{first_name} must be float32 or float64; found {first.dtype}: convert it with .to().")
+    for name, x, axes in every:
+        if x.dim() != len(axes):
+            shape = " or ".join(
+                ["[B, C]", "[T, B, C]"]
+                if name.startswith("parameter")
+                else [f"[{', '.join(letters[a] for a in axes)}]"]
+            )
+            raise ValueError(f"{name} must be {shape}; found shape {list(x.shape)}: reshape it.")
+        if x.dtype != first.dtype:
+            raise ValueError(
+                f"{name} must be {first.dtype} as {first_name} is; found {x.dtype}: convert it with .to()."
+            )
+        if name.startswith("inputs") and x.requires_grad:
+            raise ValueError(f"{name} has no gradient, but requires one: detach() it, or make it a parameter.")
+        if x.device != first.device:
+            raise ValueError(
+                f"{name} must be on {first.device} as {first_name} is; found {x.device}: move it with .to()."
+            )
+        for axis, size in zip(axes, x.shape, strict=True):
+            if size == 0:
+                raise ValueError(
+                    f"{name} is empty: axis {letters[axis]} has size 0 in {list(x.shape)}; expected at least "
+                    "one step, basin and component."
+                )
+            if size == 1:
+                continue
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(
+                    f"{name} has {letters[axis]} = {size}, but {origin[axis]} has {sizes[axis]}; "
+                    "expected the same, or 1."
+                )
+            origin.setdefault(axis, name)
+    return [sizes.get(axis, 1) for axis in "tbc"]
+
+
+def _interval(interval: int | None, n_steps: int) -> int:
+    if interval is None:
+        return backends.check_interval(n_steps)
+    return min(whole("checkpoint_interval", interval, 1), n_steps)
