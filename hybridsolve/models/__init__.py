@@ -5,15 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..spec import ModelSpec
+from ..spec import DEFINITIONS, ModelSpec
 
 MODELS: dict[str, ModelSpec] = {}
-_DEFINITIONS: dict[str, ModelSpec] = {}  # by key, of all that a run was asked of
 
 
 def register(model: ModelSpec) -> ModelSpec:
     """Make a model known by its name, in place of another of that name."""
-    MODELS[model.name] = _DEFINITIONS[model.key] = model
+    MODELS[model.name] = model
     return model
 
 
@@ -26,7 +25,8 @@ def get(model: str | ModelSpec) -> ModelSpec:
         If there is none; the message lists those there are.
     """
     if isinstance(model, ModelSpec):
-        return _DEFINITIONS.setdefault(model.key, model)
+        DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
+        return model
     if not isinstance(model, str) or model not in MODELS:
         raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
     return MODELS[model]
@@ -34,7 +34,7 @@ def get(model: str | ModelSpec) -> ModelSpec:
 
 def by_key(key: str) -> ModelSpec:
     """The model of a `ModelSpec.key`, which a graph of torch.compile holds in its place."""
-    return _DEFINITIONS[key]
+    return DEFINITIONS[key]
 
 
 def names() -> tuple[str, ...]:
