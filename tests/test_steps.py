@@ -101,10 +101,13 @@ def test_a_value_out_of_bounds_is_said_as_the_table_has_it(variant):
     for v in variant[0].parameters:
         if v.step == "none" or v.scale == "log":
             continue
-        x = random_inputs(variant, T=3, B=2, C=2)
-        x.parameters[v.name][1, 0] = v.upper * 1.001
-        with pytest.raises(ValueError, match=rf"parameter '{v.name}' .*; found {v.upper * 1.001:.5g}.* at basin 1, co"):
-            x.simulate(step=HOUR)
+        for bad in (v.upper * 1.001, float("nan")):
+            x = random_inputs(variant, T=3, B=2, C=2)
+            x.parameters[v.name][1, 0] = bad
+            with pytest.raises(
+                ValueError, match=rf"parameter '{v.name}' .*; found {bad:.5g}.* at basin 1, component 0"
+            ):
+                x.simulate(step=HOUR)
 
 
 @pytest.mark.compile
