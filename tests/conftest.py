@@ -60,6 +60,24 @@ both_precisions = pytest.mark.parametrize("dtype", (torch.float32, torch.float64
 OUTFLOW = {"fluxes": None}
 
 
+# What `pytest -m fast` runs, save what waits for a compiler or for Triton's interpreter.
+FAST = """
+every_model bad_input extension steps tables names times losses metrics unit_hydrograph pet cli plot water_balance hbv
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        variant = item.callspec.params if hasattr(item, "callspec") else {}
+        if "cuda_on_cpu" in item.fixturenames or "cuda_device" in item.fixturenames or variant.get("gpu") == "cuda":
+            item.add_marker("cuda_on_cpu")
+        elif variant.get("gpu") == "triton" and not torch.cuda.is_available():
+            item.add_marker("slow")
+        waits = any(item.get_closest_marker(name) for name in ("slow", "compile", "cuda_on_cpu"))
+        if item.path.stem.removeprefix("test_") in FAST and not waits:
+            item.add_marker("fast")
+
+
 @pytest.fixture(autouse=True)
 def poison():
     """Fresh memory holds NaN, so that an output nobody wrote shows."""
