@@ -9,7 +9,7 @@ import test_gpu
 import test_raw
 import test_sensitivity as sensitivity
 import test_shapes as shapes
-import test_steps as steps
+import test_step_length as steps
 import test_water_balance as balance
 import torch
 from conftest import assert_close, assert_same_bits, random_inputs, uniform, variants

@@ -27,7 +27,7 @@ import torch
 
 import hybridsolve as hs
 from hybridsolve.routing import RiverNetwork, route
-from hybridsolve.sensitivity import normal_equations
+from hybridsolve.solve.sensitivity import normal_equations
 
 DIGESTS, VALUES = (Path(__file__).with_name(f"reference_bits.{kind}") for kind in ("json", "npz"))
 WRITE = "HYBRIDSOLVE_WRITE_BITS"  # set by this file as a program
