@@ -5,16 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..spec import ModelSpec
+from ..spec import DEFINITIONS, ModelSpec
 
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
-_DEFINITIONS: dict[str, ModelSpec] = {}  # by key, of all that a run was asked of
 
 
 def register(model: ModelSpec) -> ModelSpec:
     """Make a model known by its name, in place of another of that name."""
-    MODELS[model.name] = _DEFINITIONS[model.key] = model
+    MODELS[model.name] = model
     return model
 
 
@@ -27,7 +26,8 @@ def get(model: str | ModelSpec) -> ModelSpec:
         If there is none; the message lists those there are.
     """
     if isinstance(model, ModelSpec):
-        return _DEFINITIONS.setdefault(model.key, model)
+        DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
+        return model
     if not isinstance(model, str) or model not in MODELS:
         raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
     return MODELS[model]
@@ -35,7 +35,7 @@ def get(model: str | ModelSpec) -> ModelSpec:
 
 def by_key(key: str) -> ModelSpec:
     """The model of a `ModelSpec.key`, which a graph of torch.compile holds in its place."""
-    return _DEFINITIONS[key]
+    return DEFINITIONS[key]
 
 
 def names() -> tuple[str, ...]:
