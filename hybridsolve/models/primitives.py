@@ -17,10 +17,10 @@ sin, cos         the kernels' are for abs(x) <= 1000            cos, -sin
 floor(x)         the kernels' is for abs(x) <= 2^22 (2^51)      none
 ================ ============================================== =================================================
 
-An empty store, x = 0, makes power as good as 0 for y >= 1/2, with a gradient of 1 for y = 1 and of nearly 0 above; below
-y = 1 the gradient is finite but large (5e8 (9e74) at 1/2), and a model that meets that keeps x up with `maximum`. The
-kernels' power stays in 2^-121 .. 2^121 (2^-1001 .. 2^1001), and their sigmoid and softplus end at e^-83 (e^-690); these
-do not. A NaN in x or y is a NaN in the result; so is here an infinite x that is taken as another.
+An empty store, x = 0, makes power as good as 0 for y >= 1/2, with a gradient of 1 for y = 1 and of nearly 0 above;
+below y = 1 the gradient is finite but large (5e8 (9e74) at 1/2), and a model that meets that keeps x up with `maximum`.
+The kernels' power stays in 2^-121 .. 2^121 (2^-1001 .. 2^1001), and their sigmoid and softplus end at e^-83 (e^-690);
+these do not. A NaN in x or y is a NaN in the result; so is here an infinite x that is taken as another.
 
 The first operand is a tensor; others may be numbers. Everything is a method of tensors: who reads a model's table needs
 no torch. Never use torch's minimum, maximum, relu or clamp in a step: their gradients at a tie differ from the above,
