@@ -13,11 +13,12 @@ from hybridsolve.nn import MLP, DifferentiableModel, Layout
 from hybridsolve.spec import Balance, Signature
 from hybridsolve.training import diagnostics
 from hybridsolve.training import report as training_report
+from hybridsolve.training.batches import Basins, Batches
 from hybridsolve.training.config import read_config
 from hybridsolve.training.experiments import experiment
 from hybridsolve.training.inputs import Scaling
-from hybridsolve.training.loop import train
-from hybridsolve.training.trained import Trained
+from hybridsolve.training.loop import fit_scaling, train
+from hybridsolve.training.trained import Trained, chunks, make_module
 
 DAY, HOUR = 86_400, 3_600
 CONFIG = dict(
@@ -224,3 +225,35 @@ def test_a_model_without_balance_and_signatures_has_fewer_columns(data, tmp_path
     result = experiment(data, CONFIG | dict(epochs=1), out=tmp_path, **QUICK)
     assert "balance" not in result and "evaporated" not in result and "nse" in result
     assert "water balance" not in training_report.text(result)
+
+
+@pytest.mark.parametrize("step", (DAY, HOUR))
+def test_windows_and_warm_up_count_in_time(tmp_path, step):
+    periods = dict(train="2000-01-11:2000-01-25", test="2000-01-28:2000-01-30")
+    changes = dict(periods=periods, batch=dict(basins=3, days=5, warmup=3), warmup_years=0.02, loss="nse_batch")
+    config = read_config(CONFIG | changes)
+    data = make(step, 30)
+    basins = Basins.of(data, config, fit_scaling(data, config))
+    per_day = DAY // step
+    batch = Batches(basins, config, 0, 0)[0]
+    assert batch["forcing"]["rainfall"].shape == (8 * per_day, 3) and batch["obs"].shape == (5 * per_day, 3)
+    assert batch["inputs"]["slope"].shape == (3,) and basins.step == step
+    assert basins.starts == (7 * per_day, 17 * per_day) and basins.least == 30 * per_day
+    trained = Trained(make_module(config, "reference"), config, fit_scaling(data, config), list(data["basin"].values))
+    (arguments,) = chunks(trained, data, periods["test"])
+    assert arguments["warmup"] == round(0.02 * 365.25 * per_day)
+    assert arguments["forcing"]["demand"].shape == (arguments["warmup"] + 3 * per_day, 4)
+    long = config.model_copy(update=dict(batch=config.batch.model_copy(update=dict(days=16))))
+    with pytest.raises(ValueError, match="batch.days is 16, and the training period has 15: shorten it"):
+        Basins.of(data, long, fit_scaling(data, config))
+
+
+def test_water_on_its_way_is_stored(data, tmp_path, monkeypatch):
+    """Also where the table does not say what is stored, and all states and delay lines in mm are."""
+    trained = train(data, CONFIG, out=tmp_path, **QUICK)
+    expected = diagnostics.diagnose(trained, data, CONFIG["periods"]["test"])["balance"]
+    spec = replace(toy, balance=replace(toy.balance, storage=None))
+    monkeypatch.setitem(hs.models.MODELS, "toy", spec)
+    found = diagnostics.diagnose(trained, data, CONFIG["periods"]["test"])["balance"]
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-6)
+    assert np.abs(found.values).max() < 1e-4
