@@ -585,7 +585,9 @@ def test_predictions_refuse(data, trained):
     with pytest.raises(ValueError, match="attribute 'wetness' is not in the data"):
         trained[0].predict(data.drop_vars("wetness"))
     other = data.assign(pet=data["pet"].assign_attrs(method="oudin"))
-    with pytest.raises(ValueError, match="'as in the data', found 'oudin' in the data; open them with their own"):
+    with pytest.raises(
+        ValueError, match="'as in the data', found 'oudin' in the data; open them with their own"
+    ):
         trained[0].predict(other)
     with pytest.raises(ValueError, match="has no flux 'snow'"):
         trained[0].predict(data, fluxes=("snow",))

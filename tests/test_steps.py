@@ -267,6 +267,15 @@ def test_stamps_without_bounds():
     refused(lambda: data.as_days(raw()), "must be daily|same hour every day|found a step of 1 h")
 
 
+def test_days_with_more_gaps_than_days():
+    dates = pd.DatetimeIndex(["2001-01-01", "2001-01-06", "2001-01-11", "2001-01-16", "2001-01-17"])
+    found = opened(raw(86400).assign_coords(time=dates))
+    assert data.step_seconds(found) == 86400 and data.select_period(found, "2001-01-16:2001-01-17").sizes["time"] == 2
+    refused(
+        lambda: data.check_dataset(found, forcing_names=FORCING), r"2001-01-02 after 2001-01-01, .* \(3 gaps in all\)"
+    )
+
+
 def test_noise_of_float_stamps():
     for step in (900, 3600, 10800):
         time = truth(step)[0]

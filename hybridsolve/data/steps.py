@@ -5,10 +5,14 @@ A step is a day, or a whole number of seconds that divides one.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import xarray as xr
 
 from .units import step_text
+
+if TYPE_CHECKING:  # the rivers take messages from here without loading xarray
+    import xarray as xr
 
 DAY = np.timedelta64(1, "D")
 _SECOND = np.timedelta64(1, "s")
@@ -57,7 +61,8 @@ def bounds_name(ds: xr.Dataset) -> str | None:
 def usual_step(time: np.ndarray) -> np.timedelta64:
     """What mostly lies between two dates, the shortest if several do; a day where there are not two dates.
 
-    Dates may be datetime64 or cftime objects; the noise of float arithmetic is taken off.
+    Days with many gaps are still days. Dates may be datetime64 or cftime objects; the noise of float arithmetic is
+    taken off.
     """
     apart = np.abs(np.diff(time).astype("timedelta64[ns]"))
     apart = apart[apart > np.timedelta64(0)]
@@ -68,7 +73,7 @@ def usual_step(time: np.ndarray) -> np.timedelta64:
     if (np.abs(apart - nearest) <= within).all():
         apart = nearest
     found, count = np.unique(apart, return_counts=True)
-    return found[count.argmax()]
+    return found[0] if found[0] == DAY else found[count.argmax()]
 
 
 def grid_of(step) -> tuple[np.timedelta64, np.timedelta64]:
