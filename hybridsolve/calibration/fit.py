@@ -171,7 +171,7 @@ def calibrate(
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
-    fingerprint = _fingerprint(data, usable, model, settings)
+    fingerprint = _fingerprint(data, usable, model, windows["train"].inputs, settings)
     points, train_loss, settings["steps_taken"] = _search(
         space, windows["train"], usable, settings, fingerprint, checkpoint, resume, progress
     )
@@ -280,12 +280,14 @@ def _curvature(data, space, period, train: Window, loss: str, usable, points: Te
     return found.reindex(basin=data["basin"].values)
 
 
-def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, settings: dict) -> str:
+def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, inputs: dict, settings: dict) -> str:
     """What a checkpoint must share with the run that resumes it: settings, the model's definition, basins and data."""
     digest = hashlib.sha256(json.dumps([FORMAT, model.key, settings], sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
-    for name in ("time", *model.forcing_names, *model.input_names, "qobs"):
+    for name in ("time", *model.forcing_names, "qobs"):
         digest.update(np.ascontiguousarray(data[name].values))
+    for x in inputs.values():
+        digest.update(x.numpy())
     return digest.hexdigest()
 
 
