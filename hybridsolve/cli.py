@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and give its exit status.
 
     0; 2 for an error in what was asked and 1 for a fault of this package, each one sentence on stderr; 130 after
-    Ctrl-C, 143 after SIGTERM; 141 where the reader of the output has closed it. HYBRIDSOLVE_TRACEBACK=1 shows where an error
-    is raised.
+    Ctrl-C, 143 after SIGTERM; 141 where the reader of the output has closed it. HYBRIDSOLVE_TRACEBACK=1 shows where an
+    error is raised.
     """
     try:
         try:
