@@ -25,17 +25,17 @@ from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
 
 MOST_THREADS = 1024
-ASKED = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # what a request can be refused by
+REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # errors in what was asked
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-PACKAGES = {"yaml": "pyyaml"}  # what installs a module of another name
+PACKAGES = {"yaml": "pyyaml"}  # module: the package that installs it, where the names differ
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and give its exit status.
 
     0; 2 for an error in what was asked and 1 for a fault of this package, each one sentence on stderr; 130 after
-    Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any more. HYBRIDSOLVE_TRACEBACK=1 shows where an error
-    is raised.
+    Ctrl-C, 143 after SIGTERM; 141 where the reader of the output has closed it. HYBRIDSOLVE_TRACEBACK=1 shows where an
+    error is raised.
     """
     try:
         try:
@@ -43,14 +43,14 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        with suppress(OSError, ValueError):  # what is still buffered goes nowhere, and not into a second error
+        with suppress(OSError, ValueError):  # discards what is still buffered, which would raise again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _status(argv: list[str] | None) -> int:
     name = "hybridsolve"
-    with _signals() as met, _notes():
+    with _signals() as caught, _notes():
         try:
             parser = _parser()
             if "_ARGCOMPLETE" in os.environ:
@@ -70,14 +70,16 @@ def _status(argv: list[str] | None) -> int:
         except BrokenPipeError:
             raise
         except SystemExit as end:
-            if not met and end.code not in STOPPED:  # of argparse
+            if not caught and end.code not in STOPPED:  # raised by argparse
                 return end.code if isinstance(end.code, int) else int(end.code is not None)
-            failure, status = end, 128 + met[0] if met else end.code
+            failure, status = end, 128 + caught[0] if caught else end.code
         except KeyboardInterrupt as end:
-            failure, status = end, 128 + (met[0] if met else signal.SIGINT)
+            failure, status = end, 128 + (caught[0] if caught else signal.SIGINT)
         except Exception as error:
-            lacks = isinstance(error, ImportError) and not error.name or _package(error)  # one of ours has no name
-            failure, status = error, 2 if isinstance(error, ASKED) or lacks else 1
+            lacks = (
+                isinstance(error, ImportError) and not error.name or _package(error)
+            )  # this package's own errors have no name
+            failure, status = error, 2 if isinstance(error, REFUSALS) or lacks else 1
     if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(failure)
     print(f"{name}: {_sentence(failure, status)}", file=sys.stderr)
@@ -85,7 +87,7 @@ def _status(argv: list[str] | None) -> int:
 
 
 def _expand(arguments: argparse.Namespace) -> None:
-    """Paths from the user's home, which a shell leaves to the program in ``--out=~/x``; an empty one names nothing."""
+    """Expand ~ in paths, which shells do not in ``--out=~/x``, and refuse empty ones."""
     positional = ("data", "config", "parameters", "inflow", "network")
     for name in (*positional, "out", "trained", "basins", "gauges", "restart", "write_restart", "map"):
         given = getattr(arguments, name, None)
@@ -97,13 +99,13 @@ def _expand(arguments: argparse.Namespace) -> None:
 
 
 def _sentence(failure: BaseException, status: int) -> str:
-    """What ended a command."""
+    """The sentence on stderr that says why a command ended."""
     if status in STOPPED:
         return "stopped; what was finished is kept."
     text = " ".join(str(failure).split())
     if package := _package(failure):
         return f"needs the package {package} ({text}); install it with: pip install {package}"
-    if isinstance(failure, OSError) and failure.strerror and failure.filename is not None:  # as the system raised it
+    if isinstance(failure, OSError) and failure.strerror and failure.filename is not None:  # raised by the system
         return f"{failure.filename} could not be used ({failure.strerror}); check the path and its permissions."
     if status == 2:
         return text or type(failure).__name__
@@ -117,27 +119,27 @@ def _sentence(failure: BaseException, status: int) -> str:
 
 
 def _package(failure: BaseException) -> str:
-    """What to install where another package is missing; else nothing."""
+    """The package to install where one is missing, else an empty text."""
     module = (failure.name or "").partition(".")[0] if isinstance(failure, ImportError) else ""
     return "" if module in ("", "hybridsolve") else PACKAGES.get(module, module.replace("_", "-"))
 
 
 @contextmanager
 def _signals():
-    """Ctrl-C and SIGTERM both raise KeyboardInterrupt; the numbers of those that came."""
-    met: list[int] = []
+    """Let Ctrl-C and SIGTERM both raise KeyboardInterrupt; gives the list of the numbers caught."""
+    caught: list[int] = []
 
     def stop(number, _):
-        met.append(number)
+        caught.append(number)
         raise KeyboardInterrupt
 
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as `nohup` and shells ask for
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # set so by `nohup` and shells
                 before[number] = signal.signal(number, stop)
     try:
-        yield met
+        yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -145,7 +147,7 @@ def _signals():
 
 @contextmanager
 def _notes():
-    """Warnings and the package's log as lines on stderr, each once; what libraries tell their own callers is not."""
+    """Print warnings and the package's log on stderr, each once, without the deprecations of libraries."""
     import logging
 
     said = set()
@@ -173,14 +175,14 @@ def _notes():
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
+    """A parser whose errors are one sentence."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
 
 
 def _among(action: argparse.Action, *values: str) -> None:
-    """What a shell completes the option to."""
+    """Set the values that a shell completes the option to."""
     action.completer = lambda **_: values
 
 
@@ -403,7 +405,7 @@ def _calibrate(arguments) -> None:
     references = report.read_references(arguments.reference, data["basin"].values)
     began = time.perf_counter()
     with locked(folder):
-        report.refuse_other_run(folder, **again)  # what came while the data were read
+        report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
         result = calibrate(
             data,
             model,

@@ -105,9 +105,9 @@ def test_at_three_hours_parameters_are_those_of_a_day():
     flow = simulate_calibrated(result, data, fluxes=["discharge", "level"], backend="reference")
     np.testing.assert_allclose(flow["discharge"], result["flow"].sel(member="best"), atol=1e-6)
     assert flow["discharge"].attrs["units"] == "mm/(3 h)" and flow["level"].attrs["units"] == "mm"
-    with pytest.raises(ValueError, match="static input 'slope' must lie in .* found 7 in basin b"):
+    with pytest.raises(ValueError, match="input 'slope' must lie in .* found 7 in basin b"):
         simulate_calibrated(result, data.assign(slope=("basin", [0.1, 7.0])), backend="reference")
-    with pytest.raises(ValueError, match="takes the static input 'slope' .* found none: add it"):
+    with pytest.raises(ValueError, match="input 'slope' must be a variable of the data with one number for each basin"):
         fit(data.drop_vars("slope"))
 
 

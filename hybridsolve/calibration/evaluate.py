@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.dataset import period_slice, period_text
 from ..data.ids import listed
+from ..data.methods import forcing_methods
 from ..data.steps import rows_of_days
 from ..data.times import carry_days
 from ..data.units import unit_at
@@ -23,7 +24,6 @@ from .windows import Window, flows
 MEMBERS = ("best", "ensemble")
 AT_BOUND = 0.01  # share of a parameter's range within which it counts as at a bound
 MEMORY_LEFT = 0.01  # of the mean flow: how far two initial states may still differ after the warm-up
-METHOD_OF_DATA = "as in the data"  # of a forcing whose data do not say by which method it was made
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
         ensemble_size=ensemble,
         title=f"{model.title}, calibrated",
         citation="; ".join(filter(None, [data.attrs.get("citation"), model.source])),
-        **{f"{name}_method": method for name, method in forcing_methods(data, model).items()},
+        **{f"{name}_method": method for name, method in forcing_methods(data, model.forcing_names).items()},
         **settings,
     )
     found = []
@@ -159,12 +159,6 @@ def _named(data, space: SearchSpace, periods, usable, points, train_loss, loss) 
         dict(units="1", long_name=f"1 where within {AT_BOUND:.0%} of the range of a bound"),
     )
     return ds
-
-
-def forcing_methods(data: xr.Dataset, model: ModelSpec) -> dict[str, str]:
-    """By which method the model's forcings were made, such as a formula of evapotranspiration, where the data say."""
-    found = {name: data[name].attrs.get("method") for name in model.forcing_names if name in data}
-    return {name: str(method) for name, method in found.items() if method is not None}
 
 
 def rank(space: SearchSpace, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:

@@ -1,7 +1,7 @@
-"""Batch calibration: all catchments x many starts in one run of the solver, by gradient or by evolution.
+"""Batch calibration: all catchments x many starts in one run of the solver.
 
 A basin's starts are the components of the solver (kept apart), so its forcing is loaded once for all of them. Each
-(basin, start) is a problem of its own: nothing is shared between basins but the machine.
+(basin, start) is a problem of its own, whose result does not depend on the other basins.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def calibrate(
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
-    fingerprint = _fingerprint(data, usable, model, settings)
+    fingerprint = _fingerprint(data, usable, model, windows["train"].inputs, settings)
     points, train_loss, settings["steps_taken"] = _search(
         space, windows["train"], usable, settings, fingerprint, checkpoint, resume, progress
     )
@@ -280,12 +280,14 @@ def _curvature(data, space, period, train: Window, loss: str, usable, points: Te
     return found.reindex(basin=data["basin"].values)
 
 
-def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, settings: dict) -> str:
+def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, inputs: dict, settings: dict) -> str:
     """What a checkpoint must share with the run that resumes it: settings, the model's definition, basins and data."""
     digest = hashlib.sha256(json.dumps([FORMAT, model.key, settings], sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
-    for name in ("time", *model.forcing_names, *model.input_names, "qobs"):
+    for name in ("time", *model.forcing_names, "qobs"):
         digest.update(np.ascontiguousarray(data[name].values))
+    for x in inputs.values():
+        digest.update(x.numpy())
     return digest.hexdigest()
 
 
@@ -375,21 +377,21 @@ def _run_search(search, objective: Objective, bar: Bar, save: Callable[[dict], N
 
 @contextmanager
 def _postponed_signals():
-    """Ctrl-C and SIGTERM wait until a step has ended: what it changes is whole, and can be saved."""
+    """Hold Ctrl-C and SIGTERM back until a step has ended, so that the state is consistent and can be saved."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread alone
         return
-    met = []
+    caught = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
-        signal.signal(number, lambda number, frame: met.append((number, frame)))
+        signal.signal(number, lambda number, frame: caught.append((number, frame)))
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number, frame in met[:1]:
+    for number, frame in caught[:1]:
         handlers[number](number, frame)
 
 

@@ -13,7 +13,7 @@ from .. import models
 from ..arguments import finite
 from ..data.dataset import check_dataset, parse_period, period_slice, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
-from ..data.pet import opened_with
+from ..data.methods import AS_IN_DATA, forcing_methods, opened_with
 from ..data.steps import step_seconds
 from ..data.times import carry_days
 from ..data.units import unit_at
@@ -22,7 +22,7 @@ from ..routing.gauge import simulate_to_gauge
 from ..solve.check import output_names
 from ..solve.problem import bounds
 from ..spec import ModelSpec
-from .evaluate import MEMBERS, METHOD_OF_DATA, forcing_methods
+from .evaluate import MEMBERS
 from .windows import window
 
 
@@ -173,13 +173,13 @@ def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
 
 def _methods(parameters, data, model: ModelSpec, allow_other: bool) -> dict[str, tuple[str, str]]:
     """Of the forcings that are made by a method: that of these data, and that of the calibration."""
-    here = forcing_methods(data, model)
+    here = forcing_methods(data, model.forcing_names)
     stored = {name: parameters.attrs.get(f"{name}_method") for name in model.forcing_names}
     out = {}
     for name in model.forcing_names:
         if name not in here and stored[name] is None:
             continue
-        found, fitted = here.get(name, METHOD_OF_DATA), str(stored[name] or METHOD_OF_DATA)
+        found, fitted = here.get(name, AS_IN_DATA), str(stored[name] or AS_IN_DATA)
         if found != fitted and not allow_other:
             raise ValueError(
                 f"the parameters were calibrated with {model.variable(name).meaning} '{fitted}', found '{found}' in "

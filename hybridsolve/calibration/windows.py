@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data.dataset import period_slice
 from ..data.steps import rows_of_days, step_seconds
-from ..data.values import attribute, numbers
+from ..data.usable import static_inputs
 from ..routing.gauge import simulate_to_gauge
 from ..spec import DAY, ModelSpec
 from .space import SearchSpace
@@ -100,36 +100,8 @@ def window(data: xr.Dataset, model: ModelSpec, period, warmup_years: float, back
     dtype = next(iter(forcing.values())).dtype
     obs = series("qobs").clone() if "qobs" in data else torch.empty(len(rows), data.sizes["basin"], dtype=dtype)
     obs[: n_warmup if "qobs" in data else None] = torch.nan
-    return Window(forcing, static_inputs(data, model, dtype), obs, n_warmup, spun_up, step, backend)
-
-
-def static_inputs(data: xr.Dataset, model: ModelSpec, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The model's static inputs ``[B]``, from the variables of the data that have their names.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, is no series over the basins, or is no number within its bounds.
-    """
-    found = {}
-    for v in model.inputs:
-        there = v.name in data.variables
-        if not there or data[v.name].dims != ("basin",):
-            dims = f"dims {data[v.name].dims}" if there else "none"
-            raise ValueError(
-                f"model {model.name} takes the static input '{v.name}' ({v.unit}), which must be a variable over basin "
-                f"of the data; found {dims}: add it."
-            )
-        values = numbers(attribute(data[v.name].values), f"static input '{v.name}'").astype(np.float64)
-        bad = ~((values >= v.lower) & (values <= v.upper))
-        if bad.any():
-            at = int(np.flatnonzero(bad)[0])
-            raise ValueError(
-                f"static input '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {values[at]:g} in "
-                f"basin {data['basin'].values[at]} ({bad.sum()} such basins): correct it, or leave out that basin."
-            )
-        found[v.name] = torch.as_tensor(values, dtype=dtype)
-    return found
+    inputs = {name: torch.as_tensor(x, dtype=dtype) for name, x in static_inputs(data, model.inputs).items()}
+    return Window(forcing, inputs, obs, n_warmup, spun_up, step, backend)
 
 
 def flows(

@@ -40,11 +40,6 @@ def pet_attributes(method: str, step_seconds: int = DAY_SECONDS) -> dict[str, st
     }
 
 
-def opened_with(method: str) -> str:
-    """How data are opened with this method, for messages; without one where it is none of `PET_METHODS`."""
-    return f"pet='{method}' (--pet {method})" if method in PET_METHODS else "their own (without pet=, --pet)"
-
-
 def potential_evapotranspiration(
     method: str,
     *,

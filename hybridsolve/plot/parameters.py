@@ -144,7 +144,7 @@ def sensitivity_by_month(values, names, unit="mm d-1"):
     matplotlib.figure.Figure
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice")  # stays NaN, and is drawn empty
+        warnings.filterwarnings("ignore", "All-NaN slice")  # the median is NaN, and its cell is empty
         middle = np.nanmedian(array("values", values, 3), axis=2)
     strongest = middle.max(1, keepdims=True)
     figure = Figure(figsize=(7.4, 0.32 * len(names) + 1.5), layout="constrained")

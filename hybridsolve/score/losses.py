@@ -81,7 +81,7 @@ class _UnitGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_value):
         (gradient,) = ctx.saved_tensors
-        # On a GPU the question would wait for the device, which costs more than the multiplication.
+        # On a GPU the comparison would wait for the device, which costs more than the multiplication.
         if d_value.device.type == "cpu" and bool((d_value == 1).all()):
             return gradient, None
         return torch.mul(gradient, d_value, out=_empty(gradient)), None
@@ -89,7 +89,7 @@ class _UnitGradient(torch.autograd.Function):
 
 def _refuse_no_tensor(name, x):
     if isinstance(x, np.ma.MaskedArray):
-        # torch.as_tensor would make plain numbers of what is masked.
+        # torch.as_tensor would drop the mask.
         raise TypeError(
             f"{name} must be a torch tensor, found a masked array: write torch.as_tensor(np.ma.filled(x, np.nan))."
         )
@@ -288,12 +288,12 @@ class NSE(_SeriesLoss):
             shifted = scratch()
         for start, stop, missing in walk:
             n = stop - start
-            # The error is made where the gradient will stand, and is scaled there while still in the cache.
+            # The error is written to the gradient's memory, and scaled there while still in the cache.
             e = gradient[start:stop] if want_gradient else error[:n]
             flow = cube[start:stop]
             if self._transform is not None:
                 flow = torch.add(flow, self._offset, out=shifted[:n])
-                # The simulation may be NaN on a missing step; one keeps all that follows finite.
+                # The simulation may be NaN on a missing step; 1 keeps all that follows finite.
                 self._fill(flow, missing, 1.0)
                 flow, divisor = self._transform(flow, square[:n])
             torch.sub(flow, self._target[start:stop], out=e)
@@ -327,7 +327,7 @@ class NSELog(NSE):
 
     @staticmethod
     def _transform(x, scratch):
-        # log(0) is -inf, which is no loss to descend on; the metric calls it NaN too.
+        # log(0) is -inf, on which no search can descend; the metric is NaN too.
         torch.log(x, out=scratch)
         return scratch.masked_fill_(x <= 0, torch.nan), x
 
@@ -380,7 +380,7 @@ class KGE(_SeriesLoss):
         sd = torch.where(constant, 1.0, variance).sqrt()
         r = torch.where(constant, 0.0, cross / (n * sd * self._sd))
         alpha = torch.where(constant, 0.0, sd / self._sd)
-        # The centre is the mean as rounded to the working precision; that is what the shift is measured from.
+        # The shift is measured from the centre, the mean rounded to the working precision.
         beta = (centre.double() + shift) / self._mean
         value = torch.sqrt((r - 1) ** 2 + (alpha - 1) ** 2 + (beta - 1) ** 2)
         if not want_gradient:

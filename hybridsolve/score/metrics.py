@@ -49,7 +49,7 @@ _COUNTS = ("n_valid", "n_nonfinite")
 
 
 def _labelled(x):
-    """``(values, dims, labels)``: time first where it can be told; a label is None where the axis has none."""
+    """``(values, dims, labels)``: time first where it is known; a label is None where the axis has none."""
     if isinstance(x, pd.DataFrame):
         axes = (x.index, x.columns)
         numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in x.dtypes)
@@ -144,7 +144,7 @@ class _Pair:
         return self._cache[key]
 
     def mean(self, x):
-        # Masked here and not by the caller: a transformed zero of a missing step is no zero.
+        # Masked here and not by the caller: the transform of a missing step's zero is not zero.
         return np.where(self.mask, x, 0.0).sum(axis=1) / self.n
 
     def centred(self, x):
@@ -189,7 +189,7 @@ class _Pair:
 
 
 def _quiet(function):
-    """Division by zero is an answer here (NaN, by the rules above), not an accident worth a warning."""
+    """Without warnings of divisions by zero, which give NaN by the rules above."""
 
     def wrapped(pair):
         with np.errstate(divide="ignore", invalid="ignore"):
