@@ -33,8 +33,8 @@ import hybridsolve as hs
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
-hs.models.register(toy)
 
+hs.models.register(toy)
 # What goes through every test; the other models go through tests/test_every_model.py, and nightly through all.
 THOROUGH = ("hbv10", "hbv11p", "toy")
 if os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all":
