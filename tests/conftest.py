@@ -33,8 +33,8 @@ import hybridsolve as hs
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
-hs.models.register(toy)
 
+hs.models.register(toy)
 # What goes through every test; the other models go through tests/test_every_model.py, and nightly through all.
 THOROUGH = ("hbv10", "hbv11p", "toy")
 if os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all":
@@ -62,7 +62,7 @@ OUTFLOW = {"fluxes": None}
 
 # What `pytest -m fast` runs, save what waits for a compiler or for Triton's interpreter.
 FAST = """
-every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet cli plot water_balance hbv
+every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet cli water_balance hbv
 """.split()
 
 

@@ -371,6 +371,7 @@ def test_a_bad_value_in_a_shared_tensor(variant, shape):
     refused(r"forcing '{f0}' .* found nan at step 0, basin 0", x)
 
 
+@pytest.mark.compile
 @pytest.mark.oracle(False)
 @one_of_each
 def test_bad_values_are_said_under_compile_and_without_gradient(variant):

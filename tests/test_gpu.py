@@ -55,7 +55,6 @@ def gpu(request, monkeypatch):
         )
         monkeypatch.setattr(hs.solve.compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
         monkeypatch.setitem(hs.solve.backends.DEVICE, "cuda", "cpu")
-        hs.solve.compiled._names.cache_clear()
         yield from margins(name, monkeypatch)
         return
     yield name

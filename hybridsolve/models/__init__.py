@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ..spec import DEFINITIONS, ModelSpec
+from ..spec import DEFINITIONS as _DEFINITIONS
+from ..spec import ModelSpec
 
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
@@ -26,7 +27,7 @@ def get(model: str | ModelSpec) -> ModelSpec:
         If there is none; the message lists those there are.
     """
     if isinstance(model, ModelSpec):
-        DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
+        _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
         return model
     if not isinstance(model, str) or model not in MODELS:
         raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
@@ -35,7 +36,7 @@ def get(model: str | ModelSpec) -> ModelSpec:
 
 def by_key(key: str) -> ModelSpec:
     """The model of a `ModelSpec.key`, which a graph of torch.compile holds in its place."""
-    return DEFINITIONS[key]
+    return _DEFINITIONS[key]
 
 
 def names() -> tuple[str, ...]:
