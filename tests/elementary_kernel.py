@@ -2,7 +2,7 @@
 
 import triton
 import triton.language as tl
-from hybridsolve.triton_kernels import math as hs
+from hybridsolve.solve.triton import math as hs
 
 UNARY = ("exp", "log", "sqrt", "tanh", "sigmoid", "softplus", "sin", "cos")
 NAMES = (*UNARY, "floor", "relu", "at_least", "at_most", "pow", "pow01", "min", "max", "select")
@@ -68,7 +68,7 @@ def functions(name):
 if __name__ == "__main__":  # compiled for the targets that are named
     import sys
 
-    from hybridsolve.triton_kernels.launch import OPTIONS
+    from hybridsolve.solve.triton.launch import OPTIONS
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 

@@ -1,5 +1,5 @@
 // exp, log, sqrt, tanh, sigmoid, softplus, sin, cos and floor for model steps, each beside its adjoint twin. max,
-// select and pow stand in math.h, overloads for duals in dual.h, the Triton twins in triton_kernels/math.py and the torch
+// select and pow stand in math.h, overloads for duals in dual.h, the Triton twins in solve/triton/math.py and the torch
 // forms in models/primitives.py. All follow this table; figures are for float, those for double in brackets.
 //
 // function         value at singular points                      gradient
