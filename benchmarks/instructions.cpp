@@ -62,7 +62,7 @@ template <class T> struct Case {
 
   // All of a run with streamflow as its one output, and of its adjoint for static parameters.
   void fill(Run& r, const Model& model) {
-    const int P = words(model.parameter_names), S = words(model.state_names);
+    const int P = words(model.names.parameters), S = words(model.names.states);
     r.is_double = sizeof(T) == 8;
     r.n_steps = n_steps, r.n_basins = n_basins, r.n_components = n_components;
     r.n_groups = (n_components + 15) / 16, r.group_size = (n_components + r.n_groups - 1) / r.n_groups;
@@ -79,6 +79,8 @@ template <class T> struct Case {
       r.d_parameter[i] = zeros(cells());
     }
     r.initial_state = uniform(S * cells(), 0, 40);
+    for (int i = 0; i < S; ++i) r.state_bounds[i] = {0, 1e30};
+    r.dt = 1;
     r.n_outputs = 1;
     r.fluxes = zeros(n_steps * n_basins * r.n_groups), r.final_state = zeros(S * cells());
     r.interval = 8, r.checkpoints = zeros((n_steps + 7) / 8 * S * cells());
@@ -91,10 +93,12 @@ template <class T> struct Case {
     return r;
   }
   LeastSquares least_squares(const Model& model) {
-    const int N = words(model.parameter_names) + 2;
+    const int N = words(model.names.parameters) + 2;
     LeastSquares l{};
     fill(l, model);
-    l.a = of_cells(uniform(cells(), 0, 2.9)), l.b = of_cells(uniform(cells(), 0, 6.5));
+    const auto ordinates = [&] { return View{uniform(15 * cells(), 0, 0.2), cells(), n_components, 1}; };
+    l.length = 15, l.n_routing = 2;
+    l.ordinates = ordinates(), l.d_ordinates[0] = ordinates(), l.d_ordinates[1] = ordinates();
     l.target = of_steps(uniform(n_steps * n_basins, 0, 5)), l.weight = of_steps(uniform(n_steps * n_basins, 0, 1));
     l.shift = {zeros(1), 0, 0, 0};
     l.transform = IDENTITY, l.exponent = 1;
@@ -102,7 +106,7 @@ template <class T> struct Case {
     return l;
   }
   Convolution<T> hydrograph() {
-    const int64_t n = cells(), past = UNIT_HYDROGRAPH_LENGTH - 1;
+    const int64_t n = cells(), past = 14;
     Convolution<T> c{};
     c.n_steps = n_steps, c.n_series = n, c.length = past + 1;
     c.inflow = uniform(n_steps * n, 0, 9), c.memory = uniform(past * n, 0, 9);

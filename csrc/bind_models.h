@@ -27,15 +27,18 @@ template <class Model> class Models {
     throw std::invalid_argument("model '" + name + "' has no " + backend + " kernel in this build; reinstall hybridsolve.");
   }
 
-  // Names of variables by name of model, each as one text.
+  // What the headers say, by name of model; names of variables of one kind as one text.
   pybind11::dict names(const std::string& target) const {
     using pybind11::arg;
     pybind11::dict found;
     for (const Table<Model>* table : tables)
       for (int i = 0; target == table->target && i < table->n_models; ++i) {
-        const Model& m = table->models[i];
-        found[m.name] = pybind11::dict(arg("forcing_names") = m.forcing_names, arg("parameter_names") = m.parameter_names,
-                                       arg("state_names") = m.state_names, arg("flux_names") = m.flux_names);
+        const Names& names = table->models[i].names;
+        found[table->models[i].name] = pybind11::dict(
+            arg("forcing_names") = names.forcings, arg("input_names") = names.inputs,
+            arg("parameter_names") = names.parameters, arg("state_names") = names.states,
+            arg("line_names") = names.lines, arg("flux_names") = names.fluxes, arg("outflow") = names.outflow,
+            arg("rows") = names.rows);
       }
     return found;
   }

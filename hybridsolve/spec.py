@@ -138,7 +138,7 @@ class Hydrograph:
     Attributes
     ----------
     kind : str
-        A function of `hybridsolve.routing.ordinates` that makes the ordinates: "gamma", "nash", "lag".
+        A function of `hybridsolve.solve.ordinates` that makes the ordinates: "gamma", "nash", "lag".
     parameters : tuple of Parameter
         In the order in which that function takes them; times in days.
     days : float

@@ -5,18 +5,14 @@ The rule of every comparison here is the largest difference over the largest val
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import shutil
-import subprocess
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pybind11
+import plugins
 import pytest
 import torch
 from torch import Tensor
@@ -30,10 +26,10 @@ from models.examples import normal, uniform
 from models.toy import toy
 
 import hybridsolve as hs
+from hybridsolve import _cpu
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADERS = sorted((ROOT / "csrc" / "models").glob("*.h"))
 
 hs.models.register(toy)
 # What goes through every test; the other models go through tests/test_every_model.py, and nightly through all.
@@ -116,41 +112,25 @@ def threads():
 
 
 @pytest.fixture(scope="session")
-def cuda_on_cpu(tmp_path_factory):
+def cuda_on_cpu(request):
     """hybridsolve._cuda built for the CPU, by the stand-in for CUDA's header in tests/cuda_on_cpu."""
-    compiler = shutil.which("g++")
-    if not compiler:
+    if not shutil.which("g++"):
         pytest.skip("g++ is not installed")
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    flags = "-std=c++17 -O1 -ffp-contract=off -fPIC -w -DHS_CUDA_ON_CPU -DHS_ISA=cuda".split()
-    flags += ["-mfma"] if torch.backends.cpu.get_cpu_capability().startswith("AVX") else []
-    flags += [f"-I{ROOT}/tests/cuda_on_cpu", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    tables = " ".join(f"TABLE({header.stem})" for header in HEADERS)
-    architectures = '-DHS_CUDA_ARCHITECTURES="sm_80 sm_90 compute_90"'
-    parts = {
-        "binding": ["csrc/bind_cuda.cpp", architectures, f"-DHS_HEADERS(TABLE)={tables}"],
-        "runtime": ["tests/cuda_on_cpu/runtime.cpp"],
-    }
-    for value in ("double", "float"):
-        common = ["-x", "c++", f"-DHS_VALUE={value}"]
-        parts[f"routing_{value}"] = [*common, "csrc/routing_cuda.cu"]
-        for header in HEADERS:
-            names = [f"-DHS_NAME={header.stem}", f'-DHS_HEADER="{header}"']
-            parts[f"{header.stem}_{value}"] = [*common, *names, "csrc/models_cuda.cu"]
+    return plugins.cuda_on_cpu(request.config.cache.mkdir("kernels"))
 
-    def build(name):
-        made = folder / f"{name}.o"
-        subprocess.run([compiler, *flags, "-c", *parts[name], "-o", str(made)], cwd=ROOT, check=True)
-        return str(made)
 
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(build, parts))
-    library = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run([compiler, "-shared", *objects, "-o", str(library)], check=True)
-    spec = importlib.util.spec_from_file_location("_cuda", library)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="session")
+def toy_kernels(request):
+    """The toy's kernels for the CPU, compiled and loaded."""
+    if not shutil.which("g++"):
+        pytest.skip("g++ is not installed")
+    _cpu.load(str(plugins.toy_for_cpu(request.config.cache.mkdir("kernels"), _cpu.isa())))
+
+
+@pytest.fixture(autouse=True)
+def kernels_of_the_toy(request):
+    if "toy" in request.node.name:
+        request.getfixturevalue("toy_kernels")
 
 
 def margins(name, monkeypatch, width=64):

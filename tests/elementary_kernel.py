@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+
 from hybridsolve.solve.triton import math as hs
 
 UNARY = ("exp", "log", "sqrt", "tanh", "sigmoid", "softplus", "sin", "cos")
@@ -68,9 +69,10 @@ def functions(name):
 if __name__ == "__main__":  # compiled for the targets that are named
     import sys
 
-    from hybridsolve.solve.triton.launch import OPTIONS
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from hybridsolve.solve.triton.launch import OPTIONS
 
     for target in sys.argv[1:]:
         card = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)

@@ -7,7 +7,7 @@ from conftest import assert_close, assert_same_bits, both_precisions, normal, un
 
 import hybridsolve as hs
 from hybridsolve.routing.convolve import convolve, reference_convolve
-from hybridsolve.routing.ordinates import KINDS, n_ordinates, ordinates
+from hybridsolve.solve.ordinates import KINDS, n_ordinates, ordinates
 from hybridsolve.spec import DAY, Hydrograph, Parameter
 
 BACKENDS = ("cpu", "triton")

@@ -10,8 +10,11 @@
 
 namespace hs {
 
+constexpr int MOST_ORDINATES = 16;  // of a hydrograph in the normal equations on a GPU, where they stay in registers
+
 struct CudaModel {
-  const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
+  const char* name;
+  Names names;
   cudaError_t (*forward)(const Run&, cudaStream_t);
   cudaError_t (*adjoint)(const Run&, cudaStream_t);
   cudaError_t (*tangent)(const Tangent&, cudaStream_t);

@@ -1,8 +1,9 @@
 // Gauss-Newton's normal equations of a calibration, in one pass forward: the Jacobian over time is never stored.
 //
-// For every cell (basin x start) streamflow runs through the unit hydrograph of the cell, y = h(theta), and with it its
-// derivatives dy_j along all parameters, the hydrograph's two the last. Observations come as targets z in the transformed
-// flow g(y), with weights w, 0 where there is none:
+// For every cell (basin x start) the outflow runs through the unit hydrograph of the cell, y = h(theta), whose ordinates
+// are handed in with their derivatives along its parameters, and with it its derivatives dy_j along all parameters, the
+// hydrograph's the last. Observations come as targets z in the transformed flow g(y), with weights w, 0 where there is
+// none:
 //     r(t) = w(t) (g(y(t)) - z(t)),  J_j(t) = w(t) g'(y(t)) dy_j(t):   cost = r'r,  gradient J'r,  normal matrix J'J.
 // g: y, sqrt(y + e), ln(y + e), or Box and Cox's ((y + e)^l - 1) / l, with e of each basin.
 //
@@ -12,7 +13,6 @@
 // whatever the threads are.
 #pragma once
 
-#include "../routing/unit_hydrograph.h"
 #include "drive.h"
 #include "dual.h"
 #include "residual.h"
@@ -23,23 +23,44 @@ namespace HS_ISA {
 template <class Model, class V> struct Sensitivity {
   using T = typename Lane<V>::scalar;
   using B = Block<Model, V>;
-  static constexpr int L = Lanes<V>::L, F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
-  static constexpr int DIRECTIONS = 2, N = P + 2, TILE = 32, PAST = UNIT_HYDROGRAPH_LENGTH - 1;
-  static constexpr int CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS, ROWS = (N + 3) / 4 * 4;  // a few rows of zeros
+  using C = Counts<Model>;
+  static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q;
+  static constexpr int W = C::W, M = C::M, HEADS = C::HEADS, LINES = Model::LINES;
+  static constexpr int DIRECTIONS = 2, TILE = 32;
+  static constexpr int CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS;
+  static constexpr int ROWS = (P + MAX_ROUTING + 3) / 4 * 4;  // of parameters, and a few of zeros
   using D = Dual<V, DIRECTIONS>;
 
   B block;
   const LeastSquares& in;
   Lanes<V> forcing_lanes[F], target, weight, cells, series;
-  V p[P], s[S], ds[CHUNKS * DIRECTIONS][S], shift;
-  V w[UNIT_HYDROGRAPH_LENGTH], dw[2][UNIT_HYDROGRAPH_LENGTH];
-  V q[PAST + TILE], dq[CHUNKS * DIRECTIONS][PAST + TILE];
+  V inputs[C::some(K)], p[P], derived[C::some(Model::D)], s[HEADS], ds[CHUNKS * DIRECTIONS][S], shift;
+  V ordinate[C::some(W)], content[C::some(M)];  // of the delay lines
+  // The same with their derivatives, by chunk of these; on the heap, for they may be many.
+  static constexpr int PREPARED = Model::D + W + M;
+  D* prepared = nullptr;
+  // On the heap too: the hydrograph's ordinates [1 + MAX_ROUTING][length], its derivatives behind it, and the outflow of
+  // the steps that it still needs and of a tile behind them [1 + P][past + TILE], its derivatives behind it.
+  const int n, length, past;
+  V *const w, *const q;
   V r[TILE], y[TILE], dy[ROWS][TILE];
   V normal[ROWS][ROWS], gradient[ROWS], cost;
 
   static int64_t count(const LeastSquares& in) { return (in.n_basins + L - 1) / L * in.n_components; }
 
-  explicit Sensitivity(const LeastSquares& in_) : block(in_), in(in_) {}
+  template <class X> static X* room(int64_t n) {
+    return static_cast<X*>(aligned_alloc(alignof(V), n * sizeof(X)));
+  }
+  explicit Sensitivity(const LeastSquares& in_)
+      : block(in_), in(in_), n(P + in_.n_routing), length(int(in_.length)), past(length - 1),
+        w(room<V>((1 + MAX_ROUTING) * length)), q(room<V>((1 + CHUNKS * DIRECTIONS) * (past + TILE))) {
+    if constexpr (PREPARED > 0) prepared = room<D>(CHUNKS * PREPARED);
+  }
+  Sensitivity(const Sensitivity&) = delete;
+  ~Sensitivity() { free(prepared), free(w), free(q); }
+
+  V* ordinates_along(int j) { return w + (1 + j) * length; }
+  V* outflow_along(int j) { return q + (1 + j) * (past + TILE); }
 
   static int solve(const LeastSquares& in, int64_t task) { return Sensitivity(in).run(task); }
 
@@ -61,45 +82,48 @@ template <class Model, class V> struct Sensitivity {
       bad |= outside(p[i], block.limits.parameter[i]);
     }
     if (any(bad)) return FAULT_PARAMETER;
+    for (int i = 0; i < K; ++i) {
+      inputs[i] = load<V>(as<T>(run.input[i].data), lanes(run.input[i].b_stride, 0));
+      bad |= outside(inputs[i], block.limits.input[i]);
+    }
+    if (any(bad)) return FAULT_FORCING;
     for (int i = 0; i < S; ++i) s[i] = load<V>(as<T>(run.initial_state) + i * block.cells_in_all(), cells);
-    for (int i = 0; i < S; ++i) bad |= outside(s[i], {0, T(1e30)});
+    for (int i = 0; i < S; ++i) bad |= outside(s[i], block.limits.state[i]);
+    for (int i = 0; i < M; ++i) {
+      content[i] = load<V>(as<T>(run.initial_state) + (S + i) * block.cells_in_all(), cells);
+      bad |= outside(content[i], {T(-1e30), T(1e30)});
+    }
     if (any(bad)) return FAULT_STATE;
     shift = load<V>(as<T>(in.shift.data), lanes(in.shift.b_stride, 0));
-    Dual<V, 2> ordinate[UNIT_HYDROGRAPH_LENGTH];
-    const V one = splat<V>(1);
-    ordinates(Dual<V, 2>{load<V>(as<T>(in.a.data), lanes(in.a.b_stride, in.a.c_stride)), {one, V{}}},
-              Dual<V, 2>{load<V>(as<T>(in.b.data), lanes(in.b.b_stride, in.b.c_stride)), {V{}, one}}, ordinate);
-    for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k) {
-      w[k] = ordinate[k].v;
-      for (int j = 0; j < 2; ++j) dw[j][k] = ordinate[k].d[j];
+    for (int j = -1; j < in.n_routing; ++j) {
+      const View& from = j < 0 ? in.ordinates : in.d_ordinates[j];
+      const Lanes<V> at = lanes(from.b_stride, from.c_stride);
+      for (int k = 0; k < length; ++k) ordinates_along(j)[k] = load<V>(as<T>(from.data) + k * from.t_stride, at);
     }
     zero();
+    prepare();
     for (int64_t t = 0; t < run.n_steps; t += TILE) {
-      const int n = int(run.n_steps - t < TILE ? run.n_steps - t : TILE);
-      for (int i = 0; i < n; ++i) bad |= advance(t + i, i);
-      route(n);
-      if (in.jacobian) put(t, n);
-      if (residuals(t, n)) sum(n);
-      for (int i = 0; i < PAST; ++i) {
-        q[i] = q[n + i];
-        for (int j = 0; j < P; ++j) dq[j][i] = dq[j][n + i];
-      }
+      const int steps = int(run.n_steps - t < TILE ? run.n_steps - t : TILE);
+      for (int i = 0; i < steps; ++i) bad |= advance(t + i, i);
+      route(steps);
+      if (in.jacobian) put(t, steps);
+      if (residuals(t, steps)) sum(steps);
+      for (int j = -1; j < P; ++j)
+        for (int i = 0; i < past; ++i) outflow_along(j)[i] = outflow_along(j)[steps + i];
     }
     T* to = as<T>(in.normal);
     const int64_t all = block.cells_in_all();
-    for (int i = 0; i < N; ++i)
-      for (int j = i; j < N; ++j, to += all) store(to, cells, normal[i][j]);
-    for (int j = 0; j < N; ++j, to += all) store(to, cells, gradient[j]);
+    for (int i = 0; i < n; ++i)
+      for (int j = i; j < n; ++j, to += all) store(to, cells, normal[i][j]);
+    for (int j = 0; j < n; ++j, to += all) store(to, cells, gradient[j]);
     store(to, cells, cost);
     return any(bad) ? FAULT_FORCING : 0;
   }
 
   void zero() {
-    for (int i = 0; i < PAST; ++i) q[i] = V{};
-    for (int j = 0; j < CHUNKS * DIRECTIONS; ++j) {
-      for (int i = 0; i < PAST; ++i) dq[j][i] = V{};
+    for (int i = 0; i < (1 + CHUNKS * DIRECTIONS) * (past + TILE); ++i) q[i] = V{};
+    for (int j = 0; j < CHUNKS * DIRECTIONS; ++j)
       for (int i = 0; i < S; ++i) ds[j][i] = V{};
-    }
     for (int i = 0; i < ROWS; ++i) {
       gradient[i] = V{};
       for (int j = 0; j < ROWS; ++j) normal[i][j] = V{};
@@ -108,10 +132,10 @@ template <class Model, class V> struct Sensitivity {
     cost = V{};
   }
 
-  // One step with its derivatives along every parameter; streamflow to place i of the tile.
+  // One step with its derivatives along every parameter; the outflow to place i of the tile.
   HS_FN typename Lane<V>::bits advance(int64_t t, int i) {
     const Run& run = in;
-    V f[F], before[S], flux[Q];
+    V f[F], before[HEADS], flux[Q], first[C::some(LINES)];
     typename Lane<V>::bits bad{};
     for (int m = 0; m < F; ++m) {
       const T* row = as<T>(run.forcing[m].data) + t * run.forcing[m].t_stride;
@@ -119,29 +143,56 @@ template <class Model, class V> struct Sensitivity {
       B::fetch(row + B::AHEAD * run.forcing[m].t_stride + forcing_lanes[m].offset[0]);
       bad |= outside(f[m], block.limits.forcing[m]);
     }
-    for (int m = 0; m < S; ++m) before[m] = s[m];
+    heads<Model>(content, ordinate, s + S, first);
+    for (int m = 0; m < HEADS; ++m) before[m] = s[m];
     typename Model::template Kept<V> kept;
-    Model::step(f, p, s, flux, kept);
-    q[PAST + i] = flux[Model::STREAMFLOW];
+    Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt}, s, flux, kept);
+    move_lines<Model>(content, ordinate, s + S, block.in_use);
+    q[past + i] = flux[Model::OUTFLOW];
     for (int c = 0; c < CHUNKS; ++c) derive(f, before, kept, c, i);
     return bad;
   }
   HS_FN void derive(const V* f, const V* before, const typename Model::template Kept<V>& kept, int c, int i) {
-    D df[F], dp[P], dx[S], flux[Q];
+    D df[F], dk[C::some(K)], dp[P], dx[HEADS], flux[Q], first[C::some(LINES)];
+    D* const of_chunk = prepared + c * PREPARED;
     for (int m = 0; m < F; ++m) df[m] = constant(f[m]);
-    for (int m = 0; m < P; ++m) {
-      dp[m] = constant(p[m]);
-      for (int k = 0; k < DIRECTIONS; ++k) dp[m].d[k] = splat<V>(m == c * DIRECTIONS + k ? 1 : 0);
-    }
+    for (int m = 0; m < K; ++m) dk[m] = constant(inputs[m]);
+    seed(dp, c);
+    heads<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, first);
     for (int m = 0; m < S; ++m) {
       dx[m].v = before[m];
       for (int k = 0; k < DIRECTIONS; ++k) dx[m].d[k] = ds[c * DIRECTIONS + k][m];
     }
-    typename Model::template Kept<D> dual = Model::template dual<D>(kept);
-    Model::template step<true>(df, dp, dx, flux, dual);
+    typename Model::template Kept<D> dual = known<Model, D, V>(kept);
+    Model::template step<true>(Given<D>{df, dk, dp, of_chunk, first, block.limits.dt}, dx, flux, dual);
+    move_lines<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, block.in_use);
     for (int k = 0; k < DIRECTIONS; ++k) {
       for (int m = 0; m < S; ++m) ds[c * DIRECTIONS + k][m] = dx[m].d[k];
-      dq[c * DIRECTIONS + k][PAST + i] = flux[Model::STREAMFLOW].d[k];
+      outflow_along(c * DIRECTIONS + k)[past + i] = flux[Model::OUTFLOW].d[k];
+    }
+  }
+  // The parameters with the directions of chunk c.
+  HS_FN void seed(D* dp, int c) const {
+    for (int m = 0; m < P; ++m) {
+      dp[m] = constant(p[m]);
+      for (int k = 0; k < DIRECTIONS; ++k) dp[m].d[k] = splat<V>(m == c * DIRECTIONS + k ? 1 : 0);
+    }
+  }
+  // What follows from the parameters, and the contents of the delay lines, which do not move with them yet.
+  void prepare() {
+    if constexpr (PREPARED > 0) {
+      const Given<V> given{nullptr, inputs, p, derived, nullptr, block.limits.dt};
+      if constexpr (Model::D > 0) Model::prepare(given, derived);
+      if constexpr (W > 0) Model::ordinates(given, ordinate);
+      for (int c = 0; c < CHUNKS; ++c) {
+        D dk[C::some(K)], dp[P], *of_chunk = prepared + c * PREPARED;
+        for (int m = 0; m < K; ++m) dk[m] = constant(inputs[m]);
+        seed(dp, c);
+        const Given<D> moving{nullptr, dk, dp, of_chunk, nullptr, block.limits.dt};
+        if constexpr (Model::D > 0) Model::prepare(moving, of_chunk);
+        if constexpr (W > 0) Model::ordinates(moving, of_chunk + Model::D);
+        for (int m = 0; m < M; ++m) of_chunk[Model::D + W + m] = constant(content[m]);
+      }
     }
   }
   static HS_FN D constant(V v) {
@@ -150,59 +201,59 @@ template <class Model, class V> struct Sensitivity {
     return r;
   }
 
-  // The tile through the unit hydrograph.
-  HS_FN void convolve(const V* ordinate, const V* from, V* into, int n) const {
-    for (int i = 0; i < n; i += 8) {  // past n is garbage that nobody reads
+  // The steps of a tile through the unit hydrograph, eight at a time: what is past them nobody reads.
+  HS_FN void convolve(const V* ordinate, const V* from, V* into, int steps) const {
+    for (int i = 0; i < steps; i += 8) {
       V sum[8];
       for (int l = 0; l < 8; ++l) sum[l] = V{};
-      for (int k = 0; k < UNIT_HYDROGRAPH_LENGTH; ++k)
-        for (int l = 0; l < 8; ++l) sum[l] = fma(ordinate[k], from[PAST + i + l - k], sum[l]);
+      for (int k = 0; k < length; ++k)
+        for (int l = 0; l < 8; ++l) sum[l] = fma(ordinate[k], from[past + i + l - k], sum[l]);
       for (int l = 0; l < 8; ++l) into[i + l] = sum[l];
     }
   }
-  void route(int n) {
-    convolve(w, q, y, n);
-    for (int j = 0; j < P; ++j) convolve(w, dq[j], dy[j], n);
-    for (int j = 0; j < 2; ++j) convolve(dw[j], q, dy[P + j], n);
+  void route(int steps) {
+    convolve(w, q, y, steps);
+    for (int j = 0; j < P; ++j) convolve(w, outflow_along(j), dy[j], steps);
+    for (int j = P; j < n; ++j) convolve(ordinates_along(j - P), q, dy[j], steps);
   }
 
-  void put(int64_t t, int n) {
+  void put(int64_t t, int steps) {
     const int64_t all = block.cells_in_all();
-    for (int i = 0; i < n; ++i) {
+    for (int i = 0; i < steps; ++i) {
       store(as<T>(in.flow) + (t + i) * all, series, y[i]);
-      for (int j = 0; j < N; ++j) store(as<T>(in.jacobian) + (j * in.n_steps + t + i) * all, series, dy[j][i]);
+      for (int j = 0; j < n; ++j) store(as<T>(in.jacobian) + (j * in.n_steps + t + i) * all, series, dy[j][i]);
     }
   }
 
   // Residuals, and the derivatives as those of residuals; false if nothing in the tile has weight.
-  bool residuals(int64_t t, int n) {
+  bool residuals(int64_t t, int steps) {
     bool weighs = false;
     V slope[TILE];
-    for (int i = 0; i < n; ++i) {
+    for (int i = 0; i < steps; ++i) {
       const V weights = load<V>(as<T>(in.weight.data) + (t + i) * in.weight.t_stride, weight);
       weighs |= any(weights > V{});
       const V observed = load<V>(as<T>(in.target.data) + (t + i) * in.target.t_stride, target);
       r[i] = residual(in.transform, T(in.exponent), y[i], shift, observed, weights, slope[i]);
     }
     if (!weighs) return false;
-    for (int j = 0; j < N; ++j)
-      for (int i = 0; i < n; ++i) dy[j][i] = dy[j][i] * slope[i];
+    for (int j = 0; j < n; ++j)
+      for (int i = 0; i < steps; ++i) dy[j][i] = dy[j][i] * slope[i];
     return true;
   }
 
-  void sum(int n) {
-    for (int i = 0; i < n; ++i) cost = fma(r[i], r[i], cost);
-    for (int j = 0; j < N; ++j) {
+  void sum(int steps) {
+    for (int i = 0; i < steps; ++i) cost = fma(r[i], r[i], cost);
+    for (int j = 0; j < n; ++j) {
       V total = gradient[j];
-      for (int i = 0; i < n; ++i) total = fma(dy[j][i], r[i], total);
+      for (int i = 0; i < steps; ++i) total = fma(dy[j][i], r[i], total);
       gradient[j] = total;
     }
-    for (int a = 0; a < ROWS; a += 4)
-      for (int b = a; b < ROWS; b += 4) {
+    for (int a = 0; a < n; a += 4)
+      for (int b = a; b < n; b += 4) {
         V total[4][4];
         for (int x = 0; x < 4; ++x)
           for (int z = 0; z < 4; ++z) total[x][z] = normal[a + x][b + z];
-        for (int i = 0; i < n; ++i)
+        for (int i = 0; i < steps; ++i)
           for (int x = 0; x < 4; ++x)
             for (int z = 0; z < 4; ++z) total[x][z] = fma(dy[a + x][i], dy[b + z][i], total[x][z]);
         for (int x = 0; x < 4; ++x)

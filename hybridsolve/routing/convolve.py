@@ -25,7 +25,7 @@ def convolve(
     q : Tensor ``[T, N]``
         Runoff in any unit; the result has the same.
     ordinates : Tensor ``[L, N]``
-        The k-th is the share that arrives k steps later; of `hybridsolve.routing.ordinates`, or any other.
+        The k-th is the share that arrives k steps later; of `hybridsolve.solve.ordinates`, or any other.
     memory : Tensor ``[L - 1, N]``, optional
         The runoff of the steps before the first, oldest first; zero if left out.
     return_memory : bool

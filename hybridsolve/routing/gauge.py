@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import models
+from ..solve.ordinates import ordinates
 from ..solve.problem import dense, mapping
 from ..solve.simulate import Run, simulate
 from ..spec import DAY, Hydrograph, ModelSpec
 from .convolve import convolve
-from .ordinates import ordinates
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..solve.ordinates import ordinates
 from ..spec import Hydrograph, Parameter
 from .convolve import check_beside, check_series, convolved, reference_convolve
-from .ordinates import ordinates
 
 GAMMA = Hydrograph("gamma", (Parameter("a", "1", "shape"), Parameter("b", "d", "scale")), days=15)
 LENGTH = 15  # ordinates

@@ -215,9 +215,9 @@ def tangent(what, inputs, sizes, tangents):
     return [_over_groups(engine, run, fluxes), final_state]
 
 
-def least_squares(run: Problem, observed, transform, exponent, normal, flow=None, jacobian=None) -> None:
+def least_squares(run: Problem, ordinates, d_ordinates, observed, normal, flow=None, jacobian=None, **how) -> None:
     """Fill the normal equations of a run and, where given, its flow and Jacobian: see `sensitivity`."""
-    _engine(run.backend).least_squares(run, observed, transform, exponent, normal, flow, jacobian)
+    _engine(run.backend).least_squares(run, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
 
 
 @_time_loop_fits

@@ -11,10 +11,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..spec import DAY
 from . import faults
-from .problem import Problem, axes, strides
+from .problem import Problem, axes, octaves, strides
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
+MOST_ORDINATES = 16  # of the normal equations on a GPU, as in csrc/core/cuda.h
 NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
 
 
@@ -59,18 +61,26 @@ def _names(backend: str, run: Problem) -> list[str]:
     key = (backend, run.kernel, run.spec.key)
     if key not in _CHECKED:
         compiled = extension(backend).models()[run.kernel]
+        fluxes = compiled["flux_names"].split()
+        found = {kind: compiled[f"{kind}_names"] for kind in ("forcing", "input", "parameter", "state", "line")}
+        found |= dict(outflow=fluxes[compiled["outflow"]], rows=compiled["rows"])
+        spec = run.spec
+        ours = dict(forcing=spec.forcing_names, input=spec.input_names, parameter=[v.name for v in run.rows])
         ours = {
-            "forcing_names": run.spec.forcing_names,
-            "parameter_names": tuple(v.name for v in run.rows),
-            "state_names": run.spec.state_names,
+            kind: " ".join(names) for kind, names in (ours | dict(state=spec.state_names, line=spec.line_names)).items()
         }
-        for table, names in ours.items():
-            if tuple(compiled[table].split()) != names:
+        ours |= dict(outflow=spec.outflow, rows=len(spec.states) + sum(line.slots - 1 for line in spec.lines))
+        for kind, name in ours.items():
+            if found[kind] != name:
                 raise RuntimeError(
-                    f"the compiled {run.kernel} has {table} '{compiled[table]}', its table in Python "
-                    f"'{' '.join(names)}'; rebuild hybridsolve."
+                    f"the compiled {run.kernel} has {kind} '{found[kind]}', its table in Python '{name}'; rebuild "
+                    "hybridsolve, or its library."
                 )
-        _CHECKED[key] = compiled["flux_names"].split() + compiled["state_names"].split()
+        if missing := set(spec.flux_names) - set(fluxes):
+            raise RuntimeError(
+                f"the compiled {run.kernel} lacks the flux '{missing.pop()}' of its table in Python; rebuild it."
+            )
+        _CHECKED[key] = fluxes + compiled["state_names"].split()
     return _CHECKED[key]
 
 
@@ -133,11 +143,16 @@ class Engine:
             n_components=n_components,
             group_size=run.group,
             n_groups=run.n_groups,
+            dt=run.step / DAY,
             forcing=[_view(f, "tb") for f in run.forcing],
             forcing_bounds=run.forcing_bounds,
+            input=[_view(k, "b") for k in run.inputs],
+            input_bounds=run.input_bounds,
+            state_bounds=run.state_bounds,
             parameter=[_view(p, axes(p)) for p in run.parameters],
             parameter_bounds=run.parameter_bounds,
             parameter_range=run.parameter_range,
+            octaves=[octaves(v) for v in run.rows],
             raw=run.raw,
             per_step=run.per_step,
             by_group=[p.shape[-1] == 1 for p in run.parameters],
@@ -200,15 +215,29 @@ class Engine:
         if fault := self.call("tangent", run.state, run.kernel, arguments):
             raise ValueError(faults.explain(fault, run))
 
-    def least_squares(self, run: Problem, observed, transform, exponent, normal, flow=None, jacobian=None) -> None:
+    def least_squares(self, run: Problem, ordinates, d_ordinates, observed, normal, flow, jacobian, **how) -> None:
         """Fill the normal equations and, where given, flow and Jacobian.
 
-        `observed` are the unit hydrograph's a and b, target, weight and shift, each with its axes.
+        The ordinates are ``[L, B, C]``; `observed` are target, weight and shift by name, each with its axes.
         """
-        names = ("a", "b", "target", "weight", "shift")
-        views = {name: _view(*x) for name, x in zip(names, observed, strict=True)}
-        results = dict(normal=normal, flow=flow, jacobian=jacobian)
-        arguments = self._struct("LeastSquares", run, transform=transform, exponent=exponent, **views, **results)
+        if self.on_gpu and len(ordinates) > MOST_ORDINATES:
+            raise ValueError(
+                f"backend 'cuda' has normal equations for hydrographs of at most {MOST_ORDINATES} ordinates; found "
+                f"{len(ordinates)}: run on the CPU, or at a longer step."
+            )
+        arguments = self._struct(
+            "LeastSquares",
+            run,
+            length=len(ordinates),
+            n_routing=len(d_ordinates),
+            ordinates=_view(ordinates, "tbc"),
+            d_ordinates=[_view(d, "tbc") for d in d_ordinates],
+            normal=normal,
+            flow=flow,
+            jacobian=jacobian,
+            **{name: _view(x, names) for name, (x, names) in observed.items()},
+            **how,
+        )
         self._call_checked("least_squares", run, arguments)
 
     def _typed(self, kind: str, x: Tensor, **fields):

@@ -16,7 +16,8 @@ from torch import Tensor
 from .. import models
 from ..spec import DAY, ModelSpec
 from . import backends, check
-from .problem import dense, mapping
+from .ordinates import ordinates
+from .problem import Problem, dense, mapping
 
 TRANSFORMS = ("identity", "root", "logarithm", "box_cox")  # in the order of csrc/core/least_squares.h
 
@@ -34,7 +35,7 @@ class NormalEquations:
     cost : Tensor ``[B, C]``
         r'r.
     names : tuple of str
-        The model's parameters, and the unit hydrograph's two.
+        The model's parameters, and its unit hydrograph's.
     """
 
     matrix: Tensor
@@ -65,7 +66,7 @@ def normal_equations(
     model : ModelSpec or str
     forcing : mapping of str to Tensor ``[T, B]``
     parameters : mapping of str to Tensor ``[B, C]``
-        In their units; the unit hydrograph's `route_a` and `route_b` among them.
+        In their units, per day; the unit hydrograph's among them.
     target : Tensor ``[T, B]``
         The observations, transformed as the flow is; any number where `weight` is 0.
     weight : Tensor ``[T, B]``
@@ -91,19 +92,24 @@ def normal_equations(
     On a GPU nobody waits for the run to end, as with `simulate`: a value out of bounds is raised by the next call or by
     `synchronize`, and until then the numbers of its cell are NaN.
     """
-    given = (inputs, step, initial_state, target, weight, shift, backend)
-    run, views, names = _prepare(model, forcing, parameters, *given)
+    given = (inputs, step, initial_state, backend)
+    run, ordinates, names, factors = _prepare(model, forcing, parameters, *given)
     if transform not in TRANSFORMS:
         raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}.")
+    observed = _observed(run, target, weight, shift)
     _, n_basins, n_components = run.sizes
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    backends.least_squares(run, views, TRANSFORMS.index(transform), exponent, out)
+    how = dict(transform=TRANSFORMS.index(transform), exponent=exponent)
+    backends.least_squares(run, *ordinates, observed, out, **how)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
-    upper = out[: len(rows)].permute(1, 2, 0)
+    upper, gradient = out[: len(rows)].permute(1, 2, 0), out[len(rows) : -1].permute(1, 2, 0)
     matrix[..., rows, columns] = matrix[..., columns, rows] = upper
-    return NormalEquations(matrix, out[len(rows) : -1].permute(1, 2, 0), out[-1], names)
+    if factors is not None:
+        factors = torch.stack([x.expand(n_basins, n_components) for x in factors], -1)
+        matrix, gradient = matrix * factors[..., None] * factors[..., None, :], gradient * factors
+    return NormalEquations(matrix, gradient, out[-1], names)
 
 
 def jacobian(
@@ -132,64 +138,103 @@ def jacobian(
     ValueError
         If a name, shape, dtype or value does not fit.
     """
-    n_steps = max(len(dense(x, "forcing")) for x in forcing.values())
-    like = next(iter(forcing.values()))
-    none = like.new_zeros(n_steps, 1)
-    given = (inputs, step, initial_state, none, none, None, backend)
-    run, views, every = _prepare(model, forcing, parameters, *given)
+    run, ordinates, every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
     for name in names or ():
         if name not in every:
             raise ValueError(
                 f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}."
             )
-    _, n_basins, n_components = run.sizes
-    n = len(every)
+    n_steps, n_basins, n_components = run.sizes
+    like, n = run.state, len(every)
+    none = like.new_zeros(n_steps, 1)
     normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
     flow = backends.empty_series(run.backend, like, 1, run.sizes)[0]
     found = backends.empty_series(run.backend, like, n, run.sizes)
-    backends.least_squares(run, views, 0, 1.0, normal, flow, found)
+    observed = _observed(run, none, none, None)
+    backends.least_squares(run, *ordinates, observed, normal, flow, found, transform=0, exponent=1.0)
     columns = dict(zip(every, found.unbind(0), strict=True))
+    if factors is not None:
+        columns = {name: x * factor for (name, x), factor in zip(columns.items(), factors, strict=True)}
     return flow, {name: columns[name] for name in names or every}
 
 
-def _prepare(model, forcing, parameters, inputs, step, initial_state, target, weight, shift, backend):
-    """The run, what is compared with it, each with its axes, and the names of all parameters."""
+def _prepare(model, forcing, parameters, inputs, step, initial_state, backend):
+    """The run, the ordinates of its hydrograph with their derivatives, and the names of all parameters.
+
+    Last, where the step is no day, the derivatives of the parameters of a step with respect to those of the table.
+    """
     model = models.get(model)
     forcing = mapping(forcing, "forcing")
     if backend in ("triton", "reference"):
         raise ValueError(f"backend '{backend}' has no kernels of derivatives carried forward; expected cpu or cuda.")
     if backend == "auto" and any(x.device.type == "cuda" for x in forcing.values() if isinstance(x, Tensor)):
         backend = "cuda"  # the one that has these kernels
-    physics = mapping(parameters, "parameters")
-    routing = {}
-    for name in model.routing_parameter_names:
-        if name not in physics:
-            raise ValueError(
-                f"parameters lacks '{name}' of the unit hydrograph; expected it beside the others: add it."
-            )
-        routing[name] = dense(physics.pop(name), f"parameter '{name}'")
+    given = mapping(parameters, "parameters")
+    physics = {name: x for name, x in given.items() if name not in model.routing_parameter_names}
+    for name, p in physics.items():
+        if isinstance(p, Tensor) and p.dim() == 3:
+            raise ValueError(f"parameter '{name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")
     run = check.problem(
         model, forcing, physics, inputs, step, initial_state, None, "each", None, None, False, backend
     )  # fmt: skip
-    like = run.state
-    for v, p in zip(run.rows, run.parameters, strict=True):
-        if p.dim() != 2:
-            raise ValueError(f"parameter '{v.name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")
-    n_steps, n_basins, n_components = run.sizes
-    shift = like.new_zeros(1) if shift is None else shift
+    run = run.with_(state=run.state.contiguous(), interval=0, group=run.sizes[2])
+    names = (*(v.name for v in run.rows), *model.routing_parameter_names)
+    factors = None
+    if step != DAY:
+        one = run.state.new_ones(1, 1)
+        table = [physics.get(v.name, one * (v.default or 0.0)) for v in run.rows]
+        factors = [_along_itself(lambda x, v=v: v.at_step(x, step), x) for v, x in zip(run.rows, table, strict=True)]
+        factors += [one] * len(model.routing_parameters)
+    return run, _ordinates(run, given), names, factors
+
+
+def _along_itself(function, x: Tensor) -> Tensor:
+    """The derivative of a function that takes every value for itself."""
+    return torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+
+
+def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The ordinates ``[L, B, C]`` of the model's hydrograph and their derivatives along its parameters; 1 without."""
+    routing, like = run.spec.routing, run.state
+    if routing is None:
+        return like.new_ones(1, 1, 1), []
+    values, cells = {}, tuple(run.sizes[1:])
+    for v in routing.parameters:
+        if v.name not in given and v.default is None:
+            raise ValueError(
+                f"parameters lacks '{v.name}' of the unit hydrograph; expected it beside the others: add it."
+            )
+        x = dense(given[v.name], f"parameter '{v.name}'") if v.name in given else like.new_full((1, 1), v.default)
+        _refuse_unfit(f"parameter '{v.name}'", x, cells, like)
+        values[v.name] = x
+    shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
+    columns = {name: x.expand(shape).flatten() for name, x in values.items()}
+
+    def along(name):
+        return _along_itself(lambda x: ordinates(routing, columns | {name: x}, run.step), columns[name])
+
+    w = ordinates(routing, columns, run.step)
+    return w.view(-1, *shape), [along(name).view(-1, *shape) for name in values]
+
+
+def _observed(run: Problem, target, weight, shift) -> dict[str, tuple[Tensor, str]]:
+    """What a run is compared with, each with its axes."""
+    n_steps, n_basins, _ = run.sizes
+    shift = run.state.new_zeros(1) if shift is None else shift
     given = {
-        **{f"parameter '{name}'": (p, "bc", (n_basins, n_components)) for name, p in routing.items()},
         "target": (target, "tb", (n_steps, n_basins)),
         "weight": (weight, "tb", (n_steps, n_basins)),
         "shift": (shift, "b", (n_basins,)),
     }
-    for name, (tensor, _, shape) in given.items():
-        fits = tensor.dim() == len(shape) and all(a in (1, b) for a, b in zip(tensor.shape, shape, strict=True))
-        if not fits or tensor.dtype != like.dtype or tensor.device != like.device:
-            raise ValueError(
-                f"{name} must be {list(shape)} (or 1 on an axis), {like.dtype} on {like.device} as the forcing is; "
-                f"found {list(tensor.shape)}, {tensor.dtype} on {tensor.device}: convert it."
-            )
-    names = (*(v.name for v in run.rows), *model.routing_parameter_names)
-    run = run.with_(state=like.contiguous(), interval=0, group=n_components)
-    return run, [(tensor, axes) for tensor, axes, _ in given.values()], names
+    for name, (x, _, shape) in given.items():
+        _refuse_unfit(name, x, shape, run.state)
+    return {name: (x, axes) for name, (x, axes, _) in given.items()}
+
+
+def _refuse_unfit(name: str, x: Tensor, shape, like: Tensor) -> None:
+    fits = x.dim() == len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape, strict=True))
+    if not fits or x.dtype != like.dtype or x.device != like.device:
+        raise ValueError(
+            f"{name} must be {list(shape)} (or 1 on an axis), {like.dtype} on {like.device} as the forcing is; found "
+            f"{list(x.shape)}, {x.dtype} on {x.device}: convert it."
+        )
