@@ -45,7 +45,7 @@ def problem(
     like = next(iter(forcing.values()))
     optional = tuple(v.name for v in rows[len(model.parameters) :])
     backend = backends.choose(backend, like.device, model.kernel_name(optional))
-    if raw and (absent or step != DAY or any(v.scale != "linear" for v in rows)):  # what the kernel does not scale
+    if raw and (absent or step != DAY):  # what the kernels do not scale
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
         raw = False
     parameters |= {v.name: like.new_full((1, 1), v.default) for v in absent}

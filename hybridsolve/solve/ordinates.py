@@ -2,6 +2,9 @@
 
 `ordinates` takes what a model's table says (`hybridsolve.spec.Hydrograph`): a kind of density, where in its step an
 ordinate is taken, how long the hydrograph is, where it is cut, and whether the ordinates sum to 1.
+
+A column's bits, gradients among them, do not depend on the columns beside it nor on threads: nothing here sums over
+ordinates by torch.sum, softmax or a broadcast, whose order of summation does.
 """
 
 from __future__ import annotations
@@ -75,13 +78,22 @@ def ordinates(hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: in
     if hydrograph.kind not in KINDS:
         raise ValueError(f"unknown hydrograph '{hydrograph.kind}'; expected one of {', '.join(KINDS)}: correct it.")
     shape, factor = KINDS[hydrograph.kind]
-    values = [parameters[v.name] for v in hydrograph.parameters]
-    k = torch.arange(n_ordinates(hydrograph, step), dtype=values[0].dtype, device=values[0].device)[:, None]
-    days = step / DAY
+    given = [parameters[v.name] for v in hydrograph.parameters]
+    n, days = n_ordinates(hydrograph, step), step / DAY
+    values = [_rows(x.double(), n) for x in given]
+    k = torch.arange(n, dtype=torch.float64, device=given[0].device)[:, None]
     density = shape((k + (0.5 if hydrograph.at == "midpoint" else 1.0)) * days, *values)
     if hydrograph.cut is not None:
         tail = (density + factor(*values) < hydrograph.cut) & (k > 0)
         density = torch.where(tail, -math.inf, density)
     if hydrograph.normalised:
-        return torch.softmax(density, dim=0)
-    return (density + factor(*values)).exp() * (1.0 if hydrograph.kind == "lag" else days)
+        share = (density - density.detach().amax(0)).exp()
+        share = share / _rows(share.cumsum(0)[-1], n)
+    else:
+        share = (density + factor(*values)).exp() * (1.0 if hydrograph.kind == "lag" else days)
+    return share.to(given[0].dtype)
+
+
+def _rows(x: Tensor, n: int) -> Tensor:
+    """n times the same row; its gradient is the sum of theirs, one after another."""
+    return torch.stack([x] * n)
