@@ -105,13 +105,13 @@ template <class Model, class T> struct Limits {
 
 // A parameter from what comes before the sigmoid, and the gradient back.
 template <class V> HS_FN V ranged(V x, const Range<typename Lane<V>::scalar>& range) {
-  if (range.octaves) return exp2(sigmoid(x) * range.octaves) * range.lower;
+  if (range.octaves) return exp2(scaling_sigmoid(x) * range.octaves) * range.lower;
   return scaled(x, range.lower, range.span);
 }
 template <class V> HS_FN V adj_ranged(V x, const Range<typename Lane<V>::scalar>& range, V d_r) {
   using T = typename Lane<V>::scalar;
   if (!range.octaves) return adj_scaled(x, range.span, d_r);
-  const V u = sigmoid(x);
+  const V u = scaling_sigmoid(x);
   const V value = exp2(u * range.octaves) * range.lower;
   return d_r * value * T(range.octaves * T(0.69314718055994530942)) * (u * (T(1) - u));
 }

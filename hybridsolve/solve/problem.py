@@ -172,7 +172,7 @@ class Problem:
         """The name of the compiled time loop."""
         return self.spec.kernel_name(self.optional)
 
-    @cached_property
+    @property
     def rows(self) -> tuple[Parameter, ...]:
         """The parameters' rows of the model's table, in the kernel's order."""
         return self.spec.present_parameters(self.optional)

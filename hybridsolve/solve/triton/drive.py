@@ -18,7 +18,7 @@ somebody has looked at the note.
 import triton
 import triton.language as tl
 
-from .math import exp2, sigmoid
+from .math import exp2, scaling_sigmoid
 
 NEVER = tl.constexpr(1 << 62)
 NO_STEP = tl.constexpr((1 << 31) - 1)
@@ -109,9 +109,9 @@ def parameters_of(p, parameters, strides, b, c, t, RANGE: tl.constexpr, PER_STEP
             x = given_parameter(parameters, strides, b, c, t, i)
             if RAW:
                 if RANGE[i][2] != 0.0:
-                    x = exp2(sigmoid(x) * RANGE[i][2]) * RANGE[i][0]
+                    x = exp2(scaling_sigmoid(x) * RANGE[i][2]) * RANGE[i][0]
                 else:
-                    x = sigmoid(x) * (RANGE[i][1] - RANGE[i][0]) + RANGE[i][0]
+                    x = scaling_sigmoid(x) * (RANGE[i][1] - RANGE[i][0]) + RANGE[i][0]
             out = out + (x,)
         else:
             out = out + (p[i],)
@@ -122,7 +122,7 @@ def parameters_of(p, parameters, strides, b, c, t, RANGE: tl.constexpr, PER_STEP
 def d_given(d, parameters, strides, b, c, t, i: tl.constexpr, RANGE: tl.constexpr, RAW: tl.constexpr):
     """The gradient of a parameter as it was given."""
     if RAW:
-        u = sigmoid(given_parameter(parameters, strides, b, c, t, i))
+        u = scaling_sigmoid(given_parameter(parameters, strides, b, c, t, i))
         if RANGE[i][2] != 0.0:
             d = d * (exp2(u * RANGE[i][2]) * RANGE[i][0]) * (RANGE[i][2] * 0.6931471805599453)
             return d * (u * (1.0 - u))
