@@ -83,15 +83,18 @@ def poison():
     torch.use_deterministic_algorithms(False)
 
 
-KERNELS = {"cpu": frozenset(backends._engine("cpu").kernels())}
-
-
 def has_kernel(model, names, backend="cpu") -> bool:
-    """Whether this build has a time loop for a run of the model with these parameters."""
-    if backend == "triton" and "triton" not in KERNELS:
-        KERNELS["triton"] = frozenset(backends._engine("triton").kernels())
+    """Whether there is a time loop for a run of the model with these parameters."""
     # The CUDA sources hold the models that the CPU's hold.
-    return hs.models.get(model).kernel_name(names) in KERNELS.get(backend, KERNELS["cpu"])
+    engine = backends._engine("triton" if backend == "triton" else "cpu")
+    return hs.models.get(model).kernel_name(names) in engine.kernels()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_kernels(request):
+    """The toy's kernels for the CPU, compiled where they have changed, and loaded."""
+    if shutil.which("g++"):
+        _cpu.load(str(plugins.toy_for_cpu(request.config.cache.mkdir("kernels"), _cpu.isa())))
 
 
 @pytest.fixture(autouse=True)
@@ -117,20 +120,6 @@ def cuda_on_cpu(request):
     if not shutil.which("g++"):
         pytest.skip("g++ is not installed")
     return plugins.cuda_on_cpu(request.config.cache.mkdir("kernels"))
-
-
-@pytest.fixture(scope="session")
-def toy_kernels(request):
-    """The toy's kernels for the CPU, compiled and loaded."""
-    if not shutil.which("g++"):
-        pytest.skip("g++ is not installed")
-    _cpu.load(str(plugins.toy_for_cpu(request.config.cache.mkdir("kernels"), _cpu.isa())))
-
-
-@pytest.fixture(autouse=True)
-def kernels_of_the_toy(request):
-    if "toy" in request.node.name:
-        request.getfixturevalue("toy_kernels")
 
 
 def margins(name, monkeypatch, width=64):

@@ -141,6 +141,7 @@ toy = ModelSpec(
     ),
     signatures=(Signature("evaporated", "1", "share of the rain that evaporates", of="evaporation", over="rainfall"),),
     steps=None,
+    triton="models.toy_triton",
 )
 
 

@@ -162,6 +162,7 @@ def prepared(prepare: tl.constexpr, ordinates: tl.constexpr, k, p, lines, DT, D,
         d = prepare(((), k, p, (), (), DT), OPTIONS)
     if len(SLOTS) > 0:
         put_rows(lines, BLOCK, 0, ordinates(((), k, p, d, (), DT), OPTIONS), True)
+        tl.debug_barrier()
     return d
 
 
@@ -188,6 +189,7 @@ def adj_prepared(
         more_p, more_d = ordinates_adj(((), k, p, d, (), DT), d_w, OPTIONS)
         d_p, d_d = added(d_p, more_p), added(d_d, more_d)
         put_rows(lines + 2 * n * BLOCK, BLOCK, 0, zeros(n, d_p[0]), True)
+        tl.debug_barrier()
     if D > 0:
         d_p = added(d_p, prepare_adj(((), k, p, d, (), DT), d_d, OPTIONS))
     return d_p
@@ -195,6 +197,7 @@ def adj_prepared(
 
 # The delay lines of a program: four times as many rows of lanes as there are ordinates, which are the ordinates, the
 # contents with a zero behind each line's last, and the cotangents of both. A tuple of them would fill the registers.
+# Barriers, since Triton does not promise that the lane which reads a number is the one that wrote it.
 
 
 @triton.constexpr_function
@@ -215,8 +218,9 @@ def load_lines(lines, source, stride, at, SLOTS: tl.constexpr, BLOCK: tl.constex
         to = lines + before(SLOTS, i) * BLOCK
         for j in range(SLOTS[i] - 1):
             tl.store(to + j * BLOCK, tl.load(source + (row + j) * stride + at))
-        tl.store(to + (SLOTS[i] - 1) * BLOCK, tl.load(source + at) * 0.0)
+        tl.store(to + (SLOTS[i] - 1) * BLOCK, tl.zeros_like(tl.load(to)))
         row += SLOTS[i] - 1
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -231,11 +235,11 @@ def store_lines(lines, target, stride, at, used, good, SLOTS: tl.constexpr, BLOC
 
 
 @triton.jit
-def first_rows(lines, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
-    """The first ordinate, or content, of each line."""
+def first_rows(lines, PART: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """The first ordinate (PART 0) or content (PART 1) of each line."""
     out = ()
     for i in tl.static_range(len(SLOTS)):
-        out = out + (tl.load(lines + before(SLOTS, i) * BLOCK),)
+        out = out + (tl.load(lines + (PART * total(SLOTS) + before(SLOTS, i)) * BLOCK),)
     return out
 
 
@@ -248,6 +252,7 @@ def move_lines(lines, x, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
         for j in range(SLOTS[i] - 1):
             moved = tl.fma(tl.load(w + (j + 1) * BLOCK), x[i], tl.load(m + (j + 1) * BLOCK))
             tl.store(m + j * BLOCK, moved)
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -278,6 +283,7 @@ def adj_move(lines, d_head, d_first, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
         if SLOTS[i] > 1:
             tl.store(d_m, d_head[i])
         tl.store(d_w, tl.load(d_w) + d_first[i])
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -327,6 +333,7 @@ def forward(
     RANGE: tl.constexpr,
     PER_STEP: tl.constexpr,
     STATIC: tl.constexpr,
+    MOVING: tl.constexpr,
     RAW: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -387,10 +394,10 @@ def forward(
         bad_parameter = tl.minimum(bad_parameter, tl.where(parameter_ok, NO_STEP, step_number))
         good = good & forcing_ok & parameter_ok
         step_number += 1
-        if True in PER_STEP and D + len(SLOTS) > 0:
+        if MOVING and D + len(SLOTS) > 0:
             d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
-        w = first_rows(lines, SLOTS, BLOCK)
-        s, q = step((f, k, p_t, d, w, DT), s + first_rows(lines + total(SLOTS) * BLOCK, SLOTS, BLOCK), OPTIONS)
+        w = first_rows(lines, 0, SLOTS, BLOCK)
+        s, q = step((f, k, p_t, d, w, DT), s + first_rows(lines, 1, SLOTS, BLOCK), OPTIONS)
         if len(SLOTS) > 0:
             move_lines(lines, s[S:], SLOTS, BLOCK)
             s = s[:S]
@@ -459,6 +466,7 @@ def adjoint(
     RANGE: tl.constexpr,
     PER_STEP: tl.constexpr,
     STATIC: tl.constexpr,
+    MOVING: tl.constexpr,
     BY_GROUP: tl.constexpr,
     RAW: tl.constexpr,
     FORCING: tl.constexpr,
@@ -503,13 +511,13 @@ def adjoint(
                 load_lines(lines + total(SLOTS) * BLOCK, source + S * n_cells, n_cells, cell, SLOTS, BLOCK)
             tl.debug_barrier()  # Triton does not promise that the lane which reads the tape is the one that wrote it
             for i in range(length):
-                s = s + first_rows(lines + total(SLOTS) * BLOCK, SLOTS, BLOCK)
+                s = s + first_rows(lines, 1, SLOTS, BLOCK)
                 put_rows(tape_row + i * N * BLOCK, BLOCK, 0, s, True)
                 f = forcing_of(forcing, forcing_strides, b, begin + i)
                 p_t = parameters_of(p, parameters, parameter_strides, b, c, begin + i, RANGE, PER_STEP, RAW)
-                if True in PER_STEP and D + LINES > 0:
+                if MOVING and D + LINES > 0:
                     d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
-                s, _ = step((f, k, p_t, d, first_rows(lines, SLOTS, BLOCK), DT), s, OPTIONS)
+                s, _ = step((f, k, p_t, d, first_rows(lines, 0, SLOTS, BLOCK), DT), s, OPTIONS)
                 if LINES > 0:
                     put_rows(tape_row + (i * N + S + LINES) * BLOCK, BLOCK, 0, s[S:], True)
                     move_lines(lines, s[S:], SLOTS, BLOCK)
@@ -517,14 +525,14 @@ def adjoint(
             tl.debug_barrier()
             for i in range(length):
                 t = begin + (length - 1 - i)
-                s = rows(tape_row + (length - 1 - i) * N * BLOCK, BLOCK, 0, S + LINES)
+                s_t = rows(tape_row + (length - 1 - i) * N * BLOCK, BLOCK, 0, S + LINES)
                 f = forcing_of(forcing, forcing_strides, b, t)
                 p_t = parameters_of(p, parameters, parameter_strides, b, c, t, RANGE, PER_STEP, RAW)
-                if True in PER_STEP and D + LINES > 0:
+                if MOVING and D + LINES > 0:
                     d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
-                given = (f, k, p_t, d, first_rows(lines, SLOTS, BLOCK), DT)
+                given = (f, k, p_t, d, first_rows(lines, 0, SLOTS, BLOCK), DT)
                 if d_weights is not None:
-                    after, q = step(given, s, OPTIONS)
+                    after, q = step(given, s_t, OPTIONS)
                     q = q + after[:S]
                     # Barriers also part this step from its reversal: what both compute is dear to hold in between.
                     tl.debug_barrier()
@@ -542,7 +550,7 @@ def adjoint(
                         d_weight = tl.fma(d_out[o], q[OUTPUTS[o]], d_weight)
                 if d_weights is not None:
                     tl.debug_barrier()
-                    s = rows(tape_row + (length - 1 - i) * N * BLOCK, BLOCK, 0, S + LINES)
+                    s_t = rows(tape_row + (length - 1 - i) * N * BLOCK, BLOCK, 0, S + LINES)
                 # The cotangents of fluxes and states, in the order in which outputs name them.
                 d_all = zeros(Q, zero) + d_s
                 for o in tl.static_range(len(OUTPUTS)):
@@ -553,18 +561,18 @@ def adjoint(
                     if LINES > 0:
                         x = rows(tape_row + ((length - 1 - i) * N + S + LINES) * BLOCK, BLOCK, 0, LINES)
                         d_s = d_s + adj_put(lines, x, SLOTS, BLOCK)
-                    d_s, d_f, d_p_t, d_d_t, d_first = step_adj(given, s, d_q, d_s, OPTIONS)
+                    d_s, d_f, d_p_t, d_d_t, d_first = step_adj(given, s_t, d_q, d_s, OPTIONS)
                     d_d = added(d_d, d_d_t)
                     if LINES > 0:
                         adj_move(lines, d_s[S:], d_first, SLOTS, BLOCK)
                         d_s = d_s[:S]
-                    if True in PER_STEP:
+                    if MOVING:
                         d_p_t = adj_prepared(
                             prepare_adj, ordinates_adj, k, p_t, d, d_d, d_p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK
                         )
                         d_d = zeros(D, zero)
                 else:
-                    d_s, d_f, d_p_t = step_adj(given, s, d_all[:Q], d_all[Q:], OPTIONS)
+                    d_s, d_f, d_p_t = step_adj(given, s_t, d_all[:Q], d_all[Q:], OPTIONS)
                 for m in tl.static_range(len(FORCING)):
                     if FORCING[m]:
                         d_sum = over_components(d_f[m], used, WIDTH, BLOCK)
@@ -583,7 +591,7 @@ def adjoint(
                     else:
                         d_p_sum = d_p_sum + (d_p[m] + d_p_t[m],)
                 d_p = d_p_sum
-        if True not in PER_STEP and D + LINES > 0:
+        if not MOVING and D + LINES > 0:
             d_p = adj_prepared(prepare_adj, ordinates_adj, k, p, d, d_d, d_p, lines, DT, D, SLOTS, OPTIONS, BLOCK)
         put_rows(d_initial_state, n_cells, cell, d_s, used)
         if LINES > 0:

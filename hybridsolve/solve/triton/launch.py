@@ -110,6 +110,7 @@ def _common(run: Problem, n_programs: int) -> dict:
         S=len(run.spec.states),
         RANGE=tuple((*ends, octaves(v)) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
         PER_STEP=tuple(run.per_step),
+        MOVING=any(run.per_step),
         STATIC=tuple(not moves for moves in run.per_step),
         RAW=run.raw,
         WIDTH=_width(run),
