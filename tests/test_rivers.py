@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import assert_close, assert_same_bits, uniform
+from models.toy import toy
 
 import hybridsolve as hs
 from hybridsolve import cli
@@ -57,6 +58,26 @@ def test_forcing_by_the_hour(network):
     assert "hydrograph" not in found.final_state
     daily = lateral_inflow(runoff, network)
     assert_close({"q": lateral_inflow(runoff, network, step=3600)}, {"q": 24 * daily}, 1e-14)
+
+
+def test_a_model_of_another_kind(network):
+    """Whose outflow has another name and is not routed, and which takes a static input; in windows too."""
+    forcing = {"rainfall": 30 * uniform(T, N) ** 2, "demand": 4 * uniform(T, N, seed=1)}
+    parameters = toy.parameters_from_unit({v.name: uniform(N, 2, seed=i) for i, v in enumerate(toy.free_parameters)})
+    options = dict(inputs={"slope": uniform(N, seed=7)}, backend="reference")
+    found = simulate_rivers(toy, forcing, parameters, network, **options)
+    runoff = hs.simulate(toy, forcing, parameters, **options).fluxes["discharge"]
+    assert_same_bits({"runoff": found.runoff}, {"runoff": runoff})
+    assert set(found.final_state) == {"catchments", "rivers"}
+    parts, state = [], {"rivers": {"discharge": torch.ones(N, dtype=torch.float64)}}
+    whole = simulate_rivers(toy, forcing, parameters, network, initial_state=state, **options).discharge
+    for cut in (slice(0, 5), slice(5, T)):
+        window = {name: x[cut] for name, x in forcing.items()}
+        run = simulate_rivers(toy, window, parameters, network, initial_state=state, **options)
+        parts, state = [*parts, run.discharge], run.final_state
+    assert_same_bits({"q": torch.cat(parts)}, {"q": whole})
+    with pytest.raises(ValueError, match="a memory of the hydrograph needs its parameters, none; found none of them"):
+        simulate_rivers(toy, forcing, parameters, network, initial_state={"hydrograph": {"memory": runoff}}, **options)
 
 
 def test_one_gradient_of_everything(network):

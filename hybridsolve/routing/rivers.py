@@ -130,6 +130,7 @@ def simulate_rivers(
     scheme: str = "todini",
     gauges: Sequence[int] | None = None,
     initial_state: Mapping[str, Mapping[str, Tensor]] | None = None,
+    backend: str = "auto",
 ) -> RiverRun:
     """Run a model on all catchments and route its runoff to the gauges.
 
@@ -153,6 +154,8 @@ def simulate_rivers(
         As for `route`.
     initial_state : mapping, optional
         ``final_state`` of the run that this one continues.
+    backend : str
+        Of the model, as for `hybridsolve.simulate`; the rivers' is the device's.
 
     Returns
     -------
@@ -183,6 +186,7 @@ def simulate_rivers(
         memory=mapping(before.get("hydrograph", {}), "hydrograph").get("memory"),
         inputs=inputs,
         step=step,
+        backend=backend,
     )
     runoff = run.fluxes[model.outflow]
     state = {"catchments": run.final_state}
