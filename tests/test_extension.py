@@ -3,6 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import test_adjoint
+import test_step_length
+import test_water_balance
 import torch
 from conftest import (
     OUTFLOW,
@@ -12,8 +15,11 @@ from conftest import (
     one_of_each,
     random_inputs,
     run_both_ways,
+    ties,
     variants,
 )
+from models import example
+from models.examples import Example
 from models.toy import toy
 
 import hybridsolve as hs
@@ -58,6 +64,32 @@ def test_a_model_of_ten_lines_runs_and_has_gradients():
     (d,) = torch.autograd.grad(found.fluxes["flow"].sum(), k)
     assert d.shape == (2, 1) and (d > 0).all()
     assert "bucket" not in hs.models.names()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        a_bucket(steps=None, balance=Balance(("prcp",), ("flow",))),
+        replace(hs.models.get("hbv11p"), name="another"),
+        replace(toy, name="another", lines=toy.lines),
+    ],
+    ids=("bucket", "hbv11p", "toy"),
+)
+def test_a_model_needs_no_file_of_tests(model):
+    """Weather, stores and ties are then read from its table."""
+    variant = (model, model.parameter_names)
+    assert type(example(model)) is Example
+    test_adjoint.test_finite_differences(variant, {"components": "each"})
+    test_adjoint.test_windows_chain(variant, (5, 6, 17))
+    test_step_length.test_shorter_steps_come_to_an_end(variant)
+    test_water_balance.test_stores_stay_within_their_bounds(variant, torch.float64)
+    assert all(x.isfinite().all() for x in run_both_ways(ties(variant)).values())
+    some = random_inputs(variant, T=40, B=20)
+    for v in model.forcings:
+        assert some.forcing[v.name].std() > 0
+    for v in model.states:
+        stored = some.initial_state[v.name]
+        assert (stored == example(model).empty(v)).any() and stored.max() > 1
 
 
 @one_of_each
