@@ -179,4 +179,16 @@ class Example(Generic):
             x.parameters[name] = pick(values, B, C, seed=4 + i)
         x.initial_state["soil"] = x.parameters["capacity"] * pick([0, 0.5, 1], B, C, seed=11)
         x.initial_state["level"] = pick([BOTTOM, BOTTOM, 0, 0, 16, TOP, TOP], B, C, seed=12)
+        # In the first basin what percolates keeps the level at the top, in the second pumping keeps it at the bottom.
+        for basin, (kx, leak, pumping, level) in enumerate([(1 / 512, 500 / 512, 0, TOP), (0.02, 1, 2, BOTTOM)][:B]):
+            for name, value in dict(kx=kx, leak=leak, pumping=pumping).items():
+                x.parameters[name][basin] = value
+            x.initial_state["level"][basin] = level
+            x.initial_state["soil"][basin] = x.parameters["capacity"][basin]
+        x.inputs["slope"][0] = 0
+        # The third is dry at first, with an empty soil or one that percolates to its last drop, and the level at 0.
+        for series in x.forcing.values():
+            series[:3, 2:3] = 0
+        x.parameters["pumping"][2:3] = x.initial_state["level"][2:3] = 0
+        x.initial_state["soil"][2:3] = x.parameters["leak"][2:3] * (torch.arange(C) % 2)
         x.initial_state["channel"] = x.initial_state["channel"].round()
