@@ -6,6 +6,8 @@ it, may say it better, by a subclass named `Example`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -140,10 +142,11 @@ class Example:
     def empty(self, store: Variable) -> float:
         return store.lower if store.lower > -1e6 else 0.0
 
-    def exact(self, x) -> tuple[str, ...]:
-        """Inputs at which 24 steps of an hour are one of a day, to rounding, and the outputs that this holds for.
+    def exact(self) -> tuple[Callable, ...]:
+        """Functions that make inputs at which 24 steps of an hour are one of a day, to rounding.
 
-        What leaves a store as a fraction does so if nothing else changes it; a rate, while the store lasts.
+        Each changes a run's inputs and returns the names of the outputs that this holds for. What leaves a store as a
+        fraction does so if nothing but other fractions changes it; a rate, while the store lasts.
         """
         return ()
 
