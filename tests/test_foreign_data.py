@@ -9,8 +9,8 @@ import xarray as xr
 from foreign import AREA, DAYS, IDS, LAT, TRUTH, one_sentence, opened, own
 
 from hybridsolve import cli, data
-from hybridsolve.calibration.evaluation import simulate_calibrated
 from hybridsolve.calibration.fit import calibrate
+from hybridsolve.calibration.simulate_calibrated import simulate_calibrated
 from hybridsolve.data.dataset import assemble, resolve_basins
 from hybridsolve.training.inputs import Scaling
 

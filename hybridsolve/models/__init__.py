@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
 
+DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
 
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import torch
 
-from hybridsolve.models.hbv import _max, _min, _pow, _relu
+from hybridsolve.models.primitives import maximum, minimum, power, relu
 from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, Signature, State, Variable
 
 from .examples import Example as Generic
@@ -48,33 +48,33 @@ SLOTS = 4
 
 def prepare(k, p):
     """Equation (0)."""
-    return {"drain": p["k"] * _min(10 * k["slope"], 1.0), "dryness": 1 / p["capacity"]}
+    return {"drain": p["k"] * minimum(10 * k["slope"], 1.0), "dryness": 1 / p["capacity"]}
 
 
 def ordinates(k, p):
     """``[SLOTS, B, C]``; their sum is 1."""
     j = torch.arange(SLOTS, dtype=p["lag"].dtype, device=p["lag"].device)[:, None, None]
-    return _relu(1 - _relu(j - p["lag"]) - _relu(p["lag"] - j))
+    return relu(1 - relu(j - p["lag"]) - relu(p["lag"] - j))
 
 
 def reference_step(f, k, p, s):
     """One step; see the equations above."""
-    wetness = _min(s["soil"] * p["dryness"], 1.0)
-    evaporation = _min(s["soil"], f["demand"] * _pow(wetness, p["shape"]))
+    wetness = minimum(s["soil"] * p["dryness"], 1.0)
+    evaporation = minimum(s["soil"], f["demand"] * power(wetness, p["shape"]))
     soil = s["soil"] - evaporation + f["rainfall"]
-    overflow = _relu(soil - p["capacity"])
-    soil = _min(p["capacity"], soil)
-    percolation = _min(soil, p["leak"])
+    overflow = relu(soil - p["capacity"])
+    soil = minimum(p["capacity"], soil)
+    percolation = minimum(soil, p["leak"])
     soil = soil - percolation
     arriving = s["channel"] + p["channel"] * overflow
 
     exchange = -p["kx"] * s["level"]
     level = s["level"] + exchange + percolation
-    pumped = _min(level - BOTTOM, p["pumping"] * k["dt"])
-    level = _max(level - pumped, BOTTOM)
-    baseflow = p["drain"] * _relu(level)
+    pumped = minimum(level - BOTTOM, p["pumping"] * k["dt"])
+    level = maximum(level - pumped, BOTTOM)
+    baseflow = p["drain"] * relu(level)
     level = level - baseflow
-    spill = _relu(level - TOP)
+    spill = relu(level - TOP)
     level = level.where(level < TOP, TOP)  # the constant at a tie, where the spill has the gradient
 
     state = dict(soil=soil, level=level, channel=overflow)

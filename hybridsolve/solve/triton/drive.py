@@ -13,7 +13,7 @@ somebody has looked at the note.
 import triton
 import triton.language as tl
 
-from .math import sigmoid
+from .math import scaling_sigmoid
 
 NEVER = tl.constexpr(1 << 62)
 NO_STEP = tl.constexpr((1 << 31) - 1)
@@ -103,7 +103,7 @@ def parameters_of(p, parameters, strides, b, c, t, RANGE: tl.constexpr, PER_STEP
         if PER_STEP[i]:
             x = given_parameter(parameters, strides, b, c, t, i)
             if RAW:
-                x = sigmoid(x) * (RANGE[i][1] - RANGE[i][0]) + RANGE[i][0]
+                x = scaling_sigmoid(x) * (RANGE[i][1] - RANGE[i][0]) + RANGE[i][0]
             out = out + (x,)
         else:
             out = out + (p[i],)
@@ -114,7 +114,7 @@ def parameters_of(p, parameters, strides, b, c, t, RANGE: tl.constexpr, PER_STEP
 def d_given(d, parameters, strides, b, c, t, i: tl.constexpr, RANGE: tl.constexpr, RAW: tl.constexpr):
     """The gradient of a parameter as it was given."""
     if RAW:
-        u = sigmoid(given_parameter(parameters, strides, b, c, t, i))
+        u = scaling_sigmoid(given_parameter(parameters, strides, b, c, t, i))
         return d * (RANGE[i][1] - RANGE[i][0]) * (u * (1.0 - u))
     else:
         return d
