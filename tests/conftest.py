@@ -62,7 +62,7 @@ OUTFLOW = {"fluxes": None}
 
 # What `pytest -m fast` runs, save what waits for a compiler or for Triton's interpreter.
 FAST = """
-every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet cli water_balance hbv
+every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet water_balance hbv toy
 """.split()
 
 

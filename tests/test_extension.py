@@ -70,7 +70,7 @@ def test_a_model_of_ten_lines_runs_and_has_gradients():
     "model",
     [
         a_bucket(steps=None, balance=Balance(("prcp",), ("flow",))),
-        replace(hs.models.get("hbv11p"), name="another"),
+        pytest.param(replace(hs.models.get("hbv11p"), name="another"), marks=pytest.mark.slow),
         replace(toy, name="another", lines=toy.lines),
     ],
     ids=("bucket", "hbv11p", "toy"),
