@@ -33,7 +33,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN = float("nan")
 OPTIONS = [{}, OUTFLOW, {"components": "each"}]
 # The driver is one for all models; in an interpreter it is tested on the smallest.
-DRIVEN = ONE_EACH if DEVICE == "cuda" else [v for v in ONE_EACH if has_kernel(*v.values[0])][-1:]
+DRIVEN = ONE_EACH if DEVICE == "cuda" else ONE_EACH[-1:]
 one_for_the_driver = pytest.mark.parametrize("variant", DRIVEN)
 every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "outflow", "each"))
 
@@ -325,8 +325,9 @@ def test_the_place_of_the_tape_changes_no_bit(gpu, variant, dtype, per_step):
 
 
 @pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
-def test_more_blocks_than_tapes(gpu):
-    x = random_inputs(DRIVEN[-1].values[0], T=21, B=32 * 4097 - 5, C=1)
+@one_for_the_driver
+def test_more_blocks_than_tapes(gpu, variant):
+    x = random_inputs(variant, T=21, B=32 * 4097 - 5, C=1)
     only = [f"parameters {x.example.parameter}"]
     on_chip, in_memory = (
         run_both_ways(on_device(x), only=only, fluxes=None, checkpoint_interval=k, backend=gpu) for k in (5, 21)
@@ -335,8 +336,9 @@ def test_more_blocks_than_tapes(gpu):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="no GPU here: CUDA graphs need one")
-def test_inside_a_cuda_graph(gpu):
-    x = on_device(random_inputs(DRIVEN[-1].values[0], T=20, B=9, C=4, dtype=torch.float32))
+@one_for_the_driver
+def test_inside_a_cuda_graph(gpu, variant):
+    x = on_device(random_inputs(variant, T=20, B=9, C=4, dtype=torch.float32))
     leaves = {n: v.requires_grad_() for n, v in x.tensors().items() if n.startswith("parameters")}
 
     def work():
