@@ -240,8 +240,8 @@ class Inputs:
         return self.with_tensors(water)
 
     def simulate(self, **options) -> hs.Run:
-        if "backend" not in options and not has_kernel(self.model, self.parameters):
-            options["backend"] = "reference"
+        if "backend" not in options and not torch.compiler.is_compiling():
+            options["backend"] = "auto" if has_kernel(self.model, self.parameters) else "reference"
         return hs.simulate(
             self.model,
             self.forcing,
