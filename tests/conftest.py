@@ -59,7 +59,7 @@ OUTFLOW = {"fluxes": None}
 
 # What `pytest -m fast` runs, save what waits for a compiler or for Triton's interpreter.
 FAST = """
-every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet cli water_balance hbv
+every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet water_balance hbv toy
 """.split()
 
 
@@ -216,8 +216,8 @@ class Inputs:
         return self.with_tensors(water)
 
     def simulate(self, **options) -> hs.Run:
-        if "backend" not in options and not has_kernel(self.model, self.parameters):
-            options["backend"] = "reference"
+        if "backend" not in options and not torch.compiler.is_compiling():
+            options["backend"] = "auto" if has_kernel(self.model, self.parameters) else "reference"
         return hs.simulate(
             self.model,
             self.forcing,

@@ -12,13 +12,14 @@ import test_shapes as shapes
 import test_step_length as steps
 import test_water_balance as balance
 import torch
-from conftest import assert_close, assert_same_bits, random_inputs, uniform, variants
+from conftest import THOROUGH, assert_close, assert_same_bits, random_inputs, uniform, variants
 
 import hybridsolve as hs
 from hybridsolve.routing.gauge import simulate_to_gauge
 
+gpu = test_gpu.gpu
 every_variant = pytest.mark.parametrize("variant", variants(hs.models.MODELS))
-ALL, MEAN, EACH = "all", {}, {"components": "each"}
+MEAN, EACH = {}, {"components": "each"}
 
 
 @every_variant
@@ -77,13 +78,10 @@ def test_shorter_steps(variant):
     steps.test_shorter_steps_come_to_an_end(variant)
 
 
-@every_variant
+@pytest.mark.parametrize("variant", variants([name for name in hs.models.names() if name not in THOROUGH]))
 def test_the_gpus_kernels(variant, gpu):
     test_gpu.test_all_gradients_match_the_reference(gpu, variant, MEAN, "some")
     test_gpu.test_exact_ties(gpu, variant, EACH)
-
-
-gpu = test_gpu.gpu
 
 
 @pytest.mark.oracle

@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 from conftest import (
+    ONE_EACH,
     OUTFLOW,
-    VARIANTS,
     assert_close,
     assert_same_bits,
     both_precisions,
@@ -18,7 +18,6 @@ from conftest import (
     has_kernel,
     margins,
     normal,
-    one_of_each,
     random_inputs,
     run_both_ways,
     said,
@@ -33,6 +32,9 @@ from hybridsolve.solve import ops
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN = float("nan")
 OPTIONS = [{}, OUTFLOW, {"components": "each"}]
+# The driver is one for all models; in an interpreter it is tested on the smallest.
+DRIVEN = ONE_EACH if DEVICE == "cuda" else ONE_EACH[-1:]
+one_for_the_driver = pytest.mark.parametrize("variant", DRIVEN)
 every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "outflow", "each"))
 
 
@@ -126,7 +128,7 @@ def test_shared_axes(gpu, variant, shape):
     assert_matches(gpu, x)
 
 
-@one_of_each
+@one_for_the_driver
 @every_way
 @both_precisions
 def test_bits_for_intervals_chunks_and_windows(gpu, variant, options, dtype):
@@ -185,7 +187,7 @@ def test_a_nan_of_the_unit_hydrograph_stays_a_nan(gpu):
         assert out[:, -1].isnan().any() and out[:, :-1].isfinite().all()
 
 
-@one_of_each
+@one_for_the_driver
 def test_of_two_bad_runs_each_is_said(gpu, variant, monkeypatch):
     """A fault that is raised hides no other, and one met in inference mode is raised outside of it too."""
     good, runs = on_device(random_inputs(variant, T=4, B=2, C=2)), []
@@ -220,7 +222,7 @@ BAD = [
 ]
 
 
-@one_of_each
+@one_for_the_driver
 @pytest.mark.parametrize("name, place, value, match", BAD, ids=[b[0] for b in BAD])
 def test_bad_values_are_named_at_the_next_synchronisation(gpu, variant, name, place, value, match):
     x, name = random_inputs(variant, T=6, B=3, C=2, weights=True, per_step=variant[1][:1]), said(name, variant[0])
@@ -234,7 +236,7 @@ def test_bad_values_are_named_at_the_next_synchronisation(gpu, variant, name, pl
     hs.synchronize()
 
 
-@one_of_each
+@one_for_the_driver
 def test_a_bad_value_leaves_no_number_behind(gpu, variant, monkeypatch):
     """From the step on at which it is met, in its basin alone."""
     x = random_inputs(variant, T=6, B=3, C=2)
@@ -250,7 +252,7 @@ def test_a_bad_value_leaves_no_number_behind(gpu, variant, monkeypatch):
         assert torch.equal(bad[name][~where], v[~where])
 
 
-@one_of_each
+@one_for_the_driver
 def test_a_bad_value_is_said_though_its_tensor_is_gone(gpu, variant, monkeypatch):
     """A GPU's run may be over long after its inputs are."""
     x = on_device(random_inputs(variant, T=6, B=3, C=2))
@@ -268,7 +270,7 @@ def test_a_bad_value_is_said_though_its_tensor_is_gone(gpu, variant, monkeypatch
     assert watch.fault() is None
 
 
-@one_of_each
+@one_for_the_driver
 def test_through_the_doors_of_torch(gpu, variant):
     """torch.compile, torch.func and vmap lead to the same kernels."""
     x = on_device(random_inputs(variant, T=4, B=2, C=2))
@@ -294,7 +296,7 @@ def test_through_the_doors_of_torch(gpu, variant):
         torch.testing.assert_close(g, expected, rtol=1e-13, atol=0)
 
 
-@one_of_each
+@one_for_the_driver
 def test_gradients_do_not_depend_on_which_are_wanted(gpu, variant):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1][:1], weights=True)
     leaves = {n: v.detach().requires_grad_() for n, v in on_device(x).tensors().items()}
@@ -309,7 +311,7 @@ def test_gradients_do_not_depend_on_which_are_wanted(gpu, variant):
 
 
 @pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
-@one_of_each
+@one_for_the_driver
 @both_precisions
 @pytest.mark.parametrize("per_step", (False, True))
 def test_the_place_of_the_tape_changes_no_bit(gpu, variant, dtype, per_step):
@@ -322,8 +324,9 @@ def test_the_place_of_the_tape_changes_no_bit(gpu, variant, dtype, per_step):
 
 
 @pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
-def test_more_blocks_than_tapes(gpu):
-    x = random_inputs(VARIANTS[0].values[0], T=21, B=32 * 4097 - 5, C=1)
+@one_for_the_driver
+def test_more_blocks_than_tapes(gpu, variant):
+    x = random_inputs(variant, T=21, B=32 * 4097 - 5, C=1)
     only = [f"parameters {x.example.parameter}"]
     on_chip, in_memory = (
         run_both_ways(on_device(x), only=only, fluxes=None, checkpoint_interval=k, backend=gpu) for k in (5, 21)
@@ -332,8 +335,9 @@ def test_more_blocks_than_tapes(gpu):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="no GPU here: CUDA graphs need one")
-def test_inside_a_cuda_graph(gpu):
-    x = on_device(random_inputs(VARIANTS[0].values[0], T=20, B=9, C=4, dtype=torch.float32))
+@one_for_the_driver
+def test_inside_a_cuda_graph(gpu, variant):
+    x = on_device(random_inputs(variant, T=20, B=9, C=4, dtype=torch.float32))
     leaves = {n: v.requires_grad_() for n, v in x.tensors().items() if n.startswith("parameters")}
 
     def work():

@@ -6,6 +6,8 @@ it, may say it better, by a subclass named `Example`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -121,22 +123,30 @@ class Example:
     def state(self, parameters: dict[str, Tensor], cells: tuple[int, int], draw) -> dict[str, Tensor]:
         """Stores ``[B, C]``: three in ten empty, the others anything up to `most`, or to their wet end."""
         first = {n: p if p.dim() == 2 else p[0] for n, p in parameters.items()}
-        wet, start = self.model.initial_state(first, wet=True), self.model.initial_state(first)
-        state = {}
+        full, state = self.full(first), {}
         for v in self.model.states:
-            most = torch.maximum(*(torch.as_tensor(x[v.name], dtype=torch.float64) for x in (wet, start)))
-            most = torch.as_tensor(self.most.get(v.name, most), dtype=torch.float64)
-            empty = self.empty(v)
+            empty, most = self.empty(v), self.most.get(v.name, full[v.name])
             state[v.name] = torch.where(draw(*cells) < 0.3, empty, empty + (most - empty) * draw(*cells))
         return state
+
+    def full(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The wet end of each store, or its start where that is wetter; where both are empty 50 mm."""
+        wet, start = self.model.initial_state(parameters, wet=True), self.model.initial_state(parameters)
+        full = {}
+        for v in self.model.states:
+            most = torch.maximum(*(torch.as_tensor(x[v.name], dtype=torch.float64) for x in (wet, start)))
+            least = min(self.empty(v) + 50, v.upper) if is_depth(v) else -float("inf")
+            full[v.name] = torch.where(most > self.empty(v) + 0.01, most, most.clamp(min=least))
+        return full
 
     def empty(self, store: Variable) -> float:
         return store.lower if store.lower > -1e6 else 0.0
 
-    def exact(self, x) -> tuple[str, ...]:
-        """Inputs at which 24 steps of an hour are one of a day, to rounding, and the outputs that this holds for.
+    def exact(self) -> tuple[Callable, ...]:
+        """Functions that make inputs at which 24 steps of an hour are one of a day, to rounding.
 
-        What leaves a store as a fraction does so if nothing else changes it; a rate, while the store lasts.
+        Each changes a run's inputs and returns the names of the outputs that this holds for. What leaves a store as a
+        fraction does so if nothing but other fractions changes it; a rate, while the store lasts.
         """
         return ()
 
@@ -167,10 +177,9 @@ class Example:
         for i, name in enumerate(x.parameters):
             v = self.model.variable(name)
             x.parameters[name] = pick([v.lower, (v.lower + v.upper) / 2, v.upper], B, C, seed=i)
+        full = self.full(x.parameters)
         for i, v in enumerate(self.model.states):
-            empty = torch.full((B, C), self.empty(v), dtype=torch.float64)
-            full = torch.as_tensor(self.model.initial_state(x.parameters, wet=True)[v.name], dtype=torch.float64)
-            x.initial_state[v.name] = torch.where(uniform(B, C, seed=8 + i) < 0.5, full, empty)
+            x.initial_state[v.name] = torch.where(uniform(B, C, seed=8 + i) < 0.5, full[v.name], self.empty(v))
 
 
 def _inside(v: Variable) -> float:

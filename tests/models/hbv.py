@@ -35,18 +35,29 @@ class Example(Generic):
         state["sm"] += 0.001
         return state
 
-    def exact(self, x):
-        """Melt and recession: the snow outlasts the run, no water passes the soil, and each zone loses fractions
-        alone; q0 and q1 take turns, so that only their sum, the rest of the upper zone, is exact."""
+    def exact(self):
+        return self.melt, self.recession
+
+    def melt(self, x):
+        """A pack that outlasts the run melts at its rate, and holds what it can of it."""
+        self.without_rain(x)
+        x.initial_state["snowpack"] += 500
+        return "snowpack", "meltwater", "swe", "melt", "infiltration"
+
+    def recession(self, x):
+        """No water passes the soil; q0 and q1 take turns, so that of the upper zone only the rest is exact."""
+        self.without_rain(x)
+        for name in ("snowpack", "meltwater"):
+            x.initial_state[name].zero_()
+        for name in {"perc", "uzl", "c"} & x.parameters.keys():
+            x.parameters[name].zero_()
+        for name in ("suz", "slz"):
+            x.initial_state[name] += 40
+        return "suz", "slz", "q2"
+
+    def without_rain(self, x):
         for name, value in {"prcp": 0.0, "tmean": 3.0, "pet": 0.0}.items():
             x.forcing[name].fill_(value)
-        for name, value in {"perc": 0.0, "uzl": 0.0, "c": 0.0, "beta": 6.0}.items():
-            if name in x.parameters:
-                x.parameters[name].fill_(value)
-        x.initial_state = {n: 40 + s for n, s in x.initial_state.items()}
-        x.initial_state["snowpack"] += 500
-        x.initial_state["sm"].fill_(0.0)
-        return ("snowpack", "meltwater", "swe", "melt", "infiltration", "slz", "q2")
 
     def made(self, x, run):
         """What the floors of the soil and the lower zone add to stores that evaporation or capillary rise empty."""

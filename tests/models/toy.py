@@ -40,7 +40,7 @@ from hybridsolve.models.primitives import maximum, minimum, power, relu
 from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, Signature, State, Variable
 
 from .examples import Example as Generic
-from .examples import pick, uniform
+from .examples import pick
 
 BOTTOM, TOP = -50.0, 500.0  # mm, what `level` stays between
 SLOTS = 4
@@ -148,19 +148,24 @@ toy = ModelSpec(
 class Example(Generic):
     """On its grid the level meets the bottom and the top, the river's height, and what is pumped."""
 
-    def exact(self, x):
-        """A soil that percolates at its rate into a groundwater that `slope` does not slow is exact for the soil; and
-        without percolation for the level, which loses two fractions in turn."""
+    def exact(self):
+        return self.percolation, self.recession
+
+    def percolation(self, x):
+        """A soil that lasts percolates at its rate."""
         for series in x.forcing.values():
             series.zero_()
-        x.parameters["pumping"].zero_()
-        x.inputs["slope"].fill_(0.5)
-        T, B, C = x.sizes
-        x.initial_state["soil"] = torch.where(torch.arange(B)[:, None] < B // 2, 0.0, 400 + 100 * uniform(B, C))
         x.parameters["capacity"].fill_(500.0)
-        x.initial_state["level"] = torch.where(x.initial_state["soil"] > 0, 0.0, 200 * uniform(B, C, seed=1) - 40)
-        x.initial_state["channel"] = torch.zeros_like(x.initial_state["channel"])
-        return ("soil", "percolation", "overflow", "evaporation")
+        x.initial_state["soil"].fill_(400.0)
+        return "soil", "percolation"
+
+    def recession(self, x):
+        """Without percolation the level loses two fractions in turn, and one of them where it is below the river; a
+        gentle slope would slow the hour's fraction as the day's."""
+        for series in (*x.forcing.values(), x.initial_state["soil"], x.parameters["pumping"]):
+            series.zero_()
+        x.inputs["slope"].fill_(0.5)
+        return ("level",)
 
     def ties(self, x):
         T, B, C = x.sizes
@@ -180,4 +185,16 @@ class Example(Generic):
             x.parameters[name] = pick(values, B, C, seed=4 + i)
         x.initial_state["soil"] = x.parameters["capacity"] * pick([0, 0.5, 1], B, C, seed=11)
         x.initial_state["level"] = pick([BOTTOM, BOTTOM, 0, 0, 16, TOP, TOP], B, C, seed=12)
+        # In the first basin what percolates keeps the level at the top, in the second pumping keeps it at the bottom.
+        for basin, (kx, leak, pumping, level) in enumerate([(1 / 512, 500 / 512, 0, TOP), (0.02, 1, 2, BOTTOM)][:B]):
+            for name, value in dict(kx=kx, leak=leak, pumping=pumping).items():
+                x.parameters[name][basin] = value
+            x.initial_state["level"][basin] = level
+            x.initial_state["soil"][basin] = x.parameters["capacity"][basin]
+        x.inputs["slope"][0] = 0
+        # The third is dry at first, with an empty soil or one that percolates to its last drop, and the level at 0.
+        for series in x.forcing.values():
+            series[:3, 2:3] = 0
+        x.parameters["pumping"][2:3] = x.initial_state["level"][2:3] = 0
+        x.initial_state["soil"][2:3] = x.parameters["leak"][2:3] * (torch.arange(C) % 2)
         x.initial_state["channel"] = x.initial_state["channel"].round()
