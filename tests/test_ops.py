@@ -93,6 +93,7 @@ def case(variant, T=9, B=4):
         series = dict(q=uniform(T, B), a=uniform(B, seed=1), b=uniform(B, seed=2), memory=uniform(14, B, seed=3))
         return routed, series
     x = random_inputs(variant, T=T, B=B, C=2, weights=True)
+    x.inputs = {n: k[:1] for n, k in x.inputs.items()}  # no part of what a compiled function is given anew
     return runoff(x), x.tensors()
 
 
@@ -148,7 +149,7 @@ def test_compiled_with_dynamic_shapes(variant):
         return module.forward
 
     function = torch.compile(case(variant)[0], fullgraph=True, dynamic=True, backend=counting)
-    for T, B in ((20, 4), (30, 5), (17, 6)):
+    for T, B in ((20, 7), (30, 5), (17, 6)):
         eager, tensors = case(variant, T, B)
         assert_close(eager_gradient(function, tensors), eager_gradient(eager, tensors), 1e-12)
     assert graphs == 1

@@ -39,7 +39,7 @@ def test_outflow_of_ten_years(variant, source):
     (single,) = x.simulate().fluxes.values()
     error = (single.double() - double).abs()
     assert T > 3600 and (double.mean(0) > 0).all()
-    worst = (error / double.mean(0)).max()
+    worst = ((error - x.example.rounding).clamp(min=0) / double.mean(0)).max()
     assert worst < 1e-4, f"{worst:.3g} of the mean flow"
 
 

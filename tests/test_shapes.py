@@ -64,7 +64,8 @@ def test_an_axis_of_size_one_is_shared_and_so_is_its_gradient(variant, kind, sha
         "state": "initial_state",
         "weights": "weights",
     }[kind]
-    assert_matches_reference(x.map(lambda name, v: resized(v, shape) if name.startswith(prefix) else v))
+    fits = lambda name, v: name.startswith(prefix) and v.dim() >= len(shape)  # noqa: E731
+    assert_matches_reference(x.map(lambda name, v: resized(v, shape) if fits(name, v) else v))
 
 
 @every_variant

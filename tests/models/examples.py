@@ -58,9 +58,12 @@ class Example:
         For each forcing the variable of a dataset of basins that can stand for it.
     most : dict of str to float
         Where a store's wet end in the table is not what random ones should reach.
+    rounding : float
+        mm, what a flow may be off in single precision for the rounding of the store that it overflows from.
     """
 
     most: dict[str, float] = {}
+    rounding = 0.0
 
     def __init__(self, model: ModelSpec):
         self.model = model
