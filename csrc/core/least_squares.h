@@ -26,7 +26,7 @@ template <class Model, class V> struct Sensitivity {
   using C = Counts<Model>;
   static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q;
   static constexpr int W = C::W, M = C::M, HEADS = C::HEADS, LINES = Model::LINES;
-  static constexpr int DIRECTIONS = 2, TILE = 32;
+  static constexpr int DIRECTIONS = 2, TILE = 32, SHORT = 15, PAST = SHORT - 1;
   static constexpr int CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS;
   static constexpr int ROWS = (P + MAX_ROUTING + 3) / 4 * 4;  // of parameters, and a few of zeros
   using D = Dual<V, DIRECTIONS>;
@@ -39,10 +39,12 @@ template <class Model, class V> struct Sensitivity {
   // The same with their derivatives, by chunk of these; on the heap, for they may be many.
   static constexpr int PREPARED = Model::D + W + M;
   D* prepared = nullptr;
-  // On the heap too: the hydrograph's ordinates [1 + MAX_ROUTING][length], its derivatives behind it, and the outflow of
-  // the steps that it still needs and of a tile behind them [1 + P][past + TILE], its derivatives behind it.
+  // Of a hydrograph the first ordinates, and the outflow of the steps that they need and of a tile, with derivatives.
+  V w[SHORT], dw[MAX_ROUTING][SHORT];
+  V q[PAST + TILE], dq[CHUNKS * DIRECTIONS][PAST + TILE];
+  // What a longer one needs besides, on the heap: ordinates [1 + MAX_ROUTING][length], outflow [1 + P][past + TILE].
   const int n, length, past;
-  V *const w, *const q;
+  V *long_w = nullptr, *history = nullptr;
   V r[TILE], y[TILE], dy[ROWS][TILE];
   V normal[ROWS][ROWS], gradient[ROWS], cost;
 
@@ -52,15 +54,13 @@ template <class Model, class V> struct Sensitivity {
     return static_cast<X*>(aligned_alloc(alignof(V), n * sizeof(X)));
   }
   explicit Sensitivity(const LeastSquares& in_)
-      : block(in_), in(in_), n(P + in_.n_routing), length(int(in_.length)), past(length - 1),
-        w(room<V>((1 + MAX_ROUTING) * length)), q(room<V>((1 + CHUNKS * DIRECTIONS) * (past + TILE))) {
+      : block(in_), in(in_), n(P + in_.n_routing), length(int(in_.length)), past(length - 1) {
     if constexpr (PREPARED > 0) prepared = room<D>(CHUNKS * PREPARED);
+    if (length <= SHORT) return;
+    long_w = room<V>((1 + MAX_ROUTING) * length), history = room<V>((1 + P) * (past + TILE));
   }
   Sensitivity(const Sensitivity&) = delete;
-  ~Sensitivity() { free(prepared), free(w), free(q); }
-
-  V* ordinates_along(int j) { return w + (1 + j) * length; }
-  V* outflow_along(int j) { return q + (1 + j) * (past + TILE); }
+  ~Sensitivity() { free(prepared), free(long_w), free(history); }
 
   static int solve(const LeastSquares& in, int64_t task) { return Sensitivity(in).run(task); }
 
@@ -95,10 +95,14 @@ template <class Model, class V> struct Sensitivity {
     }
     if (any(bad)) return FAULT_STATE;
     shift = load<V>(as<T>(in.shift.data), lanes(in.shift.b_stride, 0));
-    for (int j = -1; j < in.n_routing; ++j) {
-      const View& from = j < 0 ? in.ordinates : in.d_ordinates[j];
+    for (int j = 0; j <= in.n_routing; ++j) {
+      const View& from = j ? in.d_ordinates[j - 1] : in.ordinates;
       const Lanes<V> at = lanes(from.b_stride, from.c_stride);
-      for (int k = 0; k < length; ++k) ordinates_along(j)[k] = load<V>(as<T>(from.data) + k * from.t_stride, at);
+      for (int k = 0; k < SHORT || k < length; ++k) {
+        const V ordinate = k < length ? load<V>(as<T>(from.data) + k * from.t_stride, at) : V{};
+        if (k < SHORT) (j ? dw[j - 1] : w)[k] = ordinate;
+        if (long_w) long_w[j * length + k] = ordinate;
+      }
     }
     zero();
     prepare();
@@ -108,8 +112,11 @@ template <class Model, class V> struct Sensitivity {
       route(steps);
       if (in.jacobian) put(t, steps);
       if (residuals(t, steps)) sum(steps);
-      for (int j = -1; j < P; ++j)
-        for (int i = 0; i < past; ++i) outflow_along(j)[i] = outflow_along(j)[steps + i];
+      for (int i = 0; i < PAST; ++i) {
+        q[i] = q[steps + i];
+        for (int j = 0; j < P; ++j) dq[j][i] = dq[j][steps + i];
+      }
+      if (history) move_history(steps);
     }
     T* to = as<T>(in.normal);
     const int64_t all = block.cells_in_all();
@@ -121,9 +128,13 @@ template <class Model, class V> struct Sensitivity {
   }
 
   void zero() {
-    for (int i = 0; i < (1 + CHUNKS * DIRECTIONS) * (past + TILE); ++i) q[i] = V{};
-    for (int j = 0; j < CHUNKS * DIRECTIONS; ++j)
+    for (int i = 0; i < PAST; ++i) q[i] = V{};
+    for (int j = 0; j < CHUNKS * DIRECTIONS; ++j) {
+      for (int i = 0; i < PAST; ++i) dq[j][i] = V{};
       for (int i = 0; i < S; ++i) ds[j][i] = V{};
+    }
+    if (history)
+      for (int i = 0; i < (1 + P) * (past + TILE); ++i) history[i] = V{};
     for (int i = 0; i < ROWS; ++i) {
       gradient[i] = V{};
       for (int j = 0; j < ROWS; ++j) normal[i][j] = V{};
@@ -148,7 +159,7 @@ template <class Model, class V> struct Sensitivity {
     typename Model::template Kept<V> kept;
     Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt}, s, flux, kept);
     move_lines<Model>(content, ordinate, s + S, block.in_use);
-    q[past + i] = flux[Model::OUTFLOW];
+    q[PAST + i] = flux[Model::OUTFLOW];
     for (int c = 0; c < CHUNKS; ++c) derive(f, before, kept, c, i);
     return bad;
   }
@@ -168,7 +179,7 @@ template <class Model, class V> struct Sensitivity {
     move_lines<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, block.in_use);
     for (int k = 0; k < DIRECTIONS; ++k) {
       for (int m = 0; m < S; ++m) ds[c * DIRECTIONS + k][m] = dx[m].d[k];
-      outflow_along(c * DIRECTIONS + k)[past + i] = flux[Model::OUTFLOW].d[k];
+      dq[c * DIRECTIONS + k][PAST + i] = flux[Model::OUTFLOW].d[k];
     }
   }
   // The parameters with the directions of chunk c.
@@ -201,20 +212,34 @@ template <class Model, class V> struct Sensitivity {
     return r;
   }
 
-  // The steps of a tile through the unit hydrograph, eight at a time: what is past them nobody reads.
+  // The steps of a tile through the first ordinates, eight at a time: what is past them nobody reads.
   HS_FN void convolve(const V* ordinate, const V* from, V* into, int steps) const {
     for (int i = 0; i < steps; i += 8) {
       V sum[8];
       for (int l = 0; l < 8; ++l) sum[l] = V{};
-      for (int k = 0; k < length; ++k)
-        for (int l = 0; l < 8; ++l) sum[l] = fma(ordinate[k], from[past + i + l - k], sum[l]);
+      for (int k = 0; k < SHORT; ++k)
+        for (int l = 0; l < 8; ++l) sum[l] = fma(ordinate[k], from[PAST + i + l - k], sum[l]);
       for (int l = 0; l < 8; ++l) into[i + l] = sum[l];
     }
   }
   void route(int steps) {
     convolve(w, q, y, steps);
-    for (int j = 0; j < P; ++j) convolve(w, outflow_along(j), dy[j], steps);
-    for (int j = P; j < n; ++j) convolve(ordinates_along(j - P), q, dy[j], steps);
+    for (int j = 0; j < P; ++j) convolve(w, dq[j], dy[j], steps);
+    for (int j = P; j < n; ++j) convolve(dw[j - P], q, dy[j], steps);
+    if (!history) return;
+    for (int j = 0; j <= P; ++j)
+      for (int i = 0; i < steps; ++i) history[j * (past + TILE) + past + i] = (j ? dq[j - 1] : q)[PAST + i];
+    for (int j = 0; j <= P; ++j) add_later(long_w, history + j * (past + TILE), j ? dy[j - 1] : y, steps);
+    for (int j = P; j < n; ++j) add_later(long_w + (1 + j - P) * length, history, dy[j], steps);
+  }
+  // The ordinates behind the first.
+  void add_later(const V* ordinate, const V* from, V* into, int steps) const {
+    for (int k = SHORT; k < length; ++k)
+      for (int i = 0; i < steps; ++i) into[i] = fma(ordinate[k], from[past + i - k], into[i]);
+  }
+  void move_history(int steps) {
+    for (int j = 0; j <= P; ++j)
+      for (int i = 0; i < past; ++i) history[j * (past + TILE) + i] = history[j * (past + TILE) + steps + i];
   }
 
   void put(int64_t t, int steps) {
@@ -236,20 +261,20 @@ template <class Model, class V> struct Sensitivity {
       r[i] = residual(in.transform, T(in.exponent), y[i], shift, observed, weights, slope[i]);
     }
     if (!weighs) return false;
-    for (int j = 0; j < n; ++j)
+    for (int j = 0; j < P + MAX_ROUTING; ++j)  // not n: what the compiler knows runs faster
       for (int i = 0; i < steps; ++i) dy[j][i] = dy[j][i] * slope[i];
     return true;
   }
 
   void sum(int steps) {
     for (int i = 0; i < steps; ++i) cost = fma(r[i], r[i], cost);
-    for (int j = 0; j < n; ++j) {
+    for (int j = 0; j < P + MAX_ROUTING; ++j) {
       V total = gradient[j];
       for (int i = 0; i < steps; ++i) total = fma(dy[j][i], r[i], total);
       gradient[j] = total;
     }
-    for (int a = 0; a < n; a += 4)
-      for (int b = a; b < n; b += 4) {
+    for (int a = 0; a < ROWS; a += 4)
+      for (int b = a; b < ROWS; b += 4) {
         V total[4][4];
         for (int x = 0; x < 4; ++x)
           for (int z = 0; z < 4; ++z) total[x][z] = normal[a + x][b + z];

@@ -56,6 +56,21 @@ template <class V> struct Convolve {
     for (int i = 0; i < N; ++i) store_some(c.outflow + (t + i) * c.n_series + first, sum[i], n_lanes);
   }
 
+  // What K ordinates from the k-th on add to the cotangents of N steps' inflows, and those to theirs.
+  template <int N, int K> HS_FN void adjoint_ordinates(int64_t t, int64_t k, const V* q, V* sum) const {
+    V d_outflow[N + K - 1];
+    for (int i = 0; i < N + K - 1; ++i) d_outflow[i] = row(c.d_outflow, t + k + i);
+    for (int j = 0; j < K; ++j) {
+      const V w = row(c.ordinates, k + j);
+      T* to = c.d_ordinates + (k + j) * c.n_series + first;
+      V d_w = load_some<V>(to, n_lanes);
+      for (int i = 0; i < N; ++i) {
+        sum[i] = fma(w, d_outflow[i + j], sum[i]);
+        d_w = fma(q[i], d_outflow[i + j], d_w);
+      }
+      store_some(to, d_w, n_lanes);
+    }
+  }
   // From the inflows of N steps, all with outflows before the end: their cotangents, and their parts of the ordinates'.
   template <int N> HS_FN void adjoint_steps(int64_t t) const {
     V q[N], sum[N];
@@ -63,17 +78,14 @@ template <class V> struct Convolve {
       q[i] = N > 1 ? row(c.inflow, t + i) : earlier(c.inflow, c.memory, t);
       sum[i] = V{};
     }
-    for (int64_t k = 0; k < c.length; ++k) {
-      if (N == 1 && (t + k < 0 || t + k >= c.n_steps)) continue;
-      const V w = row(c.ordinates, k);
-      T* to = c.d_ordinates + k * c.n_series + first;
-      V d_w = load_some<V>(to, n_lanes);
-      for (int i = 0; i < N; ++i) {
-        const V d_outflow = row(c.d_outflow, t + i + k);
-        sum[i] = fma(w, d_outflow, sum[i]);
-        d_w = fma(q[i], d_outflow, d_w);
-      }
-      store_some(to, d_w, n_lanes);
+    int64_t k = 0;
+    if constexpr (N > 1) {
+      for (; k + 15 <= c.length; k += 15) adjoint_ordinates<N, 15>(t, k, q, sum);
+      for (; k + 5 <= c.length; k += 5) adjoint_ordinates<N, 5>(t, k, q, sum);
+      for (; k < c.length; ++k) adjoint_ordinates<N, 1>(t, k, q, sum);
+    } else {
+      for (; k < c.length; ++k)
+        if (t + k >= 0 && t + k < c.n_steps) adjoint_ordinates<N, 1>(t, k, q, sum);
     }
     for (int i = 0; i < N; ++i) {
       T* to = t + i < 0 ? c.d_memory + (t + i + c.length - 1) * c.n_series : c.d_inflow + (t + i) * c.n_series;
