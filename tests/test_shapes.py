@@ -64,7 +64,7 @@ def test_an_axis_of_size_one_is_shared_and_so_is_its_gradient(variant, kind, sha
         "state": "initial_state",
         "weights": "weights",
     }[kind]
-    assert_matches_reference(x.map(lambda name, v: resized(v, shape) if name.startswith(prefix) else v))
+    assert_matches_reference(x.map(lambda name, v: resized(v, shape) if name.startswith(prefix) and v.dim() >= len(shape) else v))
 
 
 @every_variant
