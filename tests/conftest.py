@@ -136,6 +136,8 @@ def margins(name, monkeypatch, width=64):
     def between_margins(like, *shape, **options):
         if type(like) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(like):
             return new_empty(like, *shape, **options)  # of torch.compile, where nothing is computed, or of torch.func
+        if not options.get("dtype", like.dtype).is_floating_point:
+            return new_empty(like, *shape, **options)  # no kernel fills whole numbers
         shape = torch.Size(shape if isinstance(shape[0], int) else shape[0])
         buffers.append(new_empty(like, shape.numel() + 2 * width, **options).fill_(float("nan")))
         return buffers[-1][width : width + shape.numel()].view(shape)
