@@ -7,6 +7,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/table.h"
@@ -43,15 +44,16 @@ template <class Model> class Models {
     return found;
   }
 
-  // Opens a library and takes its tables, of which each symbol names one. It stays open: a kernel may be in use.
-  void load(const std::string& path, const std::vector<std::string>& symbols) {
+  // Opens a library and takes its tables, of which each symbol names one, for the target beside it. It stays open: a
+  // kernel may be in use.
+  void load(const std::string& path, const std::vector<std::pair<std::string, std::string>>& symbols) {
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) {
       const std::string why = dlerror();
       throw std::runtime_error("the kernels in '" + path + "' cannot be loaded (" + why + "): build them again.");
     }
     std::vector<const Table<Model>*> found;
-    for (const std::string& symbol : symbols) {
+    for (const auto& [symbol, target] : symbols) {
       const auto table = static_cast<const Table<Model>* const*>(dlsym(library, symbol.c_str()));
       if (!table)
         throw std::runtime_error("'" + path + "' must be a library of " + backend + " kernels; found no " + symbol +
@@ -59,6 +61,9 @@ template <class Model> class Models {
       if (!((*table)->stamp == Table<Model>::STAMP))
         throw std::runtime_error("the kernels in '" + path +
                                  "' must be of this build of hybridsolve; found those of another: build them again.");
+      if (target != (*table)->target)
+        throw std::runtime_error("the kernels in '" + path + "' must be for " + target + "; found those for " +
+                                 (*table)->target + ": build them for the former.");
       found.push_back(*table);
     }
     const std::lock_guard<std::mutex> lock(mutex);

@@ -90,11 +90,18 @@ def has_kernel(model, names, backend="cpu") -> bool:
     return hs.models.get(model).kernel_name(names) in engine.kernels()
 
 
+@pytest.fixture(scope="session")
+def kernels(request, tmp_path_factory):
+    """Where what the tests compile is kept from session to session."""
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    return cache.mkdir("kernels") if cache else tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def toy_kernels(request):
+def toy_kernels(kernels):
     """The toy's kernels for the CPU, compiled where they have changed, and loaded."""
     if shutil.which("g++"):
-        _cpu.load(str(plugins.toy_for_cpu(request.config.cache.mkdir("kernels"), _cpu.isa())))
+        _cpu.load(str(plugins.toy_for_cpu(kernels, _cpu.isa())))
 
 
 @pytest.fixture(autouse=True)
@@ -115,11 +122,11 @@ def threads():
 
 
 @pytest.fixture(scope="session")
-def cuda_on_cpu(request):
+def cuda_on_cpu(kernels):
     """hybridsolve._cuda built for the CPU, by the stand-in for CUDA's header in tests/cuda_on_cpu."""
     if not shutil.which("g++"):
         pytest.skip("g++ is not installed")
-    return plugins.cuda_on_cpu(request.config.cache.mkdir("kernels"))
+    return plugins.cuda_on_cpu(kernels)
 
 
 def margins(name, monkeypatch, width=64):
@@ -129,6 +136,8 @@ def margins(name, monkeypatch, width=64):
     def between_margins(like, *shape, **options):
         if type(like) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(like):
             return new_empty(like, *shape, **options)  # of torch.compile, where nothing is computed, or of torch.func
+        if not options.get("dtype", like.dtype).is_floating_point:
+            return new_empty(like, *shape, **options)  # no kernel fills whole numbers
         shape = torch.Size(shape if isinstance(shape[0], int) else shape[0])
         buffers.append(new_empty(like, shape.numel() + 2 * width, **options).fill_(float("nan")))
         return buffers[-1][width : width + shape.numel()].view(shape)

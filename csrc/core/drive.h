@@ -59,6 +59,14 @@ template <class V> HS_FN typename Lane<V>::bits outside(V x, Bounds<typename Lan
   return ~((x >= splat<V>(bounds.lower)) & (x <= splat<V>(bounds.upper)));
 }
 
+// The same address, of which the compiler does not know what it belongs to. Where a loop walks through two arrays whose
+// strides are 1 to 8, g++ 12 makes the address of one from that of the other (-fivopts) and then mistakes what it is in:
+// loads from it have been moved across the call that stores there.
+template <class T> HS_FN T* apart(T* x) {
+  __asm__("" : "+r"(x));
+  return x;
+}
+
 template <class Model, class V> struct Block {
   using T = typename Lane<V>::scalar;
   using N = Counts<Model>;
@@ -267,8 +275,9 @@ template <class Model, class V> struct Block {
   __attribute__((noinline)) void read_moving(int64_t t) {
     for (int m = 0; m < n_moving; ++m) {
       const View& view = run.parameter[moving[m]];
+      V* const to = apart(p[0] + moving[m]);
       for (int u = 0; u < n_units; ++u)
-        p[u][moving[m]] = as_taken(load<V>(as<T>(view.data) + t * view.t_stride, moving_lanes[m][u]), moving[m]);
+        to[u * P] = as_taken(load<V>(as<T>(view.data) + t * view.t_stride, moving_lanes[m][u]), moving[m]);
     }
     if (PREPARES && n_moving > 0) prepare();
   }
@@ -459,17 +468,18 @@ template <class Model, class V> struct Block {
   __attribute__((noinline)) void put_moving(int64_t t, int m) {
     const int G = int(run.group_size), i = moving[m];
     T* to = as<T>(run.d_parameter[i]);
+    V* const d = apart(d_p[0] + i);  // [u P]
     if (to && !run.by_group[i])
       for (int u = 0; u < n_units; ++u)
-        store(to + t * cells_in_all(), cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));
+        store(to + t * cells_in_all(), cells[u], d_given(i, t, moving_lanes[m][u], d[u * P]));
     else if (to)
       for (int k = 0; k < n_packs; ++k) {
         V sum = V{};
         for (int u = k * G; u < (k + 1) * G; ++u)
-          sum += only_used(cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));
+          sum += only_used(cells[u], d_given(i, t, moving_lanes[m][u], d[u * P]));
         store(to + t * run.n_basins * run.n_groups, columns[k], sum);
       }
-    for (int u = 0; u < n_units; ++u) d_p[u][i] = V{};
+    for (int u = 0; u < n_units; ++u) d[u * P] = V{};
   }
 };
 

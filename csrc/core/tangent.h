@@ -101,9 +101,10 @@ template <class Model, class V> struct Forward {
     for (int m = 0; m < block.n_moving; ++m) {
       const int i = block.moving[m];
       const View& d = in.t_parameter[i];
+      const V* const value = apart(block.p[0] + i);
       for (int u = 0; u < block.n_units; ++u) {
-        bad |= outside(block.p[u][i], block.limits.parameter[i]);
-        p[u][i] = dual(block.p[u][i], d.data ? moves(i, t, u, load<V>(as<T>(d.data) + t * d.t_stride, moving_lanes[m][u])) : V{});
+        bad |= outside(value[u * P], block.limits.parameter[i]);
+        p[u][i] = dual(value[u * P], d.data ? moves(i, t, u, load<V>(as<T>(d.data) + t * d.t_stride, moving_lanes[m][u])) : V{});
       }
     }
     if (B::PREPARES && block.n_moving > 0) prepare();
