@@ -120,7 +120,8 @@ def test_raw_parameters(gpu, variant, moving):
 def test_shared_axes(gpu, variant, shape):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1], weights=True)
     cut = tuple(slice(0, 1) if s == 1 else slice(None) for s in shape)
-    x = x.map(lambda n, v: v[cut[: v.dim()] if v.dim() == 3 or n.startswith("forcing") else cut[1:]])
+    per_step = ("forcing", "parameters")  # a state's first axis are the slots of a delay line
+    x = x.map(lambda n, v: v[cut[: v.dim()]] if n.startswith(per_step) and len(v) == 5 else v[(..., *cut[1:])])
     name = x.model.forcing_names[0]
     x.forcing[name] = x.forcing[name].expand(5, 3) + torch.arange(15).view(5, 3)
     name = variant[1][3]
@@ -247,7 +248,7 @@ def test_a_bad_value_leaves_no_number_behind(gpu, variant, monkeypatch):
     hs.synchronize()
     for name, v in good.items():
         where = torch.zeros_like(v, dtype=torch.bool)
-        where[(slice(3, None), 1) if name in x.model.output_names else 1] = True
+        where[(slice(3, None), 1) if name in x.model.output_names else (..., 1, slice(None))] = True
         assert bad[name][where].isnan().all()
         assert torch.equal(bad[name][~where], v[~where])
 
