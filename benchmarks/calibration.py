@@ -21,11 +21,13 @@ import numpy as np
 import torch
 
 from hybridsolve import models, plot
-from hybridsolve.calibration.evaluation import routed_flow, window
-from hybridsolve.calibration.fit import Objective
+from hybridsolve.calibration.objective import Objective
 from hybridsolve.calibration.search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
+from hybridsolve.calibration.space import search_space
+from hybridsolve.calibration.windows import window
 from hybridsolve.data import read_camels
 from hybridsolve.data.camels import data_dir
+from hybridsolve.routing.gauge import simulate_to_gauge
 from hybridsolve.solve.sensitivity import normal_equations
 
 from . import record
@@ -41,7 +43,7 @@ def objective_and_ids(every: int):
     ids = (data_dir() / "basins_531.txt").read_text().split()[::every]
     model = models.get("hbv11p")
     data = read_camels(basins=ids, pet="priestley-taylor")
-    return Objective(model, window(data, model, "1999-10-01:2008-09-30", 3.0), "nse"), ids
+    return Objective(search_space(model), window(data, model, "1999-10-01:2008-09-30", 3.0), "nse"), ids
 
 
 def check(objective, points) -> None:
@@ -56,7 +58,7 @@ def check(objective, points) -> None:
 
 def ours(objective, n_basins: int):
     """Rows of each method after every step."""
-    n = len(objective.names)
+    n = len(objective.space.free)
     few, many = (starting_points(n, n_basins, s, 0) for s in (10, 60))
     check(objective, few)
     makes = {
@@ -80,13 +82,10 @@ def shuffled_complexes(objective, n_basins: int, repetitions: int):
     """Rows of spotpy's SCE-UA, basin after basin: its best score and time after so many evaluations."""
     import spotpy
 
-    n = len(objective.names)
+    n = len(objective.space.free)
     scores, spent = np.empty((n_basins, repetitions)), np.empty((n_basins, repetitions))
     for b in range(n_basins):
-        one = Objective.__new__(Objective)
-        one.__dict__.update(objective.__dict__)
-        one.forcing = {name: f[:, b : b + 1].contiguous() for name, f in objective.forcing.items()}
-        one.loss = type(objective.loss)(torch.where(objective.loss.mask, objective.loss.obs, torch.nan)[:, b : b + 1])
+        one = Objective(objective.space, objective.period.basins(slice(b, b + 1)), "nse")
         history = []
 
         class Setup:
@@ -133,7 +132,7 @@ def column(n_basins: int = 512, n_starts: int = 10, n_steps: int = 1460):
     torch.set_num_threads(1)
     with torch.no_grad():
         works = {
-            "forward run": lambda: routed_flow(model, forcing, values),
+            "forward run": lambda: simulate_to_gauge(model, forcing, values, components="each"),
             "normal equations": lambda: normal_equations(model, forcing, values, target, weight),
         }
         medians = {name: statistics.median(seconds(work, 7)) for name, work in works.items()}

@@ -47,7 +47,7 @@ import triton.language as tl
 import hybridsolve as hs
 from hybridsolve import scale
 from hybridsolve.routing import RiverNetwork, route
-from hybridsolve.routing.muskingum import SCHEMES
+from hybridsolve.routing.schemes import SCHEMES
 from hybridsolve.solve import backends, faults
 
 from . import implementations, record

@@ -62,7 +62,7 @@ template <class T> struct Case {
 
   // All of a run with streamflow as its one output, and of its adjoint for static parameters.
   void fill(Run& r, const Model& model) {
-    const int P = words(model.parameter_names), S = words(model.state_names);
+    const int P = words(model.names.parameters), S = words(model.names.states);
     r.is_double = sizeof(T) == 8;
     r.n_steps = n_steps, r.n_basins = n_basins, r.n_components = n_components;
     r.n_groups = (n_components + 15) / 16, r.group_size = (n_components + r.n_groups - 1) / r.n_groups;
@@ -79,6 +79,8 @@ template <class T> struct Case {
       r.d_parameter[i] = zeros(cells());
     }
     r.initial_state = uniform(S * cells(), 0, 40);
+    for (int i = 0; i < S; ++i) r.state_bounds[i] = {0, 1e30};
+    r.dt = 1;
     r.n_outputs = 1;
     r.fluxes = zeros(n_steps * n_basins * r.n_groups), r.final_state = zeros(S * cells());
     r.interval = 8, r.checkpoints = zeros((n_steps + 7) / 8 * S * cells());
@@ -91,7 +93,7 @@ template <class T> struct Case {
     return r;
   }
   LeastSquares least_squares(const Model& model) {
-    const int N = words(model.parameter_names) + 2;
+    const int N = words(model.names.parameters) + 2;
     LeastSquares l{};
     fill(l, model);
     l.a = of_cells(uniform(cells(), 0, 2.9)), l.b = of_cells(uniform(cells(), 0, 6.5));

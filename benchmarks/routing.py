@@ -22,7 +22,7 @@ import torch
 from numba import njit
 
 from hybridsolve.routing import RiverNetwork, route
-from hybridsolve.routing.muskingum import SCHEMES, linear
+from hybridsolve.routing.schemes import SCHEMES, linear
 
 from . import ceiling, record
 from .cases import BOTH, FORWARD

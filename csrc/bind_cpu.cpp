@@ -255,5 +255,5 @@ PYBIND11_MODULE(_cpu, m) {
     return names;
   });
   m.def("models", [] { return models().names(kernels().isa); });
-  m.def("load", [](const std::string& path) { models().load(path, {"hybridsolve_models_cpu"}); }, py::arg("path"));
+  m.def("load", [](const std::string& path) { models().load(path, {{"hybridsolve_models_cpu", kernels().isa}}); }, py::arg("path"));
 }

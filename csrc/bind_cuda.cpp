@@ -218,7 +218,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def(
       "load",
       [](const std::string& path) {
-        models().load(path, {"hybridsolve_models_cuda_float", "hybridsolve_models_cuda_double"});
+        models().load(path, {{"hybridsolve_models_cuda_float", "float"}, {"hybridsolve_models_cuda_double", "double"}});
       },
       py::arg("path"));
 }

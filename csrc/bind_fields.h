@@ -62,7 +62,8 @@ inline void bind_run(pybind11::module_& m) {
   auto run = class_<Run>(m, "Run", pybind11::module_local()).def(init([] { return Run{}; }));
 #define HS_FIELD(name) field(run, #name, &Run::name)
   HS_FIELD(is_double), HS_FIELD(n_steps), HS_FIELD(n_basins), HS_FIELD(n_components), HS_FIELD(group_size);
-  HS_FIELD(n_groups), HS_FIELD(forcing), HS_FIELD(parameter), HS_FIELD(weights), HS_FIELD(forcing_bounds);
+  HS_FIELD(n_groups), HS_FIELD(dt), HS_FIELD(forcing), HS_FIELD(input), HS_FIELD(parameter), HS_FIELD(weights);
+  HS_FIELD(forcing_bounds), HS_FIELD(input_bounds), HS_FIELD(state_bounds), HS_FIELD(octaves);
   HS_FIELD(parameter_bounds), HS_FIELD(raw), HS_FIELD(parameter_range), HS_FIELD(per_step), HS_FIELD(by_group);
   HS_FIELD(initial_state), HS_FIELD(n_outputs), HS_FIELD(output), HS_FIELD(each), HS_FIELD(fluxes);
   HS_FIELD(final_state), HS_FIELD(interval), HS_FIELD(checkpoints), HS_FIELD(d_fluxes), HS_FIELD(d_fluxes_stride);

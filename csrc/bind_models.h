@@ -7,6 +7,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/table.h"
@@ -27,28 +28,32 @@ template <class Model> class Models {
     throw std::invalid_argument("model '" + name + "' has no " + backend + " kernel in this build; reinstall hybridsolve.");
   }
 
-  // Names of variables by name of model, each as one text.
+  // What the headers say, by name of model; names of variables of one kind as one text.
   pybind11::dict names(const std::string& target) const {
     using pybind11::arg;
     pybind11::dict found;
     for (const Table<Model>* table : tables)
       for (int i = 0; target == table->target && i < table->n_models; ++i) {
-        const Model& m = table->models[i];
-        found[m.name] = pybind11::dict(arg("forcing_names") = m.forcing_names, arg("parameter_names") = m.parameter_names,
-                                       arg("state_names") = m.state_names, arg("flux_names") = m.flux_names);
+        const Names& names = table->models[i].names;
+        found[table->models[i].name] = pybind11::dict(
+            arg("forcing_names") = names.forcings, arg("input_names") = names.inputs,
+            arg("parameter_names") = names.parameters, arg("state_names") = names.states,
+            arg("line_names") = names.lines, arg("flux_names") = names.fluxes, arg("outflow") = names.outflow,
+            arg("rows") = names.rows);
       }
     return found;
   }
 
-  // Opens a library and takes its tables, of which each symbol names one. It stays open: a kernel may be in use.
-  void load(const std::string& path, const std::vector<std::string>& symbols) {
+  // Opens a library and takes its tables, of which each symbol names one, for the target beside it. It stays open: a
+  // kernel may be in use.
+  void load(const std::string& path, const std::vector<std::pair<std::string, std::string>>& symbols) {
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) {
       const std::string why = dlerror();
       throw std::runtime_error("the kernels in '" + path + "' cannot be loaded (" + why + "): build them again.");
     }
     std::vector<const Table<Model>*> found;
-    for (const std::string& symbol : symbols) {
+    for (const auto& [symbol, target] : symbols) {
       const auto table = static_cast<const Table<Model>* const*>(dlsym(library, symbol.c_str()));
       if (!table)
         throw std::runtime_error("'" + path + "' must be a library of " + backend + " kernels; found no " + symbol +
@@ -56,6 +61,9 @@ template <class Model> class Models {
       if (!((*table)->stamp == Table<Model>::STAMP))
         throw std::runtime_error("the kernels in '" + path +
                                  "' must be of this build of hybridsolve; found those of another: build them again.");
+      if (target != (*table)->target)
+        throw std::runtime_error("the kernels in '" + path + "' must be for " + target + "; found those for " +
+                                 (*table)->target + ": build them for the former.");
       found.push_back(*table);
     }
     const std::lock_guard<std::mutex> lock(mutex);

@@ -13,19 +13,19 @@ template <class M, class V> struct Entry {
 
   static size_t workspace(const Run& run) { return B::tape_bytes(run); }
   static int64_t n_blocks(const Run& run) { return B::count(run); }
-  static bool streamflow_only(const Run& run) {
-    return run.n_outputs == 1 && run.output[0] == 0 && !run.d_weights;
+  static bool outflow_only(const Run& run) {
+    return run.n_outputs == 1 && run.output[0] == M::OUTFLOW && !run.d_weights;
   }
   static int forward(const Run& run, int64_t block) {
     B b(run);
-    return streamflow_only(run) ? b.template forward<true>(block) : b.template forward<false>(block);
+    return outflow_only(run) ? b.template forward<true>(block) : b.template forward<false>(block);
   }
   static void adjoint(const Run& run, int64_t block, void* workspace) {
     B b(run);
     auto tape = static_cast<typename B::Taped*>(workspace);
     bool forcing = false;
     for (int i = 0; i < M::F; ++i) forcing |= run.d_forcing[i] != nullptr;
-    if (!streamflow_only(run)) return b.template adjoint<false, true>(block, tape);
+    if (!outflow_only(run)) return b.template adjoint<false, true>(block, tape);
     forcing ? b.template adjoint<true, true>(block, tape) : b.template adjoint<true, false>(block, tape);
   }
   static constexpr ModelKernels kernels() {
@@ -36,8 +36,7 @@ template <class M, class V> struct Entry {
 };
 
 template <class M> constexpr Model describe(const char* name) {
-  return {name, M::forcing_names, M::parameter_names, M::state_names, M::flux_names,
-          {Entry<M, f32>::kernels(), Entry<M, f64>::kernels()}};
+  return {name, names_of<M>(), {Entry<M, f32>::kernels(), Entry<M, f64>::kernels()}};
 }
 
 #define HS_KERNEL(name, ...) describe<__VA_ARGS__>(#name),

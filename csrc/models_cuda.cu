@@ -13,8 +13,7 @@ using namespace HS_ISA;
 
 template <class M> constexpr CudaModel describe(const char* name) {
   using L = Launch<M, HS_VALUE>;
-  return {name,       M::forcing_names, M::parameter_names, M::state_names, M::flux_names,
-          L::forward, L::adjoint,       tangent<M, HS_VALUE>, least_squares<M, HS_VALUE>, L::tape_size};
+  return {name, names_of<M>(), L::forward, L::adjoint, tangent<M, HS_VALUE>, least_squares<M, HS_VALUE>, L::tape_size};
 }
 
 #define HS_KERNEL(name, ...) describe<__VA_ARGS__>(#name),

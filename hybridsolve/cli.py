@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: hybridsolve info | demo | calibrate | train | simulate | route.
+"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | route.
 
 torch and whatever needs it are imported where a command runs: help and usage errors come at once.
 """
@@ -21,19 +21,21 @@ from pathlib import Path
 
 from . import __version__, models
 from .arguments import MOST_DEVICES, whole
+from .data.options import add_data_arguments, add_other_method, open_data
+from .listing import listed
 
 MOST_THREADS = 1024
-ASKED = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # what a request can be refused by
+REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # errors in what was asked
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-PACKAGES = {"yaml": "pyyaml"}  # what installs a module of another name
+PACKAGES = {"yaml": "pyyaml"}  # module: the package that installs it, where the names differ
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and give its exit status.
 
     0; 2 for an error in what was asked and 1 for a fault of this package, each one sentence on stderr; 130 after
-    Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any more. HYBRIDSOLVE_TRACEBACK=1 shows where an error
-    is raised.
+    Ctrl-C, 143 after SIGTERM; 141 where the reader of the output has closed it. HYBRIDSOLVE_TRACEBACK=1 shows where an
+    error is raised.
     """
     try:
         try:
@@ -41,14 +43,14 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        with suppress(OSError, ValueError):  # what is still buffered goes nowhere, and not into a second error
+        with suppress(OSError, ValueError):  # discards what is still buffered, which would raise again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _status(argv: list[str] | None) -> int:
     name = "hybridsolve"
-    with _signals() as met, _notes():
+    with _signals() as caught, _notes():
         try:
             parser = _parser()
             if "_ARGCOMPLETE" in os.environ:
@@ -68,14 +70,16 @@ def _status(argv: list[str] | None) -> int:
         except BrokenPipeError:
             raise
         except SystemExit as end:
-            if not met and end.code not in STOPPED:  # of argparse
+            if not caught and end.code not in STOPPED:  # raised by argparse
                 return end.code if isinstance(end.code, int) else int(end.code is not None)
-            failure, status = end, 128 + met[0] if met else end.code
+            failure, status = end, 128 + caught[0] if caught else end.code
         except KeyboardInterrupt as end:
-            failure, status = end, 128 + (met[0] if met else signal.SIGINT)
+            failure, status = end, 128 + (caught[0] if caught else signal.SIGINT)
         except Exception as error:
-            lacks = isinstance(error, ImportError) and not error.name or _package(error)  # one of ours has no name
-            failure, status = error, 2 if isinstance(error, ASKED) or lacks else 1
+            lacks = (
+                isinstance(error, ImportError) and not error.name or _package(error)
+            )  # this package's own errors have no name
+            failure, status = error, 2 if isinstance(error, REFUSALS) or lacks else 1
     if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(failure)
     print(f"{name}: {_sentence(failure, status)}", file=sys.stderr)
@@ -83,7 +87,7 @@ def _status(argv: list[str] | None) -> int:
 
 
 def _expand(arguments: argparse.Namespace) -> None:
-    """Paths from the user's home, which a shell leaves to the program in ``--out=~/x``; an empty one names nothing."""
+    """Expand ~ in paths, which shells do not in ``--out=~/x``, and refuse empty ones."""
     positional = ("data", "config", "parameters", "inflow", "network")
     for name in (*positional, "out", "trained", "basins", "gauges", "restart", "write_restart", "map"):
         given = getattr(arguments, name, None)
@@ -95,13 +99,13 @@ def _expand(arguments: argparse.Namespace) -> None:
 
 
 def _sentence(failure: BaseException, status: int) -> str:
-    """What ended a command."""
+    """The sentence on stderr that says why a command ended."""
     if status in STOPPED:
         return "stopped; what was finished is kept."
     text = " ".join(str(failure).split())
     if package := _package(failure):
         return f"needs the package {package} ({text}); install it with: pip install {package}"
-    if isinstance(failure, OSError) and failure.strerror and failure.filename is not None:  # as the system raised it
+    if isinstance(failure, OSError) and failure.strerror and failure.filename is not None:  # raised by the system
         return f"{failure.filename} could not be used ({failure.strerror}); check the path and its permissions."
     if status == 2:
         return text or type(failure).__name__
@@ -115,27 +119,27 @@ def _sentence(failure: BaseException, status: int) -> str:
 
 
 def _package(failure: BaseException) -> str:
-    """What to install where another package is missing; else nothing."""
+    """The package to install where one is missing, else an empty text."""
     module = (failure.name or "").partition(".")[0] if isinstance(failure, ImportError) else ""
     return "" if module in ("", "hybridsolve") else PACKAGES.get(module, module.replace("_", "-"))
 
 
 @contextmanager
 def _signals():
-    """Ctrl-C and SIGTERM both raise KeyboardInterrupt; the numbers of those that came."""
-    met: list[int] = []
+    """Let Ctrl-C and SIGTERM both raise KeyboardInterrupt; gives the list of the numbers caught."""
+    caught: list[int] = []
 
     def stop(number, _):
-        met.append(number)
+        caught.append(number)
         raise KeyboardInterrupt
 
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as `nohup` and shells ask for
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # set so by `nohup` and shells
                 before[number] = signal.signal(number, stop)
     try:
-        yield met
+        yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -143,7 +147,7 @@ def _signals():
 
 @contextmanager
 def _notes():
-    """Warnings and the package's log as lines on stderr, each once; what libraries tell their own callers is not."""
+    """Print warnings and the package's log on stderr, each once, without the deprecations of libraries."""
     import logging
 
     said = set()
@@ -171,14 +175,14 @@ def _notes():
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
+    """A parser whose errors are one sentence."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
 
 
 def _among(action: argparse.Action, *values: str) -> None:
-    """What a shell completes the option to."""
+    """Set the values that a shell completes the option to."""
     action.completer = lambda **_: values
 
 
@@ -186,68 +190,76 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route.")
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-
-    def command(name, run, help):
+    table = {
+        "info": (_info_arguments, _info, "list models, parameters, backends and what this build can do"),
+        "models": (_models_arguments, _models, "list models with their tables of variables"),
+        "demo": (
+            _demo_arguments,
+            _demo,
+            "calibrate a real catchment from packaged data, then time 1,000 synthetic ones",
+        ),
+        "calibrate": (
+            _calibrate_arguments,
+            _calibrate,
+            "calibrate all catchments of a data set, with scores and figures",
+        ),
+        "train": (_train_arguments, _train, "train a network in front of a model on many basins, test it, and report"),
+        "simulate": (_simulate_arguments, _simulate, "run calibrated parameters, or a trained model, over a period"),
+        "route": (_route_arguments, _route, "route lateral inflow through a river network to discharge"),
+    }
+    for name, (arguments, run, help) in table.items():
         sub = commands.add_parser(name, help=help, description=help)
         sub.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
         sub.set_defaults(run=run)
-        return sub
+        arguments(sub)
+    return parser
 
-    def overwrite_argument(sub):
-        sub.add_argument("--overwrite", action="store_true", help="replace another run that the folder holds")
 
-    command("info", _info, "list models, parameters, backends and what this build can do")
+def _info_arguments(sub) -> None:
+    pass
 
-    sub = command("demo", _demo, "calibrate a real catchment from packaged data, then time 1,000 synthetic ones")
+
+def _models_arguments(sub) -> None:
+    _among(sub.add_argument("models", nargs="*", metavar="MODEL", help="default: all"), *models.names())
+
+
+def _demo_arguments(sub) -> None:
     sub.add_argument("--out", default="hybridsolve-demo", help="folder for results (default: %(default)s)")
-    overwrite_argument(sub)
+    _overwrite_argument(sub)
 
-    def data_arguments(sub, pet=True):
-        sub.add_argument(
-            "data",
-            help="NetCDF or CSV file, folder of CSV files (one a basin), Caravan folder, the CAMELS pack, or 'fulda'",
-        )
-        sub.add_argument("--basins", help="file with one basin id a line, or ids joined by commas (default: all)")
-        sub.add_argument(
-            "--names",
-            metavar="NAME=VARIABLE,...",
-            help="what the data's variables are, where their names do not say it: prcp=pr,tmean=tas[K],qobs=Q[mm sum]",
-        )
-        sub.add_argument(
-            "--day-ends",
-            metavar="HH:MM",
-            help="of a file without time bounds: 09:00 if each day runs from 09:00 of its date to 09:00 of the next, "
-            "'stamp' if it ends at its stamp, 'stamp+09:00' if nine hours after (default: the calendar day)",
-        )
-        sub.add_argument("--utc-offset", type=float, metavar="HOURS", help="of the data's clock, ahead of UTC")
-        if not pet:
-            return
-        sub.add_argument(
-            "--pet",
-            help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
-            "(default: what the data hold, else the reader's own)",
-        )
 
-    def fit_arguments(sub, out, reference):
-        sub.add_argument(
-            "--skip-unusable",
-            action="store_true",
-            help="leave out basins with gaps in the forcing or without observations in training",
-        )
-        sub.add_argument(
-            "--reference",
-            action="append",
-            default=[],
-            metavar="CSV",
-            help=f"scores of another model (columns basin, nse) {reference}",
-        )
-        sub.add_argument("--out", default=out, help="folder for results (default: %(default)s)")
-        sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
-        overwrite_argument(sub)
+def _backend_argument(sub) -> None:
+    backend = sub.add_argument("--backend", default="auto", help="auto, cpu or reference (default: %(default)s)")
+    _among(backend, "auto", "cpu", "reference")
 
-    sub = command("calibrate", _calibrate, "calibrate all catchments of a data set, with scores and figures")
-    data_arguments(sub)
-    model = sub.add_argument("--model", default="hbv11p", help="one of " + ", ".join(models.names()))
+
+def _overwrite_argument(sub) -> None:
+    sub.add_argument("--overwrite", action="store_true", help="replace another run that the folder holds")
+
+
+def _fit_arguments(sub, out, reference) -> None:
+    sub.add_argument(
+        "--skip-unusable",
+        action="store_true",
+        help="leave out basins with gaps in the forcing or without observations in training",
+    )
+    sub.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="CSV",
+        help=f"scores of another model (columns basin, nse) {reference}",
+    )
+    sub.add_argument("--out", default=out, help="folder for results (default: %(default)s)")
+    sub.add_argument("--resume", action="store_true", help="go on from a run that was stopped")
+    _overwrite_argument(sub)
+
+
+def _calibrate_arguments(sub) -> None:
+    add_data_arguments(sub)
+    model = sub.add_argument(
+        "--model", default=models.DEFAULT, help="one of " + ", ".join(models.names()) + " (default: %(default)s)"
+    )
     _among(model, *models.names())
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
     sub.add_argument("--validation", metavar="FROM:TO")
@@ -261,14 +273,26 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--ensemble", type=int, help="starts whose flows are averaged (default: 4)")
     sub.add_argument("--warmup-years", type=float, default=3.0, help="before each period (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument(
+        "--fix", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is not calibrated"
+    )
+    sub.add_argument(
+        "--free",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
+    )
+    _backend_argument(sub)
     sub.add_argument("--allow-overlap", action="store_true", help="take periods that share days, and say so")
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
-    fit_arguments(sub, "calibration", "to draw beside, labelled")
+    _fit_arguments(sub, "calibration", "to draw beside, labelled")
 
-    sub = command("train", _train, "train a network in front of a model on many basins, test it, and report")
-    config = sub.add_argument("config", help="YAML file, or a recipe: mlp-static, dhbv10, dhbv11p, lstm")
-    _among(config, "mlp-static", "dhbv10", "dhbv11p", "lstm")
-    data_arguments(sub, pet=False)
+
+def _train_arguments(sub) -> None:
+    recipes = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
+    _among(sub.add_argument("config", help="YAML file, or a recipe: " + ", ".join(recipes)), *recipes)
+    add_data_arguments(sub, methods=False)
     sub.add_argument(
         "--set",
         action="append",
@@ -286,26 +310,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--accelerator", default="auto", help="auto, cpu or gpu (default: %(default)s)")
     sub.add_argument("--devices", type=int, default=1, help="of the accelerator (default: %(default)s)")
     sub.add_argument("--log", default="csv", help="csv or tensorboard (default: %(default)s)")
-    fit_arguments(sub, "training", "of the run's own periods")
+    _fit_arguments(sub, "training", "of the run's own periods")
 
-    sub = command("simulate", _simulate, "run calibrated parameters, or a trained model, over a period")
+
+def _simulate_arguments(sub) -> None:
     sub.add_argument("parameters", nargs="?", help="calibration.nc of `hybridsolve calibrate`")
     sub.add_argument("--trained", metavar="FILE", help="instead: trained.pt of `hybridsolve train`, for any basins")
-    data_arguments(sub)
+    add_data_arguments(sub)
     sub.add_argument("--period", metavar="FROM:TO", help="default: all of the data")
     member = sub.add_argument("--member", default="best", help="best or ensemble (default: %(default)s)")
     _among(member, "best", "ensemble")
-    sub.add_argument("--fluxes", default="streamflow", help="joined by commas; streamflow is routed, the rest are not")
+    sub.add_argument(
+        "--fluxes",
+        help="joined by commas (default: the model's outflow); the outflow is routed to the gauge, the rest are not",
+    )
     sub.add_argument("--warmup-years", type=float, help="default: 3, or what a trained model was tested with")
     sub.add_argument("--skip-unusable", action="store_true", help="leave out basins with gaps in the forcing")
-    sub.add_argument(
-        "--allow-other-pet",
-        action="store_true",
-        help="take another potential evapotranspiration than that of the calibration, and say so",
-    )
+    add_other_method(sub)
+    _backend_argument(sub)
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
-    sub = command("route", _route, "route lateral inflow through a river network to discharge")
+
+def _route_arguments(sub) -> None:
     sub.add_argument(
         "inflow", help="NetCDF file with lateral_inflow(time, reach) in m3 s-1; time is the interval's begin"
     )
@@ -325,23 +351,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--write-restart", metavar="FILE", help="write the state after the last step")
     sub.add_argument("--map", metavar="PNG", help="draw the mean discharge along the network (needs lon and lat)")
     sub.add_argument("--out", default="discharge.nc", help="NetCDF file (default: %(default)s)")
-    return parser
-
-
-def _open(arguments, pet):
-    from .data import open_dataset
-
-    basins = arguments.basins
-    if basins is not None and not os.path.isfile(basins):
-        basins = [b.strip() for b in basins.split(",") if b.strip()]
-    return open_dataset(
-        arguments.data,
-        basins=basins,
-        pet=pet,
-        names=arguments.names,
-        day_ends=arguments.day_ends,
-        utc_offset=arguments.utc_offset,
-    )
 
 
 def _files(arguments, **more) -> dict[str, str]:
@@ -364,19 +373,12 @@ def _info(_) -> None:
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
     for model in models.MODELS.values():
-        print(f"\nModel {model.name}: {model.title} ({model.source})")
-        tables = {
-            "forcing": model.forcings,
-            "parameter": model.parameters,
-            "optional": model.optional_parameters,
-            "routing": model.routing_parameters,
-            "state": model.states,
-            "flux": model.fluxes,
-        }
-        for kind, rows in tables.items():
-            for v in rows:
-                bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in ("parameter", "optional", "routing") else ""
-                print(f"  {kind:10} {v.name:13} {v.unit:18} {bounds:16} {v.meaning}")
+        print(f"\n{listed(model)}")
+
+
+def _models(arguments) -> None:
+    for model in [models.get(name) for name in arguments.models or models.names()]:
+        print(f"\n{listed(model)}")
 
 
 def _calibrate(arguments) -> None:
@@ -388,23 +390,25 @@ def _calibrate(arguments) -> None:
 
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
-    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap")}
-    check_arguments(arguments.model, **options)
+    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free", "backend")}
+    options["fixed"] = _pairs(arguments.fix, "--fix")
+    model = models.get(arguments.model)
+    check_arguments(model, **options)
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them.")
     refuse_overwriting({f"{name} of --out": folder / name for name in report.FILES}, _files(arguments))
     again = dict(resume=arguments.resume, overwrite=arguments.overwrite)
     report.refuse_other_run(folder, **again)
-    data = _open(arguments, arguments.pet)
+    data = open_data(arguments, model)
     if arguments.hydrograph is not None:
         report.check_basin(arguments.hydrograph, data["basin"].values)
     references = report.read_references(arguments.reference, data["basin"].values)
     began = time.perf_counter()
     with locked(folder):
-        report.refuse_other_run(folder, **again)  # what came while the data were read
+        report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
         result = calibrate(
             data,
-            arguments.model,
+            model,
             **options,
             skip_unusable=arguments.skip_unusable,
             checkpoint=folder / "checkpoint.pt",
@@ -434,7 +438,7 @@ def _train(arguments) -> None:
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
     seeds = None if arguments.seeds is None else [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
-    data = _open(arguments, config.pet)
+    data = open_data(arguments, config=config)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
     result = experiment(
@@ -468,8 +472,8 @@ def _simulate(arguments) -> None:
 
     if (arguments.parameters is None) == (arguments.trained is None):
         raise ValueError("simulate needs either calibration.nc before the data or --trained FILE: give one of them.")
-    fluxes = [f.strip() for f in arguments.fluxes.split(",") if f.strip()]
-    if not fluxes or len(set(fluxes)) < len(fluxes):
+    fluxes = None if arguments.fluxes is None else [f.strip() for f in arguments.fluxes.split(",") if f.strip()]
+    if fluxes is not None and (not fluxes or len(set(fluxes)) < len(fluxes)):
         raise ValueError(f"--fluxes must name one series or more, each once; found '{arguments.fluxes}': correct it.")
     if arguments.period is not None:
         parse_period(arguments.period)
@@ -486,17 +490,18 @@ def _simulate_trained(arguments, fluxes):
     for name, given in (
         ("--member", arguments.member != "best"),
         ("--warmup-years", arguments.warmup_years is not None),
-        ("--allow-other-pet", arguments.allow_other_pet),
+        ("--allow-other-method", arguments.allow_other_method),
+        ("--backend", arguments.backend != "auto"),
     ):
         if given:
             raise ValueError(f"{name} belongs to calibrated parameters; leave it out with --trained.")
     trained = Trained.load(arguments.trained)
-    data = _open(arguments, arguments.pet or trained.config.pet)
+    data = open_data(arguments, config=trained.config)
     return trained.predict(data, arguments.period, fluxes, skip_unusable=arguments.skip_unusable)
 
 
 def _simulate_calibrated(arguments, fluxes):
-    from .calibration.evaluation import check_request, simulate_calibrated
+    from .calibration.simulate_calibrated import check_request, simulate_calibrated
     from .data.netcdf import load_netcdf
 
     parameters = load_netcdf(arguments.parameters, "calibration.nc of `hybridsolve calibrate`")
@@ -506,13 +511,14 @@ def _simulate_calibrated(arguments, fluxes):
         fluxes=fluxes,
         warmup_years=3.0 if arguments.warmup_years is None else arguments.warmup_years,
     )
-    check_request(parameters, **options)
+    model = check_request(parameters, **options)
     return simulate_calibrated(
         parameters,
-        _open(arguments, arguments.pet),
+        open_data(arguments, model),
         **options,
         skip_unusable=arguments.skip_unusable,
-        allow_other_pet=arguments.allow_other_pet,
+        allow_other_method=arguments.allow_other_method,
+        backend=arguments.backend,
     )
 
 
@@ -523,11 +529,6 @@ def _route(arguments) -> None:
     gauges = None if arguments.gauges is None else read_gauges(arguments.gauges, "--gauges")
     outputs = {"--out": arguments.out, "--write-restart": arguments.write_restart, "--map": arguments.map}
     refuse_overwriting(outputs, {"--gauges": arguments.gauges if os.path.isfile(arguments.gauges or "") else None})
-    constants = {}
-    for name, _, value in (pair.partition("=") for pair in arguments.set):
-        if name in constants:
-            raise ValueError(f"--set must give {name} once; found it twice: leave one of them out.")
-        constants[name] = _number(float, value, f"--set {name}")
     written = route_file(
         arguments.inflow,
         arguments.network,
@@ -535,7 +536,7 @@ def _route(arguments) -> None:
         dt=arguments.dt,
         scheme=arguments.scheme,
         gauges=gauges,
-        constants=constants,
+        constants=_pairs(arguments.set, "--set"),
         hydraulic=arguments.hydraulics,
         restart=arguments.restart,
         write_restart=arguments.write_restart,
@@ -550,6 +551,16 @@ def _number(kind, text: str, what: str):
         return kind(text)
     except ValueError:
         raise ValueError(f"{what} must be {'a whole number' if kind is int else 'a number'}; found '{text}'.") from None
+
+
+def _pairs(given: list[str], option: str) -> dict[str, float]:
+    """Numbers by name of an option that takes NAME=VALUE."""
+    found: dict[str, float] = {}
+    for name, _, value in (pair.partition("=") for pair in given):
+        if name in found:
+            raise ValueError(f"{option} must give {name} once; found it twice: leave one of them out.")
+        found[name] = _number(float, value, f"{option} {name}")
+    return found
 
 
 def _demo(arguments) -> None:

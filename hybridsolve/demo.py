@@ -43,12 +43,12 @@ def run(folder: Path, command: str, overwrite: bool = False) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a calibration was left by the demo, which may replace it."""
+    """Whether a calibration is one of the demo, which may replace it."""
     try:
         with open_netcdf(path, "the demo's calibration") as before:
             return before["basin"].values.tolist() == ["grebenau"] and before.attrs.get("test_period") == TEST
     except (OSError, ValueError, KeyError):
-        return False  # absent, damaged or foreign
+        return False  # missing, damaged or of another kind
 
 
 def _sketch(result, height: int = 12, days: int = 100) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the command line reads the tables without loading torch
     import torch
 
 DAY = 86_400  # s: the step that the tables' rates and fractions are written for
+DEFINITIONS: dict[str, ModelSpec] = {}  # by key, every model that was ever defined
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Parameter(Variable):
             return -math.expm1(share * math.log1p(-value)) if value < 1 else value
         # All of it leaves at 1, where the derivative is infinite and none is given; in between 1 - k would round.
         below = value < 1
-        return (-((-value.where(below, 0.0)).log1p() * share).expm1()).where(below, 1.0)
+        return (-((-value.where(below, 0.0)).log1p() * share).expm1()).where(below, value.detach())
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,8 @@ class ModelSpec:
                     f"{s.initial:g}: correct its initial value."
                 )
 
+        DEFINITIONS[self.key] = self  # at once, since torch.compile puts off what a traced function would note
+
     @property
     def _tables(self) -> tuple[tuple[Variable | DelayLine, ...], ...]:
         return (
@@ -447,10 +450,12 @@ def unit_at(unit: str, seconds: int) -> str:
 
 
 def _text(x) -> str:
-    """A definition as text: all that the tables say, and of functions the code."""
+    """A definition as text: all that the tables say, and of functions the code and what they close over."""
     if is_dataclass(x):
         return f"{type(x).__name__}({','.join(_text(getattr(x, f.name)) for f in fields(x) if f.init)})"
     if isinstance(x, tuple):
         return f"({','.join(map(_text, x))})"
-    code = getattr(x, "__code__", x)
-    return f"{code.co_code.hex()} {_text(code.co_consts)}" if hasattr(code, "co_code") else repr(x)
+    if hasattr(x, "__code__"):
+        closed_over = [cell.cell_contents for cell in x.__closure__ or ()]
+        return _text((x.__code__, x.__defaults__, *(c for c in closed_over if c is not x)))
+    return f"{x.co_code.hex()} {x.co_names} {_text(x.co_consts)}" if hasattr(x, "co_code") else repr(x)

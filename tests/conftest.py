@@ -5,18 +5,14 @@ The rule of every comparison here is the largest difference over the largest val
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import shutil
-import subprocess
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pybind11
+import plugins
 import pytest
 import torch
 from torch import Tensor
@@ -25,20 +21,58 @@ if not torch.cuda.is_available():
     # Triton reads this when a kernel is defined: its interpreter then runs the kernels on CPU tensors.
     os.environ["TRITON_INTERPRET"] = "1"
 
+from models import example
+from models.examples import normal, uniform
+from models.toy import toy
+
 import hybridsolve as hs
+from hybridsolve import _cpu
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADERS = sorted((ROOT / "csrc" / "models").glob("*.h"))
 
-# Every model as it is, and with its optional parameters.
-VARIANTS = [
-    pytest.param((model, model.parameter_names + optional), id="+".join([model.name, *optional]))
-    for model in hs.models.MODELS.values()
-    for optional in dict.fromkeys(((), model.optional_parameter_names))
-]
+hs.models.register(toy)
+# What goes through every test; the other models go through tests/test_every_model.py, and nightly through all.
+THOROUGH = ("hbv10", "hbv11p", "toy")
+if os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all":
+    THOROUGH = tuple(hs.models.MODELS)
+
+
+def variants(names):
+    """Every model as it is, and with its optional parameters."""
+    models = [hs.models.MODELS[name] for name in names if name in hs.models.MODELS]
+    return [
+        pytest.param((model, model.parameter_names + optional), id="+".join([model.name, *optional]))
+        for model in models
+        for optional in dict.fromkeys(((), model.optional_parameter_names))
+    ]
+
+
+VARIANTS = variants(THOROUGH)
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
+# One variant of each family, for what depends on the table and not on the equations.
+ONE_EACH = [v for v in VARIANTS if v.id not in ("hbv10", "hbv10+betaet")]
+one_of_each = pytest.mark.parametrize("variant", ONE_EACH)
 both_precisions = pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=("float32", "float64"))
+OUTFLOW = {"fluxes": None}
+
+
+# What `pytest -m fast` runs, save what waits for a compiler or for Triton's interpreter.
+FAST = """
+every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet cli water_balance hbv
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        variant = item.callspec.params if hasattr(item, "callspec") else {}
+        if "cuda_on_cpu" in item.fixturenames or "cuda_device" in item.fixturenames or variant.get("gpu") == "cuda":
+            item.add_marker("cuda_on_cpu")
+        elif variant.get("gpu") == "triton" and not torch.cuda.is_available():
+            item.add_marker("slow")
+        waits = any(item.get_closest_marker(name) for name in ("slow", "compile", "cuda_on_cpu"))
+        if item.path.stem.removeprefix("test_") in FAST and not waits:
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +83,36 @@ def poison():
     torch.use_deterministic_algorithms(False)
 
 
+def has_kernel(model, names, backend="cpu") -> bool:
+    """Whether there is a time loop for a run of the model with these parameters."""
+    # The CUDA sources hold the models that the CPU's hold.
+    engine = backends._engine("triton" if backend == "triton" else "cpu")
+    return hs.models.get(model).kernel_name(names) in engine.kernels()
+
+
+@pytest.fixture(scope="session")
+def kernels(request, tmp_path_factory):
+    """Where what the tests compile is kept from session to session."""
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    return cache.mkdir("kernels") if cache else tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_kernels(kernels):
+    """The toy's kernels for the CPU, compiled where they have changed, and loaded."""
+    if shutil.which("g++"):
+        _cpu.load(str(plugins.toy_for_cpu(kernels, _cpu.isa())))
+
+
+@pytest.fixture(autouse=True)
+def needs_kernel(request):
+    """What compares a kernel with anything is skipped for a model that has none; what runs all the same is marked."""
+    variant = request.node.callspec.params.get("variant") if hasattr(request.node, "callspec") else None
+    oracle = request.node.get_closest_marker("oracle")
+    if isinstance(variant, tuple) and not has_kernel(*variant) and not (oracle and oracle.args != (False,)):
+        pytest.skip(f"model {variant[0].name} has no kernel in this build")
+
+
 @pytest.fixture(autouse=True)
 def threads():
     """Leave torch's number of threads as it was."""
@@ -57,50 +121,12 @@ def threads():
     torch.set_num_threads(before)
 
 
-def uniform(*shape, seed=0, dtype=torch.float64) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def normal(*shape, seed=0, dtype=torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
 @pytest.fixture(scope="session")
-def cuda_on_cpu(tmp_path_factory):
+def cuda_on_cpu(kernels):
     """hybridsolve._cuda built for the CPU, by the stand-in for CUDA's header in tests/cuda_on_cpu."""
-    compiler = shutil.which("g++")
-    if not compiler:
+    if not shutil.which("g++"):
         pytest.skip("g++ is not installed")
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    flags = "-std=c++17 -O1 -ffp-contract=off -fPIC -w -DHS_CUDA_ON_CPU -DHS_ISA=cuda".split()
-    flags += ["-mfma"] if torch.backends.cpu.get_cpu_capability().startswith("AVX") else []
-    flags += [f"-I{ROOT}/tests/cuda_on_cpu", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    tables = " ".join(f"TABLE({header.stem})" for header in HEADERS)
-    architectures = '-DHS_CUDA_ARCHITECTURES="sm_80 sm_90 compute_90"'
-    parts = {
-        "binding": ["csrc/bind_cuda.cpp", architectures, f"-DHS_HEADERS(TABLE)={tables}"],
-        "runtime": ["tests/cuda_on_cpu/runtime.cpp"],
-    }
-    for value in ("double", "float"):
-        common = ["-x", "c++", f"-DHS_VALUE={value}"]
-        parts[f"routing_{value}"] = [*common, "csrc/routing_cuda.cu"]
-        for header in HEADERS:
-            names = [f"-DHS_NAME={header.stem}", f'-DHS_HEADER="{header}"']
-            parts[f"{header.stem}_{value}"] = [*common, *names, "csrc/models_cuda.cu"]
-
-    def build(name):
-        made = folder / f"{name}.o"
-        subprocess.run([compiler, *flags, "-c", *parts[name], "-o", str(made)], cwd=ROOT, check=True)
-        return str(made)
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(build, parts))
-    library = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run([compiler, "-shared", *objects, "-o", str(library)], check=True)
-    spec = importlib.util.spec_from_file_location("_cuda", library)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return plugins.cuda_on_cpu(kernels)
 
 
 def margins(name, monkeypatch, width=64):
@@ -110,6 +136,8 @@ def margins(name, monkeypatch, width=64):
     def between_margins(like, *shape, **options):
         if type(like) is not torch.Tensor or torch._C._functorch.is_functorch_wrapped_tensor(like):
             return new_empty(like, *shape, **options)  # of torch.compile, where nothing is computed, or of torch.func
+        if not options.get("dtype", like.dtype).is_floating_point:
+            return new_empty(like, *shape, **options)  # no kernel fills whole numbers
         shape = torch.Size(shape if isinstance(shape[0], int) else shape[0])
         buffers.append(new_empty(like, shape.numel() + 2 * width, **options).fill_(float("nan")))
         return buffers[-1][width : width + shape.numel()].view(shape)
@@ -137,13 +165,25 @@ def cuda_device(request, monkeypatch):
 
 @dataclass
 class Inputs:
-    """All that a run takes; `tensors` and `with_tensors` see it as one flat dictionary."""
+    """All that a run takes; `tensors` and `with_tensors` see what has a gradient as one flat dictionary."""
 
     model: hs.models.ModelSpec
     forcing: dict[str, Tensor]
     parameters: dict[str, Tensor]
     initial_state: dict[str, Tensor]
     weights: Tensor | None = None
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def example(self):
+        return example(self.model)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """T, B and C."""
+        steps, basins = zip(*(f.shape for f in self.forcing.values()), strict=True)
+        cells = [p.shape[-2:] for p in self.parameters.values()]
+        return max(steps), max(*basins, *(b for b, _ in cells)), max(c for _, c in cells)
 
     def tensors(self) -> dict[str, Tensor]:
         flat = {
@@ -163,82 +203,80 @@ class Inputs:
     def map(self, function) -> Inputs:
         return self.with_tensors({name: function(name, x) for name, x in self.tensors().items()})
 
-    def to(self, dtype) -> Inputs:
-        return self.map(lambda _, x: x.to(dtype))
+    def to(self, where) -> Inputs:
+        """Of another type, or on another device."""
+        return replace(
+            self.map(lambda _, x: x.to(where)), inputs={name: x.to(where) for name, x in self.inputs.items()}
+        )
 
     def steps(self, cut: slice) -> Inputs:
-        return self.map(lambda name, x: x[cut] if name.startswith("forcing") or x.dim() == 3 else x)
+        moving = lambda name, x: name.startswith("forcing") or name.startswith("parameters") and x.dim() == 3  # noqa: E731
+        return self.map(lambda name, x: x[cut] if moving(name, x) else x)
 
     def basins(self, cut: slice) -> Inputs:
-        return self.map(lambda name, x: x[:, cut] if name.startswith("forcing") or x.dim() == 3 else x[cut])
+        new = self.map(lambda name, x: x[:, cut] if name.startswith("forcing") or x.dim() == 3 else x[cut])
+        return replace(new, inputs={name: x[cut] for name, x in self.inputs.items()})
+
+    def without_water(self, steps=slice(None)) -> Inputs:
+        """No rain in these steps."""
+        water = {f"forcing {n}": self.forcing[n].clone() for n in self.example.water}
+        for x in water.values():
+            x[steps] = 0
+        return self.with_tensors(water)
 
     def simulate(self, **options) -> hs.Run:
+        if "backend" not in options and not has_kernel(self.model, self.parameters):
+            options["backend"] = "reference"
         return hs.simulate(
             self.model,
             self.forcing,
             self.parameters,
+            inputs=self.inputs,
             initial_state=self.initial_state,
             weights=self.weights,
             **options,
         )
 
     def outputs(self, **options) -> dict[str, Tensor]:
-        """All series and final states of a run, or the series that `fluxes` names."""
+        """All series and final states of a run, or the series that `fluxes` names; None: the outflow."""
         run = self.simulate(**{"fluxes": self.model.output_names} | options)
         return run.fluxes | {f"final {n}": x for n, x in run.final_state.items()}
 
 
 def random_inputs(variant, T=24, B=5, C=3, *, dtype=torch.float64, seed=0, per_step=(), weights=False) -> Inputs:
-    """Dry and wet days, frost and thaw, empty and full stores, parameters over their whole range.
-
-    Two things stand apart: T == tt in `ties`, since a pack that holds all it can is then at a tie that
-    rounding decides unless the numbers are round; and a soil without water, whose gradients can be so large
-    that they hide all others.
-    """
+    """Weather and stores that meet all branches of a model, parameters over their whole range."""
     model, names = variant
-    seeds = itertools.count(1000 * seed)
-    U = lambda *shape: uniform(*shape, seed=next(seeds))  # noqa: E731
-    season = torch.sin(torch.arange(T) * (2 * torch.pi / 20))[:, None]
-    series = {
-        "prcp": torch.where(U(T, B) < 0.5, 0.0, 40 * U(T, B) ** 3),
-        "tmean": 2 + 6 * season + 4 * U(T, B) - 2,
-        "pet": torch.where(U(T, B) < 0.2, 0.0, 5 * U(T, B)),
-    }
-    unit = {n: U(*((T,) if n in per_step else ()), B, C) for n in names}
+    known, seeds = example(model), itertools.count(1000 * seed)
+    draw = lambda *shape: uniform(*shape, seed=next(seeds))  # noqa: E731
+    forcing = known.forcing(T, B, draw)
+    unit = {n: draw(*((T,) if n in per_step and n not in known.stationary else ()), B, C) for n in names}
     parameters = model.parameters_from_unit(unit)
-    full = {"sm": 300, "snowpack": 30, "meltwater": 3, "suz": 30, "slz": 60}
-    state = {n: torch.where(U(B, C) < 0.3, 0.0, full[n] * U(B, C)) for n in model.state_names}
-    state["sm"] += 0.001
-    forcing = {n: series[n] for n in model.forcing_names}
-    return Inputs(model, forcing, parameters, state, 2 * U(B, C) - 0.5 if weights else None).to(dtype)
+    state = known.state(parameters, (B, C), draw)
+    state |= {line.name: 10 * draw(line.slots - 1, B, C) for line in model.lines}
+    x = Inputs(model, forcing, parameters, state, 2 * draw(B, C) - 0.5 if weights else None)
+    return replace(x, inputs=known.inputs(B, draw)).to(dtype)
+
+
+def empty(x: Inputs) -> Inputs:
+    """The run with nothing in its stores."""
+    lowest = {v.name: x.example.empty(v) for v in x.model.states}
+    return replace(x, initial_state={n: torch.full_like(s, lowest.get(n, 0.0)) for n, s in x.initial_state.items()})
 
 
 def ties(variant, T=18, B=6, C=4) -> Inputs:
-    """Inputs on a coarse grid, on which every kink of HBV is met exactly, many times over."""
+    """Inputs on a coarse grid, on which every kink of the model is met exactly, many times over."""
     x = random_inputs(variant, T, B, C)
-    pick = lambda values, seed: torch.tensor(values, dtype=torch.float64)[  # noqa: E731
-        (uniform(T, B, seed=seed) * len(values)).long()
-    ]
-    x.forcing.update(prcp=pick([0, 0, 0, 8, 16], 1), tmean=pick([-1, 0, 0, 1, 2], 2), pet=pick([0, 0, 1, 2], 3))
-    coarse = {
-        "tt": [-1, 0, 1],
-        "uzl": [0, 4],
-        "perc": [0, 1, 2],
-        "cfmax": [1, 2],
-        "cfr": [0, 0.0625],
-        "cwh": [0, 0.125],
-        "fc": [64, 128],
-        "lp": [0.5, 1],
-        "beta": [1, 2],
-        "betaet": [1, 2],
-        "c": [0, 0.25, 1],
-    }
-    for i, (name, values) in enumerate(coarse.items()):
-        if name in x.parameters:
-            x.parameters[name] = torch.tensor(values, dtype=torch.float64)[(uniform(B, C, seed=i) * len(values)).long()]
-    x.initial_state = {n: torch.where(uniform(B, C, seed=9) < 0.5, 0.0, s.round()) for n, s in x.initial_state.items()}
-    x.initial_state["sm"] = torch.where(uniform(B, C, seed=8) < 0.5, x.parameters["fc"], 0.0)
+    x.example.ties(x)
     return x
+
+
+def said(text: str, model) -> str:
+    """A pattern in which {f0}, {p1}, {s0}, {q0} stand for names: of a forcing, a parameter, a state, a flux."""
+    tables = dict(f=model.forcing_names, p=model.parameter_names, s=model.state_names, q=model.flux_names)
+    names = {f"{{{kind}{i}}}": name for kind, table in tables.items() for i, name in enumerate(table)}
+    for place, name in (names | {"{model}": model.name}).items():
+        text = text.replace(place, name)
+    return text
 
 
 def cotangents(outputs: dict[str, Tensor]) -> dict[str, Tensor]:

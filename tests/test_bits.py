@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import (
+    OUTFLOW,
     assert_same_bits,
     both_precisions,
     cotangents,
@@ -15,8 +16,8 @@ from conftest import (
 
 import hybridsolve as hs
 
-OPTIONS = [{}, {"fluxes": ("streamflow",)}, {"components": "each"}]
-every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "streamflow", "each"))
+OPTIONS = [{}, OUTFLOW, {"components": "each"}]
+every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "outflow", "each"))
 components = pytest.mark.parametrize("C", (1, 3, 17))
 
 
@@ -50,15 +51,8 @@ def test_chunks_of_basins(variant, options, C, dtype):
     d_outputs = cotangents(x.outputs(**options))
     whole = run_both_ways(x, d_outputs, **options)
     # The axis of basins: 0 in a state, a static parameter and the weights, 1 in a series.
-    axis = {
-        n: int(
-            not n.startswith("final")
-            and not n.startswith(("d parameters", "d initial", "d weights"))
-            or n.startswith("d parameters")
-            and v.dim() == 3
-        )
-        for n, v in whole.items()
-    }
+    cells = ("final", "d parameters", "d initial_state", "d weights")
+    axis = {n: 0 if n.startswith(cells) and v.dim() == 2 else 1 for n, v in whole.items()}
     for cuts in ((0, 64, 151), (0, 1, 2, 40, 151)):
         parts = []
         for start, end in zip(cuts, cuts[1:], strict=False):

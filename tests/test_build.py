@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import platform
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import textwrap
 
+import plugins
 import pytest
+import setuptools
 import torch
 from conftest import ROOT, VARIANTS, assert_close, assert_same_bits, random_inputs, run_both_ways
 
@@ -25,6 +28,7 @@ SCRIPT = """
     from conftest import VARIANTS, random_inputs, run_both_ways, uniform
     import hybridsolve as hs
     from hybridsolve import _cpu
+    _cpu.load({toy!r})
     results = {{}}
     for variant in VARIANTS:
         for dtype in (torch.float32, torch.float64):
@@ -47,9 +51,10 @@ def environment(isa=None):
     )
 
 
-def run_script(tmp_path, isa=None, before=()):
+def run_script(tmp_path, kernels, isa=None, before=()):
     file = tmp_path / f"{isa}.pt"
-    script = textwrap.dedent(SCRIPT).format(folder=os.path.dirname(__file__), file=str(file))
+    toy = str(plugins.toy_for_cpu(kernels, isa or "baseline"))
+    script = textwrap.dedent(SCRIPT).format(folder=os.path.dirname(__file__), file=str(file), toy=toy)
     done = subprocess.run(
         [*before, sys.executable, "-W", "ignore", "-c", script],
         env=environment(isa),
@@ -65,12 +70,12 @@ def assert_agree(found, expected):
         assert_close(*({n: x for n, x in r.items() if x.dtype == dtype} for r in (found, expected)), tolerance)
 
 
-def test_instruction_sets_agree(tmp_path):
+def test_instruction_sets_agree(tmp_path, kernels):
     assert _cpu.isas()[0] == "baseline" and set(_cpu.isas()) <= set(ISAS)
-    isa, expected = run_script(tmp_path, "baseline")
+    isa, expected = run_script(tmp_path, kernels, "baseline")
     assert isa == "baseline"
     for other in _cpu.isas()[1:]:
-        isa, found = run_script(tmp_path, other)
+        isa, found = run_script(tmp_path, kernels, other)
         assert isa == other
         assert_agree(found, expected)
 
@@ -93,16 +98,16 @@ def test_an_unknown_instruction_set_is_refused():
 
 
 @pytest.mark.slow
-def test_an_old_processor(tmp_path):
+def test_an_old_processor(tmp_path, kernels):
     """Westmere has neither AVX nor FMA: there the baseline runs, and gives what it gives here."""
     emulator = shutil.which("qemu-x86_64")
     if not emulator:
         pytest.skip("qemu-x86_64 is not installed (Debian: qemu-user)")
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("this processor has no vector instructions to take away")
-    isa, found = run_script(tmp_path, before=[emulator, "-cpu", "Westmere"])
+    isa, found = run_script(tmp_path, kernels, before=[emulator, "-cpu", "Westmere"])
     assert isa == "baseline"
-    _, expected = run_script(tmp_path, "baseline")
+    _, expected = run_script(tmp_path, kernels, "baseline")
     assert_agree(found, expected)
 
 
@@ -162,6 +167,42 @@ def test_structs_of_packs_are_copied_by_whole_registers(tmp_path):
     assert "%ymm" in done.stdout and not re.findall(r"vmov.*%xmm|vpinsr", done.stdout)
 
 
+def test_libraries_that_cannot_be_loaded(tmp_path, kernels):
+    text = tmp_path / "text.so"
+    text.write_text("no library")
+    with pytest.raises(RuntimeError, match="^the kernels in '.*text.so' cannot be loaded .*: build them again"):
+        _cpu.load(str(text))
+    with pytest.raises(RuntimeError, match="must be a library of CPU kernels; found no hybridsolve_models_cpu in it"):
+        _cpu.load(_cpu.__file__)
+    with pytest.raises(
+        RuntimeError, match=f"must be for {_cpu.isa()}; found those for another: build them for the former"
+    ):
+        _cpu.load(str(a_library(tmp_path, "other", "Table<Model>::STAMP", "another")))
+    stamp = "{Table<Model>::STAMP.interface, sizeof(Run) + 8, sizeof(Tangent), sizeof(LeastSquares), sizeof(Model)}"
+    with pytest.raises(RuntimeError, match="must be of this build of hybridsolve; found those of another"):
+        _cpu.load(str(a_library(tmp_path, "stale", stamp, _cpu.isa())))
+    assert "nothing" not in _cpu.models()
+
+
+def a_library(folder, name, stamp, isa):
+    """One with a model called nothing."""
+    if not shutil.which("g++"):
+        pytest.skip("g++ is not installed")
+    source = folder / f"{name}.cpp"
+    source.write_text(f"""
+        #include "core/cpu.h"
+        using namespace hs;
+        const Model nothing{{"nothing", {{}}, {{}}}};
+        const Table<Model> table{{{stamp}, "{isa}", &nothing, 1}};
+        extern "C" const Table<Model>* const hybridsolve_models_cpu;
+        const Table<Model>* const hybridsolve_models_cpu = &table;
+    """)
+    library = folder / f"{name}.so"
+    command = ["g++", "-std=c++17", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    return library
+
+
 def test_the_extension_needs_no_torch():
     ldd = shutil.which("ldd")
     if not ldd:
@@ -195,4 +236,40 @@ def test_table_and_kernel_tell_the_same_story():
             assert tuple(compiled["forcing_names"].split()) == model.forcing_names
             assert tuple(compiled["parameter_names"].split()) == names
             assert tuple(compiled["state_names"].split()) == model.state_names
+            assert tuple(compiled["input_names"].split()) == model.input_names
+            assert tuple(compiled["line_names"].split()) == model.line_names
+            assert compiled["flux_names"].split()[compiled["outflow"]] == model.outflow
             assert set(compiled["flux_names"].split()) == set(model.flux_names)
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="there is no setup.py beside the tests")
+def test_a_changed_header_makes_its_own_objects_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    building = runpy.run_path("setup.py")
+    assert building["HEADERS"]["hbv"] == "models/hbv.h"
+    build, made, calls = building["BuildKernels"](setuptools.Distribution()), {}, []
+    build.force = False
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.h").touch()
+
+    def make(name, how="g++"):
+        def compile_it():
+            calls.append(name)
+            made[name].touch()
+            made[name].with_suffix(".d").write_text(f"{name}.o: \\\n {tmp_path / name}.h\n")
+
+        made[name] = tmp_path / name / f"{name}.o"
+        assert build.made_once(made[name], ["c++", how], compile_it) == str(made[name])
+
+    for name in ("one", "other", "one", "other"):
+        make(name)
+    assert calls == ["one", "other"]
+    later = made["one"].stat().st_mtime + 10
+    os.utime(tmp_path / "one.h", (later, later))
+    make("one"), make("other")
+    assert calls == ["one", "other", "one"]
+    make("other", how="clang++")
+    (tmp_path / "other.h").unlink()
+    make("other", how="clang++")
+    assert calls[3:] == ["other", "other"]

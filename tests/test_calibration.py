@@ -12,8 +12,12 @@ import xarray as xr
 
 import hybridsolve as hs
 from hybridsolve.calibration import report, search
-from hybridsolve.calibration.evaluation import routed_flow, simulate_calibrated, window
-from hybridsolve.calibration.fit import Objective, calibrate
+from hybridsolve.calibration.fit import calibrate
+from hybridsolve.calibration.objective import Objective
+from hybridsolve.calibration.simulate_calibrated import simulate_calibrated
+from hybridsolve.calibration.space import search_space
+from hybridsolve.calibration.windows import window
+from hybridsolve.routing.gauge import simulate_to_gauge
 from hybridsolve.score import metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:after the warm-up")
@@ -37,11 +41,8 @@ def data():
         ds[name] = (("time", "basin"), values.astype(np.float32), {"units": units})
     model = hs.models.get("hbv11p")
     truth = torch.as_tensor(random.uniform(0.2, 0.8, (16, 4, 1)), dtype=torch.float32)
-    names = model.parameter_names + model.routing_parameter_names
     forcing = {name: torch.as_tensor(ds[name].values) for name in model.forcing_names}
-    flow = routed_flow(model, forcing, model.parameters_from_unit(dict(zip(names, truth, strict=True))))[
-        :, :, 0
-    ].numpy()
+    flow = simulate_to_gauge(model, forcing, search_space(model).values(truth)).fluxes[model.outflow].numpy()
     flow[random.random(flow.shape) < 0.05] = np.nan
     ds["qobs"] = (("time", "basin"), flow, {"units": "mm d-1"})
     return ds.assign_coords(lat=("basin", [1.0, 2, 3, 4]), lon=("basin", [5.0, 6, 7, 8]))
@@ -76,18 +77,18 @@ def test_every_loss_improves_its_own_score(data, loss):
 
 
 def test_a_basin_does_not_depend_on_its_neighbours(data):
-    """Nor on when the lanes of others begin anew."""
+    """Nor on when the starts of others restart."""
     together, alone = run(data, steps=30), run(data.isel(basin=[2]), steps=30)
     np.testing.assert_array_equal(together["fc"].values[2], alone["fc"].values[0])
 
 
 def test_least_squares_are_the_loss(data):
-    """The normal equations' cost and gradient, of every loss that is a sum of squares; KGE is approached by NSE."""
+    """The normal equations' cost and gradient, of every loss that is a sum of squares; KGE is approximated by NSE."""
     model = hs.models.get("hbv11p")
     period = window(data, model, TRAIN, 1)
     points = search.starting_points(16, 4, 3, 0).requires_grad_()
     for loss in ("nse", "nse_sqrt", "nse_log"):
-        objective = Objective(model, period, loss)
+        objective = Objective(search_space(model), period, loss)
         value = objective(points)
         (gradient,) = torch.autograd.grad(value.sum(), points)
         with torch.no_grad():
@@ -97,7 +98,7 @@ def test_least_squares_are_the_loss(data):
             2 * half.permute(2, 0, 1), gradient, rtol=0.02, atol=2e-3 * float(gradient.abs().max())
         )
         assert (torch.linalg.eigvalsh(matrix.double()) > -1e-4 * matrix.abs().max()).all()
-    assert not Objective(model, period, "kge").is_least_squares
+    assert not Objective(search_space(model), period, "kge").is_least_squares
 
 
 def test_lm_needs_far_fewer_steps(data):
@@ -151,15 +152,15 @@ def test_what_the_curvature_tells(data):
     np.testing.assert_allclose(r, r.transpose(1, 0, 2), atol=1e-12)
 
 
-def test_lots_of_basins_give_the_same_result(data, monkeypatch):
+def test_chunks_of_basins_give_the_same_result(data, monkeypatch):
     whole = run(data, steps=5)
     monkeypatch.setattr("hybridsolve.calibration.fit.CHUNK_BYTES", 1)
     xr.testing.assert_allclose(whole, run(data, steps=5), rtol=1e-4)  # torch's own exp rounds by place in memory
 
 
 @pytest.mark.parametrize("method", ["lm", "gradient", "evolution"])
-def test_a_search_whose_basins_have_stopped_winning_ends(method):
-    """Nor are settled basins moved by what their neighbours go on with."""
+def test_a_search_whose_basins_have_converged_ends(method):
+    """Nor are they moved by what their neighbours go on with."""
     random = torch.rand(3, 2, 8, generator=torch.Generator().manual_seed(0))
 
     class Bowl:
@@ -184,12 +185,14 @@ def test_a_search_whose_basins_have_stopped_winning_ends(method):
     bests = []
     while make.done < 400:
         make.step()
-        bests.append((make.settled.clone(), make.best.clone()))
-    assert make.taken == len(bests) < 300 and make.settled.all()
+        bests.append((make.converged.clone(), make.best.clone()))
+    assert make.steps_taken == len(bests) < 300 and make.converged.all()
     assert (make.best_loss.amin(1) < torch.tensor([2e-4, 0.021])).all()
-    assert len({int(torch.tensor([settled[b] for settled, _ in bests]).sum()) for b in (0, 1)}) == 2, "at other steps"
-    for (settled, before), (_, after) in zip(bests, bests[1:], strict=False):
-        assert torch.equal(before[:, settled], after[:, settled])
+    assert len({int(torch.tensor([converged[b] for converged, _ in bests]).sum()) for b in (0, 1)}) == 2, (
+        "at other steps"
+    )
+    for (converged, before), (_, after) in zip(bests, bests[1:], strict=False):
+        assert torch.equal(before[:, converged], after[:, converged])
 
 
 def test_an_early_end_is_the_same_alone_and_resumed(data, tmp_path, monkeypatch):
@@ -218,12 +221,12 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("method, loss", [("lm", "nse"), ("lm", "kge"), ("gradient", "nse"), ("evolution", "nse")])
-@pytest.mark.parametrize("lots", [False, True])
-def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_path, monkeypatch):
-    if lots:
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, chunks, tmp_path, monkeypatch):
+    if chunks:
         monkeypatch.setattr("hybridsolve.calibration.fit.CHUNK_BYTES", 1)
-    monkeypatch.setattr(search.LeastSquaresSearch, "PACE", 1)
-    monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # lanes begin anew at once
+    monkeypatch.setattr(search.LeastSquaresSearch, "WINDOW", 1)
+    monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # starts restart at once
     run = functools.partial(run_, loss=loss)
     whole = run(data, method=method, steps=8)
     kind = {"lm": search.LeastSquaresSearch, "gradient": search.GradientSearch, "evolution": search.EvolutionSearch}[
@@ -241,7 +244,7 @@ def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(kind, "step", dies)
         patch.setattr("hybridsolve.calibration.fit.SAVE_EVERY", 0)
-        if lots:
+        if chunks:
             with pytest.raises(Killed):
                 run(data, method=method, steps=8, checkpoint=checkpoint)
         else:
@@ -252,7 +255,7 @@ def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, lots, tmp_pat
     monkeypatch.setattr(kind, "step", lambda self: (counted.append(1), step(self))[1])
     resumed = run(data, method=method, steps=8, checkpoint=checkpoint, resume=True)
     xr.testing.assert_equal(whole, resumed)
-    assert len(counted) < (32 if lots else 8), "it went on, and did not begin again"
+    assert len(counted) < (32 if chunks else 8), "it went on, and did not begin again"
     with pytest.raises(ValueError, match="another calibration"):
         run(data, method=method, steps=9, checkpoint=checkpoint, resume=True)
 
@@ -262,7 +265,7 @@ def test_gradient_of_the_objective(data):
     double = data.astype(np.float64)
     for name in ("prcp", "tmean", "pet", "qobs"):
         double[name].attrs = data[name].attrs
-    objective = Objective(model, window(double, model, "2001-01-01:2001-06-30", 1), "nse")
+    objective = Objective(search_space(model), window(double, model, "2001-01-01:2001-06-30", 1), "nse")
     points = search.starting_points(16, 4, 2, 1, torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(objective(points).sum(), points)
     torch.manual_seed(0)

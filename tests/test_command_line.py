@@ -205,7 +205,7 @@ def test_foreign_parameters_are_named_by_file(folder, change, match, tmp_path):
 def test_another_evapotranspiration_is_refused_or_said(folder):
     arguments = ["simulate", "run/calibration.nc", "d.nc", "--pet", "oudin", "--out", "oudin.nc"]
     refused(folder, "calibrated with .* 'as in the data', found 'oudin' .*; open them with their own", *arguments)
-    assert run(folder, *arguments, "--allow-other-pet")[0] == 0
+    assert run(folder, *arguments, "--allow-other-method")[0] == 0
     with xr.open_dataset(folder / "oudin.nc") as made:
         assert made.attrs["pet_method"] == "oudin" and made.attrs["calibrated_pet_method"] == "as in the data"
         assert "evapotranspiration 'oudin', calibrated with 'as in the data'" in made.attrs["title"]

@@ -81,8 +81,8 @@ def test_calls_that_cannot_be_served(cuda):
     ):
         with pytest.raises(ValueError, match=message):
             cuda.forward("hbv10", a_run(cuda, **changed), 0, 0)
-    with pytest.raises(ValueError, match="at most 64 of output; found 65: ask"):
-        a_run(cuda, output=[0] * 65)
+    with pytest.raises(ValueError, match="at most 96 of output; found 97: ask"):
+        a_run(cuda, output=[0] * 97)
 
 
 def test_the_models_are_those_of_the_cpu(cuda):

@@ -78,10 +78,24 @@ FAULTS = {
     "twice": (lambda ds: ds.isel(time=[0, 1, 1, 2]), "duplicates, found 1999-10-02 after 1999-10-02"),
     "gap": (lambda ds: ds.isel(time=[0, 1, 2, 5, 6, 9]), r"expected 1999-10-04 .* found 1999-10-06 \(2 gaps"),
     "hourly": (
-        lambda ds: ds.isel(time=slice(0, 4)).assign_coords(time=pd.date_range("2000", periods=4, freq="h")),
-        "must be daily, found a step of 1 h",
+        lambda ds: ds.isel(time=slice(0, 4)).assign_coords(time=pd.date_range("1999-10-01", periods=4, freq="h")),
+        "time must be the start of each step, found 1999-10-01T01",
     ),
-    "weekly": (lambda ds: ds.isel(time=slice(0, None, 7)), "must be daily, found a step of 168 h"),
+    "units of days at an hour": (
+        lambda ds: (
+            ds.drop_vars("time_bnds").isel(time=range(4)).assign_coords(time=pd.date_range("2000", periods=4, freq="h"))
+        ),
+        "prcp must be in mm h-1 at a step of 1 h, found units 'mm d-1'",
+    ),
+    "bounds of two days": (
+        lambda ds: ds.assign_coords(time_bnds=ds.time_bnds + np.array([0, 1]) * np.timedelta64(1, "D")),
+        "bounds 'time_bnds' must be one step long each, 1 d, found 1999-10-01 00:00 to 1999-10-03 00:00",
+    ),
+    "weekly": (lambda ds: ds.isel(time=slice(0, None, 7)), "of days, or of a step .*, found a step of 168 h"),
+    "a step that varies": (
+        lambda ds: ds.isel(time=range(9)).assign_coords(time=ds.time[:9] + np.timedelta64(7, "h") * (np.arange(9) > 6)),
+        "must keep its step of 1 d, expected 1999-10-08 00:00 after 1999-10-07 00:00, found 1999-10-08 07:00",
+    ),
     "no dates": (lambda ds: ds.assign_coords(time=np.arange(len(YEARS))), "must be datetime64"),
     "nan": (
         edit("tmean", (3, 1), np.nan),

@@ -9,8 +9,8 @@ import xarray as xr
 from foreign import AREA, DAYS, IDS, LAT, TRUTH, one_sentence, opened, own
 
 from hybridsolve import cli, data
-from hybridsolve.calibration.evaluation import simulate_calibrated
 from hybridsolve.calibration.fit import calibrate
+from hybridsolve.calibration.simulate_calibrated import simulate_calibrated
 from hybridsolve.data.dataset import assemble, resolve_basins
 from hybridsolve.training.inputs import Scaling
 
@@ -225,9 +225,9 @@ def grid(*sizes):
     return xr.Dataset({n: (*values, {"units": u}) for n, u in (("pr", "mm/d"), ("tas", "degC"))}, coords=coords)
 
 
-def hourly_sums(ds):
-    ds.prcp.attrs.update(units="mm", cell_methods="time: sum")
-    return ds.assign_coords(time=pd.date_range("2000", periods=60, freq="h"))
+def two_steps(ds):
+    days = pd.date_range("2000", periods=30, freq="h")
+    return ds.assign_coords(time=days.append(pd.date_range(days[-1], periods=31, freq="90min")[1:]))
 
 
 def no_units(ds):
@@ -269,7 +269,14 @@ FAULTS = {
         "as float32 below 2.24.*found 1.6777218e.07 in row 2",
     ),
     "text lat": (lambda: own().assign_coords(lat=("basin", ["a", "b", "c"])), "lat .* must hold numbers, found 'a'"),
-    "hourly sums": (lambda: hourly_sums(own()), "must be daily, found a step of 1 h at"),
+    "two steps": (
+        lambda: two_steps(own()),
+        "must keep its step of 90 min, .* after 2000-01-01 00:00, found 2000-01-01 01:00",
+    ),
+    "weeks": (
+        lambda: own().assign_coords(time=pd.date_range("2000", periods=60, freq="7D")),
+        "must be of days, or of a step of whole seconds that divides a day, found a step of 168 h",
+    ),
 }
 
 

@@ -6,17 +6,22 @@ import re
 import pytest
 import torch
 from conftest import (
+    OUTFLOW,
     VARIANTS,
     assert_close,
     assert_same_bits,
     both_precisions,
     cotangents,
+    empty,
     every_variant,
     gradients,
+    has_kernel,
     margins,
     normal,
+    one_of_each,
     random_inputs,
     run_both_ways,
+    said,
     ties,
     uniform,
 )
@@ -27,14 +32,17 @@ from hybridsolve.solve import ops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN = float("nan")
-OPTIONS = [{}, {"fluxes": ("streamflow",)}, {"components": "each"}]
-every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "streamflow", "each"))
+OPTIONS = [{}, OUTFLOW, {"components": "each"}]
+every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "outflow", "each"))
 
 
 @pytest.fixture(params=("triton", "cuda"))
 def gpu(request, monkeypatch):
     """The backend's name, made to serve the device at hand."""
     name = request.param
+    variant = request.node.callspec.params.get("variant")
+    if isinstance(variant, tuple) and not has_kernel(*variant, name):
+        pytest.skip(f"model {variant[0].name} has no kernel of {name} in this build")
     if name == "triton":
         pytest.importorskip("triton", reason="triton is not installed")
     elif DEVICE == "cuda":
@@ -47,14 +55,13 @@ def gpu(request, monkeypatch):
         )
         monkeypatch.setattr(hs.solve.compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
         monkeypatch.setitem(hs.solve.backends.DEVICE, "cuda", "cpu")
-        hs.solve.compiled._names.cache_clear()
         yield from margins(name, monkeypatch)
         return
     yield name
 
 
 def on_device(x):
-    return x.map(lambda _, v: v.to(DEVICE))
+    return x.to(DEVICE)
 
 
 def run_on(gpu, x, d_outputs=None, **options):
@@ -95,9 +102,7 @@ def test_exact_ties(gpu, variant, options):
 @every_variant
 def test_empty_stores_and_no_water(gpu, variant):
     x = random_inputs(variant, T=6, B=3, C=2)
-    x.initial_state = {n: torch.zeros_like(s) for n, s in x.initial_state.items()}
-    x.forcing["prcp"] = torch.where(torch.arange(6)[:, None] < 3, 0.0, x.forcing["prcp"])
-    assert_matches(gpu, x)
+    assert_matches(gpu, empty(x).without_water(slice(0, 3)))
 
 
 @every_variant
@@ -113,16 +118,19 @@ def test_raw_parameters(gpu, variant, moving):
 def test_shared_axes(gpu, variant, shape):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1], weights=True)
     cut = tuple(slice(0, 1) if s == 1 else slice(None) for s in shape)
-    x = x.map(lambda n, v: v[cut[: v.dim()] if v.dim() == 3 or n.startswith("forcing") else cut[1:]])
-    x.forcing["prcp"] = x.forcing["prcp"].expand(5, 3) + torch.arange(15).view(5, 3)
-    x.parameters["k1"] = x.parameters["k1"].expand(1 if shape[0] == 1 else 5, shape[1], 2)
+    per_step = ("forcing", "parameters")  # a state's first axis are the slots of a delay line
+    x = x.map(lambda n, v: v[cut[: v.dim()]] if n.startswith(per_step) and len(v) == 5 else v[(..., *cut[1:])])
+    name = x.model.forcing_names[0]
+    x.forcing[name] = x.forcing[name].expand(5, 3) + torch.arange(15).view(5, 3)
+    name = variant[1][3]
+    x.parameters[name] = x.parameters[name].expand(1 if shape[0] == 1 else 5, shape[1], 2)
     assert_matches(gpu, x)
 
 
+@one_of_each
 @every_way
 @both_precisions
-def test_bits_for_intervals_chunks_and_windows(gpu, options, dtype):
-    variant = VARIANTS[-1].values[0]  # the driver is one for all models
+def test_bits_for_intervals_chunks_and_windows(gpu, variant, options, dtype):
     x = random_inputs(variant, T=7, B=5, C=3, dtype=dtype, per_step=variant[1][:1])
     d_outputs = cotangents(x.outputs(**options))
     whole = run_on(gpu, x, d_outputs, **options)
@@ -179,19 +187,20 @@ def test_a_nan_of_the_unit_hydrograph_stays_a_nan(gpu):
         assert out[:, -1].isnan().any() and out[:, :-1].isfinite().all()
 
 
-def test_of_two_bad_runs_each_is_said(gpu, monkeypatch):
+@one_of_each
+def test_of_two_bad_runs_each_is_said(gpu, variant, monkeypatch):
     """A fault that is raised hides no other, and one met in inference mode is raised outside of it too."""
-    variant = (hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names)
     good, runs = on_device(random_inputs(variant, T=4, B=2, C=2)), []
+    first, second = good.model.forcing_names[:2]
     with monkeypatch.context() as quiet:
         quiet.setattr(hs.solve.faults, "raise_pending", lambda wait=False: None)
-        for name in ("prcp", "tmean"):
+        for name in (first, second):
             forcing = good.tensors()[f"forcing {name}"].clone()
             forcing[1, 1] = -500
             runs.append(good.with_tensors({f"forcing {name}": forcing}))
-            with torch.inference_mode(name == "prcp"):
+            with torch.inference_mode(name == first):
                 runs[-1].simulate(backend=gpu)
-    for name in ("prcp", "tmean"):
+    for name in (first, second):
         with pytest.raises(ValueError, match=f"forcing '{name}' must lie in .* found -500 at step 1, basin 1"):
             hs.synchronize()
     good.simulate(backend=gpu)
@@ -199,105 +208,114 @@ def test_of_two_bad_runs_each_is_said(gpu, monkeypatch):
 
 
 BAD = [
-    ("forcing prcp", (3, 2), NAN, r"forcing 'prcp' must lie in .*; found nan at step 3, basin 2: fill"),
-    ("forcing tmean", (4, 0), 300.0, r"forcing 'tmean' must lie in .*; found 300 at step 4, basin 0: fill"),
-    ("parameters fc", (1, 1), 5000.0, r"parameter 'fc' must lie in .*; found 5000 at basin 1, component 1: clip"),
-    ("parameters beta", (2, 1, 0), NAN, r"parameter 'beta' must .*; found nan at step 2, basin 1, component 0: clip"),
+    ("forcing {f0}", (3, 2), NAN, r"forcing '{f0}' must lie in .*; found nan at step 3, basin 2: fill"),
+    ("forcing {f1}", (4, 0), 3000.0, r"forcing '{f1}' must lie in .*; found 3000 at step 4, basin 0: fill"),
+    ("parameters {p1}", (1, 1), 5000.0, r"parameter '{p1}' must lie in .*; found 5000 at basin 1, component 1: clip"),
+    ("parameters {p0}", (2, 1, 0), NAN, r"parameter '{p0}' must .*; found nan at step 2, basin 1, component 0: clip"),
     (
-        "initial_state sm",
+        "initial_state {s1}",
         (2, 1),
-        -1.0,
-        r"initial_state 'sm' must be 0 mm or more; found another value at basin 2, component 1",
+        -100.0,
+        r"initial_state '{s1}' must be .*; found another value at basin 2, component 1",
     ),
     ("weights", (2, 1), NAN, r"weights must be finite; found nan at basin 2, component 1"),
 ]
 
 
+@one_of_each
 @pytest.mark.parametrize("name, place, value, match", BAD, ids=[b[0] for b in BAD])
-def test_bad_values_are_named_at_the_next_synchronisation(gpu, name, place, value, match):
-    variant = (hs.models.get("hbv11p"), hs.models.get("hbv11p").parameter_names)
-    x = random_inputs(variant, T=6, B=3, C=2, weights=True, per_step=("beta",))
+def test_bad_values_are_named_at_the_next_synchronisation(gpu, variant, name, place, value, match):
+    x, name = random_inputs(variant, T=6, B=3, C=2, weights=True, per_step=variant[1][:1]), said(name, variant[0])
     tensor = x.tensors()[name].clone()
     tensor[place] = value
     bad = on_device(x.with_tensors({name: tensor}))  # kept until it is asked what was wrong with it
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=said(match, variant[0])):
         bad.simulate(backend=gpu)
         hs.synchronize()
     on_device(x).simulate(backend=gpu)  # and then it is over
     hs.synchronize()
 
 
-def test_a_bad_value_leaves_no_number_behind(gpu, monkeypatch):
+@one_of_each
+def test_a_bad_value_leaves_no_number_behind(gpu, variant, monkeypatch):
     """From the step on at which it is met, in its basin alone."""
-    x = random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2)
+    x = random_inputs(variant, T=6, B=3, C=2)
     good = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
-    x.forcing["tmean"][3, 1] = 200
+    x.forcing[x.model.forcing_names[1]][3, 1] = -500
     monkeypatch.setattr(hs.solve.faults.Watch, "fault", lambda watch: None)
     bad = {n: v.cpu() for n, v in on_device(x).outputs(backend=gpu).items()}
     hs.synchronize()
     for name, v in good.items():
         where = torch.zeros_like(v, dtype=torch.bool)
-        where[(slice(3, None), 1) if name in x.model.output_names else 1] = True
+        where[(slice(3, None), 1) if name in x.model.output_names else (..., 1, slice(None))] = True
         assert bad[name][where].isnan().all()
         assert torch.equal(bad[name][~where], v[~where])
 
 
-def test_a_bad_value_is_said_though_its_tensor_is_gone(gpu, monkeypatch):
+@one_of_each
+def test_a_bad_value_is_said_though_its_tensor_is_gone(gpu, variant, monkeypatch):
     """A GPU's run may be over long after its inputs are."""
-    x = on_device(random_inputs((hs.models.get("hbv10"), hs.models.get("hbv10").parameter_names), T=6, B=3, C=2))
+    x = on_device(random_inputs(variant, T=6, B=3, C=2))
+    name, other, model = *x.model.forcing_names[1::-1], x.model.name
     watches = []
     monkeypatch.setattr(hs.solve.faults, "raise_pending", lambda wait=False: watches.extend(hs.solve.faults._pending))
-    x.forcing["tmean"][5, 0] = x.forcing["tmean"][3, 1] = x.forcing["prcp"][3, 2] = -200
+    x.forcing[name][5, 0] = x.forcing[name][3, 1] = x.forcing[other][3, 2] = -200
     x.simulate(backend=gpu)
     watch = watches[-1]
     hs.solve.faults._pending.clear()
     del x
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-    assert re.match("a forcing of an earlier run of hbv10 was out of bounds at step 3, basin 1, comp", watch.fault())
+    assert re.match(f"a forcing of an earlier run of {model} was out of bounds at step 3, basin 1, comp", watch.fault())
     assert watch.fault() is None
 
 
-def test_through_the_doors_of_torch(gpu):
+@one_of_each
+def test_through_the_doors_of_torch(gpu, variant):
     """torch.compile, torch.func and vmap lead to the same kernels."""
-    x = on_device(random_inputs(VARIANTS[0].values[0], T=4, B=2, C=2))
+    x = on_device(random_inputs(variant, T=4, B=2, C=2))
 
-    def loss(fc):
-        run = x.with_tensors({"parameters fc": fc}).simulate(backend=gpu, fluxes=("streamflow", "sm"))
+    name, fluxes = x.example.parameter, (x.model.outflow, x.model.state_names[-1])
+
+    def loss(p):
+        run = x.with_tensors({f"parameters {name}": p}).simulate(backend=gpu, fluxes=fluxes)
         return sum(v.square().sum() for v in run.fluxes.values())
 
-    fc = x.parameters["fc"]
-    leaf = fc.clone().requires_grad_()
+    p = x.parameters[name]
+    leaf = p.clone().requires_grad_()
     (expected,) = torch.autograd.grad(loss(leaf), leaf)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     (found,) = torch.autograd.grad(compiled(leaf), leaf)
-    batched = torch.vmap(torch.func.grad(loss))(torch.stack([fc, 0.9 * fc]))
+    batched = torch.vmap(torch.func.grad(loss))(torch.stack([p, p.roll(1)]))
     for g in (
         found,
-        torch.func.grad(loss)(fc),
-        torch.compile(torch.func.grad(loss), backend="aot_eager")(fc),
+        torch.func.grad(loss)(p),
+        torch.compile(torch.func.grad(loss), backend="aot_eager")(p),
         batched[0],
     ):
         torch.testing.assert_close(g, expected, rtol=1e-13, atol=0)
 
 
-def test_gradients_do_not_depend_on_which_are_wanted(gpu):
-    x = random_inputs(VARIANTS[-1].values[0], T=5, B=3, C=2, per_step=("fc",), weights=True)
+@one_of_each
+def test_gradients_do_not_depend_on_which_are_wanted(gpu, variant):
+    x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1][:1], weights=True)
     leaves = {n: v.detach().requires_grad_() for n, v in on_device(x).tensors().items()}
     outputs = on_device(x).with_tensors(leaves).outputs(backend=gpu)
     everything = gradients(outputs, leaves)
-    for wanted in (["forcing pet"], ["parameters fc", "parameters beta"], ["weights"], ["initial_state sm"]):
+    first, second, *_ = (f"parameters {n}" for n in variant[1])
+    forcing, state = (f"forcing {x.model.forcing_names[-1]}", f"initial_state {x.model.state_names[0]}")
+    for wanted in ([forcing], [first, second], ["weights"], [state]):
         some = {n: v.detach().requires_grad_(n in wanted) for n, v in leaves.items()}
         found = gradients(on_device(x).with_tensors(some).outputs(backend=gpu), {n: some[n] for n in wanted})
         assert_same_bits(found, {n: everything[n] for n in found})
 
 
 @pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
+@one_of_each
 @both_precisions
 @pytest.mark.parametrize("per_step", (False, True))
-def test_the_place_of_the_tape_changes_no_bit(gpu, dtype, per_step):
+def test_the_place_of_the_tape_changes_no_bit(gpu, variant, dtype, per_step):
     """A short segment's states lie on the chip, a long one's in global memory."""
-    variant = VARIANTS[-1].values[0]
     x = random_inputs(variant, T=50, B=7, C=3, dtype=dtype, per_step=variant[1][:2] if per_step else ())
     d_outputs = cotangents(x.outputs())
     whole = run_on(gpu, x, d_outputs, checkpoint_interval=1)
@@ -308,9 +326,9 @@ def test_the_place_of_the_tape_changes_no_bit(gpu, dtype, per_step):
 @pytest.mark.parametrize("gpu", ["cuda"], indirect=True)
 def test_more_blocks_than_tapes(gpu):
     x = random_inputs(VARIANTS[0].values[0], T=21, B=32 * 4097 - 5, C=1)
+    only = [f"parameters {x.example.parameter}"]
     on_chip, in_memory = (
-        run_both_ways(on_device(x), only=["parameters fc"], fluxes=["streamflow"], checkpoint_interval=k, backend=gpu)
-        for k in (5, 21)
+        run_both_ways(on_device(x), only=only, fluxes=None, checkpoint_interval=k, backend=gpu) for k in (5, 21)
     )
     assert_same_bits(in_memory, on_chip)
 
@@ -321,7 +339,7 @@ def test_inside_a_cuda_graph(gpu):
     leaves = {n: v.requires_grad_() for n, v in x.tensors().items() if n.startswith("parameters")}
 
     def work():
-        flow = x.with_tensors(leaves).simulate(backend=gpu).fluxes["streamflow"]
+        flow = x.with_tensors(leaves).simulate(backend=gpu).fluxes[x.model.outflow]
         return flow.detach(), *torch.autograd.grad(flow.square().sum(), list(leaves.values()))
 
     work()  # compiles, loads and allocates what a capture forbids

@@ -1,176 +1,29 @@
-"""Networks in front of the solver: what they see, how they are trained, resumed and tested, what they leave."""
+"""Settings of a training, what a network sees, and how it is trained, resumed and chosen."""
 
 import logging
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import assert_close, assert_same_bits, published
+from conftest import assert_same_bits
+from trainings import RECURRENT, SMALL, learnable, small
 
 import hybridsolve as hs
-from hybridsolve import cli
-from hybridsolve.data.camels import CAMELS_DISCHARGE_SIGNATURES, read_camels
-from hybridsolve.data.dataset import assemble
-from hybridsolve.nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
+from hybridsolve.data.camels import CAMELS_DISCHARGE_SIGNATURES
 from hybridsolve.score import metrics
 from hybridsolve.training import loop as training
-from hybridsolve.training import report as training_report
 from hybridsolve.training.config import read_config, recipes
 from hybridsolve.training.inputs import NEVER_INPUTS, Scaling
 from hybridsolve.training.trained import Trained
 
-SMALL = dict(
-    name="small",
-    model="hbv11p",
-    components=2,
-    network=dict(kind="mlp", hidden=[16], dropout=0.1),
-    attributes=["wetness", "height", "rock"],
-    fill=["height"],
-    periods=dict(train="2002-01-01:2003-12-31", validation="2004-01-01:2004-12-31", test="2005-01-01:2005-12-31"),
-    batch=dict(basins=6, days=90, warmup=60),
-    loss="nse_batch",
-    optimiser=dict(name="adam", learning_rate=0.02),
-    epochs=3,
-    steps_per_epoch=4,
-)
-RECURRENT = SMALL | dict(
-    network=dict(kind="lstm", hidden=[8], dropout=0.1), weather=["prcp", "tmean", "pet"], dynamic=["beta", "k0"]
-)
-
 
 @pytest.fixture(scope="module")
 def data():
-    """Twelve basins, six years: flow of HBV whose parameters follow the attributes."""
-    draw = np.random.default_rng(0)
-    n, days = 12, 2192
-    time = np.datetime64("2000-01-01") + np.arange(days)
-    season = np.cos(2 * np.pi * (np.arange(days) - 200) / 365.25)[:, None]
-    wetness, height = draw.uniform(size=n), draw.uniform(size=n)
-    prcp = draw.gamma(0.3, 12, (days, n)) * (0.5 + wetness)
-    tmean = 8 + 10 * season + 3 * draw.standard_normal((days, n)) - 6 * height
-    pet = np.maximum(0, 2 + 2 * season + 0 * prcp)
-    unit = {v.name: torch.full((n, 1), 0.4) for v in hs.models.get("hbv11p").parameters}
-    unit["fc"] = torch.from_numpy(0.1 + 0.8 * wetness)[:, None].float()
-    unit["cfmax"] = torch.from_numpy(0.2 + 0.6 * height)[:, None].float()
-    forcing = {name: torch.from_numpy(x).float() for name, x in dict(prcp=prcp, tmean=tmean, pet=pet).items()}
-    model = hs.models.get("hbv11p")
-    flow = hs.simulate(model, forcing, model.parameters_from_unit(unit)).fluxes["streamflow"]
-    qobs = hs.unit_hydrograph(flow, torch.full((n,), 1.0), torch.full((n,), 1.0)).numpy()
-    qobs[draw.uniform(size=qobs.shape) < 0.02] = np.nan
-    height = np.where(np.arange(n) == 3, np.nan, height)
-    return assemble(
-        dict(prcp=prcp, tmean=tmean, pet=pet, qobs=qobs),
-        basin=[f"b{i:02d}" for i in range(n)],
-        time=time,
-        lat=draw.uniform(30, 48, n),
-        lon=draw.uniform(-120, -70, n),
-        static=dict(
-            wetness=(wetness, {}),
-            height=(height, {}),
-            flat=(np.ones(n), {}),
-            rock=(np.array(["lime", "sand"] * 6), {}),
-            huc_02=(np.arange(n) // 3, {}),
-        ),
-    )
-
-
-def forcing_of(data, steps=slice(0, 120)):
-    return {n: torch.from_numpy(data[n].values[steps]) for n in ("prcp", "tmean", "pet")}
-
-
-def small(**changes):
-    return read_config(SMALL | changes)
-
-
-# --- Networks and the joined model ------------------------------------------------------------------------------------
-
-
-def test_the_joined_model_is_the_solver_with_the_networks_parameters(data):
-    layout = Layout("hbv11p", 3, ("beta", "betaet"))
-    torch.manual_seed(0)
-    module = DifferentiableModel("hbv11p", LSTM(layout, 2, 3, hidden=8)).eval()
-    forcing, attributes = forcing_of(data), torch.randn(12, 2)
-    weather = torch.stack(list(forcing.values()), -1)
-    run = module(forcing, attributes, weather, warmup=30, fluxes=("streamflow", "aet"))
-    values = module.parameters_of(attributes, weather)
-    assert values["beta"].shape == (120, 12, 3) and values["fc"].shape == (12, 3) and values["route_a"].shape == (12, 1)
-    a, b = (values.pop(name)[:, 0] for name in ("route_a", "route_b"))
-    expected = hs.simulate("hbv11p", forcing, values, fluxes=("streamflow", "aet"))
-    routed = hs.unit_hydrograph(expected.fluxes["streamflow"], a, b)[30:]
-    assert_close(dict(run.fluxes), {"streamflow": routed, "aet": expected.fluxes["aet"][30:]}, 1e-4)
-
-
-@pytest.mark.parametrize("dynamic", ((), ("beta", "k0")))
-def test_warm_up_without_gradient_has_the_same_numbers(data, dynamic):
-    layout = Layout("hbv11p", 3, dynamic)
-    module = DifferentiableModel("hbv11p", LSTM(layout, 2, 3, hidden=8)).eval()
-    forcing, attributes = forcing_of(data), torch.randn(12, 2)
-    weather = torch.stack(list(forcing.values()), -1)
-    leaf = {name: x.clone().requires_grad_() for name, x in forcing.items()}
-    runs = [module(leaf, attributes, weather, warmup=40, warmup_gradient=g).fluxes for g in (True, False)]
-    assert_same_bits(runs[0], runs[1])
-    gradients = [torch.autograd.grad(r["streamflow"].sum(), leaf["prcp"])[0] for r in runs]
-    assert gradients[0][:40].abs().sum() > 0 and gradients[1][:40].abs().sum() == 0
-
-
-def test_a_loop_of_ones_own(data):
-    torch.manual_seed(0)
-    module = DifferentiableModel("hbv10", MLP(Layout("hbv10", 4), 2, [16], 0.0))
-    attributes = torch.from_numpy(data[["wetness", "huc_02"]].to_array().values.T).float()
-    forcing, obs = forcing_of(data, slice(0, 400)), torch.from_numpy(data["qobs"].values[100:400]).nan_to_num()
-    optimiser = torch.optim.Adam(module.parameters(), 0.01)
-    losses = []
-    for _ in range(40):
-        loss = (module(forcing, attributes, warmup=100).fluxes["streamflow"] - obs).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
-
-
-def test_dynamics_are_dropped_in_training_only(data):
-    layout = Layout("hbv11p", 2, ("beta",))
-    module = DifferentiableModel("hbv11p", LSTM(layout, 2, 3, 8, 0.0), dynamic_dropout=1.0)
-    attributes, weather = torch.randn(12, 2), torch.randn(50, 12, 3)
-    dropped = module.raw_parameters(attributes, weather)["beta"]
-    assert torch.equal(dropped, dropped[-1:].expand(50, -1, -1))
-    kept = module.eval().raw_parameters(attributes, weather)["beta"]
-    assert not torch.equal(kept[0], kept[-1]) and torch.equal(kept[-1], dropped[-1])
-
-
-def test_mixed_precision_is_the_networks_alone(data):
-    layout = Layout("hbv11p", 2)
-    net = MLP(layout, 2, [16], 0.0)
-    rough = DifferentiableModel("hbv11p", net, precision="bfloat16")
-    seen = []
-    net.layers.register_forward_hook(lambda *x: seen.append(x[-1].dtype))
-    attributes = torch.randn(12, 2)
-    flow = rough(forcing_of(data), attributes).fluxes["streamflow"]
-    exact = DifferentiableModel("hbv11p", net)(forcing_of(data), attributes).fluxes["streamflow"]
-    assert seen == [torch.bfloat16, torch.float32] and flow.dtype == torch.float32
-    assert 0 < (flow - exact).abs().max() < 0.05 * exact.abs().max()
-    flow.sum().backward()
-    assert all(p.grad.dtype == torch.float32 for p in net.parameters())
-
-
-def test_networks_refuse():
-    with pytest.raises(ValueError, match="no parameter 'alpha' to vary by step"):
-        Layout("hbv10", 2, ("alpha",))
-    with pytest.raises(ValueError, match="components must be a whole number, 1 or more; found 0"):
-        Layout("hbv10", 0)
-    with pytest.raises(ValueError, match="an MLP sees no weather, and dynamic names beta"):
-        MLP(Layout("hbv10", 2, ("beta",)), 3)
-    with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16'"):
-        DifferentiableModel("hbv10", MLP(Layout("hbv10", 2), 3), precision="half")
-    with pytest.raises(ValueError, match="an LSTM alone gives streamflow; found aet"):
-        DischargeLSTM(1, 1, 4)({}, torch.zeros(2, 1), torch.zeros(3, 2, 1), fluxes=("aet",))
+    return learnable()
 
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
@@ -481,8 +334,8 @@ def test_a_nan_is_named(data, tmp_path, monkeypatch, settings):
             return g
 
     def breaks(how):
-        def of(config):
-            module = make(config)
+        def of(config, backend):
+            module = make(config, backend)
             split = module.network.layout.split
 
             def broken(*x):
@@ -531,148 +384,3 @@ def test_two_processes_train_together(files, tmp_path):
     one, two = (Trained.load(tmp_path / str(n) / "seed0" / "trained.pt") for n in (1, 2))
     assert any(not torch.equal(x, y) for x, y in zip(weights(one).values(), weights(two).values(), strict=True))
     assert (tmp_path / "2" / "report.md").exists()
-
-
-# --- A trained model, and what it is tested with ----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    return hs.learn.train(data.isel(basin=slice(0, 9)), RECURRENT, out=folder, progress=False), folder / "trained.pt"
-
-
-def test_a_trained_model_travels(data, trained, files, tmp_path):
-    module, file = trained
-    read = Trained.load(file)
-    assert read.basins == [f"b{i:02d}" for i in range(9)] and read.versions["hybridsolve"] == hs.__version__
-    assert read.config == module.config and read.scaling == module.scaling
-    others, period = data.isel(basin=slice(7, 12)), "2004-03-01:2005-02-28"
-    run = read.predict(others, period, ("streamflow", "aet", "swe"))
-    assert_same_bits(
-        {"q": torch.from_numpy(run["streamflow"].values)},
-        {"q": torch.from_numpy(module.predict(others, period)["streamflow"].values)},
-    )
-    assert run["aet"].attrs["units"] == "mm d-1" and run["swe"].attrs["units"] == "mm" and run.sizes["time"] == 365
-    out = tmp_path / "simulated.nc"
-    assert cli.main(["simulate", "--trained", str(file), str(files / "data.nc"), "--basins", "b07,b11", "--period",
-                     period, "--out", str(out)]) == 0  # fmt: skip
-    with xr.open_dataset(out) as written:
-        same = run["streamflow"].sel(basin=["b07", "b11"])
-        np.testing.assert_allclose(written["streamflow"].values, same.values, rtol=1e-5)
-
-
-def test_a_file_of_another_kind_is_refused(trained, tmp_path, monkeypatch):
-    content = torch.load(trained[1], weights_only=True)
-    with pytest.raises(FileNotFoundError, match="does not exist; expected trained.pt"):
-        Trained.load(tmp_path / "nothing.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(ValueError, match="is damaged or not a trained model: give trained.pt"):
-        Trained.load(tmp_path / "text.pt")
-    for change, message in (
-        (dict(format=99), "has format 99, written by hybridsolve"),
-        (dict(bounds=content["bounds"] | {"fc": [0.0, 1.0]}), r"was trained with 'fc' in \[0.0, 1.0\]"),
-        (dict(config=content["config"] | {"speed": 1}), "the key 'speed' is unknown"),
-    ):
-        torch.save(content | change, tmp_path / "changed.pt")
-        with pytest.raises(ValueError, match=message):
-            Trained.load(tmp_path / "changed.pt")
-
-
-def test_predictions_refuse(data, trained):
-    with pytest.raises(ValueError, match="asks for days outside the data"):
-        trained[0].predict(data, "2005-01-01:2009-01-01")
-    with pytest.raises(ValueError, match="attribute 'wetness' is not in the data"):
-        trained[0].predict(data.drop_vars("wetness"))
-    other = data.assign(pet=data["pet"].assign_attrs(method="oudin"))
-    with pytest.raises(ValueError, match="'as in the data', found 'oudin' in the data; open them with their own"):
-        trained[0].predict(other)
-    with pytest.raises(ValueError, match="has no flux 'snow'"):
-        trained[0].predict(data, fluxes=("snow",))
-
-
-@pytest.mark.parametrize("kind, folds", (("pub", 3), ("pur", 2)))
-def test_held_out_basins_are_not_seen(data, tmp_path, kind, folds):
-    result = hs.learn.experiment(
-        data, SMALL, out=tmp_path, kind=kind, folds=folds, changes=["epochs=1"], seeds=[3, 4], progress=False
-    )
-    for k in range(folds):
-        inside = set(data["basin"].values[result["fold"].values == k])
-        trained = Trained.load(tmp_path / f"fold{k}-seed4" / "trained.pt")
-        assert inside and not inside & set(trained.basins) and len(inside) + len(trained.basins) == 12
-        alone = trained.predict(data.sel(basin=sorted(inside)), SMALL["periods"]["test"])["streamflow"].values
-        other = Trained.load(tmp_path / f"fold{k}-seed3" / "trained.pt")
-        both = (
-            alone + other.predict(data.sel(basin=sorted(inside)), SMALL["periods"]["test"])["streamflow"].values
-        ) / 2
-        np.testing.assert_allclose(result["flow"].sel(basin=sorted(inside)).values, both, rtol=1e-5)
-    with pytest.raises(ValueError, match="holds a training of another 'basins'"):  # it would know those held out
-        hs.learn.experiment(data, SMALL, out=tmp_path, kind=kind, folds=folds + 1, changes=["epochs=1"], seeds=[3],
-                            resume=True, progress=False)  # fmt: skip
-    if kind == "pur":  # a region is whole in one fold
-        for region in range(4):
-            assert len(set(result["fold"].values[data["huc_02"].values == region])) == 1
-    assert list(result["member"].values) == ["seed 3", "seed 4", "ensemble"]
-    obs = result["obs"].values
-    np.testing.assert_allclose(result["nse"].sel(member="ensemble").values, metrics.nse(result["flow"].values, obs))
-
-
-def test_experiments_refuse(data, tmp_path):
-    for options, message in (
-        (dict(kind="time"), "unknown experiment 'time'; expected one of temporal, pub, pur"),
-        (dict(kind="pub", folds=13), "folds must be from 2 to 12 here; found 13"),
-        (dict(kind="pur", folds=9), "folds must be from 2 to 4 here; found 9"),
-        (dict(changes=["periods.test=null"]), "an experiment needs periods.test"),
-        (dict(seeds=[1, 1]), "seeds must be different whole numbers, one at least"),
-        (dict(kind="pub", folds=2.5), "folds must be a whole number, 2 or more; found 2.5"),
-        (dict(changes=["fill=[]"]), "attribute 'height' is missing in 1 of 12 basins"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            hs.learn.experiment(data, SMALL, out=tmp_path, **options)
-
-
-def test_the_command_trains_tests_and_reports(files, tmp_path, capsys):
-    out = tmp_path / "run"
-    command = ["train", str(files / "config.yaml"), str(files / "data.nc"), "--out", str(out), "--seeds", "0,1",
-               "--set", "epochs=2"]  # fmt: skip
-    assert cli.main(command) == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"ensemble +-?\d\.\d{3}", printed) and "begin with report.md" in printed
-    report = (out / "report.md").read_text()
-    for name in re.findall(r"!\[.*?\]\((.*?)\)", report):
-        assert (out / name).stat().st_size > 5000
-    assert "| LSTM | 531 | Maurer |" in report and "water balance" in report and "2 | **" in report
-    with xr.open_dataset(out / "experiment.nc") as result:
-        assert result["parameter_fc"].attrs["units"] == "mm" and result["aet"].attrs["units"] == "mm d-1"
-        assert np.abs(result["balance"].values).max() < 1e-5
-        flow = result["runoff"].values * data_mean(files, "prcp")
-        np.testing.assert_allclose(flow, result["flow"].mean("time").values, rtol=0.25)  # of one seed, of both
-    assert (out / "test_looks.log").read_text().count("\n") == 1
-    assert cli.main([*command, "--resume"]) == 0  # nothing to train, the same report
-    assert (out / "report.md").read_text().split("##")[2:] == report.split("##")[2:]
-    assert cli.main([*command, "--resume", "--reference", "scores.csv"]) == 2
-    assert "the reference scores belong to a training over" in capsys.readouterr().err
-
-
-def data_mean(files, name):
-    with xr.open_dataset(files / "data.nc") as data:
-        return data[name].sel(time=slice("2005-01-01", "2005-12-31")).mean("time").values
-
-
-@pytest.mark.slow
-def test_real_catchments(tmp_path):
-    """Sixty of CAMELS, by the recipe cut short; the long run's numbers stand in the README."""
-    ids = Path(published("basins_531.txt")).read_text().split()[::9]
-    data = read_camels(published("camels_us_671.nc"), basins=ids, pet="hargreaves")
-    changes = ["epochs=3", "steps_per_epoch=60", "batch.basins=59"]
-    result = hs.learn.experiment(data, "mlp-static", out=tmp_path, changes=changes, progress=False)
-    assert float(result["nse"].median()) > 0.55
-    assert np.abs(result["balance"].values).max() < 1e-4
-    assert set(training_report.figure_makers(result)) >= {
-        "scores",
-        "map",
-        "flow_duration",
-        "bfi",
-        "runoff",
-        "parameter_fc",
-    }

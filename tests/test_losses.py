@@ -45,8 +45,7 @@ def test_equals_the_metric(name, dtype, rtol, monkeypatch):
     for c in range(4):
         want = 1 - METRIC[name](sim[..., c].numpy(), obs.numpy())
         np.testing.assert_allclose(value[:, c].numpy(), want, rtol=rtol)
-        single = getattr(losses, f"{name}_loss")(sim[..., c], obs)
-        np.testing.assert_allclose(single.numpy(), want, rtol=rtol)
+        np.testing.assert_allclose(losses.get(name)(obs)(sim[..., c]).numpy(), want, rtol=rtol)
 
 
 @pytest.mark.parametrize("name", losses.names())
@@ -147,7 +146,7 @@ def test_kge_of_a_constant_simulation():
     _, obs = flows(40, 3)
     for dtype in (torch.float32, torch.float64):
         sim = torch.full((40, 3), 0.7, dtype=dtype, requires_grad=True)
-        value = losses.kge_loss(sim, obs)
+        value = losses.KGE(obs, dtype=dtype)(sim)
         np.testing.assert_allclose(
             value.detach().numpy(), 1 - metrics.kge(sim.detach().numpy(), obs.numpy()), rtol=1e-6
         )
@@ -165,7 +164,7 @@ def test_kge_in_float32_of_a_large_base_flow():
     sim, obs = flows(3000, 2, dtype=torch.float64)
     sim, obs = (sim + 500).float(), (obs + 500).float()
     want = 1 - metrics.kge(sim.numpy(), obs.numpy())
-    np.testing.assert_allclose(losses.kge_loss(sim, obs).numpy(), want, rtol=1e-4)
+    np.testing.assert_allclose(losses.KGE(obs)(sim).numpy(), want, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", losses.names())
@@ -183,16 +182,16 @@ def test_rmse_comb_by_hand():
     sim = torch.tensor([[1.0, 9.0], [9.0, 0.0]], dtype=torch.float64)
     # Three valid days, one differs: 4 and 9, roots 2 and 3 (the 1e-6 inside changes the seventh digit).
     log = np.log10(3.1 / 2.1) / np.sqrt(3)
-    assert losses.rmse_comb(sim, obs, alpha=0.4).item() == pytest.approx(0.6 * 5 / np.sqrt(3) + 0.4 * log, rel=1e-6)
-    assert losses.rmse_comb(sim, obs, alpha=0.0).item() == pytest.approx(5 / np.sqrt(3))
-    both = losses.rmse_comb(sim[..., None].expand(2, 2, 3), obs)
-    assert both.item() == pytest.approx(losses.rmse_comb(sim, obs).item(), rel=1e-12)
+    assert losses.RmseComb(obs, alpha=0.4)(sim).item() == pytest.approx(0.6 * 5 / np.sqrt(3) + 0.4 * log, rel=1e-6)
+    assert losses.RmseComb(obs, alpha=0.0)(sim).item() == pytest.approx(5 / np.sqrt(3))
+    both = losses.RmseComb(obs)(sim[..., None].expand(2, 2, 3))
+    assert both.item() == pytest.approx(losses.RmseComb(obs)(sim).item(), rel=1e-12)
 
 
 def test_nse_batch_by_hand():
     obs = torch.tensor([[1.0, NAN], [4.0, 0.0]], dtype=torch.float64)
     sim = torch.tensor([[2.0, 9.0], [4.0, 3.0]], dtype=torch.float64)
-    value = losses.nse_batch(sim, obs, torch.tensor([0.4, 1.4]), eps=0.1)
+    value = losses.NSEBatch(obs, torch.tensor([0.4, 1.4]), eps=0.1)(sim)
     assert value.item() == pytest.approx((1 / 0.25 + 0 + 9 / 2.25) / 3, rel=1e-6)
 
 
@@ -201,16 +200,16 @@ def test_a_basin_without_observations_may_be_in_a_batch():
     obs[:, 1] = NAN
     keep = [0, 2]
     sigma = torch.tensor([1.0, NAN, 2.0])
-    assert losses.nse_batch(sim, obs, sigma).item() == pytest.approx(
-        losses.nse_batch(sim[:, keep], obs[:, keep], sigma[keep]).item(), rel=1e-12
+    assert losses.NSEBatch(obs, sigma)(sim).item() == pytest.approx(
+        losses.NSEBatch(obs[:, keep], sigma[keep])(sim[:, keep]).item(), rel=1e-12
     )
-    assert losses.rmse_comb(sim, obs).item() == pytest.approx(
-        losses.rmse_comb(sim[:, keep], obs[:, keep]).item(), rel=1e-12
+    assert losses.RmseComb(obs)(sim).item() == pytest.approx(
+        losses.RmseComb(obs[:, keep])(sim[:, keep]).item(), rel=1e-12
     )
     with pytest.raises(losses.UnusableObservations):
-        losses.rmse_comb(sim, torch.full_like(obs, NAN))
+        losses.RmseComb(torch.full_like(obs, NAN))
     with pytest.raises(ValueError, match="sigma.*basin 2"):
-        losses.nse_batch(sim, obs, torch.tensor([1.0, 1.0, NAN]))
+        losses.NSEBatch(obs, torch.tensor([1.0, 1.0, NAN]))
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -219,7 +218,7 @@ def test_unusable_basins_are_named(name):
     empty, constant = obs.clone(), obs.clone()
     empty[:, 2] = NAN
     constant[:, 1] = constant[:, 3] = 0.1
-    with pytest.raises(losses.UnusableObservations, match="at least one day.*basin 2") as e:
+    with pytest.raises(losses.UnusableObservations, match="at least one step.*basin 2") as e:
         losses.get(name)(empty)
     assert e.value.basins == [2] and isinstance(e.value, ValueError)
     with pytest.raises(losses.UnusableObservations, match=r"variance.*2 basins \(1, 3\)") as e:
@@ -241,17 +240,17 @@ def test_errors_name_the_thing():
         obs[4, 1] = torch.inf
         losses.get("nse")(obs)
     with pytest.raises(TypeError, match="tensor"):
-        losses.nse_loss(sim.numpy(), obs0)
+        loss(sim.numpy())
     masked = np.ma.masked_invalid(obs0.numpy())
     with pytest.raises(TypeError, match=r"obs must be a torch tensor, found a masked array: write .*np\.ma\.filled"):
-        losses.nse_loss(sim, masked)
+        losses.get("nse")(masked)
     with pytest.raises(ValueError, match="sigma must be finite, .* found nan .* in basin 1"):
-        losses.nse_batch(sim, obs0, np.ma.masked_equal([1.0, 9.0, 2.0], 9.0))
+        losses.NSEBatch(obs0, np.ma.masked_equal([1.0, 9.0, 2.0], 9.0))
 
 
 def test_second_derivative_is_refused():
     sim, obs = flows(20, 3)
     sim.requires_grad_(True)
-    (d,) = torch.autograd.grad((losses.nse_loss(sim, obs) * 2).sum(), sim, create_graph=True)
+    (d,) = torch.autograd.grad((losses.get("nse")(obs)(sim) * 2).sum(), sim, create_graph=True)
     with pytest.raises(RuntimeError):
         d.sum().backward()

@@ -245,7 +245,7 @@ def test_dims_that_nobody_can_order_are_refused():
     [
         (np.ones((3, 2)), np.ones((3, 1)), "same shape"),
         (np.ones(3), np.ones(3), r"sim must be \[T, B\]"),
-        (np.ones((0, 2)), np.ones((0, 2)), "at least one day"),
+        (np.ones((0, 2)), np.ones((0, 2)), "at least one step"),
         (np.ones((2, 2)), np.array([[1, 1], [1, np.inf]]), "basin 1 on step 1"),
     ],
 )

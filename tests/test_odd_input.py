@@ -9,8 +9,8 @@ import xarray as xr
 from foreign import DAYS, IDS, LAT, TRUTH, one_sentence, opened, own
 
 from hybridsolve import cli, data
-from hybridsolve.calibration.evaluation import simulate_calibrated
 from hybridsolve.calibration.fit import calibrate
+from hybridsolve.calibration.simulate_calibrated import simulate_calibrated
 from hybridsolve.data.files import check_target, refuse_overwriting
 
 PERIOD = "1999-10-05:1999-10-20"

@@ -4,23 +4,25 @@ import pytest
 import torch
 import torch._inductor.config
 from conftest import (
-    VARIANTS,
+    ONE_EACH,
     assert_close,
     assert_same_bits,
     both_precisions,
     every_variant,
     gradients,
+    one_of_each,
     random_inputs,
     run_both_ways,
     uniform,
 )
+from models import example
 
 import hybridsolve as hs
 import hybridsolve.solve.ops  # registers the operators
 from hybridsolve.solve.problem import Problem
 
 OPS = torch.ops.hybridsolve
-VARIANT = VARIANTS[-1].values[0]
+pytestmark = pytest.mark.compile
 SECOND = pytest.raises(NotImplementedError, match="second derivatives.*differentiate once, or use backend='reference'")
 
 
@@ -39,12 +41,12 @@ def run_arguments(variant, requires_grad=True, each=False, weights=True):
         "cpu",
         x.model,
         [leaf(v) for v in x.forcing.values()],
-        [],
+        list(x.inputs.values()),
         [leaf(v) for v in x.parameters.values()],
-        leaf(torch.stack([x.initial_state[n] for n in x.model.state_names])),
+        leaf(torch.cat([v.view(-1, 3, 2) for v in x.initial_state.values()])),
         None if x.weights is None else leaf(x.weights),
         (7, 3, 2),
-        (x.model.outflow, x.model.state_names[2]),
+        (x.model.outflow, x.example.store),
         each=each,
         optional=tuple(n for n in x.model.optional_parameter_names if n in x.parameters),
         interval=3,
@@ -57,7 +59,7 @@ def adjoint_arguments(variant, requires_grad=False, each=False):
     fluxes, final, checkpoints = OPS.run(text, tensors, numbers)
     cotangents = [torch.ones_like(fluxes).requires_grad_(requires_grad), torch.ones_like(final)]
     detached = [v.detach() for v in tensors]
-    return text, detached, numbers, [checkpoints.detach()], cotangents, [True] * len(tensors)
+    return text, detached, numbers, [checkpoints.detach()], cotangents, [v.requires_grad for v in tensors]
 
 
 def route_arguments(requires_grad=True):
@@ -73,9 +75,8 @@ def route_adjoint_arguments(requires_grad=False):
 
 # One scalar function of a dictionary of tensors for each pair of operators, as a user would write it.
 def runoff(x):
-    return lambda tensors: sum(
-        v.square().sum() for v in x.with_tensors(tensors).outputs(fluxes=("streamflow", "aet")).values()
-    )
+    fluxes = x.example.pair
+    return lambda tensors: sum(v.square().sum() for v in x.with_tensors(tensors).outputs(fluxes=fluxes).values())
 
 
 def routed(tensors):
@@ -83,18 +84,19 @@ def routed(tensors):
     return out.square().sum() + memory.sum()
 
 
-def cases(T=9, B=4):
-    x = random_inputs(VARIANT, T=T, B=B, C=2, weights=True)
-    series = {
-        "q": uniform(T, B),
-        "a": uniform(B, seed=1),
-        "b": uniform(B, seed=2),
-        "memory": uniform(14, B, seed=3),
-    }
-    return {"run": (runoff(x), x.tensors()), "unit_hydrograph": (routed, series)}
+ROUTING = pytest.param("unit_hydrograph", id="unit_hydrograph")
 
 
-both_ops = pytest.mark.parametrize("which", ("run", "unit_hydrograph"))
+def case(variant, T=9, B=4):
+    """The function and its tensors, of a run of a model or of the hydrograph."""
+    if variant == ROUTING.id:
+        series = dict(q=uniform(T, B), a=uniform(B, seed=1), b=uniform(B, seed=2), memory=uniform(14, B, seed=3))
+        return routed, series
+    x = random_inputs(variant, T=T, B=B, C=2, weights=True)
+    return runoff(x), x.tensors()
+
+
+every_operator = pytest.mark.parametrize("variant", [*ONE_EACH, ROUTING])
 
 
 def eager_gradient(function, tensors):
@@ -114,11 +116,12 @@ def test_opcheck_of_the_unit_hydrograph_and_its_adjoint():
     torch.library.opcheck(OPS.unit_hydrograph_adjoint.default, route_adjoint_arguments())
 
 
+@one_of_each
 @pytest.mark.parametrize("each", (False, True), ids=("mean", "each"))
-def test_fakes_have_the_shapes_and_strides_of_the_real(each):
+def test_fakes_have_the_shapes_and_strides_of_the_real(variant, each):
     for op, arguments in (
-        (OPS.run, run_arguments(VARIANT, False, each)),
-        (OPS.run_adjoint, adjoint_arguments(VARIANT, each=each)),
+        (OPS.run, run_arguments(variant, False, each)),
+        (OPS.run_adjoint, adjoint_arguments(variant, each=each)),
     ):
         with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
             fake = op(*arguments)
@@ -127,16 +130,16 @@ def test_fakes_have_the_shapes_and_strides_of_the_real(each):
 
 
 @pytest.mark.parametrize("backend", ("inductor", "aot_eager"))
-@both_ops
-def test_compiled_value_and_gradient_equal_eager(which, backend):
-    function, tensors = cases()[which]
+@every_operator
+def test_compiled_value_and_gradient_equal_eager(variant, backend):
+    function, tensors = case(variant)
     compiled = torch.compile(function, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(tensors), function(tensors), rtol=1e-13, atol=0)
     assert_close(eager_gradient(compiled, tensors), eager_gradient(function, tensors), 1e-12)
 
 
-@both_ops
-def test_compiled_with_dynamic_shapes(which):
+@every_operator
+def test_compiled_with_dynamic_shapes(variant):
     graphs = 0
 
     def counting(module, examples):
@@ -144,16 +147,16 @@ def test_compiled_with_dynamic_shapes(which):
         graphs += 1
         return module.forward
 
-    function = torch.compile(cases()[which][0], fullgraph=True, dynamic=True, backend=counting)
+    function = torch.compile(case(variant)[0], fullgraph=True, dynamic=True, backend=counting)
     for T, B in ((20, 4), (30, 5), (17, 6)):
-        eager, tensors = cases(T, B)[which]
+        eager, tensors = case(variant, T, B)
         assert_close(eager_gradient(function, tensors), eager_gradient(eager, tensors), 1e-12)
     assert graphs == 1
 
 
-@both_ops
-def test_functional_gradient_plain_and_compiled(which):
-    function, tensors = cases()[which]
+@every_operator
+def test_functional_gradient_plain_and_compiled(variant):
+    function, tensors = case(variant)
     expected = eager_gradient(function, tensors)
     assert sum(bool(g.any()) for g in expected.values()) > len(expected) / 2
     assert_close(torch.func.grad(function)(tensors), expected, 1e-13)
@@ -161,10 +164,10 @@ def test_functional_gradient_plain_and_compiled(which):
     assert_close(compiled(tensors), expected, 1e-13)
 
 
-@both_ops
-def test_vmap_and_jacobian(which):
-    function, tensors = cases()[which]
-    name = {"run": "parameters fc", "unit_hydrograph": "a"}[which]
+@every_operator
+def test_vmap_and_jacobian(variant):
+    function, tensors = case(variant)
+    name = "a" if variant == ROUTING.id else f"parameters {example(variant[0]).parameter}"
     scale = torch.linspace(0.8, 1, 3, dtype=torch.float64)
     one = lambda s: tensors | {name: tensors[name] * s}  # noqa: E731
     torch.testing.assert_close(
@@ -180,16 +183,17 @@ def test_vmap_and_jacobian(which):
         assert_close({n: r[i] for n, r in rows.items()}, expected | {name: expected[name] * s}, 1e-13)
 
 
-def test_vmap_over_every_kind_of_input_at_once():
-    x = random_inputs(VARIANT, T=6, B=2, C=2, weights=True)
+@one_of_each
+def test_vmap_over_every_kind_of_input_at_once(variant):
+    x = random_inputs(variant, T=6, B=2, C=2, weights=True)
     batch = {n: torch.stack([v, v, v], dim=v.dim()) for n, v in x.tensors().items()}
     outputs = torch.vmap(lambda t: x.with_tensors(t).outputs(), in_dims=-1)(batch)
     assert_same_bits({n: v[1] for n, v in outputs.items()}, x.outputs())
 
 
-@both_ops
-def test_second_derivatives_are_refused(which):
-    function, tensors = cases()[which]
+@every_operator
+def test_second_derivatives_are_refused(variant):
+    function, tensors = case(variant)
     leaves = {n: v.detach().requires_grad_() for n, v in tensors.items()}
     first = torch.autograd.grad(function(leaves), list(leaves.values()), create_graph=True)
     with SECOND:
@@ -203,14 +207,15 @@ def test_second_derivatives_are_refused(which):
         total(leaves).backward()
 
 
-def test_second_derivatives_are_refused_at_the_operators():
-    arguments = run_arguments(VARIANT)
+@one_of_each
+def test_second_derivatives_are_refused_at_the_operators(variant):
+    arguments = run_arguments(variant)
     fluxes, _, _ = OPS.run(*arguments)
     (first,) = torch.autograd.grad(fluxes.sum(), arguments[1][0], create_graph=True)
     with SECOND:
         first.sum().backward()
     with SECOND:
-        sum(g.sum() for g in OPS.run_adjoint(*adjoint_arguments(VARIANT, requires_grad=True))).backward()
+        sum(g.sum() for g in OPS.run_adjoint(*adjoint_arguments(variant, requires_grad=True))).backward()
     inputs = route_arguments()
     (outflow,) = OPS.unit_hydrograph(*inputs)
     (first,) = torch.autograd.grad(outflow.square().sum(), inputs[1][1], create_graph=True)
@@ -220,10 +225,10 @@ def test_second_derivatives_are_refused_at_the_operators():
         sum(g.sum() for g in OPS.unit_hydrograph_adjoint(*route_adjoint_arguments(True))).backward()
 
 
-@both_ops
-def test_forward_mode_is_right_or_refused_not_zero(which):
+@every_operator
+def test_forward_mode_is_right_or_refused_not_zero(variant):
     """Right through the Functions (tests/test_sensitivity.py); an operator alone has none, nor has a compiled graph."""
-    function, tensors = cases()[which]
+    function, tensors = case(variant)
     ones = {n: torch.ones_like(v) for n, v in tensors.items()}
     out, along = torch.func.jvp(function, (tensors,), (ones,))
     assert_same_bits({"q": out}, {"q": function(tensors)})
@@ -233,9 +238,10 @@ def test_forward_mode_is_right_or_refused_not_zero(which):
         torch.func.jvp(torch.compile(function, fullgraph=True), (tensors,), (ones,))
 
 
-def test_operator_gradient_equals_the_functions():
-    arguments = run_arguments(VARIANT)
-    leaves = {str(i): v for i, v in enumerate(arguments[1])}
+@one_of_each
+def test_operator_gradient_equals_the_functions(variant):
+    arguments = run_arguments(variant)
+    leaves = {str(i): v for i, v in enumerate(arguments[1]) if v.requires_grad}
     by_op = gradients({"fluxes": OPS.run(*arguments)[0]}, leaves)
     by_function = gradients({"fluxes": hs.solve.ops.run(*arguments)[0]}, leaves)
     assert_same_bits(by_op, by_function)

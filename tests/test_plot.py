@@ -38,7 +38,7 @@ def build():
     return {
         "cdf": plot.score_distribution({"a": RNG.random(9)}, reference={"b, other forcing": RNG.random(5)}),
         "map": plot.score_map(RNG.random(9), RNG.random(9), RNG.random(9)),
-        "flow": plot.hydrograph(days, flow, flow, prcp=flow, title="x", spread=(flow, flow + 1)),
+        "flow": plot.hydrograph(days, flow, flow, precipitation=flow, title="x", spread=(flow, flow + 1)),
         "starts": plot.start_spread(starts, starts.argmax(1)),
         "rivers": plot.network_map(river(), [1, 3, 1, 5], gauges=[10]),
         "dry": plot.network_map(river(), [NAN, 0, 0, 0]),
@@ -115,7 +115,7 @@ def test_one_basin_and_basins_without_numbers_are_drawn(tmp_path):
         plot.score_map([50.0], [7.0], [0.4]),
         plot.score_map([50.0], [7.0], [300.0], "fc", "mm"),
         plot.score_map([1, 2, 3], [1, 2, 3], nothing, "fc", "mm"),
-        plot.hydrograph(days, nothing, nothing, prcp=nothing, spread=(nothing, nothing)),
+        plot.hydrograph(days, nothing, nothing, precipitation=nothing, spread=(nothing, nothing)),
         plot.hydrograph(days, nothing, [1, np.inf, 2]),
         plot.hydrograph(days[:1], [1.0], [2.0]),
         plot.start_spread(np.full((3, 4), NAN), [0, 0, 0]),
@@ -189,7 +189,9 @@ def test_network_map_refuses_what_it_cannot_place():
 
 
 def test_hydrograph_labels():
-    figure = plot.hydrograph(np.arange(3), [1, NAN, 3], [1, 2, 3], prcp=[0, 5, 0], spread=([0, 1, 2], [2, 3, 4]))
+    figure = plot.hydrograph(
+        np.arange(3), [1, NAN, 3], [1, 2, 3], precipitation=[0, 5, 0], spread=([0, 1, 2], [2, 3, 4])
+    )
     text = texts(figure)
     assert "spread of the starts" in text and "uncertainty" not in text and "flow (mm/d)" in text
     low, high = figure.axes[0].get_ylim()
@@ -198,7 +200,7 @@ def test_hydrograph_labels():
 
 def test_what_has_no_number_is_written():
     text = texts(build()["errors"])
-    assert "0 % at a bound, 50 % not told" in text and "100 % at a bound, 0 % not told" in text
+    assert "0 % at a bound, 50 % not identified" in text and "100 % at a bound, 0 % not identified" in text
     assert "2 basins, 1 without value" in texts(build()["against"])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import Inputs, both_precisions, every_variant, published, random_inputs, uniform
+from conftest import both_precisions, empty, every_variant, published, random_inputs, uniform
 
 YEARS = "1990-10-01:2000-09-30"
 
@@ -26,17 +26,18 @@ def weather(B=20, T=3650):
     }
 
 
-@pytest.mark.parametrize("forcing", (real_forcing, weather))
+@pytest.mark.parametrize("source", (real_forcing, weather))
 @every_variant
-def test_streamflow_of_ten_years(variant, forcing):
-    series = forcing()
+def test_outflow_of_ten_years(variant, source):
+    series = source()
     T, B = series["prcp"].shape
-    model, names = variant
-    # The parameters are rounded once too, so that T >= tt is decided alike in both.
-    parameters = random_inputs(variant, 1, B, 4, dtype=torch.float32).parameters
-    single = Inputs(model, series, parameters, {})
-    double = single.to(torch.float64).simulate().fluxes["streamflow"]
-    error = (single.simulate().fluxes["streamflow"].double() - double).abs()
+    # The parameters are rounded once too, so that a threshold is on the same side in both.
+    x = random_inputs(variant, 1, B, 4, dtype=torch.float32)
+    x.initial_state = {}
+    x.forcing = {ours: series[theirs] for ours, theirs in x.example.dataset.items()}
+    (double,) = x.to(torch.float64).simulate().fluxes.values()
+    (single,) = x.simulate().fluxes.values()
+    error = (single.double() - double).abs()
     assert T > 3600 and (double.mean(0) > 0).all()
     worst = (error / double.mean(0)).max()
     assert worst < 1e-4, f"{worst:.3g} of the mean flow"
@@ -46,12 +47,13 @@ def test_streamflow_of_ten_years(variant, forcing):
 @both_precisions
 def test_gradients_are_finite_in_an_endless_drought(variant, dtype):
     """Stores that drain for ten years reach denormal numbers; the power laws stand at an empty store."""
-    x = random_inputs(variant, T=3650, B=3, C=2, dtype=dtype)
-    x.forcing["prcp"].zero_()
-    x.forcing["pet"].fill_(5)
-    for state in ({}, {n: torch.zeros_like(s) for n, s in x.initial_state.items()}):
+    x = random_inputs(variant, T=3650, B=3, C=2, dtype=dtype).without_water()
+    for name, source in x.example.dataset.items():
+        if source == "pet":
+            x.forcing[name].fill_(5)
+    for state in ({}, empty(x).initial_state):
         x.initial_state = state
         leaves = {n: v.detach().requires_grad_() for n, v in x.tensors().items()}
-        out = x.with_tensors(leaves).simulate(fluxes=("streamflow", "aet", "sm")).fluxes
+        out = x.with_tensors(leaves).simulate(fluxes=(*x.example.pair, x.example.store)).fluxes
         for g in torch.autograd.grad(sum(v.sum() for v in out.values()), list(leaves.values())):
             assert g.isfinite().all()

@@ -36,9 +36,7 @@ def test_all_gradients_match_the_reference(variant, per_step, options):
 def test_inside_is_outside(variant, per_step, dtype):
     """The kernel that scales and the kernel that is given scaled values differ by rounding alone."""
     x = raw_inputs(variant, per_step, dtype, T=9)
-    # Off the threshold, where rounding would decide between rain and snow.
-    x.forcing["tmean"] = x.forcing["tmean"].round() + 0.25
-    x.parameters["tt"] = torch.where(x.parameters["tt"] < 0, -1.0, 0.2).to(dtype)
+    x.example.apart(x)
     leaves = {n: v.requires_grad_() for n, v in x.tensors().items()}
     inside = x.with_tensors(leaves)
     outside = x.with_tensors(leaves)

@@ -44,6 +44,21 @@ def test_one_call_is_its_parts(network):
     assert_close({"q": found.discharge, "runoff": found.runoff}, {"q": expected.discharge, "runoff": runoff}, 1e-12)
 
 
+def test_forcing_by_the_hour(network):
+    """Amounts are those of an hour; parameters stay those of a day."""
+    forcing, parameters = catchments(N)
+    forcing |= {name: forcing[name] / 24 for name in ("prcp", "pet")}
+    parameters = {name: x for name, x in parameters.items() if "route" not in name}
+    found = simulate_rivers("hbv10", forcing, parameters, network, forcing_step=3600.0, dt=1800.0)
+    runoff = hs.simulate("hbv10", forcing, parameters, step=3600).fluxes["streamflow"]
+    lateral = runoff * torch.from_numpy(network.attributes["area"]) / 3.6e6
+    expected = route(network, lateral, ids="network", dt=1800.0, repeat=2)
+    assert_close({"q": found.discharge, "runoff": found.runoff}, {"q": expected.discharge, "runoff": runoff}, 1e-12)
+    assert "hydrograph" not in found.final_state
+    daily = lateral_inflow(runoff, network)
+    assert_close({"q": lateral_inflow(runoff, network, step=3600)}, {"q": 24 * daily}, 1e-14)
+
+
 def test_one_gradient_of_everything(network):
     """Of the end of the river with respect to rain, a store's parameter, the hydrograph, the channel and an area."""
     forcing, parameters = catchments(N)
@@ -114,8 +129,8 @@ def test_each_component_passes_its_own_hydrograph(network):
     assert_close({"runoff": runs[0]}, {"runoff": runs[1]}, 1e-13)
     for wrong, match in (
         (a.expand(T, N, 2), r"route_a must be \[B\] or \[B, C\]; found \[12, 40, 2\]"),
-        (uniform(N, 3), r"must be \[40, C\] or size 1 there.*found .* with 2 components"),
-        (a.numpy(), "route_a must be a torch tensor; found ndarray"),
+        (uniform(N, 3), r"route_. must be \[40, 3\] as the other parameters, or 1 on an axis; found \[1, 2\]"),
+        (a.numpy(), "parameter 'route_a' must be a torch tensor; found ndarray"),
     ):
         with pytest.raises(ValueError, match=match):
             simulate_rivers("hbv10", forcing, physics | {"route_a": wrong, "route_b": b}, network)
@@ -139,7 +154,9 @@ def test_bad_input_is_said(network):
     for attempt, match in (
         (lambda: run(dt=7000.0), r"dt must divide the 86400 s of a row of inflow; found 7000.0 s"),
         (lambda: run(dt=0.0), "dt must divide the 86400 s"),
-        (lambda: run(forcing_step=3600.0), "forcing_step must be a day, 86400 s"),
+        (lambda: run(forcing_step=7000.0), "model hbv10 runs at steps that divide a day; found 7000 s"),
+        (lambda: run(forcing_step=0.5), "forcing_step must be a whole number, 1 or more; found 0.5"),
+        (lambda: lateral_inflow(runoff, network, step=0), "step must be a whole number, 1 or more; found 0"),
         (lambda: lateral_inflow(runoff[:, :3], network), r"runoff must be \[T, B\] and area \[40\]"),
         (lambda: lateral_inflow(runoff, network, reach=[1]), "catchment and reach must come together"),
         (lambda: lateral_inflow(runoff, network, reach=[1], catchment=[0]), "area must be given in m2 with pairs"),
@@ -179,10 +196,12 @@ def test_bad_input_is_said(network):
             attempt()
         assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
     parameters.pop("route_b")
-    with pytest.raises(ValueError, match="both route_a and route_b or neither"):
+    with pytest.raises(ValueError, match="must have all of route_a, route_b or none; found no 'route_b'"):
         run()
     parameters.pop("route_a")
-    with pytest.raises(ValueError, match="initial_state has 'hydrograph', which needs the parameters route_a"):
+    with pytest.raises(
+        ValueError, match="a memory of the hydrograph needs its parameters, route_a, route_b; found none"
+    ):
         run(initial_state={"hydrograph": {"memory": runoff}})
 
 
@@ -448,7 +467,7 @@ BAD_RESTART = {
     "no discharge": (lambda x: x.drop_vars("discharge"), "found no discharge in it: write it anew"),
     "no reach": (lambda x: x.drop_vars("reach"), "found no reach in it"),
     "no time": (lambda x: x.drop_vars("time"), "found no time in it"),
-    "a number for time": (lambda x: x.assign_coords(time=5), "must be the state at the begin .*; found that of 5"),
+    "a number for time": (lambda x: x.assign_coords(time=5), "must be the state at the start .*; found that of 5"),
     "another calendar": (lambda x: x.assign_coords(time=xr.date_range("2001-03-03", periods=1, calendar="noleap", use_cftime=True)[0]), "found that of 2001-03-03"),  # noqa: E501
     "another scheme": (lambda x: x.assign_attrs(scheme="ddr"), "must be of scheme 'todini'; found 'ddr'"),
     "half of it": (lambda x: x.isel(reach=slice(0, 20)), "must hold the discharge of every reach"),
@@ -532,7 +551,7 @@ def test_what_route_refuses(network, files, capsys):
         ("inflow.nc", ["--scheme", "cunge"], "unknown scheme 'cunge'"),
         ("inflow.nc", ["--gauges", "a"], "--gauges must be whole numbers; found 'a' in row 0"),
         ("inflow.nc", ["--set", "n"], "--set n must be a number; found ''"),
-        ("inflow.nc", ["--restart", state], "must be the state at the begin of the inflow, 2001-03-01.*found that of"),
+        ("inflow.nc", ["--restart", state], "must be the state at the start of the inflow, 2001-03-01.*found that of"),
         ("next.nc", ["--restart", state, "--scheme", "ddr"], "must be of scheme 'ddr'; found 'todini'"),
         (
             "next.nc",

@@ -7,8 +7,8 @@ import xarray as xr
 from conftest import assert_close, assert_same_bits, golden, normal, uniform
 from scipy.optimize import brentq
 
-from hybridsolve.routing import RiverNetwork, hydraulics, muskingum, route
-from hybridsolve.routing.muskingum import CHANNEL, SCHEMES
+from hybridsolve.routing import RiverNetwork, hydraulics, route, schemes
+from hybridsolve.routing.schemes import CHANNEL, SCHEMES
 from hybridsolve.solve import compiled as compiled_calls
 from hybridsolve.solve import ops
 
@@ -71,14 +71,14 @@ def fixed(net):
 @pytest.fixture
 def counted(monkeypatch):
     """Of all steps that the oracle takes, the number of sub-steps and the Courant number of the whole step."""
-    found, substeps = [], muskingum._substeps
+    found, substeps = [], schemes._substeps
 
     def count(constants, inflow, discharge):
-        n, c = substeps(constants, inflow, discharge), muskingum._courant(constants, (inflow + discharge) / 2)
+        n, c = substeps(constants, inflow, discharge), schemes._courant(constants, (inflow + discharge) / 2)
         found.append(torch.stack([n.detach(), c.detach()]))
         return n
 
-    monkeypatch.setattr(muskingum, "_substeps", count)
+    monkeypatch.setattr(schemes, "_substeps", count)
     return found
 
 
@@ -310,7 +310,7 @@ def test_a_reach_does_not_depend_on_those_beside_it():
     at |= dict(slope=10 ** rng.uniform(-4, -1.5, n), length=rng.uniform(800, 7000, n))
     net = RiverNetwork.from_downstream([-1] * n, **at)
     values = {name: torch.from_numpy(x).float() for name, x in net.attributes.items()}
-    limit = muskingum.todini(values, DT)[4]
+    limit = schemes.todini(values, DT)[4]
     alone, beside = 2 * limit, 2 * limit
     beside[::16] *= 50
     runs = [

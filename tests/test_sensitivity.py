@@ -1,33 +1,59 @@
 """Derivatives carried forward: against the oracle's forward mode, against the adjoint, and what is summed of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import VARIANTS, assert_close, assert_same_bits, every_variant, normal, random_inputs, ties, uniform
+from conftest import (
+    OUTFLOW,
+    assert_close,
+    assert_same_bits,
+    every_variant,
+    normal,
+    one_of_each,
+    random_inputs,
+    said,
+    ties,
+    uniform,
+)
 
 import hybridsolve as hs
 from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
 from hybridsolve.solve.sensitivity import TRANSFORMS, jacobian, normal_equations
 
-HBV = VARIANTS[-1].values[0]
 SIZES = ((1, 1, 1), (33, 5, 3), (41, 19, 2))
 
 
 def case(inputs, seed=0):
-    """Static parameters with those of the unit hydrograph."""
+    """Static parameters with those of the routing."""
     b, c = next(iter(inputs.parameters.values())).shape
     like = next(iter(inputs.forcing.values()))
-    routing = {"route_a": 2.9 * uniform(b, c, seed=seed), "route_b": 6.5 * uniform(b, c, seed=seed + 1)}
-    return inputs.parameters | {n: x.to(like) for n, x in routing.items()}
+    unit = {n: uniform(b, c, seed=seed + i) for i, n in enumerate(inputs.model.routing_parameter_names)}
+    return inputs.parameters | {n: x.to(like) for n, x in inputs.model.parameters_from_unit(unit).items()}
+
+
+def given(inputs):
+    """What a derivative takes beside the forcing and the parameters."""
+    return dict(initial_state=inputs.initial_state, inputs=inputs.inputs)
 
 
 def flow_of(inputs, parameters, backend="auto"):
     p = dict(parameters)
-    a, b = p.pop("route_a"), p.pop("route_b")
-    state = inputs.initial_state
-    run = hs.simulate(inputs.model, inputs.forcing, p, initial_state=state, components="each", backend=backend)
-    q = run.fluxes["streamflow"].flatten(1)
-    routed = (reference_unit_hydrograph if backend == "reference" else hs.unit_hydrograph)(q, a.flatten(), b.flatten())
-    return routed.view(run.fluxes["streamflow"].shape)
+    routing = [p.pop(name).flatten() for name in inputs.model.routing_parameter_names]
+    run = replace(inputs, parameters=p).simulate(components="each", backend=backend, **OUTFLOW)
+    (q,) = run.fluxes.values()
+    if not routing:
+        return q
+    routed = (reference_unit_hydrograph if backend == "reference" else hs.unit_hydrograph)(q.flatten(1), *routing)
+    return routed.view(q.shape)
+
+
+def along_each(function, inputs, tangents):
+    """Of a function in plain torch: its derivative along each input alone, all in one pass."""
+    alone = {n: torch.stack([t if m == n else torch.zeros_like(t) for m in inputs]) for n, t in tangents.items()}
+    found = torch.vmap(lambda along: torch.func.jvp(function, (inputs,), (along,))[1])(alone)
+    row = (lambda i: {n: v[i] for n, v in found.items()}) if isinstance(found, dict) else found.__getitem__
+    return {name: row(i) for i, name in enumerate(inputs)}
 
 
 @every_variant
@@ -36,11 +62,10 @@ def flow_of(inputs, parameters, backend="auto"):
 def test_every_column_matches_the_oracles_forward_mode(variant, make, size):
     x = make(variant, *size)
     p = case(x)
-    flow, found = jacobian(x.model, x.forcing, p, initial_state=x.initial_state)
+    flow, found = jacobian(x.model, x.forcing, p, **given(x))
     assert_close({"q": flow}, {"q": flow_of(x, p, "reference")}, 1e-12)
-    for name in p:
-        along = {n: torch.ones_like(v) if n == name else torch.zeros_like(v) for n, v in p.items()}
-        expected = torch.func.jvp(lambda p: flow_of(x, p, "reference"), (p,), (along,))[1]
+    ones = {n: torch.ones_like(v) for n, v in p.items()}
+    for name, expected in along_each(lambda p: flow_of(x, p, "reference"), p, ones).items():
         assert_close({name: found[name]}, {name: expected}, 1e-10)
 
 
@@ -53,7 +78,7 @@ def test_the_adjoint_is_its_transpose(variant, make):
     flow = flow_of(x, p)
     d_q, v = normal(*flow.shape), {n: normal(*t.shape, seed=i) for i, (n, t) in enumerate(p.items())}
     gradients = torch.autograd.grad(flow, list(p.values()), d_q)
-    found = jacobian(x.model, x.forcing, {n: t.detach() for n, t in p.items()}, initial_state=x.initial_state)[1]
+    found = jacobian(x.model, x.forcing, {n: t.detach() for n, t in p.items()}, **given(x))[1]
     left = sum((d_q * found[n] * v[n]).sum() for n in p)
     right = sum((g * v[n]).sum() for n, g in zip(p, gradients, strict=True))
     size = sum((d_q * found[n] * v[n]).abs().sum() for n in p)
@@ -70,8 +95,8 @@ def test_the_normal_equations_are_those_of_the_jacobian(variant, transform, size
     target, weight = normal(*size[:2]), torch.where(uniform(*size[:2]) < 0.3, 0.0, uniform(*size[:2], seed=5))
     weight[:35] = weight[:35] if size[0] < 40 else 0.0  # a whole tile of warm-up
     found = normal_equations(x.model, x.forcing, p, target, weight, transform=transform, shift=shift, exponent=0.3,
-                             initial_state=x.initial_state)  # fmt: skip
-    flow, columns = jacobian(x.model, x.forcing, p, initial_state=x.initial_state)
+                             **given(x))  # fmt: skip
+    flow, columns = jacobian(x.model, x.forcing, p, **given(x))
     y = flow.clone().requires_grad_()
     e = y + shift[:, None]
     g = {"identity": y, "root": e.sqrt(), "logarithm": e.log(), "box_cox": (e**0.3 - 1) / 0.3}[transform]
@@ -87,14 +112,15 @@ def test_the_normal_equations_are_those_of_the_jacobian(variant, transform, size
     assert_close({n: getattr(found, n) for n in expected}, expected, 1e-12)
 
 
+@one_of_each
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-def test_bits_for_threads_and_basins(dtype, threads):
-    x = random_inputs(HBV, 90, 37, 3, dtype=dtype)
+def test_bits_for_threads_and_basins(variant, dtype, threads):
+    x = random_inputs(variant, 90, 37, 3, dtype=dtype)
     p, target, weight = case(x), uniform(90, 37, dtype=dtype), uniform(90, 37, seed=1, dtype=dtype)
 
     def run(cut=slice(None)):
         y, q = x.basins(cut), {n: v[cut] for n, v in p.items()}
-        n = normal_equations(y.model, y.forcing, q, target[:, cut], weight[:, cut], initial_state=y.initial_state)
+        n = normal_equations(y.model, y.forcing, q, target[:, cut], weight[:, cut], **given(y))
         return {name: getattr(n, name) for name in ("matrix", "gradient", "cost")}
 
     torch.set_num_threads(1)
@@ -104,14 +130,14 @@ def test_bits_for_threads_and_basins(dtype, threads):
     assert_same_bits(run(slice(5, 23)), {name: v[5:23] for name, v in one.items()})
 
 
-def test_single_precision_is_near_double():
-    x = random_inputs(HBV, 300, 16, 4)
+@one_of_each
+def test_single_precision_is_near_double(variant):
+    x = random_inputs(variant, 300, 16, 4)
     p, target, weight = case(x), uniform(300, 16), uniform(300, 16, seed=1)
-    wide = normal_equations(x.model, x.forcing, p, target, weight)
+    wide = normal_equations(x.model, x.forcing, p, target, weight, inputs=x.inputs)
     y = x.to(torch.float32)
-    narrow = normal_equations(
-        y.model, y.forcing, {n: v.float() for n, v in p.items()}, target.float(), weight.float()
-    )  # fmt: skip
+    q = {n: v.float() for n, v in p.items()}
+    narrow = normal_equations(y.model, y.forcing, q, target.float(), weight.float(), inputs=y.inputs)
     for name in ("matrix", "gradient", "cost"):
         a, b = getattr(narrow, name).double(), getattr(wide, name)
         assert ((a - b).abs() / b.abs().clamp(min=1e-3 * b.abs().max())).quantile(0.9) < 1e-3
@@ -122,64 +148,87 @@ def test_single_precision_is_near_double():
 def test_the_gpu_has_the_same_numbers(variant, size, cuda_device):
     x = random_inputs(variant, *size)
     p, target, weight = case(x), uniform(*size[:2]), uniform(*size[:2], seed=1)
-    y, q = x.map(lambda _, v: v.to(cuda_device)), {n: v.to(cuda_device) for n, v in p.items()}
-    found = jacobian(y.model, y.forcing, q, initial_state=y.initial_state, backend="cuda")
-    expected = jacobian(x.model, x.forcing, p, initial_state=x.initial_state)
+    y, q = x.to(cuda_device), {n: v.to(cuda_device) for n, v in p.items()}
+    found = jacobian(y.model, y.forcing, q, backend="cuda", **given(y))
+    expected = jacobian(x.model, x.forcing, p, **given(x))
     assert_close({"q": found[0].cpu()}, {"q": expected[0]}, 1e-12)
     assert_close({n: v.cpu() for n, v in found[1].items()}, expected[1], 1e-10)
     for transform in TRANSFORMS:
         options = dict(transform=transform, shift=0.1 + uniform(size[1]))
         there = {n: v.to(cuda_device) if isinstance(v, torch.Tensor) else v for n, v in options.items()}
         found = normal_equations(y.model, y.forcing, q, target.to(cuda_device), weight.to(cuda_device),
-                                 initial_state=y.initial_state, backend="cuda", **there)  # fmt: skip
-        expected = normal_equations(x.model, x.forcing, p, target, weight, initial_state=x.initial_state, **options)
+                                 backend="cuda", **given(y), **there)  # fmt: skip
+        expected = normal_equations(x.model, x.forcing, p, target, weight, **given(x), **options)
         names = ("matrix", "gradient", "cost")
         assert_close({n: getattr(found, n).cpu() for n in names}, {n: getattr(expected, n) for n in names}, 1e-10)
 
 
-def test_the_gpu_names_what_is_out_of_bounds(cuda_device):
-    x = random_inputs(HBV, 20, 3, 2)
+@one_of_each
+def test_the_gpu_names_what_is_out_of_bounds(variant, cuda_device):
+    x = random_inputs(variant, 20, 3, 2)
     p = {n: v.to(cuda_device) for n, v in case(x).items()}
-    forcing = {n: v.to(cuda_device) for n, v in x.forcing.items()}
-    forcing["prcp"][4, 1] = torch.nan
+    x, name = x.to(cuda_device), x.model.forcing_names[0]
+    x.forcing[name][4, 1] = torch.nan
     none = uniform(20, 3).to(cuda_device)
-    with pytest.raises(ValueError, match="forcing 'prcp' must lie in .* found nan at step 4, basin 1"):
-        found = normal_equations(HBV[0], forcing, p, none, none, backend="cuda")
+    with pytest.raises(ValueError, match=f"forcing '{name}' must lie in .* found nan at step 4, basin 1"):
+        found = normal_equations(x.model, x.forcing, p, none, none, inputs=x.inputs, backend="cuda")
         hs.synchronize()
-    forcing["prcp"][4, 1] = 0
-    found = normal_equations(HBV[0], forcing, p, none, none, backend="cuda")
+    x.forcing[name][4, 1] = 0
+    found = normal_equations(x.model, x.forcing, p, none, none, inputs=x.inputs, backend="cuda")
     hs.synchronize()
     assert found.matrix.isfinite().all()
 
 
+def first(tensors):
+    return next(iter(tensors.values()))
+
+
+def per_step(parameters):
+    name = next(iter(parameters))
+    parameters[name] = parameters[name].expand(20, 4, 2)
+
+
 BAD = {
-    "no hydrograph": (lambda a: a["parameters"].pop("route_a"), "parameters lacks 'route_a' of the unit hydrograph"),
     "a shape": (lambda a: a.update(target=torch.zeros(3, 4).double()), r"target must be \[20, 4\] .* found \[3, 4\]"),
     "a type": (lambda a: a.update(weight=torch.zeros(20, 4)), "weight must be .* found .* torch.float32"),
     "a transform": (lambda a: a.update(transform="cube"), "unknown transform 'cube'; expected one of identity"),
-    "a value": (lambda a: a["parameters"]["fc"].fill_(9), r"parameter 'fc' must lie in \[50, 1000\]"),
-    "a gap": (lambda a: a["forcing"]["prcp"].fill_(torch.nan), "forcing 'prcp' must lie in .* found nan"),
-    "a step": (lambda a: a["parameters"].update(k0=a["parameters"]["k0"].expand(20, 4, 2)), "must be static"),
+    "a value": (lambda a: first(a["parameters"]).fill_(-9), r"parameter '{p0}' must lie in \["),
+    "a gap": (lambda a: first(a["forcing"]).fill_(torch.nan), "forcing '{f0}' must lie in .* found nan"),
+    "a step": (lambda a: per_step(a["parameters"]), "parameter '{p0}' must be static"),
 }
 
 
-def test_chosen_columns():
-    x = random_inputs(HBV, 20, 4, 2)
-    every = jacobian(x.model, x.forcing, case(x))[1]
-    some = jacobian(x.model, x.forcing, case(x), names=("fc", "route_b"))[1]
-    assert list(some) == ["fc", "route_b"]
+@one_of_each
+def test_chosen_columns(variant):
+    x = random_inputs(variant, 20, 4, 2)
+    every = jacobian(x.model, x.forcing, case(x), inputs=x.inputs)[1]
+    wanted = list(every)[1::9] + list(every)[-1:]
+    some = jacobian(x.model, x.forcing, case(x), names=wanted, inputs=x.inputs)[1]
+    assert list(some) == wanted
     assert_same_bits(some, {n: every[n] for n in some})
-    with pytest.raises(ValueError, match="names has 'alpha', which is no parameter of this run; expected any of beta"):
-        jacobian(x.model, x.forcing, case(x), names=("alpha",))
+    message = "names has 'alpha', which is no parameter of this run; expected any of " + next(iter(every))
+    with pytest.raises(ValueError, match=message):
+        jacobian(x.model, x.forcing, case(x), names=("alpha",), inputs=x.inputs)
 
 
+@one_of_each
 @pytest.mark.parametrize("change, message", BAD.values(), ids=BAD)
-def test_bad_input(change, message):
-    x = random_inputs(HBV, 20, 4, 2)
+def test_bad_input(variant, change, message):
+    x = random_inputs(variant, 20, 4, 2)
     arguments = dict(forcing=x.forcing, parameters=case(x), target=uniform(20, 4), weight=uniform(20, 4))
     change(arguments)
-    with pytest.raises(ValueError, match=message):
-        normal_equations(x.model, **arguments)
+    with pytest.raises(ValueError, match=said(message, x.model)):
+        normal_equations(x.model, inputs=x.inputs, **arguments)
+
+
+@one_of_each
+def test_the_routing_is_part_of_the_run(variant):
+    x = random_inputs(variant, 20, 4, 2)
+    for name in x.model.routing_parameter_names:
+        p = case(x)
+        del p[name]
+        with pytest.raises(ValueError, match=f"parameters lacks '{name}' of the unit hydrograph"):
+            normal_equations(x.model, x.forcing, p, uniform(20, 4), uniform(20, 4), inputs=x.inputs)
 
 
 # --- Forward mode: torch.func.jvp, jacfwd, dual tensors ---------------------------------------------------------------
@@ -193,12 +242,12 @@ def tangents_of(inputs):
 @pytest.mark.parametrize("raw", (False, True))
 @pytest.mark.parametrize("components", ("mean", "each"))
 def test_forward_mode_on_the_gpu(variant, raw, components, cuda_device):
-    x = random_inputs(variant, 30, 5, 3, per_step=("beta",), weights=components == "mean")
+    x = random_inputs(variant, 30, 5, 3, per_step=variant[1][:1], weights=components == "mean")
     if raw:
         x.parameters = {n: normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
     t, options = tangents_of(x), dict(raw=raw, components=components)
     expected = forward_mode(x, t, **options)[1]
-    y = x.map(lambda _, v: v.to(cuda_device))
+    y = x.to(cuda_device)
     found = forward_mode(y, {n: v.to(cuda_device) for n, v in t.items()}, backend="cuda", **options)[1]
     assert_close({n: v.cpu() for n, v in found.items()}, expected, 1e-11)
 
@@ -233,18 +282,17 @@ def test_forward_mode_matches_the_oracles(variant, make, size, components):
     assert_close(found[1], expected[1], 1e-10)
     assert_same_bits(found[0], x.outputs(**options))
     if size == (33, 5, 3):
-        for name in t:
-            one = {name: t[name]}
-            assert_close(
-                forward_mode(x, one, **options)[1], forward_mode(x, one, backend="reference", **options)[1], 1e-10
-            )
+        plain = lambda values: x.with_tensors(values).outputs(backend="reference", **options)  # noqa: E731
+        for name, expected in along_each(plain, x.tensors(), t).items():
+            assert_close(forward_mode(x, {name: t[name]}, **options)[1], expected, 1e-10)
 
 
 @every_variant
 @pytest.mark.parametrize("raw", (False, True))
 def test_forward_mode_of_steps_weights_and_shared_axes(variant, raw):
-    x = random_inputs(variant, 40, 9, 3, per_step=("beta", "k0"), weights=True)
-    x.parameters["fc"], x.forcing["pet"] = x.parameters["fc"][:1], x.forcing["pet"][:, :1]
+    x = random_inputs(variant, 40, 9, 3, per_step=variant[1][::2][:2], weights=True)
+    name, series = variant[1][1], x.model.forcing_names[-1]
+    x.parameters[name], x.forcing[series] = x.parameters[name][:1], x.forcing[series][:, :1]
     if raw:
         x.parameters = {n: normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
     t = tangents_of(x)
@@ -285,31 +333,34 @@ def test_forward_mode_of_the_unit_hydrograph(size):
     assert_close({"q": only_a}, {"q": expected}, 1e-12)
 
 
-def test_jacfwd_is_jacrev():
-    x = random_inputs(HBV, 20, 2, 2)
+@one_of_each
+def test_jacfwd_is_jacrev(variant):
+    x = random_inputs(variant, 20, 2, 2)
     p = case(x)
 
     def flow(name, v):
         return flow_of(x, p | {name: v})
 
-    for name in ("fc", "beta", "route_b"):
+    for name in (*variant[1][:2], list(p)[-1]):
         forward = torch.func.jacfwd(lambda v: flow(name, v))(p[name])  # noqa: B023
         assert_close({"j": forward}, {"j": torch.func.jacrev(lambda v: flow(name, v))(p[name])}, 1e-9)  # noqa: B023
 
 
-def test_dual_tensors_and_what_is_refused():
-    x = random_inputs(HBV, 20, 3, 2)
+@one_of_each
+def test_dual_tensors_and_what_is_refused(variant):
+    x = random_inputs(variant, 20, 3, 2)
+    name, outflow = x.example.parameter, x.model.outflow
     with torch.autograd.forward_ad.dual_level():
-        fc = torch.autograd.forward_ad.make_dual(x.parameters["fc"], torch.ones(3, 2, dtype=torch.float64))
-        out = x.with_tensors({"parameters fc": fc}).simulate().fluxes["streamflow"]
+        dual = torch.autograd.forward_ad.make_dual(x.parameters[name], torch.ones(3, 2, dtype=torch.float64))
+        out = x.with_tensors({f"parameters {name}": dual}).simulate().fluxes[outflow]
         tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
-    ones = {"parameters fc": torch.ones(3, 2, dtype=torch.float64)}
-    assert_same_bits({"q": tangent}, {"q": forward_mode(x, ones)[1]["streamflow"]})
+    ones = {f"parameters {name}": torch.ones(3, 2, dtype=torch.float64)}
+    assert_same_bits({"q": tangent}, {"q": forward_mode(x, ones)[1][outflow]})
 
     def loss(v):
-        return x.with_tensors({"parameters fc": v}).simulate().fluxes["streamflow"].square().sum()
+        return x.with_tensors({f"parameters {name}": v}).simulate().fluxes[outflow].square().sum()
 
-    v, one = x.parameters["fc"], ones["parameters fc"]
+    v, one = x.parameters[name], ones[f"parameters {name}"]
     with pytest.raises(RuntimeError, match="jvp"):  # forward over reverse: torch's own word
         torch.func.jvp(torch.func.grad(loss), (v,), (one,))
     with pytest.raises(NotImplementedError, match="second derivatives of hybridsolve are not implemented"):

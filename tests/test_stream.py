@@ -21,6 +21,7 @@ def streamed(x, device, **options):
         y.model,
         y.forcing,
         y.parameters,
+        inputs=y.inputs,
         initial_state=y.initial_state,
         weights=y.weights,
         device=device,
@@ -66,9 +67,10 @@ def test_shared_axes(variant, device, monkeypatch):
     names = iter("tbctb" * 10)
 
     def shared(name, v):
-        axes = "tb" if name.startswith("forcing") else "bc" if v.dim() == 2 else "tbc"
+        axes = "tb" if name.startswith("forcing") else "tbc" if name.startswith("parameters") else "bc"
         gone = next(names)
-        return v[tuple(slice(0, 1) if a == gone else slice(None) for a in axes)]
+        cut = tuple(slice(0, 1) if a == gone else slice(None) for a in axes[-v.dim() :])
+        return v[(..., *cut)]  # before the axes there are the slots of a delay line
 
     x = x.map(shared)
     found, plan = streamed(x, device, memory=7_000)

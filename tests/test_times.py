@@ -524,8 +524,8 @@ def test_results_carry_the_bounds_of_their_days():
     for name in ds:
         ds[name].values[:] = rng.gamma(1, 2, (500, 2))
     ds = data.as_days(ds, day_ends="09:00", utc_offset=1)
-    from hybridsolve.calibration.evaluation import simulate_calibrated
     from hybridsolve.calibration.fit import calibrate
+    from hybridsolve.calibration.simulate_calibrated import simulate_calibrated
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

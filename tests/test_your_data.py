@@ -67,7 +67,9 @@ def test_every_block_of_python_runs(folder, capsys):
         exec(compile(block, "docs/your-data.md", "exec"), known)
         seen.append(known["data"])
         assert known["result"]["nse"].notnull().any()
-    one, many, frame, frames, national = seen
+    one, many, frame, frames, national, hourly = seen
+    assert hourly.prcp.attrs["units"] == "mm h-1" and hourly.sizes["time"] == 72 and known["days"].sizes["time"] == 3
+    np.testing.assert_allclose(known["days"].prcp, 24 * 0.2, rtol=1e-6)
     np.testing.assert_allclose(one.qobs.values[:, 0], TRUTH["qobs"][:, 0], rtol=1e-2, atol=1e-3)
     assert list(many.basin.values) == ["01013500", "01022500"] and frames.sizes["basin"] == 2
     for name in ("prcp", "tmean", "pet", "qobs"):

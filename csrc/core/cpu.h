@@ -41,7 +41,8 @@ template <class T> struct RouteKernels {
 constexpr int N_SCHEMES = 3;
 
 struct Model {
-  const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
+  const char* name;
+  Names names;
   ModelKernels kernels[2];  // in float, in double
 };
 

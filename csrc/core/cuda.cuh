@@ -12,12 +12,14 @@
 // The adjoint goes back segment by segment: the states before a segment's steps are made again from its checkpoint and
 // laid on a tape, in the multiprocessor's own memory where they fit, then the steps are reversed. The powers of a step
 // are made again with it: the tape would be twice as long with them.
+//
+// Contents and ordinates of delay lines are many, and their loops are not unrolled: they lie in the thread's local
+// memory, where the first-level cache has them.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include "math.h"
-#include "run.h"
+#include "model.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -83,14 +85,19 @@ __device__ __forceinline__ void note(int64_t* least, bool found, int64_t place) 
 // A cell, with what does not change from step to step. Per-step parameters (MOVING: there are some) are read a step
 // before they are wanted.
 template <class Model, class T, bool MOVING> struct Cell {
-  static constexpr int P = Model::P;
+  using N = Counts<Model>;
+  static constexpr int K = Model::K, P = Model::P, D = Model::D, S = Model::S, W = N::W, M = N::M;
+  static constexpr int LINES = Model::LINES;
+  static constexpr bool PREPARES = D + W > 0;
 
   const Run& run;
   const Limits<Model, T>& limits;
   int64_t n_cells, n_columns;
   int64_t column, basin, component, index;  // index: of the cell, in arrays [.., B, C]
   bool used, first;                         // first: the lane that writes its column's sums
-  T p[P], given[MOVING ? P : 1], weight;
+  T k[N::some(K)], p[P], d[N::some(D)], given[MOVING ? P : 1], weight;
+  T w[N::some(W)], m[N::some(M)];  // ordinates and contents of the delay lines
+  bool inputs_good = true;
 
   __device__ __forceinline__ Cell(const Run& run, const Limits<Model, T>& limits, int64_t block)
       : run(run), limits(limits) {
@@ -109,7 +116,39 @@ template <class Model, class T, bool MOVING> struct Cell {
     if (run.weights.data)
       weight = __ldg(as<T>(run.weights.data) + basin * run.weights.b_stride + component * run.weights.c_stride);
 #pragma unroll
+    for (int i = 0; i < K; ++i) {
+      k[i] = __ldg(as<T>(run.input[i].data) + basin * run.input[i].b_stride);
+      inputs_good = inputs_good && within(k[i], limits.input[i]);
+    }
+#pragma unroll
     for (int i = 0; i < P; ++i) p[i] = taken(read(i, 0), i);
+    prepare();
+  }
+
+  // What a step is given; `first` is room for the first ordinates.
+  __device__ __forceinline__ Given<T> with(const T* f, const T* first) const { return {f, k, p, d, first, limits.dt}; }
+  __device__ __forceinline__ void prepare() {
+    if constexpr (D > 0) Model::prepare(with(nullptr, nullptr), d);
+    if constexpr (W > 0) Model::ordinates(with(nullptr, nullptr), w);
+  }
+  // From the cotangents of what was prepared those of the parameters, for a clean start of the step before.
+  __device__ __forceinline__ void adj_prepare(T* d_p, T* d_d, T* d_w) const {
+    const Cotangents<T> to{nullptr, d_p, d_d, nullptr};
+    if constexpr (W > 0) Model::ordinates_adj(with(nullptr, nullptr), d_w, to);
+    if constexpr (D > 0) Model::prepare_adj(with(nullptr, nullptr), to);
+#pragma unroll
+    for (int i = 0; i < D; ++i) d_d[i] = 0;
+    for (int i = 0; i < W; ++i) d_w[i] = 0;
+  }
+  __device__ __forceinline__ void load_lines(const T* rows) {  // behind the states of a state tensor or checkpoint
+    for (int i = 0; i < M; ++i) m[i] = rows[(S + i) * n_cells + index];
+  }
+  // One step with the delay lines moved on. The first states of the lines, behind those of s, are filled in before.
+  __device__ __forceinline__ void step(const T* f, T* s, T* q, typename Model::template Kept<T>& kept) {
+    T first[N::some(LINES)];
+    heads<Model>(m, w, s + S, first);
+    Model::step(with(f, first), s, q, kept);
+    move_lines<Model>(m, w, s + S, nullptr);
   }
 
   __device__ __forceinline__ T read(int i, int t) const {
@@ -120,10 +159,10 @@ template <class Model, class T, bool MOVING> struct Cell {
   }
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   __device__ __forceinline__ T taken(T given, int i) const {
-    return run.raw ? scaled(given, limits.range[i].lower, limits.range[i].span) : given;
+    return run.raw ? ranged(given, limits.range[i]) : given;
   }
   __device__ __forceinline__ T d_given(T d, int i, int t) const {
-    return run.raw ? adj_scaled(read(i, t), limits.range[i].span, d) : d;
+    return run.raw ? adj_ranged(read(i, t), limits.range[i], d) : d;
   }
 
   __device__ __forceinline__ void read_ahead(int t) {
@@ -139,6 +178,7 @@ template <class Model, class T, bool MOVING> struct Cell {
 #pragma unroll
       for (int i = 0; i < P; ++i)
         if (run.per_step[i]) p[i] = taken(given[i], i);
+      if constexpr (PREPARES) prepare();
       read_ahead(next);
     }
   }
@@ -182,26 +222,30 @@ template <class Model, class T, int WAY> struct Forcing {
   }
 };
 
-// STREAMFLOW_ONLY: streamflow is the one output, which is what most runs ask for, and the code for all the others falls
+// OUTFLOW_ONLY: what leaves the catchment is the one output, which is what most runs ask for, and the code for all the others falls
 // away.
-template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING>
+template <class Model, class T, bool OUTFLOW_ONLY, bool MOVING>
 __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ Run run,
                                                        const __grid_constant__ Limits<Model, T> limits) {
-  constexpr int F = Model::F, S = Model::S, Q = Model::Q;
+  using N = Counts<Model>;
+  constexpr int F = Model::F, S = Model::S, Q = Model::Q, ROWS = N::ROWS;
   Cell<Model, T, MOVING> cell(run, limits, blockIdx.x);
   const int n_steps = int(run.n_steps);
 
-  T s[S];
-  int bad_state = S;  // the first store out of bounds; S: none
+  T s[N::HEADS];
+  int bad_state = ROWS;  // the first row out of bounds; ROWS: none
 #pragma unroll
   for (int i = 0; i < S; ++i) {
     s[i] = as<T>(run.initial_state)[i * cell.n_cells + cell.index];
-    if (bad_state == S && !within(s[i], 0, 1e30)) bad_state = i;
+    if (bad_state == ROWS && !within(s[i], limits.state[i])) bad_state = i;
   }
+  cell.load_lines(as<T>(run.initial_state));
+  for (int i = 0; i < N::M; ++i)
+    if (bad_state == ROWS && !within(cell.m[i], -1e30, 1e30)) bad_state = S + i;
   const bool weight_good = within(cell.weight, -1e30, 1e30);
   // The step of the first fault; n_steps: none.
-  int bad_forcing = n_steps, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
-  bool good = bad_state == S && weight_good && bad_parameter == n_steps;
+  int bad_forcing = cell.inputs_good ? n_steps : 0, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
+  bool good = bad_state == ROWS && weight_good && bad_parameter == n_steps && cell.inputs_good;
 
   const int64_t row = run.each ? cell.n_cells : cell.n_columns;
   const bool writes = run.each ? cell.used : cell.first;
@@ -223,6 +267,8 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
 #pragma unroll
       for (int i = 0; i < S; ++i, checkpoint += cell.n_cells)
         if (cell.used) *checkpoint = s[i];
+      for (int i = 0; i < N::M; ++i, checkpoint += cell.n_cells)
+        if (cell.used) *checkpoint = cell.m[i];
       next_checkpoint += int(run.interval);
     }
     forcing.read_ahead();
@@ -240,9 +286,9 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
 
     T q[Q];
     typename Model::template Kept<T> kept;
-    Model::step(forcing.now, cell.p, s, q, kept);
-    if constexpr (STREAMFLOW_ONLY) {
-      put(0, q[0]);
+    cell.step(forcing.now, s, q, kept);
+    if constexpr (OUTFLOW_ONLY) {
+      put(0, q[Model::OUTFLOW]);
     } else {
 #pragma unroll
       for (int i = 0; i < Q + S; ++i)
@@ -251,76 +297,95 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
     forcing.advance();
   }
 
-  if (cell.used && run.final_state)
+  if (cell.used && run.final_state) {
 #pragma unroll
     for (int i = 0; i < S; ++i) as<T>(run.final_state)[i * cell.n_cells + cell.index] = good ? s[i] : nan;
+    for (int i = 0; i < N::M; ++i)
+      as<T>(run.final_state)[(S + i) * cell.n_cells + cell.index] = good ? cell.m[i] : nan;
+  }
   if (!run.faults) return;
   note(run.faults, cell.used && bad_forcing < n_steps, bad_forcing * cell.n_cells + cell.index);
   note(run.faults + 1, cell.used && bad_parameter < n_steps, bad_parameter * cell.n_cells + cell.index);
-  note(run.faults + 2, cell.used && bad_state < S, bad_state * cell.n_cells + cell.index);
+  note(run.faults + 2, cell.used && bad_state < ROWS, bad_state * cell.n_cells + cell.index);
   note(run.faults + 3, cell.used && !weight_good, cell.index);
 }
 
-// Reverses one block of cells. `tape` is this lane's: tape[(k S + i) WARP] is state i before a segment's k-th step.
-template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING, bool FORCING>
+// Reverses one block of cells. `tape` is this lane's: tape[(k HEADS + i) WARP] is state i before a segment's
+// k-th step, and behind the states are the delay lines' heads.
+template <class Model, class T, bool OUTFLOW_ONLY, bool MOVING, bool FORCING>
 __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& limits, int64_t block, T* tape) {
-  constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  using N = Counts<Model>;
+  constexpr int F = Model::F, P = Model::P, D = Model::D, S = Model::S, Q = Model::Q, W = N::W, M = N::M;
+  constexpr int HEADS = N::HEADS, LINES = Model::LINES;
+  constexpr bool PREPARES = D + W > 0;
   Cell<Model, T, MOVING> cell(run, limits, block);
   const int n_steps = int(run.n_steps), interval = int(run.interval);
 
-  T d_s[S], d_p[P], d_weight = 0;
+  T d_s[HEADS], d_p[P], d_d[N::some(D)], d_weight = 0;
+  T d_w[N::some(W)], d_m[N::some(M)];
+#pragma unroll
+  for (int i = 0; i < D; ++i) d_d[i] = 0;
+  for (int i = 0; i < W; ++i) d_w[i] = 0;
+  for (int i = 0; i < M; ++i)
+    d_m[i] = run.d_final_state ? as<T>(run.d_final_state)[(S + i) * cell.n_cells + cell.index] : T(0);
 #pragma unroll
   for (int i = 0; i < P; ++i) d_p[i] = 0;
 #pragma unroll
   for (int i = 0; i < S; ++i) d_s[i] = run.d_final_state ? as<T>(run.d_final_state)[i * cell.n_cells + cell.index] : T(0);
-  // The row of the step at hand. Streamflow's cotangent is read a step before it is wanted.
+  // The row of the step at hand. The outflow's cotangent is read a step before it is wanted.
   const T* d_row = as<T>(run.d_fluxes.data) + (n_steps - 1) * run.d_fluxes.t_stride + cell.basin * run.d_fluxes.b_stride +
                    (run.each ? cell.component * run.d_fluxes.c_stride : 0);
-  T d_streamflow = STREAMFLOW_ONLY ? __ldg(d_row) : T(0);
+  T d_outflow = OUTFLOW_ONLY ? __ldg(d_row) : T(0);
 
   for (int start = (n_steps - 1) / interval * interval; start >= 0; start -= interval) {
     const int end = interval < n_steps - start ? start + interval : n_steps;
-    T s[S];
+    T s[HEADS], first[N::some(LINES)];
+    const T* checkpoint = as<T>(run.checkpoints) + int64_t(start / interval) * N::ROWS * cell.n_cells;
 #pragma unroll
-    for (int i = 0; i < S; ++i)
-      s[i] = as<T>(run.checkpoints)[(int64_t(start / interval) * S + i) * cell.n_cells + cell.index];
+    for (int i = 0; i < S; ++i) s[i] = checkpoint[i * cell.n_cells + cell.index];
+    cell.load_lines(checkpoint);
     {
       Forcing<Model, T, 1> forcing(run, cell.basin, start, end - start);
       cell.read_ahead(start);
       for (int t = start; t < end - 1; ++t) {
         forcing.read_ahead();
         cell.move(t + 1);
+        heads<Model>(cell.m, cell.w, s + S, first);
 #pragma unroll
-        for (int i = 0; i < S; ++i) tape[((t - start) * S + i) * WARP] = s[i];
+        for (int i = 0; i < HEADS; ++i) tape[((t - start) * HEADS + i) * WARP] = s[i];
         T q[Q];
         typename Model::template Kept<T> kept;
-        Model::step(forcing.now, cell.p, s, q, kept);
+        cell.step(forcing.now, s, q, kept);
         forcing.advance();
       }
+      heads<Model>(cell.m, cell.w, s + S, first);
     }
     // s is the state before the last step of the segment; the tape holds those before the others.
     Forcing<Model, T, -1> forcing(run, cell.basin, end - 1, end - start);
     cell.read_ahead(end - 1);
     for (int t = end - 1; t >= start; --t) {
-      T s_before[S];
+      T s_before[HEADS];
 #pragma unroll
-      for (int i = 0; i < S; ++i) s_before[i] = t > start ? tape[((t - 1 - start) * S + i) * WARP] : T(0);
-      const T d_streamflow_now = d_streamflow;
-      if (STREAMFLOW_ONLY && t > 0) d_streamflow = __ldg(d_row - run.d_fluxes.t_stride);
+      for (int i = 0; i < HEADS; ++i) s_before[i] = t > start ? tape[((t - 1 - start) * HEADS + i) * WARP] : T(0);
+      const T d_outflow_now = d_outflow;
+      if (OUTFLOW_ONLY && t > 0) d_outflow = __ldg(d_row - run.d_fluxes.t_stride);
       forcing.read_ahead();
       cell.move(t > 0 ? t - 1 : 0);
 
-      T sT[S], q[Q], d_q[Q], d_f[F];
+      T sT[HEADS], q[Q], d_q[Q], d_f[F], d_first[N::some(LINES)];
 #pragma unroll
-      for (int i = 0; i < S; ++i) sT[i] = s[i];
+      for (int i = 0; i < HEADS; ++i) sT[i] = s[i];
+#pragma unroll
+      for (int l = 0; l < LINES; ++l) d_first[l] = 0;
+      first_ordinates<Model>(cell.w, first);
 #pragma unroll
       for (int i = 0; i < Q; ++i) d_q[i] = 0;
 #pragma unroll
       for (int i = 0; i < F; ++i) d_f[i] = 0;
       typename Model::template Kept<T> kept;
-      Model::step(forcing.now, cell.p, sT, q, kept);
-      if constexpr (STREAMFLOW_ONLY) {
-        d_q[0] = run.each ? d_streamflow_now : cell.weight * d_streamflow_now;
+      Model::step(cell.with(forcing.now, first), sT, q, kept);
+      if constexpr (OUTFLOW_ONLY) {
+        d_q[Model::OUTFLOW] = run.each ? d_outflow_now : cell.weight * d_outflow_now;
       } else {
 #pragma unroll
         for (int i = 0; i < Q + S; ++i) {
@@ -334,7 +399,10 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
           else d_s[i < Q ? 0 : i - Q] += d;
         }
       }
-      Model::step_adj(forcing.now, cell.p, s, kept, d_q, d_s, d_f, d_p);
+      adj_put<Model>(d_m, cell.w, sT + S, d_s + S, d_w);
+      Model::step_adj(cell.with(forcing.now, first), s, kept, d_q, d_s, Cotangents<T>{d_f, d_p, d_d, d_first});
+      adj_move<Model>(d_m, d_w, d_s + S, d_first);
+      if constexpr (MOVING && PREPARES) cell.adj_prepare(d_p, d_d, d_w);
 
       if constexpr (FORCING) {
 #pragma unroll
@@ -364,19 +432,22 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
         }
       }
 #pragma unroll
-      for (int i = 0; i < S; ++i) s[i] = s_before[i];
+      for (int i = 0; i < HEADS; ++i) s[i] = s_before[i];
       d_row -= run.d_fluxes.t_stride;
       forcing.advance();
     }
   }
 
+  if constexpr (!MOVING && PREPARES) cell.adj_prepare(d_p, d_d, d_w);
   if (!cell.used) return;
 #pragma unroll
   for (int i = 0; i < P; ++i)
     if (run.d_parameter[i] && !run.per_step[i]) as<T>(run.d_parameter[i])[cell.index] = cell.d_given(d_p[i], i, 0);
-  if (run.d_initial_state)
+  if (run.d_initial_state) {
 #pragma unroll
     for (int i = 0; i < S; ++i) as<T>(run.d_initial_state)[i * cell.n_cells + cell.index] = d_s[i];
+    for (int i = 0; i < M; ++i) as<T>(run.d_initial_state)[(S + i) * cell.n_cells + cell.index] = d_m[i];
+  }
   if (run.d_weights) as<T>(run.d_weights)[cell.index] = d_weight;
 }
 
@@ -384,12 +455,12 @@ extern __shared__ double on_chip[];
 
 // Twelve blocks a multiprocessor leave 168 registers to a thread: HBV in float needs no more. In double it takes all 255
 // that there are.
-template <class Model, class T, bool STREAMFLOW_ONLY, bool MOVING, bool FORCING>
+template <class Model, class T, bool OUTFLOW_ONLY, bool MOVING, bool FORCING>
 __global__ void __launch_bounds__(WARP, sizeof(T) == 4 ? 12 : 8)
     adjoint_kernel(const __grid_constant__ Run run, const __grid_constant__ Limits<Model, T> limits, int64_t n_blocks, int64_t tape_length) {
   T* tape = run.tape ? as<T>(run.tape) + blockIdx.x * tape_length : reinterpret_cast<T*>(on_chip);
   for (int64_t block = blockIdx.x; block < n_blocks; block += gridDim.x)
-    reverse<Model, T, STREAMFLOW_ONLY, MOVING, FORCING>(run, limits, block, tape + threadIdx.x);
+    reverse<Model, T, OUTFLOW_ONLY, MOVING, FORCING>(run, limits, block, tape + threadIdx.x);
 }
 
 // The sums of x [rows, n, columns] over its middle axis, in order.
@@ -413,7 +484,6 @@ cudaError_t sum_middle(const T* x, T* y, int64_t rows, int64_t n, int64_t column
 // A model's kernels, as core/cuda.h offers them.
 template <class Model, class T> struct Launch {
   template <class Given> static Given prepared(Given run) {
-    static_assert(Model::Q + Model::S <= MAX_OUTPUTS, "Run::slot holds every flux and state");
     for (run.width = 1; run.width < run.group_size;) run.width *= 2;
     for (signed char& slot : run.slot) slot = -1;
     for (int o = 0; o < run.n_outputs; ++o) run.slot[run.output[o]] = (signed char)o;
@@ -425,15 +495,15 @@ template <class Model, class T> struct Launch {
   }
   static int64_t tape_length(const Run& run) {  // of a block: the last step of a segment needs no place
     const int64_t steps = (run.interval < run.n_steps ? run.interval : run.n_steps) - 1;
-    return steps * Model::S * WARP;
+    return steps * Counts<Model>::HEADS * WARP;
   }
   static int64_t tape_size(const Run& run) {
     const int64_t blocks = n_blocks(prepared(run)), length = tape_length(run);
     if (length * int64_t(sizeof(T)) <= TAPE_BYTES) return 0;
     return length * (blocks < MAX_TAPES ? blocks : MAX_TAPES);
   }
-  static bool streamflow_only(const Run& run) {
-    return run.n_outputs == 1 && run.output[0] == 0 && !run.d_weights;
+  static bool outflow_only(const Run& run) {
+    return run.n_outputs == 1 && run.output[0] == Model::OUTFLOW && !run.d_weights;
   }
   static bool moving(const Run& run) {
     bool any = false;
@@ -443,22 +513,22 @@ template <class Model, class T> struct Launch {
 
   static cudaError_t forward(const Run& given, cudaStream_t stream) {
     const Run run = prepared(given);
-    auto kernel = streamflow_only(run) ? (moving(run) ? forward_kernel<Model, T, true, true>
+    auto kernel = outflow_only(run) ? (moving(run) ? forward_kernel<Model, T, true, true>
                                                       : forward_kernel<Model, T, true, false>)
                                        : (moving(run) ? forward_kernel<Model, T, false, true>
                                                       : forward_kernel<Model, T, false, false>);
     return launch(kernel, n_blocks(run), WARP, 0, stream, run, Limits<Model, T>(run));
   }
 
-  template <bool STREAMFLOW_ONLY, bool FORCING> static auto adjoint_of(bool moving) {
-    return moving ? adjoint_kernel<Model, T, STREAMFLOW_ONLY, true, FORCING>
-                  : adjoint_kernel<Model, T, STREAMFLOW_ONLY, false, FORCING>;
+  template <bool OUTFLOW_ONLY, bool FORCING> static auto adjoint_of(bool moving) {
+    return moving ? adjoint_kernel<Model, T, OUTFLOW_ONLY, true, FORCING>
+                  : adjoint_kernel<Model, T, OUTFLOW_ONLY, false, FORCING>;
   }
   static cudaError_t adjoint(const Run& given, cudaStream_t stream) {
     Run run = prepared(given);
     bool forcing = false;
     for (int i = 0; i < Model::F; ++i) forcing |= run.d_forcing[i] != nullptr;
-    auto kernel = !streamflow_only(run) ? adjoint_of<false, true>(moving(run))
+    auto kernel = !outflow_only(run) ? adjoint_of<false, true>(moving(run))
                   : forcing             ? adjoint_of<true, true>(moving(run))
                                         : adjoint_of<true, false>(moving(run));
     int64_t blocks = n_blocks(run), shared = 0;

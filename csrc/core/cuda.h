@@ -11,7 +11,8 @@
 namespace hs {
 
 struct CudaModel {
-  const char *name, *forcing_names, *parameter_names, *state_names, *flux_names;
+  const char* name;
+  Names names;
   cudaError_t (*forward)(const Run&, cudaStream_t);
   cudaError_t (*adjoint)(const Run&, cudaStream_t);
   cudaError_t (*tangent)(const Tangent&, cudaStream_t);

@@ -11,8 +11,9 @@
 // interval: the order of every sum is fixed by C alone (components) or by the steps, last to first (static gradients).
 #pragma once
 
-#include "math.h"
-#include "run.h"
+#include <stdlib.h>
+
+#include "model.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -58,9 +59,20 @@ template <class V> HS_FN typename Lane<V>::bits outside(V x, Bounds<typename Lan
   return ~((x >= splat<V>(bounds.lower)) & (x <= splat<V>(bounds.upper)));
 }
 
+// The same address, of which the compiler does not know what it belongs to. Where a loop walks through two arrays whose
+// strides are 1 to 8, g++ 12 makes the address of one from that of the other (-fivopts) and then mistakes what it is in:
+// loads from it have been moved across the call that stores there.
+template <class T> HS_FN T* apart(T* x) {
+  __asm__("" : "+r"(x));
+  return x;
+}
+
 template <class Model, class V> struct Block {
   using T = typename Lane<V>::scalar;
-  static constexpr int L = Lanes<V>::L, F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  using N = Counts<Model>;
+  static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, D = Model::D, S = Model::S;
+  static constexpr int Q = Model::Q, W = N::W, M = N::M, HEADS = N::HEADS, LINES = Model::LINES;
+  static constexpr bool PREPARES = D + W > 0;  // some numbers follow from parameters and inputs
   static constexpr int MAX_UNITS = 32;
   static constexpr int64_t AHEAD = 8;  // steps
 
@@ -79,12 +91,18 @@ template <class Model, class V> struct Block {
 
   using Kept = typename Model::template Kept<V>;
   struct Taped {  // what the reversal of one step of one unit starts from
-    V before[S];
+    V before[HEADS];
+    V put[N::some(LINES)];  // into the delay lines
     Kept kept;
   };
 
-  V p[MAX_UNITS][P], s[MAX_UNITS][S], weight[MAX_UNITS];
-  V d_p[MAX_UNITS][P], d_s[MAX_UNITS][S], d_weight[MAX_UNITS];
+  V inputs[MAX_UNITS][N::some(K)];  // [pack]
+  V p[MAX_UNITS][P], derived[MAX_UNITS][N::some(D)], s[MAX_UNITS][HEADS], weight[MAX_UNITS];
+  V d_p[MAX_UNITS][P], d_derived[MAX_UNITS][N::some(D)], d_s[MAX_UNITS][HEADS], d_weight[MAX_UNITS];
+  // Of the delay lines: ordinates [unit][W] and contents [unit][M], and their cotangents. They may be many, and thread
+  // stacks are small.
+  V *ordinate = nullptr, *content = nullptr, *d_ordinate = nullptr, *d_content = nullptr;
+  int in_use[N::some(LINES)];  // ordinates of each line up to the last one that is not 0 in every unit
   typename Lane<V>::bits forcing_fault, parameter_fault;
 
   // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
@@ -102,7 +120,13 @@ template <class Model, class V> struct Block {
     return sizeof(Taped) * run.interval * packs_per_block(run) * run.group_size;
   }
 
-  explicit Block(const Run& run_) : run(run_), limits(run_) {}
+  explicit Block(const Run& run_) : run(run_), limits(run_) {
+    for (int l = 0; l < LINES; ++l) in_use[l] = Model::SLOTS[l];
+  }
+  Block(const Block&) = delete;
+  ~Block() {
+    if constexpr (W > 0) free(ordinate);
+  }
 
   // The lanes of unit (pack, g) in a tensor with the given strides over basins and components.
   void lie(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
@@ -130,7 +154,12 @@ template <class Model, class V> struct Block {
     n_moving = 0;
     for (int i = 0; i < P; ++i)
       if (run.per_step[i]) moving[n_moving++] = i;
-    typename Lane<V>::bits parameter_out{}, state_out{}, weights_out{};
+    if constexpr (W > 0) ordinate = static_cast<V*>(aligned_alloc(alignof(V), 2 * (W + M) * n_units * sizeof(V)));
+    if constexpr (W > 0) {
+      content = ordinate + W * n_units;
+      d_ordinate = content + M * n_units, d_content = d_ordinate + W * n_units;
+    }
+    typename Lane<V>::bits input_out{}, parameter_out{}, state_out{}, weights_out{};
     for (int k = 0; k < n_packs; ++k) {
       for (int l = 0; l < L; ++l) {
         const int64_t column = first_column + k * L + l;
@@ -139,6 +168,12 @@ template <class Model, class V> struct Block {
       }
       columns[k].settle();
       for (int i = 0; i < F; ++i) lie(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
+      for (int i = 0; i < K; ++i) {
+        Lanes<V> at;
+        lie(at, k, 0, run.input[i].b_stride, 0);
+        inputs[k][i] = load<V>(as<T>(run.input[i].data), at);
+        input_out |= outside(inputs[k][i], limits.input[i]);
+      }
       for (int g = 0; g < G; ++g) {
         const int u = k * G + g;
         lie(cells[u], k, g, run.n_components, 1);
@@ -161,16 +196,68 @@ template <class Model, class V> struct Block {
         for (int l = 0; l < L; ++l)
           if (!cells[u].used[l]) lane(weight[u], l) = 0;
         for (int i = 0; i < S; ++i) s[u][i] = load<V>(as<T>(run.initial_state) + i * cells_in_all(), cells[u]);
-        for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], {0, T(1e30)});
+        for (int i = 0; i < S; ++i) state_out |= outside(s[u][i], limits.state[i]);
+        for (int i = 0; i < M; ++i) {
+          content[u * M + i] = load<V>(as<T>(run.initial_state) + (S + i) * cells_in_all(), cells[u]);
+          state_out |= outside(content[u * M + i], {T(-1e30), T(1e30)});
+        }
       }
     }
     forcing_fault = parameter_fault = typename Lane<V>::bits{};
-    return (any(parameter_out) ? FAULT_PARAMETER : 0) | (any(state_out) ? FAULT_STATE : 0) |
+    if (PREPARES && n_moving == 0) prepare();
+    return (any(input_out) ? FAULT_FORCING : 0) | (any(parameter_out) ? FAULT_PARAMETER : 0) | (any(state_out) ? FAULT_STATE : 0) |
            (any(weights_out) ? FAULT_WEIGHTS : 0);
   }
 
   int64_t cells_in_all() const { return run.n_basins * run.n_components; }
-  T* checkpoint(int64_t t) const { return as<T>(run.checkpoints) + t / run.interval * S * cells_in_all(); }
+  T* checkpoint(int64_t t) const { return as<T>(run.checkpoints) + t / run.interval * N::ROWS * cells_in_all(); }
+
+  // What a step of a unit is given. `first` is room for the first ordinates.
+  HS_FN Given<V> given(const V* f, int u, const V* first) const {
+    return {f, inputs[u / int(run.group_size)], p[u], derived[u], first, limits.dt};
+  }
+  // What follows from the parameters at hand.
+  HS_FN void prepare() {
+    for (int u = 0; u < n_units; ++u) {
+      if constexpr (D > 0) Model::prepare(given(nullptr, u, nullptr), derived[u]);
+      if constexpr (W > 0) Model::ordinates(given(nullptr, u, nullptr), ordinate + u * W);
+    }
+  }
+  // Passes on the cotangents of what was prepared, for a clean start of the step before.
+  HS_FN void adj_prepare() {
+    for (int u = 0; u < n_units; ++u) {
+      const Cotangents<V> to{nullptr, d_p[u], d_derived[u], nullptr};
+      if constexpr (W > 0) Model::ordinates_adj(given(nullptr, u, nullptr), d_ordinate + u * W, to);
+      if constexpr (D > 0) Model::prepare_adj(given(nullptr, u, nullptr), to);
+      clear_prepared(u);
+    }
+  }
+  HS_FN void clear_prepared(int u) {
+    for (int i = 0; i < D; ++i) d_derived[u][i] = V{};
+    for (int i = 0; i < W; ++i) d_ordinate[u * W + i] = V{};
+  }
+  // Slots that hold nothing and are given nothing need not be moved.
+  void count_in_use() {
+    for (int l = 0; l < LINES; ++l) {
+      int& n = in_use[l];
+      for (bool empty = true; n > 1; --n) {
+        for (int u = 0; u < n_units; ++u) {
+          const V weight = ordinate[u * W + N::first_ordinate(l) + n - 1];
+          const V held = content[u * M + N::first_content(l) + n - 2];
+          empty &= !any(weight != V{}) && !any(held != V{});
+        }
+        if (!empty) break;
+      }
+    }
+  }
+  // One step of a unit with its delay lines. What it starts from goes to `before`, where that is wanted.
+  HS_FN void step(const V* f, int u, V* q, Kept& kept, V* before = nullptr) {
+    V first[N::some(LINES)];
+    heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first);
+    for (int i = 0; before && i < HEADS; ++i) before[i] = s[u][i];
+    Model::step(given(f, u, first), s[u], q, kept);
+    move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, in_use);
+  }
 
   // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which
   // way the loop goes.
@@ -184,40 +271,46 @@ template <class Model, class V> struct Block {
   static HS_FN void fetch(const T* from) {
     for (unsigned byte = 0; byte < sizeof(V); byte += 64) __builtin_prefetch(from + byte / sizeof(T));
   }
-  HS_FN void read_moving(int64_t t) {
+  // Not inlined, nor is put_moving: the loops over steps would lose registers to code that most runs have no use for.
+  __attribute__((noinline)) void read_moving(int64_t t) {
     for (int m = 0; m < n_moving; ++m) {
       const View& view = run.parameter[moving[m]];
+      V* const to = apart(p[0] + moving[m]);
       for (int u = 0; u < n_units; ++u)
-        p[u][moving[m]] = as_taken(load<V>(as<T>(view.data) + t * view.t_stride, moving_lanes[m][u]), moving[m]);
+        to[u * P] = as_taken(load<V>(as<T>(view.data) + t * view.t_stride, moving_lanes[m][u]), moving[m]);
     }
+    if (PREPARES && n_moving > 0) prepare();
   }
 
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   HS_FN V as_taken(V given, int i) const {
-    return run.raw ? scaled(given, limits.range[i].lower, limits.range[i].span) : given;
+    return run.raw ? ranged(given, limits.range[i]) : given;
   }
   HS_FN V d_given(int i, int64_t t, const Lanes<V>& at, V d) const {
     if (!run.raw) return d;
     const V given = load<V>(as<T>(run.parameter[i].data) + t * run.parameter[i].t_stride, at);
-    return adj_scaled(given, limits.range[i].span, d);
+    return adj_ranged(given, limits.range[i], d);
   }
 
-  template <bool STREAMFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {
-    const int n = STREAMFLOW_ONLY ? 1 : run.n_outputs;
+  template <bool OUTFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {
+    const int n = OUTFLOW_ONLY ? 1 : run.n_outputs;
     const int64_t total = run.n_basins * run.n_groups;
     for (int o = 0; o < n; ++o) store(as<T>(run.fluxes) + (o * run.n_steps + t) * total, columns[k], sums[o]);
   }
 
-  // STREAMFLOW_ONLY: streamflow is the one output, which is what most runs ask for, and the code for all
+  // OUTFLOW_ONLY: what leaves the catchment is the one output, which is what most runs ask for, and the code for all
   // the others falls away.
-  template <bool STREAMFLOW_ONLY> int forward(int64_t block) {
+  template <bool OUTFLOW_ONLY> int forward(int64_t block) {
     int fault = enter(block);
     if (fault) return fault;
+    if (n_moving == 0) count_in_use();
     const int G = int(run.group_size);
     for (int64_t t = 0, next_checkpoint = run.interval ? 0 : -1; t < run.n_steps; ++t) {
       if (t == next_checkpoint) {
-        for (int u = 0; u < n_units; ++u)
+        for (int u = 0; u < n_units; ++u) {
           for (int i = 0; i < S; ++i) store(checkpoint(t) + i * cells_in_all(), series[u], s[u][i]);
+          for (int i = 0; i < M; ++i) store(checkpoint(t) + (S + i) * cells_in_all(), series[u], content[u * M + i]);
+        }
         next_checkpoint += run.interval;
       }
       read_moving(t);
@@ -225,17 +318,17 @@ template <class Model, class V> struct Block {
         for (int u = 0; u < n_units; ++u)
           parameter_fault |= outside(p[u][moving[m]], limits.parameter[moving[m]]);
       for (int k = 0; k < n_packs; ++k) {
-        V f[F], sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
+        V f[F], sums[OUTFLOW_ONLY ? 1 : MAX_OUTPUTS];
         read_forcing(t, k, AHEAD, f);
         for (int i = 0; i < F; ++i) forcing_fault |= outside(f[i], limits.forcing[i]);
-        for (int o = 0; o < (STREAMFLOW_ONLY ? 1 : run.n_outputs); ++o) sums[o] = V{};
+        for (int o = 0; o < (OUTFLOW_ONLY ? 1 : run.n_outputs); ++o) sums[o] = V{};
         for (int u = k * G; u < (k + 1) * G; ++u) {
           V q[Q + S];
           Kept kept;
-          Model::step(f, p[u], s[u], q, kept);
-          if constexpr (STREAMFLOW_ONLY) {
-            if (run.each) store(as<T>(run.fluxes) + t * cells_in_all(), series[u], q[0]);
-            else sums[0] = fma(weight[u], q[0], sums[0]);
+          step(f, u, q, kept);
+          if constexpr (OUTFLOW_ONLY) {
+            if (run.each) store(as<T>(run.fluxes) + t * cells_in_all(), series[u], q[Model::OUTFLOW]);
+            else sums[0] = fma(weight[u], q[Model::OUTFLOW], sums[0]);
           } else {
             for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
             for (int o = 0; o < run.n_outputs; ++o) {
@@ -247,28 +340,35 @@ template <class Model, class V> struct Block {
             }
           }
         }
-        if (!run.each) put<STREAMFLOW_ONLY>(t, k, sums);
+        if (!run.each) put<OUTFLOW_ONLY>(t, k, sums);
       }
     }
-    for (int u = 0; u < n_units; ++u)
+    for (int u = 0; u < n_units; ++u) {
       for (int i = 0; i < S; ++i) store(as<T>(run.final_state) + i * cells_in_all(), cells[u], s[u][i]);
+      for (int i = 0; i < M; ++i) store(as<T>(run.final_state) + (S + i) * cells_in_all(), cells[u], content[u * M + i]);
+    }
     return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0);
   }
 
   // The adjoint, segment by segment from the last: the state before every step of a segment is made again from its
   // checkpoint and laid on the tape, then the steps are reversed.
-  template <bool STREAMFLOW_ONLY, bool FORCING> void adjoint(int64_t block, Taped* tape) {
+  template <bool OUTFLOW_ONLY, bool FORCING> void adjoint(int64_t block, Taped* tape) {
     enter(block);
     const int G = int(run.group_size);
     for (int u = 0; u < n_units; ++u) {
       d_weight[u] = V{};
       for (int i = 0; i < P; ++i) d_p[u][i] = V{};
+      clear_prepared(u);
       for (int i = 0; i < S; ++i) d_s[u][i] = load<V>(as<T>(run.d_final_state) + i * cells_in_all(), cells[u]);
+      for (int i = 0; i < M; ++i)
+        d_content[u * M + i] = load<V>(as<T>(run.d_final_state) + (S + i) * cells_in_all(), cells[u]);
     }
     for (int64_t start = (run.n_steps - 1) / run.interval * run.interval; start >= 0; start -= run.interval) {
       const int64_t end = start + run.interval < run.n_steps ? start + run.interval : run.n_steps;
-      for (int u = 0; u < n_units; ++u)
+      for (int u = 0; u < n_units; ++u) {
         for (int i = 0; i < S; ++i) s[u][i] = load<V>(checkpoint(start) + i * cells_in_all(), series[u]);
+        for (int i = 0; i < M; ++i) content[u * M + i] = load<V>(checkpoint(start) + (S + i) * cells_in_all(), series[u]);
+      }
       for (int64_t t = start; t < end; ++t) {
         Taped* taped = tape + (t - start) * n_units;
         read_moving(t);
@@ -276,13 +376,14 @@ template <class Model, class V> struct Block {
           V f[F], q[Q];
           read_forcing(t, k, AHEAD, f);
           for (int u = k * G; u < (k + 1) * G; ++u) {
-            for (int i = 0; i < S; ++i) taped[u].before[i] = s[u][i];
-            Model::step(f, p[u], s[u], q, taped[u].kept);
+            step(f, u, q, taped[u].kept, taped[u].before);
+            for (int l = 0; l < LINES; ++l) taped[u].put[l] = s[u][S + l];
           }
         }
       }
-      for (int64_t t = end - 1; t >= start; --t) reverse<STREAMFLOW_ONLY, FORCING>(t, tape + (t - start) * n_units);
+      for (int64_t t = end - 1; t >= start; --t) reverse<OUTFLOW_ONLY, FORCING>(t, tape + (t - start) * n_units);
     }
+    if (PREPARES && n_moving == 0) adj_prepare();
     const int64_t n = cells_in_all();
     for (int u = 0; u < n_units; ++u) {
       for (int i = 0; i < P; ++i)
@@ -292,18 +393,19 @@ template <class Model, class V> struct Block {
           store(as<T>(run.d_parameter[i]), cells[u], d_given(i, 0, at, d_p[u][i]));
         }
       for (int i = 0; i < S; ++i) store(as<T>(run.d_initial_state) + i * n, cells[u], d_s[u][i]);
+      for (int i = 0; i < M; ++i) store(as<T>(run.d_initial_state) + (S + i) * n, cells[u], d_content[u * M + i]);
       if (run.d_weights) store(as<T>(run.d_weights), cells[u], d_weight[u]);
     }
   }
 
-  template <bool STREAMFLOW_ONLY, bool FORCING>
+  template <bool OUTFLOW_ONLY, bool FORCING>
   HS_FN void reverse(int64_t t, const Taped* taped) {
     const int G = int(run.group_size);
     const int64_t total = run.n_basins * run.n_groups;
-    const int n = STREAMFLOW_ONLY ? 1 : run.n_outputs;
+    const int n = OUTFLOW_ONLY ? 1 : run.n_outputs;
     read_moving(t);
     for (int k = 0; k < n_packs; ++k) {
-      V f[F], d_f[F], d_sums[STREAMFLOW_ONLY ? 1 : MAX_OUTPUTS];
+      V f[F], d_f[F], d_sums[OUTFLOW_ONLY ? 1 : MAX_OUTPUTS];
       read_forcing(t, k, -AHEAD, f);
       for (int i = 0; i < F; ++i) d_f[i] = V{};
       const T* d_row = as<T>(run.d_fluxes.data) + t * run.d_fluxes.t_stride;
@@ -312,16 +414,18 @@ template <class Model, class V> struct Block {
       if (!run.each)
         for (int o = 0; o < n; ++o) d_sums[o] = load<V>(d_row + o * run.d_fluxes_stride, d_series[k * G]);
       for (int u = k * G; u < (k + 1) * G; ++u) {
-        V d_q[Q];
+        V d_q[Q], first[N::some(LINES)], d_first[N::some(LINES)];
         for (int i = 0; i < Q; ++i) d_q[i] = V{};
-        if constexpr (STREAMFLOW_ONLY) {
-          d_q[0] = run.each ? load<V>(d_row, d_series[u]) : weight[u] * d_sums[0];
+        for (int l = 0; l < LINES; ++l) d_first[l] = V{};
+        first_ordinates<Model>(ordinate + u * W, first);
+        if constexpr (OUTFLOW_ONLY) {
+          d_q[Model::OUTFLOW] = run.each ? load<V>(d_row, d_series[u]) : weight[u] * d_sums[0];
         } else {
-          V q[Q + S];
+          V q[Q + HEADS];
           if (run.d_weights) {
             Kept kept;
-            for (int i = 0; i < S; ++i) q[Q + i] = taped[u].before[i];
-            Model::step(f, p[u], q + Q, q, kept);
+            for (int i = 0; i < HEADS; ++i) q[Q + i] = taped[u].before[i];
+            Model::step(given(f, u, first), q + Q, q, kept);
           }
           for (int o = 0; o < n; ++o) {
             const int index = run.output[o];
@@ -338,7 +442,10 @@ template <class Model, class V> struct Block {
         }
         V d_f_unit[F];
         for (int i = 0; i < F; ++i) d_f_unit[i] = V{};
-        Model::step_adj(f, p[u], taped[u].before, taped[u].kept, d_q, d_s[u], d_f_unit, d_p[u]);
+        adj_put<Model>(d_content + u * M, ordinate + u * W, taped[u].put, d_s[u] + S, d_ordinate + u * W);
+        Model::step_adj(given(f, u, first), taped[u].before, taped[u].kept, d_q, d_s[u],
+                        Cotangents<V>{d_f_unit, d_p[u], d_derived[u], d_first});
+        adj_move<Model>(d_content + u * M, d_ordinate + u * W, d_s[u] + S, d_first);
         if constexpr (FORCING)  // an idle lane's cell is a repetition, whose part must not count
           for (int i = 0; i < F; ++i) d_f[i] += only_used(cells[u], d_f_unit[i]);
       }
@@ -346,6 +453,7 @@ template <class Model, class V> struct Block {
         for (int i = 0; i < F; ++i)
           if (run.d_forcing[i]) store(as<T>(run.d_forcing[i]) + t * total, columns[k], d_f[i]);
     }
+    if (PREPARES && n_moving > 0) adj_prepare();
     for (int m = 0; m < n_moving; ++m) put_moving(t, m);
   }
 
@@ -357,20 +465,21 @@ template <class Model, class V> struct Block {
   }
 
   // A per-step parameter's gradient of step t, then a clean start for the step before it.
-  HS_FN void put_moving(int64_t t, int m) {
+  __attribute__((noinline)) void put_moving(int64_t t, int m) {
     const int G = int(run.group_size), i = moving[m];
     T* to = as<T>(run.d_parameter[i]);
+    V* const d = apart(d_p[0] + i);  // [u P]
     if (to && !run.by_group[i])
       for (int u = 0; u < n_units; ++u)
-        store(to + t * cells_in_all(), cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));
+        store(to + t * cells_in_all(), cells[u], d_given(i, t, moving_lanes[m][u], d[u * P]));
     else if (to)
       for (int k = 0; k < n_packs; ++k) {
         V sum = V{};
         for (int u = k * G; u < (k + 1) * G; ++u)
-          sum += only_used(cells[u], d_given(i, t, moving_lanes[m][u], d_p[u][i]));
+          sum += only_used(cells[u], d_given(i, t, moving_lanes[m][u], d[u * P]));
         store(to + t * run.n_basins * run.n_groups, columns[k], sum);
       }
-    for (int u = 0; u < n_units; ++u) d_p[u][i] = V{};
+    for (int u = 0; u < n_units; ++u) d[u * P] = V{};
   }
 };
 

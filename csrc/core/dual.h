@@ -1,9 +1,9 @@
 // A dual number: a value and its derivatives along K directions, x + sum_k e_k dx_k with e_k e_l = 0. A model's step on
-// duals carries tangents forward, so that the physics stands once. The rules at kinks are those of math.h: a tangent
-// goes where the adjoint would take a cotangent from.
+// duals carries tangents forward, so that the physics stands once. The rules at kinks are those of math.h and
+// elementary.h: a tangent goes where the adjoint would take a cotangent from.
 #pragma once
 
-#include "math.h"
+#include "elementary.h"
 
 namespace hs {
 namespace HS_ISA {
@@ -57,10 +57,16 @@ template <class V, int K> HS_FN Dual<V, K> operator/(Dual<V, K> x, Dual<V, K> y)
   return x;
 }
 template <class V, int K> HS_FN Dual<V, K>& operator+=(Dual<V, K>& x, Dual<V, K> y) { return x = x + y; }
+template <class V, int K> HS_FN Dual<V, K>& operator-=(Dual<V, K>& x, Dual<V, K> y) { return x = x - y; }
 
 // With a constant.
 template <class V, int K> HS_FN Dual<V, K> operator+(Dual<V, K> x, typename Lane<V>::scalar y) {
   x.v = x.v + y;
+  return x;
+}
+template <class V, int K> HS_FN Dual<V, K> operator+(typename Lane<V>::scalar x, Dual<V, K> y) { return y + x; }
+template <class V, int K> HS_FN Dual<V, K> operator-(Dual<V, K> x, typename Lane<V>::scalar y) {
+  x.v = x.v - y;
   return x;
 }
 template <class V, int K> HS_FN Dual<V, K> operator-(typename Lane<V>::scalar x, Dual<V, K> y) {
@@ -73,6 +79,12 @@ template <class V, int K> HS_FN Dual<V, K> operator*(Dual<V, K> x, typename Lane
   for (int k = 0; k < K; ++k) x.d[k] = x.d[k] * y;
   return x;
 }
+template <class V, int K> HS_FN Dual<V, K> operator*(typename Lane<V>::scalar x, Dual<V, K> y) { return y * x; }
+template <class V, int K> HS_FN Dual<V, K> operator/(Dual<V, K> x, typename Lane<V>::scalar y) {
+  x.v = x.v / y;
+  for (int k = 0; k < K; ++k) x.d[k] = x.d[k] / y;
+  return x;
+}
 template <class V, int K> HS_FN Dual<V, K> operator/(typename Lane<V>::scalar x, Dual<V, K> y) {
   const V q = x / y.v, factor = -q / y.v;
   for (int k = 0; k < K; ++k) y.d[k] = factor * y.d[k];
@@ -82,6 +94,8 @@ template <class V, int K> HS_FN Dual<V, K> operator/(typename Lane<V>::scalar x,
 
 #define HS_DUAL_COMPARISON(op) \
   template <class V, int K> HS_FN auto operator op(Dual<V, K> x, Dual<V, K> y) -> decltype(x.v op y.v) { return x.v op y.v; }
+HS_DUAL_COMPARISON(<)
+HS_DUAL_COMPARISON(>)
 HS_DUAL_COMPARISON(<=)
 HS_DUAL_COMPARISON(>=)
 #undef HS_DUAL_COMPARISON
@@ -100,6 +114,12 @@ template <class V, int K> HS_FN Dual<V, K> min(Dual<V, K> a, Dual<V, K> b) {
   const auto first = a.v <= b.v;
   for (int k = 0; k < K; ++k) a.d[k] = select(first, a.d[k], b.d[k]);
   a.v = min(a.v, b.v);
+  return a;
+}
+template <class V, int K> HS_FN Dual<V, K> max(Dual<V, K> a, Dual<V, K> b) {
+  const auto first = a.v >= b.v;
+  for (int k = 0; k < K; ++k) a.d[k] = select(first, a.d[k], b.d[k]);
+  a.v = max(a.v, b.v);
   return a;
 }
 template <class V, int K> HS_FN Dual<V, K> above(Dual<V, K> a, Dual<V, K> b) {
@@ -137,14 +157,53 @@ template <bool KNOWN, class V, int K> HS_FN void keep_reciprocal(Dual<V, K>& r, 
   if constexpr (!KNOWN) r.v = typename Lane<V>::scalar(1) / x.v;
   for (int k = 0; k < K; ++k) r.d[k] = -r.v * r.v * x.d[k];
 }
-template <bool KNOWN, class V, int K> HS_FN void keep_pow01(Pow01<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y) {
+template <class V, int K>  // slope: of x^y by y ln x
+HS_FN void put_power(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y, const Power<V>& p, V slope) {
   using T = typename Lane<V>::scalar;
-  Pow01<V> p{r.log2_x.v, r.value.v};
-  keep_pow01<KNOWN>(p, x.v, y.v);
   r.log2_x.v = p.log2_x, r.value.v = p.value;
-  const V slope = select(p.log2_x <= V{}, p.value, V{});  // of x^y by y ln x
   const V by_y = slope * p.log2_x * T(0.69314718055994530942), by_x = slope * y.v / at_least(x.v, Format<T>::tiny);
   for (int k = 0; k < K; ++k) r.value.d[k] = fma(by_x, x.d[k], by_y * y.d[k]);
+}
+template <bool KNOWN, class V, int K> HS_FN void keep_pow(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y) {
+  Power<V> p{r.log2_x.v, r.value.v};
+  keep_pow<KNOWN>(p, x.v, y.v);
+  put_power(r, x, y, p, p.value);
+}
+template <bool KNOWN, class V, int K> HS_FN void keep_pow01(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y) {
+  Power<V> p{r.log2_x.v, r.value.v};
+  keep_pow01<KNOWN>(p, x.v, y.v);
+  put_power(r, x, y, p, select(p.log2_x <= V{}, p.value, V{}));
+}
+template <class V, int K> HS_FN Power<Dual<V, K>> pow(Dual<V, K> x, Dual<V, K> y) {
+  Power<Dual<V, K>> r{};
+  keep_pow<false>(r, x, y);
+  return r;
+}
+
+// A function of one argument multiplies a tangent by the slope that its adjoint multiplies a cotangent by.
+#define HS_DUAL_FUNCTION(f)                                                                 \
+  template <bool KNOWN, class V, int K> HS_FN void keep_##f(Dual<V, K>& r, Dual<V, K> x) {  \
+    keep_##f<KNOWN>(r.v, x.v);                                                              \
+    for (int k = 0; k < K; ++k) r.d[k] = adj_##f(x.v, r.v, x.d[k]);                         \
+  }                                                                                         \
+  template <class V, int K> HS_FN Dual<V, K> f(Dual<V, K> x) {                              \
+    Dual<V, K> r;                                                                           \
+    keep_##f<false>(r, x);                                                                  \
+    return r;                                                                               \
+  }
+HS_DUAL_FUNCTION(exp)
+HS_DUAL_FUNCTION(log)
+HS_DUAL_FUNCTION(sqrt)
+HS_DUAL_FUNCTION(tanh)
+HS_DUAL_FUNCTION(sigmoid)
+HS_DUAL_FUNCTION(softplus)
+HS_DUAL_FUNCTION(sin)
+HS_DUAL_FUNCTION(cos)
+#undef HS_DUAL_FUNCTION
+template <class V, int K> HS_FN Dual<V, K> floor(Dual<V, K> x) {
+  x.v = floor(x.v);
+  for (int k = 0; k < K; ++k) x.d[k] = V{};
+  return x;
 }
 
 }  // namespace HS_ISA

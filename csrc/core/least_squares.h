@@ -23,7 +23,9 @@ namespace HS_ISA {
 template <class Model, class V> struct Sensitivity {
   using T = typename Lane<V>::scalar;
   using B = Block<Model, V>;
-  static constexpr int L = Lanes<V>::L, F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  using C = Counts<Model>;
+  static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q;
+  static constexpr int W = C::W, M = C::M, HEADS = C::HEADS, LINES = Model::LINES;
   static constexpr int DIRECTIONS = 2, N = P + 2, TILE = 32, PAST = UNIT_HYDROGRAPH_LENGTH - 1;
   static constexpr int CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS, ROWS = (N + 3) / 4 * 4;  // a few rows of zeros
   using D = Dual<V, DIRECTIONS>;
@@ -31,7 +33,11 @@ template <class Model, class V> struct Sensitivity {
   B block;
   const LeastSquares& in;
   Lanes<V> forcing_lanes[F], target, weight, cells, series;
-  V p[P], s[S], ds[CHUNKS * DIRECTIONS][S], shift;
+  V inputs[C::some(K)], p[P], derived[C::some(Model::D)], s[HEADS], ds[CHUNKS * DIRECTIONS][S], shift;
+  V ordinate[C::some(W)], content[C::some(M)];  // of the delay lines
+  // The same with their derivatives, by chunk of these; on the heap, for they may be many.
+  static constexpr int PREPARED = Model::D + W + M;
+  D* prepared = nullptr;
   V w[UNIT_HYDROGRAPH_LENGTH], dw[2][UNIT_HYDROGRAPH_LENGTH];
   V q[PAST + TILE], dq[CHUNKS * DIRECTIONS][PAST + TILE];
   V r[TILE], y[TILE], dy[ROWS][TILE];
@@ -39,7 +45,13 @@ template <class Model, class V> struct Sensitivity {
 
   static int64_t count(const LeastSquares& in) { return (in.n_basins + L - 1) / L * in.n_components; }
 
-  explicit Sensitivity(const LeastSquares& in_) : block(in_), in(in_) {}
+  explicit Sensitivity(const LeastSquares& in_) : block(in_), in(in_) {
+    if constexpr (PREPARED > 0) prepared = static_cast<D*>(aligned_alloc(alignof(V), CHUNKS * PREPARED * sizeof(D)));
+  }
+  Sensitivity(const Sensitivity&) = delete;
+  ~Sensitivity() {
+    if constexpr (PREPARED > 0) free(prepared);
+  }
 
   static int solve(const LeastSquares& in, int64_t task) { return Sensitivity(in).run(task); }
 
@@ -61,8 +73,17 @@ template <class Model, class V> struct Sensitivity {
       bad |= outside(p[i], block.limits.parameter[i]);
     }
     if (any(bad)) return FAULT_PARAMETER;
+    for (int i = 0; i < K; ++i) {
+      inputs[i] = load<V>(as<T>(run.input[i].data), lanes(run.input[i].b_stride, 0));
+      bad |= outside(inputs[i], block.limits.input[i]);
+    }
+    if (any(bad)) return FAULT_FORCING;
     for (int i = 0; i < S; ++i) s[i] = load<V>(as<T>(run.initial_state) + i * block.cells_in_all(), cells);
-    for (int i = 0; i < S; ++i) bad |= outside(s[i], {0, T(1e30)});
+    for (int i = 0; i < S; ++i) bad |= outside(s[i], block.limits.state[i]);
+    for (int i = 0; i < M; ++i) {
+      content[i] = load<V>(as<T>(run.initial_state) + (S + i) * block.cells_in_all(), cells);
+      bad |= outside(content[i], {T(-1e30), T(1e30)});
+    }
     if (any(bad)) return FAULT_STATE;
     shift = load<V>(as<T>(in.shift.data), lanes(in.shift.b_stride, 0));
     Dual<V, 2> ordinate[UNIT_HYDROGRAPH_LENGTH];
@@ -74,6 +95,7 @@ template <class Model, class V> struct Sensitivity {
       for (int j = 0; j < 2; ++j) dw[j][k] = ordinate[k].d[j];
     }
     zero();
+    prepare();
     for (int64_t t = 0; t < run.n_steps; t += TILE) {
       const int n = int(run.n_steps - t < TILE ? run.n_steps - t : TILE);
       for (int i = 0; i < n; ++i) bad |= advance(t + i, i);
@@ -111,7 +133,7 @@ template <class Model, class V> struct Sensitivity {
   // One step with its derivatives along every parameter; streamflow to place i of the tile.
   HS_FN typename Lane<V>::bits advance(int64_t t, int i) {
     const Run& run = in;
-    V f[F], before[S], flux[Q];
+    V f[F], before[HEADS], flux[Q], first[C::some(LINES)];
     typename Lane<V>::bits bad{};
     for (int m = 0; m < F; ++m) {
       const T* row = as<T>(run.forcing[m].data) + t * run.forcing[m].t_stride;
@@ -119,29 +141,56 @@ template <class Model, class V> struct Sensitivity {
       B::fetch(row + B::AHEAD * run.forcing[m].t_stride + forcing_lanes[m].offset[0]);
       bad |= outside(f[m], block.limits.forcing[m]);
     }
-    for (int m = 0; m < S; ++m) before[m] = s[m];
+    heads<Model>(content, ordinate, s + S, first);
+    for (int m = 0; m < HEADS; ++m) before[m] = s[m];
     typename Model::template Kept<V> kept;
-    Model::step(f, p, s, flux, kept);
-    q[PAST + i] = flux[Model::STREAMFLOW];
+    Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt}, s, flux, kept);
+    move_lines<Model>(content, ordinate, s + S, block.in_use);
+    q[PAST + i] = flux[Model::OUTFLOW];
     for (int c = 0; c < CHUNKS; ++c) derive(f, before, kept, c, i);
     return bad;
   }
   HS_FN void derive(const V* f, const V* before, const typename Model::template Kept<V>& kept, int c, int i) {
-    D df[F], dp[P], dx[S], flux[Q];
+    D df[F], dk[C::some(K)], dp[P], dx[HEADS], flux[Q], first[C::some(LINES)];
+    D* const of_chunk = prepared + c * PREPARED;
     for (int m = 0; m < F; ++m) df[m] = constant(f[m]);
-    for (int m = 0; m < P; ++m) {
-      dp[m] = constant(p[m]);
-      for (int k = 0; k < DIRECTIONS; ++k) dp[m].d[k] = splat<V>(m == c * DIRECTIONS + k ? 1 : 0);
-    }
+    for (int m = 0; m < K; ++m) dk[m] = constant(inputs[m]);
+    seed(dp, c);
+    heads<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, first);
     for (int m = 0; m < S; ++m) {
       dx[m].v = before[m];
       for (int k = 0; k < DIRECTIONS; ++k) dx[m].d[k] = ds[c * DIRECTIONS + k][m];
     }
-    typename Model::template Kept<D> dual = Model::template dual<D>(kept);
-    Model::template step<true>(df, dp, dx, flux, dual);
+    typename Model::template Kept<D> dual = known<Model, D, V>(kept);
+    Model::template step<true>(Given<D>{df, dk, dp, of_chunk, first, block.limits.dt}, dx, flux, dual);
+    move_lines<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, block.in_use);
     for (int k = 0; k < DIRECTIONS; ++k) {
       for (int m = 0; m < S; ++m) ds[c * DIRECTIONS + k][m] = dx[m].d[k];
-      dq[c * DIRECTIONS + k][PAST + i] = flux[Model::STREAMFLOW].d[k];
+      dq[c * DIRECTIONS + k][PAST + i] = flux[Model::OUTFLOW].d[k];
+    }
+  }
+  // The parameters with the directions of chunk c.
+  HS_FN void seed(D* dp, int c) const {
+    for (int m = 0; m < P; ++m) {
+      dp[m] = constant(p[m]);
+      for (int k = 0; k < DIRECTIONS; ++k) dp[m].d[k] = splat<V>(m == c * DIRECTIONS + k ? 1 : 0);
+    }
+  }
+  // What follows from the parameters, and the contents of the delay lines, which do not move with them yet.
+  void prepare() {
+    if constexpr (PREPARED > 0) {
+      const Given<V> given{nullptr, inputs, p, derived, nullptr, block.limits.dt};
+      if constexpr (Model::D > 0) Model::prepare(given, derived);
+      if constexpr (W > 0) Model::ordinates(given, ordinate);
+      for (int c = 0; c < CHUNKS; ++c) {
+        D dk[C::some(K)], dp[P], *of_chunk = prepared + c * PREPARED;
+        for (int m = 0; m < K; ++m) dk[m] = constant(inputs[m]);
+        seed(dp, c);
+        const Given<D> moving{nullptr, dk, dp, of_chunk, nullptr, block.limits.dt};
+        if constexpr (Model::D > 0) Model::prepare(moving, of_chunk);
+        if constexpr (W > 0) Model::ordinates(moving, of_chunk + Model::D);
+        for (int m = 0; m < M; ++m) of_chunk[Model::D + W + m] = constant(content[m]);
+      }
     }
   }
   static HS_FN D constant(V v) {

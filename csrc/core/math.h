@@ -3,9 +3,11 @@
 // An adjoint twin adj_f takes f's arguments, the cotangent d_r of the result, and adds (+=) to the cotangents of the
 // arguments. The rules at kinks, decided here for all backends:
 //   min, max    the gradient goes to the operand that the forward picked, the first one at a tie;
-//   relu        [x]+ = max(x, 0) passes the gradient at x = 0;
+//   at_least, at_most, relu    x against a constant: x has the gradient at a tie;
+//   select      the gradient goes to the operand that the mask picked, and none to what the mask was made of;
 //   pow01       clip(x^y, 0, 1) passes the gradient where x^y = 1.
-// A NaN in any operand of any function is a NaN in its result.
+// A NaN in any operand of any function is a NaN in its result. A comparison with a NaN is false: select then picks its
+// second operand. elementary.h has exp, log, tanh and their like.
 #pragma once
 
 #include "pair.h"
@@ -19,9 +21,25 @@ template <class V> HS_FN void adj_min(V a, V b, V d_r, V& d_a, V& d_b) {
   d_b = select(a <= b, d_b, d_b + d_r);
 }
 
+template <class V> HS_FN V max(V a, V b) { return select(a != a, a, above(a, b)); }
+template <class V> HS_FN void adj_max(V a, V b, V d_r, V& d_a, V& d_b) {
+  d_a = select(a >= b, d_a + d_r, d_a);
+  d_b = select(a >= b, d_b, d_b + d_r);
+}
+template <class M, class V> HS_FN void adj_select(M mask, V d_r, V& d_a, V& d_b) {
+  d_a = select(mask, d_a + d_r, d_a);
+  d_b = select(mask, d_b, d_b + d_r);
+}
+
 // Against a constant only x can be NaN, and below/above return their second operand then.
 template <class V> HS_FN V at_least(V x, typename Lane<V>::scalar floor) { return above(splat<V>(floor), x); }
 template <class V> HS_FN V at_most(V x, typename Lane<V>::scalar ceiling) { return below(splat<V>(ceiling), x); }
+template <class V> HS_FN V adj_at_least(V x, typename Lane<V>::scalar floor, V d_r) {
+  return select(x >= splat<V>(floor), d_r, V{});
+}
+template <class V> HS_FN V adj_at_most(V x, typename Lane<V>::scalar ceiling, V d_r) {
+  return select(x <= splat<V>(ceiling), d_r, V{});
+}
 template <class V> HS_FN V relu(V x) { return at_least(x, 0); }
 template <class V> HS_FN V adj_relu(V x, V d_r) { return select(x >= V{}, d_r, V{}); }
 
@@ -142,52 +160,82 @@ template <class V> HS_FN V exp2(V z) {
   return exp2_reduced(z - (shifted - F::magic)) * power_of_two(shifted);
 }
 
-// pow01(x, y) = clip(x^y, 0, 1) for x >= 0, y > 0, as 2^(y log2 x). The product is taken with both parts of the
-// logarithm, so the relative error is about y times half an ulp: 5e-7 in float and 1e-15 in double at y = 6.
+// pow(x, y) = x^y and pow01(x, y) = clip(x^y, 0, 1), as 2^(y log2 x). The product is taken with both parts of the
+// logarithm, so the relative error is about y times half an ulp: 5e-7 in float and 1e-15 in double at y = 6. Without a
+// fused product that of pow01 is |y log2 x| / 3 ulp more.
 // An empty store is taken as x = 2^-60 (float) or 2^-500 (double): the result and the gradient stay finite there,
 // the result is far below rounding, and the gradient has x^y's limits (1 at y = 1, 0 at y of 1.1 and more).
-template <class V> struct Pow01 {
+// pow01 is for y > 0. pow takes any y; its result stays in 2^-121 .. 2^121 (float) or 2^-1001 .. 2^1001 (double).
+template <class V> struct Power {
   V log2_x, value;  // all that the adjoint needs, and worth keeping for it
 };
-template <class V> HS_FN Pow01<V> pow01(V x, V y) {
+template <class V> using Pow01 = Power<V>;
+// y e - n for a whole number e, rounded once: without a fused product by the halves of y, whose products are exact.
+template <class V> HS_FN V less_whole(V y, V e, V n) {
+#if defined(HS_NO_FMA)
+  using T = typename Lane<V>::scalar;
+  constexpr typename Lane<T>::bits low = (typename Lane<T>::bits(1) << (Format<T>::mantissa / 2 + 1)) - 1;
+  const V high = from_bits<V>(as_bits(y) & ~low);
+  return (high * e - n) + (y - high) * e;
+#else
+  return fma(y, e, -n);
+#endif
+}
+template <bool ABOVE_1, class V> HS_FN Power<V> power(V x, V y) {
   using T = typename Lane<V>::scalar;
   using F = Format<T>;
   const Log2<V> l = log2_parts(at_least(x, F::tiny));
   const V whole = y * l.exponent;
-  const V shifted = at_least(fma(y, l.fraction, whole), F::lowest_exponent) + F::magic;
+  V exponent = at_least(fma(y, l.fraction, whole), F::lowest_exponent);
+  if constexpr (ABOVE_1) exponent = at_most(exponent, -F::lowest_exponent);
+  const V shifted = exponent + F::magic;
   const V n = shifted - F::magic;
-  // What is left after n; far below -1/2 only where the result is as good as zero.
-  const V f = at_least(fma(y, l.fraction, fma(y, l.exponent, -n)), T(-0.5));
-  return {l.exponent + l.fraction, at_most(exp2_reduced(f) * power_of_two(shifted), 1)};
+  // What is left after n; far from -1/2 .. 1/2 only where the exponent was bounded.
+  const V rest = ABOVE_1 ? less_whole(y, l.exponent, n) : fma(y, l.exponent, -n);
+  V f = at_least(fma(y, l.fraction, rest), T(ABOVE_1 ? -1 : -0.5));
+  if constexpr (ABOVE_1) f = at_most(f, 1);
+  const V value = exp2_reduced(f) * power_of_two(shifted);
+  return {l.exponent + l.fraction, ABOVE_1 ? value : at_most(value, 1)};
 }
+template <class V> HS_FN Power<V> pow(V x, V y) { return power<true>(x, y); }
+template <class V> HS_FN Power<V> pow01(V x, V y) { return power<false>(x, y); }
 // What a step keeps for its adjoint: made here, or known already.
 template <bool KNOWN, class V> HS_FN void keep_reciprocal(V& r, V x) {
   if constexpr (!KNOWN) r = typename Lane<V>::scalar(1) / x;
 }
-template <bool KNOWN, class V> HS_FN void keep_pow01(Pow01<V>& r, V x, V y) {
+template <bool KNOWN, class V> HS_FN void keep_pow(Power<V>& r, V x, V y) {
+  if constexpr (!KNOWN) r = pow(x, y);
+}
+template <bool KNOWN, class V> HS_FN void keep_pow01(Power<V>& r, V x, V y) {
   if constexpr (!KNOWN) r = pow01(x, y);
 }
-// Adds to the cotangent of y; returns the cotangent of ln x, from which the caller makes those of x's factors.
-template <class V> HS_FN V adj_pow01(const Pow01<V>& r, V y, V d_r, V& d_y) {
-  using T = typename Lane<V>::scalar;
-  const V d_exponent = select(r.log2_x <= V{}, d_r * r.value, V{});
-  d_y = fma(d_exponent * T(0.69314718055994530942), r.log2_x, d_y);
+// These add to the cotangent of y and return the cotangent of ln x, from which the caller makes those of x's factors:
+// that of x itself is d_ln_x / at_least(x, tiny).
+template <class V> HS_FN V adj_exponent(V log2_x, V y, V d_exponent, V& d_y) {
+  d_y = fma(d_exponent * typename Lane<V>::scalar(0.69314718055994530942), log2_x, d_y);
   return d_exponent * y;
+}
+template <class V> HS_FN V adj_pow(const Power<V>& r, V y, V d_r, V& d_y) {
+  return adj_exponent(r.log2_x, y, d_r * r.value, d_y);
+}
+template <class V> HS_FN V adj_pow01(const Power<V>& r, V y, V d_r, V& d_y) {
+  return adj_exponent(r.log2_x, y, select(r.log2_x <= V{}, d_r * r.value, V{}), d_y);
 }
 
 // lower + span / (1 + exp(-x)): a learned parameter from what a network puts out. From |x| = 83 on the
-// sigmoid is taken as that of 83, 1e-36 from its limit.
-template <class V> HS_FN V sigmoid(V x) {
+// sigmoid is taken as that of 83, 1e-36 from its limit. Its relative error grows with -x: sigmoid of elementary.h is
+// for models, this one for a number that is added to `lower`.
+template <class V> HS_FN V scaling_sigmoid(V x) {
   using T = typename Lane<V>::scalar;
   const V z = at_most(at_least(x * T(-1.4426950408889634074), T(-120)), T(120));
   return T(1) / (exp2(z) + T(1));
 }
 template <class V> HS_FN V scaled(V x, typename Lane<V>::scalar lower, typename Lane<V>::scalar span) {
-  return sigmoid(x) * span + lower;
+  return scaling_sigmoid(x) * span + lower;
 }
 template <class V> HS_FN V adj_scaled(V x, typename Lane<V>::scalar span, V d_r) {
   using T = typename Lane<V>::scalar;
-  const V u = sigmoid(x);
+  const V u = scaling_sigmoid(x);
   return d_r * span * (u * (T(1) - u));
 }
 

@@ -35,8 +35,11 @@ HS_PAIR_OPERATOR(-)
 HS_PAIR_OPERATOR(*)
 HS_PAIR_OPERATOR(/)
 HS_PAIR_OPERATOR(&)
+HS_PAIR_OPERATOR(^)
 HS_PAIR_OPERATOR(>>)
 HS_PAIR_OPERATOR(<<)
+HS_PAIR_OPERATOR(<)
+HS_PAIR_OPERATOR(>)
 HS_PAIR_OPERATOR(<=)
 HS_PAIR_OPERATOR(>=)
 HS_PAIR_OPERATOR(!=)
@@ -54,6 +57,7 @@ template <class M, class V> HS_FN Pair<V> select(Pair<M> mask, Pair<V> x, Pair<V
 template <class V> HS_FN Pair<V> fma(Pair<V> x, Pair<V> y, Pair<V> z) { return {fma(x.a, y.a, z.a), fma(x.b, y.b, z.b)}; }
 template <class V> HS_FN Pair<V> below(Pair<V> x, Pair<V> y) { return {below(x.a, y.a), below(x.b, y.b)}; }
 template <class V> HS_FN Pair<V> above(Pair<V> x, Pair<V> y) { return {above(x.a, y.a), above(x.b, y.b)}; }
+template <class V> HS_FN Pair<V> square_root(Pair<V> x) { return {square_root(x.a), square_root(x.b)}; }
 template <class M> HS_FN bool any(Pair<M> mask) { return any(mask.a) || any(mask.b); }
 
 template <class V> struct Lane<Pair<V>> {

@@ -6,12 +6,17 @@
 
 namespace hs {
 
-constexpr int MAX_FORCINGS = 4, MAX_PARAMETERS = 32, MAX_STATES = 32, MAX_OUTPUTS = 64;
+// What the largest models in sight need, with some room. Forcings: precipitation and temperature of CemaNeige's 5 layers,
+// evaporation, day of the year: 12. Inputs: 5 elevations, that of the station, latitude, mean annual snowfall: 8.
+// Parameters: 16 of SAC-SMA, 11 of Snow-17 and its 11 ordinates of areal depletion: 38. States: 5 of each layer of
+// CemaNeige with hysteresis, 3 of GR6J: 28; the 58 contents of GR's delay lines are rows behind them and no states.
+// Outputs: fluxes and states together.
+constexpr int MAX_FORCINGS = 16, MAX_INPUTS = 16, MAX_PARAMETERS = 48, MAX_STATES = 32, MAX_OUTPUTS = 96;
 
 template <class T> HS_FN const T* as(const void* p) { return static_cast<const T*>(p); }
 template <class T> HS_FN T* as(void* p) { return static_cast<T*>(p); }
 
-struct View {  // an input [T, B], [B, C] or [T, B, C]
+struct View {  // an array [T, B], [B], [B, C] or [T, B, C]
   const void* data = nullptr;
   int64_t t_stride = 0, b_stride = 0, c_stride = 0;
 };
@@ -27,14 +32,17 @@ struct Run {
   bool is_double;           // the type of all numbers that are pointed to
   int64_t n_steps, n_basins, n_components;
   int64_t group_size, n_groups;  // components are summed in groups of group_size, then the groups: see drive.h
-  View forcing[MAX_FORCINGS], parameter[MAX_PARAMETERS], weights;
+  double dt;                     // length of a step, days
+  View forcing[MAX_FORCINGS], input[MAX_INPUTS], parameter[MAX_PARAMETERS], weights;
   // What values must lie within, both ends included; in the type of the numbers, so that narrowing changes nothing.
-  Interval forcing_bounds[MAX_FORCINGS], parameter_bounds[MAX_PARAMETERS];
+  Interval forcing_bounds[MAX_FORCINGS], input_bounds[MAX_INPUTS], parameter_bounds[MAX_PARAMETERS];
+  Interval state_bounds[MAX_STATES];  // of the initial state
   bool raw;                 // parameters come before the sigmoid, and a step takes them scaled to their range
   Interval parameter_range[MAX_PARAMETERS];
+  double octaves[MAX_PARAMETERS];  // log2 of upper / lower where the range has a log scale, else 0
   bool per_step[MAX_PARAMETERS];  // it has a value for every step
   bool by_group[MAX_PARAMETERS];  // per-step, with one value for all components: its gradient is summed over them
-  const void* initial_state;      // [S, B, C]
+  const void* initial_state;      // [S, B, C]; here and below with the rows of delay lines behind the states (model.h)
 
   int n_outputs;
   int output[MAX_OUTPUTS];  // index of a flux, or n_fluxes + index of a state (its value at the end of the step)
@@ -85,29 +93,4 @@ struct LeastSquares : Run {
   void *flow, *jacobian;       // [T, C, B] and [N, T, C, B]: y and dy, where they are wanted
 };
 
-namespace HS_ISA {
-
-template <class T> struct Bounds {
-  T lower, upper;
-};
-template <class T> struct Range {
-  T lower, span;
-};
-
-// What the kernels of a model compare with and scale by, in the type of their numbers.
-template <class Model, class T> struct Limits {
-  Bounds<T> forcing[Model::F], parameter[Model::P];
-  Range<T> range[Model::P];
-
-  explicit Limits(const Run& run) {
-    const auto narrow = [](Interval x) { return Bounds<T>{T(x.lower), T(x.upper)}; };
-    for (int i = 0; i < Model::F; ++i) forcing[i] = narrow(run.forcing_bounds[i]);
-    for (int i = 0; i < Model::P; ++i) {
-      const Interval x = run.parameter_range[i];
-      parameter[i] = narrow(run.parameter_bounds[i]), range[i] = {T(x.lower), T(x.upper - x.lower)};
-    }
-  }
-};
-
-}  // namespace HS_ISA
 }  // namespace hs

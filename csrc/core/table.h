@@ -25,6 +25,13 @@ struct Stamp {
   }
 };
 
+// What of a header's table must be as in Python: see hybridsolve/solve/compiled.py.
+struct Names {
+  const char *forcings, *inputs, *parameters, *states, *lines, *fluxes;
+  int outflow;
+  int64_t rows;  // of a state tensor
+};
+
 template <class Model> struct Table {
   static constexpr Stamp STAMP{INTERFACE, sizeof(Run), sizeof(Tangent), sizeof(LeastSquares), sizeof(Model)};
 

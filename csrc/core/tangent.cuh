@@ -15,7 +15,8 @@ namespace HS_ISA {
 template <class Model, class T>
 __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ Tangent in,
                                                        const __grid_constant__ Limits<Model, T> limits) {
-  constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q;
+  using N = Counts<Model>;
+  constexpr int F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q;
   using D = Dual<T, 1>;
   const Run& run = in;
   Cell<Model, T, true> cell(run, limits, blockIdx.x);
@@ -24,12 +25,16 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
     return v.data ? as<T>(v.data)[t * v.t_stride + cell.basin * v.b_stride + cell.component * v.c_stride] : T(0);
   };
 
-  D s[S];
+  D k[N::some(K)], p[P], derived[N::some(Model::D)], s[N::HEADS], w[N::some(N::W)], m[N::some(N::M)];
 #pragma unroll
-  for (int i = 0; i < S; ++i) {
+  for (int i = 0; i < K; ++i) k[i] = {cell.k[i], {T(0)}};
+  const auto state = [&](int i) {
     const int64_t at = i * cell.n_cells + cell.index;
-    s[i] = {as<T>(run.initial_state)[at], {in.t_initial_state ? as<T>(in.t_initial_state)[at] : T(0)}};
-  }
+    return D{as<T>(run.initial_state)[at], {in.t_initial_state ? as<T>(in.t_initial_state)[at] : T(0)}};
+  };
+#pragma unroll
+  for (int i = 0; i < S; ++i) s[i] = state(i);
+  for (int i = 0; i < N::M; ++i) m[i] = state(S + i);
   const T d_weight = along(in.t_weights, 0);
   const int64_t row = run.each ? cell.n_cells : cell.n_columns;
   const bool writes = run.each ? cell.used : cell.first;
@@ -45,7 +50,7 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
   for (int t = 0; t < n_steps; ++t, out += row) {
     forcing.read_ahead();
     cell.move(t + 1 < n_steps ? t + 1 : t);
-    D f[F], p[P], q[Q];
+    D f[F], q[Q], first[N::some(Model::LINES)];
 #pragma unroll
     for (int i = 0; i < F; ++i) f[i] = {forcing.now[i], {along(in.t_forcing[i], t)}};
 #pragma unroll
@@ -53,28 +58,37 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
       const T d = along(in.t_parameter[i], t);
       p[i] = {cell.p[i], {in.t_parameter[i].data ? cell.d_given(d, i, t) : d}};
     }
+    const Given<D> given{f, k, p, derived, first, limits.dt};
+    if constexpr (Model::D > 0) Model::prepare(given, derived);
+    if constexpr (N::W > 0) Model::ordinates(given, w);
     typename Model::template Kept<D> kept;
-    Model::step(f, p, s, q, kept);
+    heads<Model>(m, w, s + S, first);
+    Model::step(given, s, q, kept);
+    move_lines<Model>(m, w, s + S, nullptr);
 #pragma unroll
     for (int i = 0; i < Q + S; ++i)
       if (run.slot[i] >= 0) put(run.slot[i], i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
     forcing.advance();
   }
-  if (cell.used)
+  if (cell.used) {
 #pragma unroll
     for (int i = 0; i < S; ++i) as<T>(in.t_final_state)[i * cell.n_cells + cell.index] = s[i].d[0];
+    for (int i = 0; i < N::M; ++i) as<T>(in.t_final_state)[(S + i) * cell.n_cells + cell.index] = m[i].d[0];
+  }
 }
 
 // A cell takes as many neighbouring lanes as it has parameters, padded to 16 or 32: each steps the values and the
 // derivative along a parameter of its own, the hydrograph's two the last, and sums its row of the normal matrix from what
-// the others hand it in shuffles. All lanes stay to the end: those past the last cell repeat another.
+// the others hand it in shuffles. Of more than 32 parameters a lane has several. All lanes stay to the end: those past
+// the last cell repeat another.
 template <class Model, class T>
 __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_constant__ LeastSquares in,
                                                              const __grid_constant__ Limits<Model, T> limits) {
-  constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q, N = P + 2, WIDTH = N <= 16 ? 16 : 32;
-  static_assert(N <= 32, "a cell's parameters are lanes of one warp");
+  using C = Counts<Model>;
+  constexpr int F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q, N = P + 2;
+  constexpr int WIDTH = N <= 16 ? 16 : 32, PER_LANE = (N + WIDTH - 1) / WIDTH;
   constexpr int LENGTH = UNIT_HYDROGRAPH_LENGTH;
-  using D = Dual<T, 1>;
+  using D = Dual<T, PER_LANE>;
   const Run& run = in;
   const int lane = threadIdx.x % WIDTH;
   const int64_t n_cells = run.n_basins * run.n_components;
@@ -86,68 +100,109 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     return __ldg(as<T>(v.data) + t * v.t_stride + b * v.b_stride + c * v.c_stride);
   };
 
-  D p[P], s[S], w[LENGTH], past[LENGTH];
-  bool parameters_good = true, state_good = true;
+  // The parameter of that number, or a constant where it is none.
+  const auto dual = [&](T value, int parameter) {
+    D x;
+    x.v = value;
+#pragma unroll
+    for (int r = 0; r < PER_LANE; ++r) x.d[r] = T(lane + r * WIDTH == parameter);
+    return x;
+  };
+
+  D k[C::some(K)], p[P], derived[C::some(Model::D)], s[C::HEADS], w[LENGTH], past[LENGTH];
+  D ordinate[C::some(C::W)], content[C::some(C::M)];  // of the delay lines
+  bool inputs_good = true, parameters_good = true, state_good = true;
+#pragma unroll
+  for (int i = 0; i < K; ++i) {
+    k[i] = dual(at(run.input[i], 0), -1);
+    inputs_good = inputs_good && within(k[i].v, limits.input[i]);
+  }
 #pragma unroll
   for (int i = 0; i < P; ++i) {
-    p[i] = {at(run.parameter[i], 0), {T(lane == i)}};
+    p[i] = dual(at(run.parameter[i], 0), i);
     parameters_good = parameters_good && within(p[i].v, limits.parameter[i]);
   }
 #pragma unroll
   for (int i = 0; i < S; ++i) {
-    s[i] = {as<T>(run.initial_state)[i * n_cells + cell], {T(0)}};
-    state_good = state_good && within(s[i].v, 0, 1e30);
+    s[i] = dual(as<T>(run.initial_state)[i * n_cells + cell], -1);
+    state_good = state_good && within(s[i].v, limits.state[i]);
   }
-  ordinates(D{at(in.a, 0), {T(lane == P)}}, D{at(in.b, 0), {T(lane == P + 1)}}, w);
+  for (int i = 0; i < C::M; ++i) {
+    content[i] = dual(as<T>(run.initial_state)[(S + i) * n_cells + cell], -1);
+    state_good = state_good && within(content[i].v, -1e30, 1e30);
+  }
+  if constexpr (Model::D > 0) Model::prepare(Given<D>{nullptr, k, p, derived, nullptr, limits.dt}, derived);
+  if constexpr (C::W > 0) Model::ordinates(Given<D>{nullptr, k, p, derived, nullptr, limits.dt}, ordinate);
+  ordinates(dual(at(in.a, 0), P), dual(at(in.b, 0), P + 1), w);
 #pragma unroll
   for (int k = 0; k < LENGTH; ++k) past[k] = D{};
   const T shift = at(in.shift, 0);
-  T row[WIDTH], gradient = 0, cost = 0;
+  T row[PER_LANE][PER_LANE * WIDTH], gradient[PER_LANE], cost = 0;
 #pragma unroll
-  for (int k = 0; k < WIDTH; ++k) row[k] = 0;
+  for (int r = 0; r < PER_LANE; ++r) {
+    gradient[r] = 0;
+#pragma unroll
+    for (int k = 0; k < PER_LANE * WIDTH; ++k) row[r][k] = 0;
+  }
 
   const int n_steps = int(run.n_steps);
-  int bad_forcing = n_steps;
+  int bad_forcing = inputs_good ? n_steps : 0;
   for (int t = 0; t < n_steps; ++t) {
-    D f[F], q[Q];
+    D f[F], q[Q], first[C::some(Model::LINES)];
 #pragma unroll
     for (int i = 0; i < F; ++i) {
-      f[i] = {at(run.forcing[i], t), {T(0)}};
+      f[i] = dual(at(run.forcing[i], t), -1);
       if (bad_forcing == n_steps && !within(f[i].v, limits.forcing[i])) bad_forcing = t;
     }
     typename Model::template Kept<D> kept;
-    Model::step(f, p, s, q, kept);
+    heads<Model>(content, ordinate, s + S, first);
+    Model::step(Given<D>{f, k, p, derived, first, limits.dt}, s, q, kept);
+    move_lines<Model>(content, ordinate, s + S, nullptr);
 #pragma unroll
     for (int k = LENGTH - 1; k > 0; --k) past[k] = past[k - 1];
-    past[0] = q[Model::STREAMFLOW];
+    past[0] = q[Model::OUTFLOW];
     D y{};
 #pragma unroll
     for (int k = 0; k < LENGTH; ++k) y = fma(w[k], past[k], y);
     if (in.jacobian && used) {
-      if (lane < N) as<T>(in.jacobian)[(int64_t(lane) * n_steps + t) * n_cells + cell] = y.d[0];
+#pragma unroll
+      for (int r = 0; r < PER_LANE; ++r) {
+        const int64_t mine = lane + r * WIDTH;
+        if (mine < N) as<T>(in.jacobian)[(mine * n_steps + t) * n_cells + cell] = y.d[r];
+      }
       if (lane == 0) as<T>(in.flow)[t * n_cells + cell] = y.v;
     }
     T slope;
     const T r = residual(in.transform, T(in.exponent), y.v, shift, at(in.target, t), at(in.weight, t), slope);
-    const T j = y.d[0] * slope;
     cost = fma(r, r, cost);
-    gradient = fma(j, r, gradient);
+    T j[PER_LANE];
 #pragma unroll
-    for (int k = 0; k < WIDTH; ++k) row[k] = fma(j, __shfl_sync(~0u, j, k, WIDTH), row[k]);
+    for (int i = 0; i < PER_LANE; ++i) {
+      j[i] = y.d[i] * slope;
+      gradient[i] = fma(j[i], r, gradient[i]);
+    }
+#pragma unroll
+    for (int k = 0; k < PER_LANE * WIDTH; ++k) {
+      const T other = __shfl_sync(~0u, j[k / WIDTH], k % WIDTH, WIDTH);
+#pragma unroll
+      for (int i = 0; i < PER_LANE; ++i) row[i][k] = fma(j[i], other, row[i][k]);
+    }
   }
 
   const T nan = from_bits<T>(as_bits(T(0)) - 1);
   const bool good = parameters_good && state_good && bad_forcing == n_steps;
-  if (used && lane < N) {
-    T* to = as<T>(in.normal) + cell;
-    const int64_t before = lane * N - lane * (lane - 1) / 2;  // numbers of the rows above
+  constexpr int64_t TRIANGLE = N * (N + 1) / 2;
+  T* to = as<T>(in.normal) + cell;
 #pragma unroll
-    for (int k = 0; k < WIDTH; ++k)
-      if (k >= lane && k < N) to[(before + k - lane) * n_cells] = good ? row[k] : nan;
-    constexpr int64_t TRIANGLE = N * (N + 1) / 2;
-    to[(TRIANGLE + lane) * n_cells] = good ? gradient : nan;
-    if (lane == 0) to[(TRIANGLE + N) * n_cells] = good ? cost : nan;
+  for (int r = 0; r < PER_LANE; ++r) {
+    const int64_t mine = lane + r * WIDTH, before = mine * N - mine * (mine - 1) / 2;  // numbers of the rows above
+    if (!used || mine >= N) continue;
+#pragma unroll
+    for (int k = 0; k < PER_LANE * WIDTH; ++k)
+      if (k >= mine && k < N) to[(before + k - mine) * n_cells] = good ? row[r][k] : nan;
+    to[(TRIANGLE + mine) * n_cells] = good ? gradient[r] : nan;
   }
+  if (used && lane == 0) to[(TRIANGLE + N) * n_cells] = good ? cost : nan;
   if (!run.faults) return;
   note(run.faults, used && bad_forcing < n_steps, bad_forcing * n_cells + cell);
   note(run.faults + 1, used && !parameters_good, cell);

@@ -11,25 +11,38 @@ namespace HS_ISA {
 template <class Model, class V> struct Forward {
   using T = typename Lane<V>::scalar;
   using B = Block<Model, V>;
-  using D = Dual<V, 1>;
-  static constexpr int F = Model::F, P = Model::P, S = Model::S, Q = Model::Q, MOST = B::MAX_UNITS;
+  using DV = Dual<V, 1>;
+  using N = Counts<Model>;
+  static constexpr int F = Model::F, K = Model::K, P = Model::P, D = Model::D, S = Model::S, Q = Model::Q;
+  static constexpr int W = N::W, M = N::M, HEADS = N::HEADS, LINES = Model::LINES, MOST = B::MAX_UNITS;
 
   const Tangent& in;
   B block;
   Lanes<V> forcing_lanes[MOST][F], moving_lanes[P][MOST];
-  D p[MOST][P], s[MOST][S], weight[MOST];
+  DV inputs[MOST][N::some(K)], p[MOST][P], derived[MOST][N::some(D)], s[MOST][HEADS], weight[MOST];
+  DV *ordinate = nullptr, *content = nullptr;  // [unit][W], [unit][M]
 
   explicit Forward(const Tangent& in_) : in(in_), block(in_) {}
+  Forward(const Forward&) = delete;
+  ~Forward() {
+    if constexpr (W > 0) free(ordinate);
+  }
   static int64_t count(const Tangent& in) { return B::count(in); }
   static int solve(const Tangent& in, int64_t index) { return Forward(in).run(index); }
 
-  static HS_FN D dual(V v, V d) { return {v, {d}}; }
+  static HS_FN DV dual(V v, V d) { return {v, {d}}; }
 
   int run(int64_t index) {
     const Run& run = in;
     if (const int fault = block.enter(index)) return fault;
     const int G = int(run.group_size);
     const int64_t all = block.cells_in_all();
+    if constexpr (W > 0) {
+      ordinate = static_cast<DV*>(aligned_alloc(alignof(V), (W + M) * block.n_units * sizeof(DV)));
+      content = ordinate + W * block.n_units;
+    }
+    for (int k = 0; k < block.n_packs; ++k)
+      for (int i = 0; i < K; ++i) inputs[k][i] = dual(block.inputs[k][i], V{});
     for (int u = 0; u < block.n_units; ++u) {
       Lanes<V> at;
       for (int i = 0; i < P; ++i) {
@@ -41,17 +54,24 @@ template <class Model, class V> struct Forward {
         const View& t = in.t_parameter[block.moving[m]];
         block.lie(moving_lanes[m][u], u / G, u % G, t.b_stride, t.c_stride);
       }
-      for (int i = 0; i < S; ++i)
-        s[u][i] = dual(block.s[u][i], in.t_initial_state ? load<V>(as<T>(in.t_initial_state) + i * all, block.cells[u]) : V{});
+      const auto along = [&](int row) {
+        return in.t_initial_state ? load<V>(as<T>(in.t_initial_state) + row * all, block.cells[u]) : V{};
+      };
+      for (int i = 0; i < S; ++i) s[u][i] = dual(block.s[u][i], along(i));
+      for (int i = 0; i < M; ++i) content[u * M + i] = dual(block.content[u * M + i], along(S + i));
       block.lie(at, u / G, u % G, in.t_weights.b_stride, in.t_weights.c_stride);
       weight[u] = dual(block.weight[u], in.t_weights.data ? B::only_used(block.cells[u], load<V>(as<T>(in.t_weights.data), at)) : V{});
     }
     for (int k = 0; k < block.n_packs; ++k)
       for (int i = 0; i < F; ++i) block.lie(forcing_lanes[k][i], k, 0, in.t_forcing[i].b_stride, 0);
+    if (block.n_moving == 0) prepare();
     typename Lane<V>::bits bad{};
     for (int64_t t = 0; t < run.n_steps; ++t) bad |= advance(t);
-    for (int u = 0; u < block.n_units; ++u)
+    for (int u = 0; u < block.n_units; ++u) {
       for (int i = 0; i < S; ++i) store(as<T>(in.t_final_state) + i * all, block.cells[u], s[u][i].d[0]);
+      for (int i = 0; i < M; ++i)
+        store(as<T>(in.t_final_state) + (S + i) * all, block.cells[u], content[u * M + i].d[0]);
+    }
     return any(bad) ? FAULT_FORCING | FAULT_PARAMETER : 0;
   }
 
@@ -63,6 +83,16 @@ template <class Model, class V> struct Forward {
     return block.d_given(i, t, at, d);
   }
 
+  HS_FN Given<DV> given(const DV* f, int u, const DV* first) const {
+    return {f, inputs[u / int(in.group_size)], p[u], derived[u], first, block.limits.dt};
+  }
+  HS_FN void prepare() {
+    for (int u = 0; u < block.n_units; ++u) {
+      if constexpr (D > 0) Model::prepare(given(nullptr, u, nullptr), derived[u]);
+      if constexpr (W > 0) Model::ordinates(given(nullptr, u, nullptr), ordinate + u * W);
+    }
+  }
+
   typename Lane<V>::bits advance(int64_t t) {
     const Run& run = in;
     const int G = int(run.group_size);
@@ -71,14 +101,16 @@ template <class Model, class V> struct Forward {
     for (int m = 0; m < block.n_moving; ++m) {
       const int i = block.moving[m];
       const View& d = in.t_parameter[i];
+      const V* const value = apart(block.p[0] + i);
       for (int u = 0; u < block.n_units; ++u) {
-        bad |= outside(block.p[u][i], block.limits.parameter[i]);
-        p[u][i] = dual(block.p[u][i], d.data ? moves(i, t, u, load<V>(as<T>(d.data) + t * d.t_stride, moving_lanes[m][u])) : V{});
+        bad |= outside(value[u * P], block.limits.parameter[i]);
+        p[u][i] = dual(value[u * P], d.data ? moves(i, t, u, load<V>(as<T>(d.data) + t * d.t_stride, moving_lanes[m][u])) : V{});
       }
     }
+    if (B::PREPARES && block.n_moving > 0) prepare();
     for (int k = 0; k < block.n_packs; ++k) {
       V values[F];
-      D f[F];
+      DV f[F];
       V sums[MAX_OUTPUTS];
       block.read_forcing(t, k, B::AHEAD, values);
       for (int i = 0; i < F; ++i) {
@@ -88,12 +120,14 @@ template <class Model, class V> struct Forward {
       }
       for (int o = 0; o < run.n_outputs; ++o) sums[o] = V{};
       for (int u = k * G; u < (k + 1) * G; ++u) {
-        D q[Q + S];
-        typename Model::template Kept<D> kept;
-        Model::step(f, p[u], s[u], q, kept);
+        DV q[Q + S], first[N::some(LINES)];
+        typename Model::template Kept<DV> kept;
+        heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first);
+        Model::step(given(f, u, first), s[u], q, kept);
+        move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, block.in_use);
         for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
         for (int o = 0; o < run.n_outputs; ++o) {
-          const D value = q[run.output[o]];
+          const DV value = q[run.output[o]];
           if (run.each)
             store(as<T>(in.t_fluxes) + (o * run.n_steps + t) * block.cells_in_all(), block.series[u], value.d[0]);
           else

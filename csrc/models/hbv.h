@@ -30,12 +30,12 @@
 // Cotangents of the two power laws come out as those of ln SM and ln FC (d_ln below): d(x^b) = x^b (ln x db + b d ln x).
 #pragma once
 
-#include "../core/math.h"
+#include "../core/model.h"
 
 namespace hs {
 namespace HS_ISA {
 
-template <bool BETAET, bool CAPILLARY> struct Hbv {
+template <bool BETAET, bool CAPILLARY> struct Hbv : Defaults {
   static constexpr int F = 3, P = 12 + BETAET + CAPILLARY, S = 5, Q = 15 + CAPILLARY;
   static constexpr const char* forcing_names = "prcp tmean pet";
   static constexpr const char* parameter_names = CAPILLARY
@@ -50,6 +50,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
   enum State { SNOWPACK, MELTWATER, SM, SUZ, SLZ };
   enum Flux { STREAMFLOW, Q0, Q1, Q2, AET, SWE, RECHARGE, EXCESS, INFILTRATION, PERCOLATION, EVAPFACTOR, RAIN, SNOWFALL,
               MELT, REFREEZING, CAPILLARY_RISE };
+  static constexpr int OUTFLOW = STREAMFLOW;
   static constexpr double eps = 1e-5;
 
   // The costly part of a step. The adjoint's recomputation of the states passes it on to the reversal.
@@ -130,17 +131,8 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     return r;
   }
 
-  // The same, as the values that a dual's tangents are made from.
-  template <class D, class V> static HS_FN Kept<D> dual(const Kept<V>& kept) {
-    Kept<D> r{};
-    r.per_lp_fc.v = kept.per_lp_fc;
-    r.wetness.log2_x.v = kept.wetness.log2_x, r.wetness.value.v = kept.wetness.value;
-    if constexpr (BETAET) r.dryness.log2_x.v = kept.dryness.log2_x, r.dryness.value.v = kept.dryness.value;
-    return r;
-  }
-
-  template <bool KNOWN = false, class V> static HS_FN void step(const V* f, const V* p, V* s, V* q, Kept<V>& kept) {
-    const Trace<V> r = evaluate<KNOWN>(f, p, s, kept);
+  template <bool KNOWN = false, class V> static HS_FN void step(const Given<V>& in, V* s, V* q, Kept<V>& kept) {
+    const Trace<V> r = evaluate<KNOWN>(in.f, in.p, s, kept);
     s[SNOWPACK] = r.snowpack_3, s[MELTWATER] = r.meltwater_3, s[SM] = r.sm_4, s[SUZ] = r.suz_4, s[SLZ] = r.slz_3;
     q[STREAMFLOW] = r.q0 + r.q1 + r.q2, q[Q0] = r.q0, q[Q1] = r.q1, q[Q2] = r.q2;
     q[AET] = r.aet, q[SWE] = r.snowpack_3, q[RECHARGE] = r.recharge, q[EXCESS] = r.excess;
@@ -149,11 +141,13 @@ template <bool BETAET, bool CAPILLARY> struct Hbv {
     if constexpr (CAPILLARY) q[CAPILLARY_RISE] = r.capillary;
   }
 
-  // d_s comes in as the cotangent of the stores after the step and leaves as that of the stores before it; d_f and d_p
-  // are added to.
+  // d_s comes in as the cotangent of the stores after the step and leaves as that of the stores before it.
   template <class V>
-  static HS_FN void step_adj(const V* f, const V* p, const V* s, Kept<V> kept, const V* d_q, V* d_s, V* d_f, V* d_p) {
+  static HS_FN void step_adj(const Given<V>& in, const V* s, Kept<V> kept, const V* d_q, V* d_s,
+                             const Cotangents<V>& d) {
     using T = typename Lane<V>::scalar;
+    const V *f = in.f, *p = in.p;
+    V *d_f = d.f, *d_p = d.p;
     const Trace<V> r = evaluate<true>(f, p, s, kept);
 
     const V d_q2 = d_q[Q2] + d_q[STREAMFLOW] - d_s[SLZ];  // 12

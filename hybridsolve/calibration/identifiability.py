@@ -1,20 +1,20 @@
-"""What the curvature at the optimum tells: linearised, and no better than the linear model is there."""
+"""Standard errors, correlations and curvatures at the optimum, by the linear model there."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 import xarray as xr
+from torch import Tensor
 
-RANK = 1e-6  # of the largest curvature, below which single precision cannot tell a direction from none
+RANK = 1e-6  # share of the largest curvature below which a direction is lost in single precision
 
 
-def linearised(names, matrix: torch.Tensor, cost: torch.Tensor, points: torch.Tensor, n_days: torch.Tensor, spans):
+def linearised(names, matrix: Tensor, cost: Tensor, points: Tensor, n_observed: Tensor, slopes: Tensor) -> xr.Dataset:
     """Standard errors, correlations and curvatures of each basin's best point.
 
     With the residuals taken as independent, of one variance and normal, and the flow as linear in the parameters, their
-    covariance is s^2 (J'J)^-1 (for example Seber and Wild 1989, Nonlinear Regression). Daily flow's residuals are not
-    independent: the errors are too small, their relative size is what to look at.
+    covariance is s^2 (J'J)^-1 (for example Seber and Wild 1989, Nonlinear Regression). The residuals of flow are not
+    independent, so the errors are too small; they can be compared with each other.
 
     Parameters
     ----------
@@ -25,10 +25,10 @@ def linearised(names, matrix: torch.Tensor, cost: torch.Tensor, points: torch.Te
     cost : Tensor ``[B]``
     points : Tensor ``[P, B]``
         Parameters at a bound are left out: NaN.
-    n_days : Tensor ``[B]``
+    n_observed : Tensor ``[B]``
         Observations.
-    spans : array_like ``[P]``
-        Ranges of the parameters.
+    slopes : Tensor ``[P, B]``
+        Derivatives of the parameters with respect to the points' coordinates: on a linear scale their ranges.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def linearised(names, matrix: torch.Tensor, cost: torch.Tensor, points: torch.Te
         `standard_error` ``[parameter, basin]`` in the parameters' units, `correlation` ``[parameter, other, basin]``,
         `curvature` ``[direction, basin]``: the eigenvalues, least first, NaN for parameters at a bound.
     """
-    matrix, points = matrix.double().numpy(), points.double().numpy()
+    matrix, points, slopes = (x.double().numpy() for x in (matrix, points, slopes))
     n, n_basins = points.shape
     error = np.full((n, n_basins), np.nan)
     correlation = np.full((n, n, n_basins), np.nan)
@@ -47,16 +47,16 @@ def linearised(names, matrix: torch.Tensor, cost: torch.Tensor, points: torch.Te
             continue
         value, direction = np.linalg.eigh(matrix[b][np.ix_(free, free)])
         curvature[n - len(free) :, b] = value
-        # A direction that the data say nothing of has no error that could be told: so has every parameter in it.
-        told = value > RANK * value[-1]
-        covariance = (direction[:, told] / value[told]) @ direction[:, told].T
-        covariance *= float(cost[b]) / max(1, int(n_days[b]) - len(free))
-        blind = (direction[:, ~told] ** 2).sum(1) > 0.01
-        deviation = np.where(blind, np.nan, np.sqrt(np.diag(covariance)))
-        error[free, b] = np.where(blind, np.inf, deviation) * np.asarray(spans)[free]
+        # The data do not identify a direction without curvature, nor any parameter with a part in it.
+        identified = value > RANK * value[-1]
+        covariance = (direction[:, identified] / value[identified]) @ direction[:, identified].T
+        covariance *= float(cost[b]) / max(1, int(n_observed[b]) - len(free))
+        unidentified = (direction[:, ~identified] ** 2).sum(1) > 0.01
+        deviation = np.where(unidentified, np.nan, np.sqrt(np.diag(covariance)))
+        error[free, b] = np.where(unidentified, np.inf, deviation) * slopes[free, b]
         correlation[np.ix_(free, free, [b])] = (covariance / np.outer(deviation, deviation))[..., None]
     note = "linearised at the best point"
-    errors = dict(long_name=f"standard error, {note}; inf where the data say nothing")
+    errors = dict(long_name=f"standard error, {note}; inf where the data do not identify it")
     correlations = dict(units="1", long_name=f"correlation of the errors, {note}")
     curvatures = dict(units="1", long_name=f"eigenvalues of J'J of the loss in the unit cube, {note}")
     return xr.Dataset(

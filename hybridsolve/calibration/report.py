@@ -1,4 +1,4 @@
-"""What a calibration leaves in a folder: parameters, flows, scores, figures, and a log of looks at the test score."""
+"""The files of a calibration: parameters, flows, scores, figures, and a log of the readings of the test score."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from .. import models
 from ..data.files import refuse_file, write_text_atomic
 from ..data.ids import spelled_as
 from ..data.netcdf import write_netcdf
+from ..data.steps import rows_of_days
 from ..data.times import carry_days
 from ..score import metrics
 from ..score.references import read_reference
 from ..score.summary import log_test_look, median_line
-from .evaluation import MEMBERS, scores_table
+from .evaluate import MEMBERS, scores_table
+from .space import slope
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
 FIGURES = ("scores", "map", "starts", "parameters", "standard_errors", "sensitivity", "hydrograph")
@@ -110,7 +112,8 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
     nse = result["nse"].sel(period=last, member="best").values
     names = [str(n) for n in result["parameter"].values]
     rows = [model.variable(n) for n in names]
-    span = np.array([v.upper - v.lower for v in rows])
+    best_values = np.stack([fitted[n].values[:, 0] for n in names])
+    slopes = np.stack([slope(v, x) * np.ones_like(x) for v, x in zip(rows, best_values, strict=True)])
     title = f"NSE, {last}" + (" (overlap of periods allowed)" if "overlap" in result.attrs else "")
 
     def scores():
@@ -127,11 +130,12 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
 
     def parameters():
         return plot.parameter_bounds(
-            np.stack([fitted[n].values[:, 0] for n in names], 1),
+            best_values.T,
             [v.lower for v in rows],
             [v.upper for v in rows],
             [f"{v.name} ({v.unit})" for v in rows],
             fitted["at_bound"].values[:, :, 0].T == 1,
+            log=[v.scale == "log" for v in rows],
         )
 
     made = {"scores": scores}
@@ -143,8 +147,10 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
         made["starts"] = starts
     return made | {
         "parameters": parameters,
-        "standard_errors": lambda: plot.standard_errors(fitted["standard_error"].values.T / span, names),
-        "sensitivity": lambda: plot.sensitivity_by_month(fitted["sensitivity"].values, names),
+        "standard_errors": lambda: plot.standard_errors((fitted["standard_error"].values / slopes).T, names),
+        "sensitivity": lambda: plot.sensitivity_by_month(
+            fitted["sensitivity"].values, names, fitted["sensitivity"].attrs["units"]
+        ),
         "hydrograph": lambda: _hydrograph(result, last, nse, basin),
     }
 
@@ -178,8 +184,8 @@ def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | N
         at = int(np.flatnonzero(ids == str(basin))[0])
     first, last = result.attrs[f"{period}_period"].split(":")
     flow = result["flow"].isel(basin=at).sel(time=slice(first, last))
-    days = slice(0, min(3 * 366, flow.sizes["time"]))
-    shown = result[["flow", "obs", "flow_lowest", "flow_highest"]].isel(basin=at).sel(time=flow["time"][days])
+    shown = slice(0, min(rows_of_days(result, 3 * 366), flow.sizes["time"]))
+    shown = result[["flow", "obs", "flow_lowest", "flow_highest"]].isel(basin=at).sel(time=flow["time"][shown])
     return plot.hydrograph(
         shown["time"].values,
         shown["obs"].values,
@@ -189,6 +195,7 @@ def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | N
         spread=(shown["flow_lowest"].values, shown["flow_highest"].values)
         if result.attrs["ensemble_size"] > 1
         else None,
+        unit=result["flow"].attrs["units"],
     )
 
 
@@ -208,11 +215,14 @@ def text(result: xr.Dataset) -> str:
     """The result in a few lines: medians over all basins that can be scored, the others counted beside them."""
     a, fitted = result.attrs, _fitted(result)
     left_out = result.sizes["basin"] - fitted.sizes["basin"]
+    model = models.get(a["model"])
+    methods = (f"{name} by {a[key]}, " for name in model.forcing_names if (key := f"{name}_method") in a)
     lines = [
-        f"{models.get(a['model']).title}, {fitted.sizes['basin']} basins"
-        f"{f' ({left_out} left out)' if left_out else ''}, {a['starts']} starts, {a['method']}, "
-        f"{a['steps_taken']} of {a['steps']} steps, loss {a['loss']}, PET {a['pet_method']}, ensemble of "
-        f"{a['ensemble_size']}" + (f"; {a['overlap']}" if "overlap" in a else ""),
+        f"{model.title}, {fitted.sizes['basin']} basins{f' ({left_out} left out)' if left_out else ''}, "
+        f"{a['starts']} starts, {a['method']}, {a['steps_taken']} of {a['steps']} steps, loss {a['loss']}, "
+        f"{''.join(methods)}ensemble of {a['ensemble_size']}"
+        + (f"; fixed {a['fixed']}" if "fixed" in a else "")
+        + (f"; {a['overlap']}" if "overlap" in a else ""),
         median_line(""),
     ]
     for period in result["period"].values:

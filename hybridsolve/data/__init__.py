@@ -11,6 +11,7 @@ from .._lazy import attach
 if TYPE_CHECKING:
     from .camels import CAMELS_DISCHARGE_SIGNATURES, data_dir, read_camels
     from .caravan import read_caravan
+    from .daily import to_days
     from .dataset import VARIABLES, assemble, check_dataset, parse_period, select_period
     from .files import write_text_atomic
     from .fulda import read_fulda
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
     from .netcdf import write_netcdf
     from .opening import open_dataset
     from .pet import PET_METHODS, potential_evapotranspiration
-    from .times import as_days
+    from .steps import rows_of_days, step_seconds
+    from .times import as_days, as_steps
+    from .units import unit_at
+    from .usable import static_inputs
 
 __all__ = [
     "CAMELS_DISCHARGE_SIGNATURES",
     "PET_METHODS",
     "VARIABLES",
     "as_days",
+    "as_steps",
     "assemble",
     "check_dataset",
     "data_dir",
@@ -35,7 +40,12 @@ __all__ = [
     "read_camels",
     "read_caravan",
     "read_fulda",
+    "rows_of_days",
     "select_period",
+    "static_inputs",
+    "step_seconds",
+    "to_days",
+    "unit_at",
     "write_netcdf",
     "write_text_atomic",
 ]
@@ -47,6 +57,7 @@ __getattr__, __dir__ = attach(
         "PET_METHODS": ".pet",
         "VARIABLES": ".dataset",
         "as_days": ".times",
+        "as_steps": ".times",
         "assemble": ".dataset",
         "check_dataset": ".dataset",
         "data_dir": ".camels",
@@ -57,7 +68,12 @@ __getattr__, __dir__ = attach(
         "read_camels": ".camels",
         "read_caravan": ".caravan",
         "read_fulda": ".fulda",
+        "rows_of_days": ".steps",
         "select_period": ".dataset",
+        "static_inputs": ".usable",
+        "step_seconds": ".steps",
+        "to_days": ".daily",
+        "unit_at": ".units",
         "write_netcdf": ".netcdf",
         "write_text_atomic": ".files",
     },

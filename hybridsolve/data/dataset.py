@@ -3,18 +3,20 @@
 The convention (every reader of `hybridsolve.data` gives it): an `xarray.Dataset` with
 
 * dims ``time``, ``basin`` in that order (time-major, basin contiguous, as the kernels read it);
-* coords ``basin`` (gauge id, str), ``time`` (datetime64[ns], the START of the day), ``time_bnds`` (time,
-bnds), and
+* coords ``basin`` (gauge id, str), ``time`` (datetime64[ns], the START of the step), ``time_bnds`` (time, bnds), and
   ``lat``, ``lon`` (degrees) where known;
 * variables ``prcp`` [mm d-1], ``tmean`` [degC], ``pet`` [mm d-1], ``qobs`` [mm d-1, NaN = missing], ``tmin``,
-  ``tmax`` [degC] where known, static attributes over ``basin``, ``area_km2``;
+  ``tmax`` [degC] where known, or those that a model's table names; static attributes over ``basin``, ``area_km2``;
 * dataset attributes ``Conventions``, ``title``, ``source``, ``references``, ``citation``, ``day_boundary``.
+
+The step is a day, or one that divides it. Depths of water are amounts per step, and their units say so: "mm d-1" above
+is "mm h-1" at an hour and "mm/(3 h)" at three (`hybridsolve.data.units.unit_at`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from numbers import Number
 from pathlib import Path
 
@@ -22,9 +24,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..spec import ModelSpec, Variable
 from .ids import read_ids, refuse_duplicates, spelled_as, text_ids
-from .times import add_time_bounds, bounds_name, check_daily, standard_dates
-from .units import is_ours
+from .names import role_of
+from .steps import DAY, bounds_name, check_times, date_of_row, refuse_odd_step, step_seconds, time_text, usual_step
+from .times import add_time_bounds, standard_dates
+from .units import DAY as DAY_SECONDS
+from .units import is_same, step_text, unit_at
 from .values import attribute, unmasked
 
 # CF attributes. `pet` and `qobs` have no standard_name: the standard table knows potential evaporation and
@@ -67,6 +73,26 @@ VARIABLES: dict[str, dict[str, str]] = {
 }
 
 
+def rows_of(model: ModelSpec | None) -> dict[str, Variable]:
+    """The rows of a model's table that data must hold over time, by name; none of None."""
+    return {} if model is None else {row.name: row for row in model.forcings}
+
+
+def attributes_at(name: str, step_seconds: int, row: Variable | None = None) -> dict[str, str]:
+    """CF attributes of a variable of `VARIABLES`, or of a model's `row`, at a step; its unit is the row's if given."""
+    own = VARIABLES.get(name, {})
+    if row is not None:
+        own = {"long_name": row.meaning, **own, "units": row.unit}
+    elif not own:
+        raise ValueError(
+            f"variables must be any of {', '.join(VARIABLES)}, or be named by the model's table, found {name!r}; "
+            "rename it, or give the model."
+        )
+    daily = unit_at("d-1", step_seconds) == "d-1"
+    long_name = own["long_name"] if daily else own["long_name"].removeprefix("daily ")
+    return {**own, "units": unit_at(own["units"], step_seconds), "long_name": long_name}
+
+
 # ----------------------------------------------------------------------------------------------------
 # building
 
@@ -82,16 +108,18 @@ def assemble(
     attrs: Mapping[str, str] | None = None,
     dtype="float32",
     pet_attrs: Mapping[str, str] | None = None,
+    model: ModelSpec | None = None,
 ) -> xr.Dataset:
     """Build a dataset of the convention from plain arrays.
 
     Parameters
     ----------
     series : mapping of name to array, shape (T, B)
-        Names of `VARIABLES`, in their units; cast to `dtype` here, at the very end. A masked value is missing.
+        Names of `VARIABLES` or of the model's table, in their units at the step of `time`; cast to `dtype` here, at
+        the very end. A masked value is missing.
     basin : sequence of str, length B
     time : array_like of datetime64, length T
-        Start of each day.
+        Start of each step, which is a day or divides one; of a single one a day.
     lat, lon : array_like, shape (B,), optional
         Degrees north and east.
     static : mapping of name to (values, attributes), optional
@@ -102,14 +130,19 @@ def assemble(
     dtype : {"float32", "float64"}
     pet_attrs : mapping, optional
         Further attributes of `pet` (`method`, `references`).
+    model : ModelSpec, optional
+        Whose table gives the units of variables.
 
     Returns
     -------
     xarray.Dataset
     """
     dtype = float_dtype(dtype)
+    start = standard_dates(time, "time")
+    step = int(usual_step(start) / np.timedelta64(1, "s"))
+    rows = rows_of(model)
     coords = {
-        "time": ("time", standard_dates(time, "time")),
+        "time": ("time", start),
         "basin": (
             "basin",
             text_ids(basin, "basin"),
@@ -124,7 +157,11 @@ def assemble(
         coords["lon"] = ("basin", unmasked(lon).astype(np.float64), attributes)
     ds = xr.Dataset(
         {
-            name: (("time", "basin"), np.ascontiguousarray(unmasked(values), dtype=dtype), dict(VARIABLES[name]))
+            name: (
+                ("time", "basin"),
+                np.ascontiguousarray(unmasked(values), dtype=dtype),
+                attributes_at(name, step, rows.get(name)),
+            )
             for name, values in series.items()
         },
         coords=coords,
@@ -194,13 +231,18 @@ def float_dtype(dtype) -> np.dtype:
 # ---------------------------------------------------------------------------------------------------- periods
 
 
+_STAMP = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?)?"
+_ONE_DAY, _INSTANT = pd.Timedelta(days=1).as_unit("s"), pd.Timedelta(1, "us").as_unit("us")  # of any year
+
+
 def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """First and last day, both included, of ``"1999-10-01:2008-09-30"``.
+    """First and last day, both included, of ``"1999-10-01:2008-09-30"``; or steps, where a clock is given.
 
     Parameters
     ----------
     period : str or pair of dates
         ``"first:last"`` with dates as YYYY-MM-DD, or a pair of dates: such text, or dates of Python, numpy or pandas.
+        A date means its whole day, at any step; with a clock, as 2001-01-01T06:00, the step that begins then.
 
     Returns
     -------
@@ -211,9 +253,15 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
     ValueError
         Malformed, not a date of the calendar, or the end before the start.
     """
+    (first, _), (last, _) = _parts(period)
+    return first, last
+
+
+def _parts(period) -> list[tuple[pd.Timestamp, bool]]:
+    """First and last of a period, and of each whether it is a whole day."""
     form = "expected 'YYYY-MM-DD:YYYY-MM-DD', found {!r}; write for example 1999-10-01:2008-09-30."
     if isinstance(period, str):
-        match = re.fullmatch(r"\s*(\d{4}-\d{2}-\d{2})\s*:\s*(\d{4}-\d{2}-\d{2})\s*", period)
+        match = re.fullmatch(rf"\s*({_STAMP})\s*:\s*({_STAMP})\s*", period)
         if match is None:
             raise ValueError("period is malformed, " + form.format(period))
         parts: Sequence = match.groups()
@@ -222,39 +270,56 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
         parts = tuple(period) if ordered else ()
         if len(parts) != 2:
             raise ValueError("period is malformed, " + form.format(period))
-    days = []
+    found = []
     for part in parts:
         try:
             # of text only whole dates: pandas takes '2008' for its first day, and a number for nanoseconds
             whole = not isinstance(part, (str, Number)) or re.match(r"\s*\d{4}-\d{2}-\d{2}", str(part))
-            day = pd.Timestamp(part).tz_localize(None) if whole else pd.NaT
+            moment = pd.Timestamp(part).tz_localize(None) if whole else pd.NaT
         except (ValueError, TypeError):
-            day = pd.NaT
-        if day is pd.NaT:
+            moment = pd.NaT
+        if moment is pd.NaT:
             raise ValueError(f"period holds {part!r}, which is no date of the calendar, " + form.format(period))
-        days.append(day)
-    if days[1] < days[0]:
+        # an object at midnight is a date: neither Python nor pandas tells the two apart as text does
+        clock = ":" in part if isinstance(part, str) else moment != moment.normalize()
+        found.append((moment, not clock))
+    first, stop = _limits(found)
+    if stop <= first:
         raise ValueError(
-            f"period must end after it starts, found {days[0]:%Y-%m-%d} to {days[1]:%Y-%m-%d}; swap the two dates."
+            f"period must end after it starts, found {_moment(*found[0], ' ')} to {_moment(*found[1], ' ')}; swap the "
+            "two dates."
         )
-    return days[0], days[1]
+    return found
+
+
+def _limits(parts: list[tuple[pd.Timestamp, bool]]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The first instant at which a step of the period may begin, and the one before which it must."""
+    (first, _), (last, whole) = parts
+    return first, last.normalize() + _ONE_DAY if whole else last + _INSTANT
+
+
+def _moment(moment: pd.Timestamp, day: bool, between: str = "T") -> str:
+    return moment.strftime("%Y-%m-%d" if day else f"%Y-%m-%d{between}%H:%M" + (":%S" if moment.second else ""))
 
 
 def period_text(period) -> str:
     """``"1999-10-01:2008-09-30"``, however the period was given."""
-    return ":".join(day.strftime("%Y-%m-%d") for day in parse_period(period))
+    return ":".join(_moment(*part) for part in _parts(period))
 
 
 def overlap(periods: dict) -> str:
-    """Which of the periods share days, in words; empty if none do."""
-    days = {name: parse_period(period) for name, period in periods.items() if period is not None}
+    """Which of the periods share steps, in words; empty if none do."""
+    parts = {name: _parts(period) for name, period in periods.items() if period is not None}
     for one, other in (("test", "train"), ("test", "validation"), ("validation", "train")):
-        if one in days and other in days:
-            first, last = max(days[one][0], days[other][0]), min(days[one][1], days[other][1])
+        if one in parts and other in parts:
+            both = [_limits(parts[name]) for name in (one, other)]
+            first, last = max(a for a, _ in both), min(b for _, b in both) - _INSTANT
             if first <= last:
+                begin = _moment(first, first == first.normalize(), " ")
+                end = _moment(last, last.strftime("%H:%M:%S") == "23:59:59", " ")
                 return (
                     f"the {one} period {period_text(periods[one])} overlaps the {other} period "
-                    f"{period_text(periods[other])} from {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+                    f"{period_text(periods[other])} from {begin} to {end}"
                 )
     return ""
 
@@ -273,25 +338,26 @@ def select_period(ds: xr.Dataset, period) -> xr.Dataset:
 
 
 def period_slice(time: np.ndarray, period) -> slice:
-    """Slice of a sorted time axis that a period selects."""
-    first, last = parse_period(period)
+    """Slice of a sorted time axis that a period selects, the steps that begin in it."""
+    parts = _parts(period)
+    first, stop = _limits(parts)
+    asked = f"period {':'.join(_moment(*part) for part in parts)}"
     _check_datetime(time)
     index = pd.DatetimeIndex(time)
     if len(index) == 0:
-        raise ValueError(
-            f"period {first:%Y-%m-%d}:{last:%Y-%m-%d} selects from data with no time steps; check the file."
-        )
+        raise ValueError(f"{asked} selects from data with no time steps; check the file.")
     if not index.is_monotonic_increasing:
         raise ValueError("time must be sorted to select a period, found it unsorted; call ds.sortby('time') first.")
-    if first.normalize() < index[0].normalize() or last.normalize() > index[-1].normalize():
+    step = pd.Timedelta(min(usual_step(time), DAY.astype("timedelta64[ns]")))
+    # a day may begin at 09:00, and the steps of an hour at half past
+    late = first <= index[0] - step if parts[0][1] else first < index[0]
+    if late or stop > index[-1] + step:
+        days = step == _ONE_DAY and parts[0][1] and parts[1][1]
         raise ValueError(
-            f"period {first:%Y-%m-%d}:{last:%Y-%m-%d} asks for days outside the data, which cover "
-            f"{index[0]:%Y-%m-%d}:{index[-1]:%Y-%m-%d}; choose a period within."
+            f"{asked} asks for {'days' if days else 'steps'} outside the data, which cover "
+            f"{_moment(index[0], days)}:{_moment(index[-1], days)}; choose a period within."
         )
-    # by calendar day, so that the last day is whole whatever the hour of the stamps
-    start = index.searchsorted(first.normalize(), side="left")
-    stop = index.searchsorted(last.normalize() + pd.Timedelta(days=1), side="left")
-    return slice(int(start), int(stop))
+    return slice(int(index.searchsorted(first, side="left")), int(index.searchsorted(stop, side="left")))
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -311,30 +377,41 @@ def refuse_no_dataset(data) -> None:
 
 
 def check_dataset(
-    ds: xr.Dataset, *, forcing_names: Iterable[str], need_qobs: bool = False, values: bool = True
+    ds: xr.Dataset,
+    *,
+    forcing_names: Iterable[str] | None = None,
+    need_qobs: bool = False,
+    values: bool = True,
+    model: ModelSpec | None = None,
+    steps: Collection[int] | None = None,
 ) -> None:
     """Refuse a dataset that would give wrong results, with one sentence that says what to do.
 
     Parameters
     ----------
     ds : xarray.Dataset
-    forcing_names : iterable of str
-        Variables that drive the model; of known ones (`VARIABLES`) the unit is checked too, and that
-        precipitation and potential evapotranspiration are not negative.
+    forcing_names : iterable of str, optional
+        Variables that drive the model, by default those of its table; of these, and of known ones (`VARIABLES`), the
+        unit is checked too, and that precipitation and potential evapotranspiration are not negative.
     need_qobs : bool
         Also ask for `qobs`: at least one observation, no negative value (a missing one is NaN).
     values : bool
         Look at the values too, and not at names, units, basins and times alone.
+    model : ModelSpec, optional
+        Whose table gives the units of its forcings.
+    steps : collection of int, optional
+        Step lengths in seconds that the model may run at; any that data may have where it is left out.
 
     Raises
     ------
     ValueError
         Missing variable; wrong or missing units; wrong dims; no basin or no time step; duplicate basin; time
-        not datetime64, unsorted, duplicated, with gaps, not daily or not the start of its bounds; NaN or infinity
-        in a forcing; negative precipitation, evapotranspiration or discharge.
+        not datetime64, unsorted, duplicated, with gaps, of a step that varies or is not allowed, or not the start of
+        its bounds; NaN or infinity in a forcing; negative precipitation, evapotranspiration or discharge.
     """
     refuse_no_dataset(ds)
-    names = list(forcing_names) + (["qobs"] if need_qobs else [])
+    rows = rows_of(model)
+    names = list(rows if forcing_names is None else forcing_names) + (["qobs"] if need_qobs else [])
     for name in names:
         if name not in ds.data_vars:
             raise ValueError(
@@ -352,30 +429,39 @@ def check_dataset(
             raise ValueError(f"{dim} must have at least one entry, found none; widen the selection of {dim}.")
         if names and dim not in ds.coords:
             raise ValueError(f"coordinate {dim!r} is missing, expected one value an entry; assign it to the dataset.")
-    for name in names:
-        _check_units(name, ds[name])
     if not names:
         return
     _check_basins(ds["basin"].values)
-    _check_time(ds)
+    step = _check_time(ds)
+    if steps is not None and step not in steps:
+        runs = "the model" if model is None else f"model {model.name}"
+        daily = " aggregate them by hybridsolve.data.to_days, or" if DAY_SECONDS in steps and step < DAY_SECONDS else ""
+        raise ValueError(
+            f"{runs} runs at steps of {', '.join(map(str, sorted(steps)))} s, found data at {step} s;{daily} choose "
+            "data or a model that fit."
+        )
+    for name in names:
+        _check_units(name, ds[name], step, rows.get(name))
     for name in names if values else []:
         _check_values(ds, name)
 
 
-def _check_units(name: str, array: xr.DataArray) -> None:
+def _check_units(name: str, array: xr.DataArray, step: int, row: Variable | None) -> None:
     found = array.attrs.get("units")
-    expected = VARIABLES.get(name, {}).get("units")
+    known = row is not None or name in VARIABLES
+    expected = attributes_at(name, step, row)["units"] if known else None
     if found is None or not str(found).strip():
         wanted = f"'{expected}'" if expected else "its unit"
         raise ValueError(
             f"{name} has no units attribute, expected {wanted}; set ds['{name}'].attrs['units'] once you know it is so."
         )
     found = " ".join(str(found).split())
-    if expected is None or is_ours(found, expected):
+    if expected is None or is_same(found, expected):
         return
+    at = "" if step == DAY_SECONDS else f" at a step of {step_text(step)}"
     raise ValueError(
-        f"{name} must be in {expected}, found units {found!r}; open the dataset with hybridsolve.data.open_dataset, "
-        f"which converts units, or convert it and set units to '{expected}'."
+        f"{name} must be in {expected}{at}, found units {found!r}; open the dataset with "
+        f"hybridsolve.data.open_dataset, which converts units, or convert it and set units to '{expected}'."
     )
 
 
@@ -396,20 +482,32 @@ def _check_datetime(time: np.ndarray) -> None:
         )
 
 
-def _check_time(ds: xr.Dataset) -> None:
+def _check_time(ds: xr.Dataset) -> int:
+    """The step in seconds, which the dates and their bounds must keep."""
     time = ds["time"].values
     _check_datetime(time)
-    check_daily(time, gaps=False)
+    usual = usual_step(time)
+    refuse_odd_step(usual, time, "time")
+    check_times(time, step=usual if usual != DAY else DAY, gaps=False)
     name = bounds_name(ds)
     if name is None:
-        return
-    start = ds[name].transpose("time", ...).values[:, 0]
+        return int(usual / np.timedelta64(1, "s"))
+    start, end = ds[name].transpose("time", ...).values.T
     if (start != time).any():
         at = int(np.flatnonzero(start != time)[0])
         raise ValueError(
-            f"time must be the start of each day, found {time[at]} whose bounds '{name}' start at {start[at]}; call "
-            "hybridsolve.data.as_days(ds)."
+            f"time must be the start of each {'day' if usual == DAY else 'step'}, found {time[at]} whose bounds "
+            f"'{name}' start at {start[at]}; call hybridsolve.data.{'as_days' if usual == DAY else 'as_steps'}(ds)."
         )
+    length = end - start
+    step = length[0] if len(time) == 1 else usual
+    if (length != step).any():
+        at = int(np.flatnonzero(length != step)[0])
+        raise ValueError(
+            f"bounds '{name}' must be one step long each, {step_text(int(step / np.timedelta64(1, 's')))}, found "
+            f"{time_text(start[at])} to {time_text(end[at])}; correct them, or drop them with ds.drop_vars('{name}')."
+        )
+    return step_seconds(ds)
 
 
 def _check_values(ds: xr.Dataset, name: str) -> None:
@@ -423,7 +521,7 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
 
     def place(mask):
         t, b = np.unravel_index(int(np.argmax(mask)), mask.shape)
-        return values[t, b], f"in basin {ds['basin'].values[b]} on {str(ds['time'].values[t])[:10]}"
+        return values[t, b], f"in basin {ds['basin'].values[b]} on {date_of_row(ds['time'].values, t)}"
 
     if name == "qobs":
         if not finite.any():
@@ -439,7 +537,7 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
             f"{name} must be finite everywhere, found {value} {where} ({int((~finite).sum())} such values in "
             f"{int((~finite).any(axis=0).sum())} basins); fill them, or drop those basins or days."
         )
-    if name in ("prcp", "pet", "qobs"):
+    if name == "qobs" or role_of(name) in ("prcp", "pet"):
         with np.errstate(invalid="ignore"):
             negative = values < 0
         if negative.any():

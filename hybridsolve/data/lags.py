@@ -7,8 +7,10 @@ import warnings
 import numpy as np
 import xarray as xr
 
+from .daily import to_days
 from .dataset import select_period
 from .ids import listed
+from .names import of_role
 
 LAGS = np.arange(-3, 11)  # days
 # Of the largest correlation: 1 % of the basins of CAMELS-US exceed it, and 70 % if their rain is a day late.
@@ -24,7 +26,8 @@ def lag_of_days(data: xr.Dataset, period=None) -> xr.Dataset:
     Parameters
     ----------
     data : xarray.Dataset
-        `prcp` and `qobs`, ``(time, basin)``.
+        Precipitation, as `prcp` or under another name of it, and `qobs`, ``(time, basin)``; what is of steps shorter
+        than a day is added up to days.
     period : str or pair, optional
         All of the data if left out.
 
@@ -36,7 +39,11 @@ def lag_of_days(data: xr.Dataset, period=None) -> xr.Dataset:
         errors of none).
     """
     data = select_period(data, period)
-    rain = np.nan_to_num(data["prcp"].transpose("time", "basin").values.astype(np.float32))
+    name = of_role(data, "prcp")
+    if name is None:
+        raise ValueError(f"data must hold precipitation, found {listed(data.data_vars)}; rename it to prcp.")
+    data = to_days(data[[name, "qobs"]])
+    rain = np.nan_to_num(data[name].transpose("time", "basin").values.astype(np.float32))
     flow = data["qobs"].transpose("time", "basin").values.astype(np.float32)
     days, basins = rain.shape
     if days <= len(LAGS):
@@ -68,7 +75,9 @@ def lag_of_days(data: xr.Dataset, period=None) -> xr.Dataset:
 
 
 def warn_of_early_flow(data: xr.Dataset, period=None) -> None:
-    """Warn of basins where flow answers before the rain."""
+    """Warn of basins where flow answers before the rain; of data without rain there is nothing to say."""
+    if of_role(data, "prcp") is None:
+        return
     found = lag_of_days(data, period)
     named = (found["early"] > EARLY).values
     if not named.any():

@@ -11,7 +11,7 @@ import xarray as xr
 
 from .ids import listed, refuse_duplicates, text_ids
 from .names import Asked, key_of, refer
-from .times import DAY
+from .steps import DAY
 
 TIME_NAMES = ("time", "date", "datetime", "date_time", "timestamp", "day", "days", "dates", "t")
 BASIN_NAMES = (
@@ -23,7 +23,9 @@ _GRID_NAMES = {
     "lat", "latitude", "lon", "longitude", "x", "y", "rlat", "rlon", "xc", "yc", "i", "j", "easting", "northing",
     "south_north", "west_east", "nlat", "nlon",
 }  # fmt: skip
-_FORMATS = ("%Y/%m/%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_DATES = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
+_DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}  # by their number: pandas takes fewer of them too
 
 
 def aside(ds: xr.Dataset, name: str) -> xr.Dataset:
@@ -109,6 +111,8 @@ def _decoded(variable: xr.DataArray, what: str) -> np.ndarray:
 def parse_dates(values: Sequence, what: str) -> np.ndarray:
     """Dates as datetime64[ns] of text, of numbers YYYYMMDD, or of dates; in one form that all of them have.
 
+    Text and numbers may have a clock: 2001-01-31T06:00, 31.01.2001 06:00, 2001013106.
+
     Raises
     ------
     ValueError
@@ -117,14 +121,17 @@ def parse_dates(values: Sequence, what: str) -> np.ndarray:
     if values and all(isinstance(v, datetime.date) for v in values):
         return pd.DatetimeIndex(values).tz_localize(None).to_numpy("datetime64[ns]")
     text = pd.Series([v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]).str.strip()
-    found = []
+    found, clock = [], _CLOCKS[min(text.iloc[0].count(":"), 2)] if len(text) else ""
+    forms = [form + clock for form in _DATES]
     if len(text) and text.str.match(r"\d{4}-\d\d-\d\d").all():
         found = [_try(text, "ISO8601")]
+    elif len(text) and text.str.fullmatch(r"\d+").all() and text.str.len().nunique() == 1:
+        found = [_try(text, form) for count, form in _DIGITS.items() if text.str.len().iloc[0] == count]
     elif len(text):
-        found = [_try(text, form) for form in _FORMATS if form != "%Y%m%d" or text.str.fullmatch(r"\d{8}").all()]
+        found = [_try(text, form) for form in forms]
     found = [days for days in found if days is not None]
     if not found:
-        wrong = [pd.to_datetime(text, format=form, errors="coerce").isna() for form in ("ISO8601", *_FORMATS)]
+        wrong = [pd.to_datetime(text, format=form, errors="coerce").isna() for form in ("ISO8601", *forms)]
         row = int(np.argmax(min(wrong, key=sum))) if len(text) else None
         raise ValueError(
             f"{what} must hold dates in one form, such as 1999-10-01 or 01.10.1999, found "
@@ -132,13 +139,18 @@ def parse_dates(values: Sequence, what: str) -> np.ndarray:
             + "; correct it, or write all as YYYY-MM-DD."
         )
     if len(found) > 1 and not (found[0] == found[1]).all():
-        daily = [days for days in found if len(days) > 2 and (np.diff(days) == DAY).all()]
-        if len(daily) != 1:
+        regular = [days for days in found if len(days) > 2 and _keeps_a_step(days)]
+        if len(regular) != 1:
             raise ValueError(
                 f"{what} must tell day from month, found '{text[0]}', which may be either; write dates as YYYY-MM-DD."
             )
-        found = daily
+        found = regular
     return found[0]
+
+
+def _keeps_a_step(dates: np.ndarray) -> bool:
+    apart = np.diff(dates)
+    return bool(np.timedelta64(0) < apart[0] <= DAY and (apart == apart[0]).all())
 
 
 def _try(text: pd.Series, form: str) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import xarray as xr
@@ -78,10 +78,10 @@ _PRODUCTS = (
 )  # fmt: skip
 # Endings that say the unit, as national data sets write them.
 _UNITS = {
-    "mmd": "mm d-1", "mm_d": "mm d-1", "mmday": "mm d-1", "mm_day": "mm d-1", "mm": "mm", "m3s": "m3 s-1",
-    "m3_s": "m3 s-1", "cms": "m3 s-1", "cfs": "ft3 s-1", "ft3s": "ft3 s-1", "ft3_s": "ft3 s-1", "mld": "ML d-1",
-    "l_s": "l s-1", "degc": "degC", "degf": "degF", "km2": "km2", "sqkm": "km2", "m2": "m2", "mi2": "mi2",
-    "sqmi": "mi2", "ha": "ha",
+    "mmd": "mm d-1", "mm_d": "mm d-1", "mmday": "mm d-1", "mm_day": "mm d-1", "mmh": "mm h-1", "mm_h": "mm h-1",
+    "mmhr": "mm h-1", "mm_hr": "mm h-1", "mm": "mm", "m3s": "m3 s-1", "m3_s": "m3 s-1", "cms": "m3 s-1",
+    "cfs": "ft3 s-1", "ft3s": "ft3 s-1", "ft3_s": "ft3 s-1", "mld": "ML d-1", "l_s": "l s-1", "degc": "degC",
+    "degf": "degF", "km2": "km2", "sqkm": "km2", "m2": "m2", "mi2": "mi2", "sqmi": "mi2", "ha": "ha",
 }  # fmt: skip
 _DOCUMENTED_UNITS = {"area_gages2": "km2", "area_geospa_fabric": "km2"}  # Addor et al. 2017
 
@@ -127,8 +127,10 @@ def split_unit(text: str) -> tuple[str | None, bool, float | None]:
     return " ".join(words) or None, summed, missing
 
 
-def parse_names(names) -> dict[str, Asked]:
+def parse_names(names, more: Sequence[str] = ()) -> dict[str, Asked]:
     """What the user says of names: ``"prcp=pr,tmean=tas[K],qobs=Q[mm sum missing -999],lat=50.9"``, or a mapping.
+
+    Known names are `KEYS` and `more`, those of a model's forcings.
 
     Raises
     ------
@@ -153,8 +155,9 @@ def parse_names(names) -> dict[str, Asked]:
         raise ValueError(f"names must be text or a mapping, found {type(names).__name__}; write {{'prcp': 'pr'}}.")
     asked: dict[str, Asked] = {}
     for key, value in pairs:
-        if key not in KEYS:
-            raise ValueError(f"names knows {', '.join(KEYS)}, found '{key}'; write NAME=VARIABLE, as in prcp=pr.")
+        known = list(dict.fromkeys([*more, *KEYS]))
+        if key not in known:
+            raise ValueError(f"names knows {', '.join(known)}, found '{key}'; write NAME=VARIABLE, as in prcp=pr.")
         if key in asked:
             raise ValueError(f"names must give '{key}' once, found it twice; keep one of them.")
         asked[key] = _asked(key, str(value))
@@ -177,6 +180,17 @@ def _asked(key: str, text: str) -> Asked:
 def key_of(name) -> str:
     """A name as it is compared."""
     return re.sub(r"[\s.\-]+", "_", split_header(name)[0]).strip("_").casefold()
+
+
+def role_of(name: str) -> str:
+    """Our name of what a model calls by another, as rainfall is prcp; else that name itself."""
+    return _MEANING.get(key_of(name), name)
+
+
+def of_role(ds: xr.Dataset, role: str) -> str | None:
+    """The series over time and basin that has one of our names, or whose name means the same; None if none has."""
+    series = [str(name) for name in ds.data_vars if set(ds[name].dims) == {"time", "basin"}]
+    return role if role in series else next((name for name in series if role_of(name) == role), None)
 
 
 def _endings(key: str):
@@ -252,11 +266,12 @@ def choose(ds: xr.Dataset, candidates, asked: Mapping[str, Asked], wanted, where
     taken = set(chosen.values())
     if len(taken) < len(chosen):
         raise ValueError(f"names must give each variable once, found {chosen}; name another for one of them.")
-    meanings = {v: meaning(v, ds[v]) for v in candidates if v not in taken}
-    for name in wanted:
-        if name in chosen:
-            continue
-        found = [name] if name in meanings else [v for v, ours in meanings.items() if ours == name]
+    rest = [v for v in candidates if v not in taken]
+    chosen |= {name: name for name in wanted if name not in chosen and name in rest}
+    meanings = {v: meaning(v, ds[v]) for v in rest if v not in chosen.values()}
+    for name in (name for name in wanted if name not in chosen):
+        free = [v for v in meanings if v not in chosen.values()]
+        found = [v for v in free if meanings[v] == role_of(name) or key_of(v) == key_of(name)]
         if len(found) > 1 and strict:
             raise ValueError(
                 f"{name} must be one variable, and {where} has {len(found)} that may be it, {listed(found)}; say which "
@@ -264,4 +279,4 @@ def choose(ds: xr.Dataset, candidates, asked: Mapping[str, Asked], wanted, where
             )
         if len(found) == 1:
             chosen[name] = found[0]
-    return chosen
+    return {name: chosen[name] for name in wanted if name in chosen}

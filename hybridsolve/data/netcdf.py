@@ -151,7 +151,7 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
 def _time_units(values: np.ndarray) -> str:
     """CF units in which all values are whole numbers."""
     origin = values.min().astype("datetime64[D]")
-    for unit, length in (("days", "D"), ("hours", "h"), ("seconds", "s")):
+    for unit, length in (("days", "D"), ("hours", "h"), ("minutes", "m"), ("seconds", "s")):
         if not ((values - origin) % np.timedelta64(1, length)).astype("int64").any():
             return f"{unit} since {origin}"
     return f"nanoseconds since {origin}"

@@ -11,18 +11,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..spec import ModelSpec, Variable
 from .camels import is_pack, read_camels
 from .caravan import read_caravan
-from .dataset import VARIABLES, float_dtype, resolve_basins, select_period
+from .dataset import attributes_at, float_dtype, resolve_basins, rows_of, select_period
 from .fulda import read_fulda
 from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
-from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, split_unit, unit_of
+from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, role_of, split_unit, unit_of
 from .netcdf import loaded, open_netcdf
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
+from .steps import step_seconds
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
-from .times import as_days
-from .units import convert, is_ours
+from .times import as_steps
+from .units import DAY, convert, is_ours
 from .values import attribute, numbers, refuse_codes, without_codes
 
 _STATIC_UNITS = {"lat": "degrees_north", "lon": "degrees_east", "area_km2": "km2"}
@@ -31,7 +33,16 @@ _KINDS = "a NetCDF or CSV file of basins' series, a folder of CSV files, a Carav
 
 
 def open_dataset(
-    path_or_data, *, basins=None, period=None, pet=None, dtype="float32", names=None, day_ends=None, utc_offset=None
+    path_or_data,
+    *,
+    basins=None,
+    period=None,
+    pet=None,
+    dtype="float32",
+    names=None,
+    day_ends=None,
+    utc_offset=None,
+    model: ModelSpec | None = None,
 ) -> xr.Dataset:
     """Open basin data of any kind we know, as a dataset of the convention, in memory.
 
@@ -42,7 +53,8 @@ def open_dataset(
         NetCDF file or dataset of series over time and basin, whatever these dimensions are called; a CSV file or frame
         of one basin, a column a variable; a folder of CSV files, one a basin and called by its id, with attributes in
         ``attributes.csv``. Precipitation and mean temperature are needed (or both extremes), and `pet` or what it is
-        computed from: both extremes and `lat`.
+        computed from: both extremes and `lat`; or what `model` needs. Series may be of days, or of any step of whole
+        seconds that divides one.
     basins : None, list of str, or path_like
         Ids to take, or a text file with one id a line.
     period : str or pair, optional
@@ -57,13 +69,18 @@ def open_dataset(
         data's own; ``sum`` if a value without a time in its unit is the sum of one day; a code for missing values. For
         a single basin `lat`, `lon` and `area_km2` may be numbers.
     day_ends : str, optional
-        Hour at which the days of the data end, such as ``"09:00"``, where their stamps do not say it.
+        Hour at which the days of the data end, such as ``"09:00"``, where their stamps do not say it; "stamp" where
+        days or shorter steps end at their stamps.
     utc_offset : float, optional
         Hours of the data's clock ahead of UTC.
+    model : ModelSpec, optional
+        Whose forcings are read, each under the name and in the unit of its table; precipitation, temperature and
+        evapotranspiration if left out.
 
     Returns
     -------
     xarray.Dataset
+        Depths of water are amounts per step: mm d-1, mm h-1, mm/(3 h).
         What was renamed, converted or computed is in the attribute `conversions`, a line each, and told in a warning.
 
     Raises
@@ -74,10 +91,11 @@ def open_dataset(
         Not one of these kinds; a variable that is missing, in an unknown unit, or one of several that may be meant; a
         code for missing values or a negative flow; an id twice; or one of the errors of the reader.
     """
-    dtype, asked = float_dtype(dtype), parse_names(names)
+    rows = rows_of(model)
+    dtype, asked = float_dtype(dtype), parse_names(names, list(rows))
     chosen = {} if pet is None else {"pet": pet}
     days = {"day_ends": day_ends, "utc_offset": utc_offset}
-    own = (asked, basins, period, pet, dtype, days)
+    own = (asked, basins, period, pet, dtype, days, rows)
     if isinstance(path_or_data, xr.Dataset):
         return _own_data(path_or_data, "the dataset", "basin", *own)
     if isinstance(path_or_data, pd.DataFrame):
@@ -92,14 +110,14 @@ def open_dataset(
         _refuse_options(asked, days, "the Fulda example")
         ds = read_fulda(dtype=dtype, **chosen)
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, "the Fulda example"))
-        return select_period(ds, period)
+        return _named_by(select_period(ds, period), rows)
     if not str(path_or_data):
         raise ValueError(f"data must be {_KINDS}, found an empty path; name one.")
     path = Path(path_or_data).expanduser()
     if path.is_dir():
         if (path / "timeseries" / "netcdf").is_dir():
             _refuse_options(asked, days, "a Caravan folder")
-            return read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen)
+            return _named_by(read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen), rows)
         if not table_files(path)[0]:
             raise ValueError(
                 f"{path} must be a Caravan folder with timeseries/netcdf inside, or hold CSV files "
@@ -122,7 +140,13 @@ def open_dataset(
         if not is_pack(source):
             return _own_data(source, path.name, path.stem, *own)
     _refuse_options(asked, days, "the CAMELS pack")
-    return read_camels(path, basins=basins, period=period, dtype=dtype, **chosen)
+    return _named_by(read_camels(path, basins=basins, period=period, dtype=dtype, **chosen), rows)
+
+
+def _named_by(ds: xr.Dataset, rows: dict[str, Variable]) -> xr.Dataset:
+    """What a reader calls by our names, by those of a model's table that mean the same."""
+    ours = {role_of(name): name for name in rows if name not in ds}
+    return ds.rename({role: name for role, name in ours.items() if role in ds and role != "qobs" and role not in rows})
 
 
 def _groups(path: Path) -> list[str]:
@@ -144,19 +168,29 @@ def _refuse_options(asked, days, what: str) -> None:
         raise ValueError(f"{given[0]} is for data of one's own, and {what} needs none; leave it out.")
 
 
-def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> xr.Dataset:
+def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows) -> xr.Dataset:
     """A dataset of the convention from series under any names, dimensions and units."""
     said: list[str] = []
-    if pet is not None and "pet" in asked:
+    needed = list(rows) or ["prcp", "tmean", "pet"]
+    # what the model calls by another name than ours; observed flow is never among its forcings
+    roles = {role_of(name): name for name in needed} | {"qobs": "qobs"}
+    prcp, mean, low, high, demand, flow = (roles.get(name, name) for name in SERIES)
+    if pet is not None and demand in asked:
         raise ValueError(
-            f"pet is computed by {pet} or read by names from '{asked['pet'].variable}', found both; give one."
+            f"{demand} is computed by {pet} or read by names from '{asked[demand].variable}', found both; give one."
         )
     ds = with_time(source, asked, where, said)
-    series = [v for v in ds.data_vars if "time" in ds[v].dims and (ds[v].dtype.kind != "M" or v in SERIES)]
+    known = list(dict.fromkeys([prcp, mean, low, high, demand, flow, *needed]))
+    if rows:
+        useful = {flow, *needed} | ({mean, low, high} if {demand, mean} & set(needed) else set())
+        known = [name for name in known if name in useful]
+    series = [v for v in ds.data_vars if "time" in ds[v].dims and (ds[v].dtype.kind != "M" or v in known)]
     # Where pet is computed, it does not matter what else there is.
-    wanted = [name for name in SERIES if name != "pet" or pet is None]
+    wanted = [name for name in known if name != demand or pet is None]
     found = choose(ds, series, asked, wanted, where, strict=True)
-    _refuse_missing(found, ds, series, where)
+    extremes = {low, high} <= set(found)
+    absent = [name for name in needed if name not in found and name != demand and not (name == mean and extremes)]
+    _refuse_missing(absent, ds, series, where)
     ds = with_basins(ds, found, asked, where, stem, said)
     read = {name: _Said.of(v, ds[v], asked.get(name)) for name, v in found.items()}
     for name in set(found) - set(found.values()):
@@ -164,19 +198,27 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days) -> x
     ds = ds.rename({v: name for name, v in found.items() if v != name})
     if basins is not None:
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, where))
-    ds = loaded(select_period(as_days(ds, where, **days), period), where, _KINDS).transpose("time", "basin", ...)
+    ds = loaded(select_period(as_steps(ds, where, **days), period), where, _KINDS).transpose("time", "basin", ...)
     ds = _attributes(ds, asked, where, said)
+    step = step_seconds(ds)
     for name, about in read.items():
-        ds = _in_our_unit(ds, name, about, where, said)
-    if "tmean" not in ds:
-        ds["tmean"] = ((ds["tmin"] + ds["tmax"]) / 2).assign_attrs(VARIABLES["tmean"])
-        said.append("tmean: (tmin + tmax) / 2")
-    if pet is not None or "pet" not in ds:
-        ds = _with_pet(ds, "hargreaves" if pet is None else pet, where)
-    for name in VARIABLES:
+        ds = _in_our_unit(ds, name, about, where, said, step, rows.get(name))
+    compute = demand in needed and (pet is not None or demand not in ds)
+    if (mean in needed or compute) and mean not in ds:
+        _refuse_missing([] if extremes else [mean], ds, series, where)
+        ds[mean] = ((ds[low] + ds[high]) / 2).assign_attrs(attributes_at(mean, step, rows.get(mean)))
+        said.append(f"{mean}: ({low} + {high}) / 2")
+    if compute:
+        temperatures = {"tmean": mean, "tmin": low, "tmax": high}
+        ds = _with_pet(ds, "hargreaves" if pet is None else pet, where, step, demand, temperatures)
+        lacking = int((np.isnan(ds[demand]) & ~np.isnan(ds[mean])).any("basin").sum())
+        if step < DAY and lacking:
+            said.append(f"{demand}: missing in {lacking} steps, of days that the data do not hold whole")
+    for name in known:
         if name in ds:
             ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
-    ds.attrs.setdefault("day_boundary", "as in source")
+    if step == DAY:
+        ds.attrs.setdefault("day_boundary", "as in source")
     if said:
         before = str(ds.attrs.get("conversions", "")).splitlines()  # of a file that was written by us
         ds.attrs["conversions"] = "\n".join([*before, *said])
@@ -206,15 +248,14 @@ class _Said:
         return cls(str(variable), dict(array.attrs), unit, summed, missing, asked is not None)
 
 
-def _refuse_missing(found, ds, series, where) -> None:
-    for name in ("prcp", "tmean"):
-        if name not in found and not (name == "tmean" and {"tmin", "tmax"} <= set(found)):
-            few = ", ".join(ALIASES[name][1:7])
-            raise ValueError(
-                f"{where} must hold the variable '{name}' over time, under that name, another (such as {few}) or a CF "
-                f"standard name, found {listed(series or ds.variables)}; say which it is with names (--names "
-                f"{name}=VARIABLE)."
-            )
+def _refuse_missing(absent, ds, series, where) -> None:
+    for name in absent:
+        few = [other for other in ALIASES.get(role_of(name), ()) if other != name][:6]
+        others = f", under that name, another (such as {', '.join(few)}) or a CF standard name" if few else ""
+        raise ValueError(
+            f"{where} must hold the variable '{name}' over time{others}, found {listed(series or ds.variables)}; say "
+            f"which it is with names (--names {name}=VARIABLE)."
+        )
 
 
 def _attributes(ds, asked, where, said) -> xr.Dataset:
@@ -259,11 +300,14 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
     return ds
 
 
-def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr.Dataset:
-    ours, what = VARIABLES[name]["units"], f"{name} ('{about.variable}' of {where})"
+def _in_our_unit(
+    ds, name: str, about: _Said, where: str, said: list[str], step: int, row: Variable | None
+) -> xr.Dataset:
+    own = attributes_at(name, step, row)
+    ours, what = own["units"], f"{name} ('{about.variable}' of {where})"
     if ds[name].dims != ("time", "basin"):
         raise ValueError(
-            f"{what} must have a value for each basin and day, found dimensions {ds[name].dims}; correct it."
+            f"{what} must have a value for each basin and step, found dimensions {ds[name].dims}; correct it."
         )
     values = numbers(ds[name].values, what)
     if about.missing is not None:
@@ -282,10 +326,11 @@ def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr
             ours,
             what,
             summed=about.summed,
+            step_seconds=step,
             area=lambda: _area(ds, f"{what} in '{about.unit}'", where),
         )
         done.append(f"converted from {about.unit}" + (f", {how}" if how else ""))
-    if name == "pet" and (values < 0).sum() > (values > 0).sum():
+    if role_of(name) == "pet" and (values < 0).sum() > (values > 0).sum():
         values = -values
         condensed = int((values < 0).sum())
         values = np.where(values < 0, 0, values)
@@ -293,7 +338,7 @@ def _in_our_unit(ds, name: str, about: _Said, where: str, said: list[str]) -> xr
     attrs = about.attrs
     if done:
         kept = ("method", "references", "comment", "source", "history")
-        attrs = {**{k: v for k, v in attrs.items() if k in kept}, **VARIABLES[name]}
+        attrs = {**{k: v for k, v in attrs.items() if k in kept}, **own}
         said.append(f"{name}: " + " ".join(done))
     ds[name] = (("time", "basin"), values, {**attrs, "units": ours})
     return ds
@@ -324,22 +369,30 @@ def _candidates(ds, name: str) -> str:
     )
 
 
-def _with_pet(ds, method: str, where: str) -> xr.Dataset:
+def _with_pet(ds, method: str, where: str, step: int, demand: str, temperatures: dict) -> xr.Dataset:
     if not isinstance(method, str) or method not in PET_METHODS:
         raise ValueError(
             f"pet must be one of {', '.join(sorted(PET_METHODS))} for {where}, found {method!r}; choose one."
         )
     if "lat" not in ds.variables:
         raise ValueError(
-            f"{where} must hold lat to compute pet by {method}, found {_candidates(ds, 'lat')}; add lat over basin, or "
-            "a variable pet, or give it with names (--names lat=VARIABLE, or a number for one basin)."
+            f"{where} must hold lat to compute {demand} by {method}, found {_candidates(ds, 'lat')}; add lat over "
+            f"basin, or a variable {demand}, or give it with names (--names lat=VARIABLE, or a number for one basin)."
         )
     result = potential_evapotranspiration(
         method,
-        **{name: ds[name].astype("float64") for name in ("tmean", "tmin", "tmax") if name in ds},
+        **{name: _celsius(ds[other], where) for name, other in temperatures.items() if other in ds},
         lat_degrees=ds["lat"].values,
         elevation=ds["elev_mean"].values if "elev_mean" in ds else None,
     )
-    ds = ds.drop_vars("pet", errors="ignore")
-    ds["pet"] = result.assign_attrs({**VARIABLES["pet"], **pet_attributes(method)})
+    ds = ds.drop_vars(demand, errors="ignore")
+    ds[demand] = result.assign_attrs({**attributes_at("pet", step), **pet_attributes(method, step)})
     return ds
+
+
+def _celsius(temperature: xr.DataArray, where: str) -> xr.DataArray:
+    """In degC, whatever a model's table says."""
+    values, unit = temperature.values.astype(np.float64), temperature.attrs["units"]
+    if not is_ours(unit, "degC"):
+        values, _ = convert(values, unit, "degC", f"{temperature.name} of {where}")
+    return temperature.copy(data=values)

@@ -4,12 +4,20 @@
 units and shapes to what it expects, works in blocks of basins so that the temporaries stay small, and closes
 two gaps: `pyet.oudin` turns a missing temperature into zero evapotranspiration, and a radicand ``tmax -
 tmin`` below zero becomes a NaN without a word.
+
+The formulas are of days. At a shorter step they are given the means and extremes of each calendar day of the data's
+clock, and the day's evapotranspiration is spread evenly over its steps.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+
+from .daily import by_day, rows_of_whole_days
+from .steps import DAY, date_of_row, refuse_odd_step, usual_step
+from .units import DAY as DAY_SECONDS
+from .units import unit_at
 
 PET_METHODS = {
     "hargreaves": "Hargreaves & Samani 1985, Appl. Eng. Agric. 1:96 (coefficient 0.0023)",
@@ -19,15 +27,16 @@ PET_METHODS = {
 }
 
 _BLOCK = 64  # basins at a time: 64 x 30 years of daily float64 is 5 MB a temporary
-_SECONDS_PER_DAY = 86400.0
+_DAILY = {"tmin": "minimum", "tmax": "maximum"}  # of the steps of a day; the rest by their mean
 
 
-def pet_attributes(method: str) -> dict[str, str]:
+def pet_attributes(method: str, step_seconds: int = DAY_SECONDS) -> dict[str, str]:
     """CF attributes of a `pet` variable made by `potential_evapotranspiration`."""
+    spread = "" if step_seconds == DAY_SECONDS else "; of each calendar day, spread evenly over its steps"
     return {
         "method": method,
         "references": PET_METHODS[method],
-        "comment": f"computed with pyet {_pyet().__version__}; negative values set to 0",
+        "comment": f"computed with pyet {_pyet().__version__}; negative values set to 0{spread}",
     }
 
 
@@ -42,9 +51,10 @@ def potential_evapotranspiration(
     elevation=None,
     lat_degrees,
 ) -> xr.DataArray:
-    """Daily potential evapotranspiration of many basins.
+    """Potential evapotranspiration of many basins, of days or spread evenly over the steps of each calendar day.
 
-    Negative values are clipped at 0 (condensation is no demand). Where any input is NaN the result is NaN.
+    Negative values are clipped at 0 (condensation is no demand). Where any input is NaN the result is NaN: at steps
+    shorter than a day all that day, and so are days that the data hold in part.
 
     Parameters
     ----------
@@ -52,13 +62,13 @@ def potential_evapotranspiration(
         ``hargreaves`` needs `tmin` and `tmax`; ``oudin`` only `tmean`; ``priestley-taylor`` needs `elevation`
         and either `srad` with `tmin` and `tmax`, or `rnet`.
     tmean : xarray.DataArray, dims (time, basin) or (time,)
-        Daily mean air temperature, degC, with a datetime64 coordinate `time`.
+        Mean air temperature of each step, degC, with a datetime64 coordinate `time`, the start of each step.
     tmin, tmax : array_like, shape of `tmean`, optional
-        Daily extremes, degC.
+        Extremes, degC; at steps shorter than a day those of `tmean` where left out.
     srad : array_like, shape of `tmean`, optional
-        Incoming shortwave radiation as a mean over the 24 hours, W m-2 (not over daylight).
+        Incoming shortwave radiation as a mean over the step, W m-2 (of a day over its 24 hours, not over daylight).
     rnet : array_like, shape of `tmean`, optional
-        Net radiation as a mean over the 24 hours, W m-2; used instead of `srad` where it is known.
+        Net radiation as a mean over the step, W m-2; used instead of `srad` where it is known.
     elevation : array_like, shape (basin,) or scalar, optional
         Mean elevation, m.
     lat_degrees : array_like, shape (basin,) or scalar
@@ -67,13 +77,13 @@ def potential_evapotranspiration(
     Returns
     -------
     xarray.DataArray, dims of `tmean`, float64
-        Potential evapotranspiration, mm d-1, with attributes `units`, `method`, `references`.
+        Potential evapotranspiration, mm d-1 or mm per step (`units` says it), with `method` and `references`.
 
     Raises
     ------
     ValueError
-        Unknown method, missing or misshaped input, basins in another order, latitude outside -90..90, or a
-        day with tmax < tmin.
+        Unknown method, missing or misshaped input, basins in another order, latitude outside -90..90, a day with
+        tmax < tmin, or steps shorter than a day that do not divide it.
 
     References
     ----------
@@ -87,6 +97,11 @@ def potential_evapotranspiration(
             "tmean must be an xarray.DataArray with dims (time, basin) and a time coordinate, found "
             f"{found}; give both dims and the days as coords to xarray.DataArray."
         )
+    time = tmean["time"].values
+    step = min(usual_step(time), DAY)
+    if step < DAY:
+        refuse_odd_step(step, time, "time of tmean")
+        tmin, tmax = (tmean if extreme is None else extreme for extreme in (tmin, tmax))
     given = {"tmin": tmin, "tmax": tmax, "srad": srad, "rnet": rnet, "elevation": elevation}
     if method == "priestley-taylor":
         needed = ("rnet", "elevation") if rnet is not None else ("srad", "tmin", "tmax", "elevation")
@@ -101,7 +116,7 @@ def potential_evapotranspiration(
 
     single = "basin" not in tmean.dims
     full = (tmean.expand_dims("basin") if single else tmean).transpose("time", "basin")
-    n_time, n_basin = full.shape
+    n_basin = full.sizes["basin"]
     series = {"tmean": np.asarray(full.values, dtype=np.float64)}
     for name in needed:
         if name != "elevation":
@@ -121,16 +136,20 @@ def potential_evapotranspiration(
             raise ValueError(
                 f"tmax must not be below tmin, found tmax={series['tmax'][t, b]:g} < "
                 f"tmin={series['tmin'][t, b]:g} in basin {_basin(full, b)} on "
-                f"{str(full.time.values[t])[:10]} ({int(below.sum())} such values); check whether the two "
+                f"{date_of_row(time, t)} ({int(below.sum())} such values); check whether the two "
                 "are swapped."
             )
 
-    out = np.empty((n_time, n_basin))
-    time = full.time.values
+    steps = int(DAY // step)
+    rows = np.arange(len(time))
+    if steps > 1:
+        rows = rows_of_whole_days(time)
+        series = {name: by_day(values, rows, steps, _DAILY.get(name, "mean")) for name, values in series.items()}
+    out = np.empty((len(rows), n_basin))
     for start in range(0, n_basin, _BLOCK):
         cut = slice(start, min(start + _BLOCK, n_basin))
         block = {
-            k: xr.DataArray(np.ascontiguousarray(v[:, cut]), dims=("time", "basin"), coords={"time": time})
+            k: xr.DataArray(np.ascontiguousarray(v[:, cut]), dims=("time", "basin"), coords={"time": time[rows]})
             for k, v in series.items()
         }
         out[:, cut] = _block(
@@ -141,10 +160,15 @@ def potential_evapotranspiration(
         )
         for values in series.values():  # pyet.oudin writes 0 where tmean is NaN
             np.copyto(out[:, cut], np.nan, where=np.isnan(values[:, cut]))
+    if steps > 1:
+        daily, out = out / steps, np.full(full.shape, np.nan)
+        out[rows[:, None] + np.arange(steps)] = daily[:, None]
     result = full.copy(data=out)
     result = result.isel(basin=0, drop=True) if single else result.transpose(*tmean.dims)
     result.name = "pet"
-    result.attrs = {"units": "mm d-1", "long_name": "potential evapotranspiration", **pet_attributes(method)}
+    length = DAY_SECONDS // steps
+    units = {"units": unit_at("mm d-1", length), "long_name": "potential evapotranspiration"}
+    result.attrs = units | pet_attributes(method, length)
     return result
 
 
@@ -156,10 +180,10 @@ def _block(method, v, lat, elevation):
     elif method == "oudin":
         pet = pyet.oudin(v["tmean"], lat)
     elif "rnet" in v:
-        rn = v["rnet"] * (_SECONDS_PER_DAY / 1e6)  # W m-2 to MJ m-2 d-1
+        rn = v["rnet"] * (DAY_SECONDS / 1e6)  # W m-2 to MJ m-2 d-1
         pet = pyet.priestley_taylor(v["tmean"], rn=rn, elevation=elevation, lat=lat)
     else:
-        rs = v["srad"] * (_SECONDS_PER_DAY / 1e6)
+        rs = v["srad"] * (DAY_SECONDS / 1e6)
         # tmin and tmax given: pyet takes the dew point at tmin, FAO-56's advice where humidity is not trusted
         pet = pyet.priestley_taylor(v["tmean"], rs=rs, tmax=v["tmax"], tmin=v["tmin"], elevation=elevation, lat=lat)
     return pet.transpose("time", "basin").values

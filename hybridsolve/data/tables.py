@@ -17,10 +17,13 @@ from .dataset import resolve_basins
 from .ids import listed, read_text, refuse_duplicates, spelled_as, text_ids
 from .layout import BASIN_NAMES, TIME_NAMES, aside, parse_dates
 from .names import key_of, split_header
+from .steps import usual_step
 
 AS_TEXT = (*TIME_NAMES[:-1], *BASIN_NAMES)  # "t" may be a temperature
 SUFFIXES = (".csv", ".txt", ".tsv")
 _YEAR, _MONTH, _DAY = ("year", "yyyy", "yr"), ("month", "mnth", "mm", "mo"), ("day", "dd", "dy")
+
+_CLOCK = {"hr": "h", "hour": "h", "hh": "h", "minute": "min", "min": "min"}
 
 
 def read_table(path, as_text: Sequence[str] = (), *, unit_row: bool = False) -> pd.DataFrame:
@@ -113,7 +116,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str, time: str | None =
     """The series of one basin in a frame, as a dataset over ``time``, with the scalar ``basin``.
 
     The time is the column `time` if it is given, else a DatetimeIndex, a column such as date or time, or columns of
-    year, month and day.
+    year, month and day, and of hour and minute where the hours differ.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def table_dataset(frame: pd.DataFrame, where: str, stem: str, time: str | None =
     units, headers = dict(frame.attrs.get("units", {})), frame.attrs.get("headers", {})
     if isinstance(frame.index, pd.MultiIndex) or isinstance(frame.columns, pd.MultiIndex):
         raise ValueError(
-            f"{where} must have one row a day and one column a variable, found a MultiIndex; open frame.to_xarray()."
+            f"{where} must have one row a step and one column a variable, found a MultiIndex; open frame.to_xarray()."
         )
     columns = {}
     if not frame.columns.is_unique:
@@ -189,7 +192,15 @@ def _times(frame: pd.DataFrame, columns: dict, where: str, asked: str | None):
         if days.isna().any():
             row = int(np.flatnonzero(days.isna())[0])
             raise ValueError(f"{', '.join(parts)} of {where} must be dates, found none in row {row}; correct it.")
-        extra = [keys[k] for k in ("hr", "hour") if k in keys]
+        clock = [(keys[k], unit) for k, unit in _CLOCK.items() if k in keys]
+        extra = [base for base, _ in clock]
+        counts = [pd.to_numeric(frame[columns[base]], errors="coerce").to_numpy(float) for base in extra]
+        if any((count != count[0]).any() for count in counts):  # the same hour every day says nothing of a step
+            for count, (base, unit) in zip(counts, clock, strict=True):
+                if np.isnan(count).any():
+                    row = int(np.flatnonzero(np.isnan(count))[0])
+                    raise ValueError(f"{base} of {where} must be numbers, found none in row {row}; correct it.")
+                days = days + pd.to_timedelta(count, unit=unit)
         return days.to_numpy("datetime64[ns]"), [*parts, *extra]
     named = next((keys[k] for k in TIME_NAMES if k in keys and k != "t"), None)
     base = named if named is not None else next(iter(columns), None)
@@ -217,12 +228,12 @@ def table_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
-    """The series of a folder of CSV files, one a basin, over the union of their days, with attributes.
+    """The series of a folder of CSV files, one a basin, over the union of their dates, with attributes.
 
     Raises
     ------
     ValueError
-        Unknown basins, another unit in one of the files, a day twice, or basins without attributes.
+        Unknown basins, another unit or step in one of the files, a date twice, or basins without attributes.
     """
     files, paths = table_files(folder)
     attributes = {path: attribute_table(path) for path in paths}
@@ -234,6 +245,12 @@ def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
         ds = table_dataset(read_table(files[name], AS_TEXT, unit_row=True), files[name].name, name, time)
         refuse_duplicates(ds["time"].values, f"dates of {files[name]}")
         tables[name] = ds
+        other, step = next(iter(tables)), usual_step(ds["time"].values)
+        if step != usual_step(tables[other]["time"].values):
+            raise ValueError(
+                f"{folder} must hold files of one step, found another in {files[name].name} than in "
+                f"{files[other].name}; aggregate the shorter or open them apart."
+            )
         for v in ds.data_vars:
             first, unit = units.setdefault(v, (name, ds[v].attrs.get("units")))
             if unit != ds[v].attrs.get("units"):

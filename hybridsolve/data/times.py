@@ -1,4 +1,4 @@
-"""What a time axis means: calendars, stamps and bounds of days, and days that a calendar leaves out.
+"""What a time axis means: calendars, stamps and bounds of days or shorter steps, days that a calendar leaves out.
 
 Days are intervals. A file says which 24 hours a value is of by CF bounds, by its stamps, or not at all:
 
@@ -9,6 +9,9 @@ Days are intervals. A file says which 24 hours a value is of by CF bounds, by it
 * `day_ends` is for files without bounds. ``"09:00"``: a day runs from 09:00 of the date of its stamp to 09:00 of the
   next, as British rain days do. ``"stamp"``: it ends at its stamp, as in reanalyses that sum the day before.
   ``"stamp+09:00"``: it ends nine hours after its stamp, as Australian rain days do.
+
+Shorter steps are intervals too: bounds are believed, and must be one step long each; without bounds a stamp is the
+start of its step, until `day_ends="stamp"` says that it is the end.
 
 Of other calendars, julian is converted day by day, dates of noleap and all_leap are taken for the same dates of the
 standard calendar, and 360_day is refused.
@@ -26,17 +29,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-DAY = np.timedelta64(1, "D")
-_BOUNDS = ("time_bnds", "time_bounds", "time_bnd", "time_bound", "bounds_time", "bnds_time")
+from .steps import DAY, bounds_name, check_times, grid_of, refuse_odd_step, step_seconds, time_text, usual_step
+from .units import step_text
+
 _DAY_ENDS = re.compile(r"(?P<stamp>stamp)?(?:(?(stamp)\+)(?P<hour>[01]\d|2[0-4]):(?P<minute>[0-5]\d))?")
 _YEARS = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")  # whole years that nanoseconds reach
-_MINUTE = np.timedelta64(1, "m")
 _ABSENT = {  # days that some calendars leave out
     "29 February": lambda day: (day.month == 2) & (day.day == 29),
     "31 December of leap years": lambda day: (day.month == 12) & (day.day == 31) & day.is_leap_year,
 }
+_CF_UNITS = (("days", "D"), ("hours", "h"), ("minutes", "m"), ("seconds", "s"))
 _WITHOUT_BOUNDS = "ds.drop_vars(ds['time'].attrs.get('bounds', []), errors='ignore')"  # xarray converts `time` alone
-_STORED = ("day_boundary", "utc_offset_hours", "filled_days", "conversions")
+_STORED = ("day_boundary", "utc_offset_hours", "step_boundary", "filled_days", "conversions")
 
 
 def as_days(
@@ -71,49 +75,99 @@ def as_days(
         The dates cannot be read, are unsorted, repeated or not daily; the bounds are not of one day, do not hold their
         stamps, or contradict `day_ends`; the hour of the stamps is ambiguous; an argument is malformed.
     """
+    return _intervals(ds, where, day_ends, utc_offset, daily=True)
+
+
+def as_steps(
+    ds: xr.Dataset, where: str = "the data", *, day_ends: str | None = None, utc_offset: float | None = None
+) -> xr.Dataset:
+    """A dataset of one constant step, whose `time` is the start of each, with CF bounds `time_bnds`; days as `as_days`.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+    where : str
+    day_ends : str, optional
+        Of steps shorter than a day only "stamp": each ends at its stamp.
+    utc_offset : float, optional
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `as_days`, with `step_boundary` in place of `day_boundary` where steps are shorter than a day.
+
+    Raises
+    ------
+    ValueError
+        As `as_days`; a step that varies, or that is neither a day nor a whole number of seconds that divides one.
+    """
+    return _intervals(ds, where, day_ends, utc_offset, daily=False)
+
+
+def _intervals(ds: xr.Dataset, where: str, day_ends, utc_offset, *, daily: bool) -> xr.Dataset:
+    what = f"time of {where}"
     if "time" not in ds.variables or ds["time"].dims != ("time",):
         raise ValueError(f"{where} must have the coordinate time, one date a step; found none: add it.")
     if ds.sizes["time"] == 0:
-        raise ValueError(f"time of {where} must have at least one date, found none; check the file.")
-    stamps, stated = _stamps(ds["time"], f"time of {where}")
+        raise ValueError(f"{what} must have at least one date, found none; check the file.")
+    stamps, stated = _stamps(ds["time"], what)
     offset = _offset(ds, where, utc_offset, stated)
     if stamps.dtype.kind == "M" and np.isnat(stamps).any():
-        check_daily(stamps, f"time of {where}", gaps=True)
+        check_times(stamps, what, step=DAY, gaps=True)
     name = bounds_name(ds)
+    bounds = None if name is None else _bounds(ds, stamps, name, where)
+    step = DAY if daily else _step(stamps, bounds, what)
     if name is not None:
-        start = _start_by_bounds(ds, stamps, name, where)
+        start = _start_by_bounds(bounds, stamps, name, where, step)
         if day_ends is not None:
-            said = _start_by_day_ends(stamps, day_ends, where)
+            said = _start_by_day_ends(stamps, day_ends, where, step)
             if (said != start).any():
                 at = int(np.flatnonzero(said != start)[0])
                 raise ValueError(
-                    f"day_ends '{day_ends}' must agree with the bounds '{name}' of {where}, found a day that starts at "
-                    f"{_text(start[at])} by its bounds and at {_text(said[at])} by day_ends; leave out day_ends, or "
-                    f"drop wrong bounds with ds.drop_vars('{name}')."
+                    f"day_ends '{day_ends}' must agree with the bounds '{name}' of {where}, found a "
+                    f"{_called(step)} that starts at {time_text(start[at])} by its bounds and at "
+                    f"{time_text(said[at])} by day_ends; leave out day_ends, or drop wrong bounds with "
+                    f"ds.drop_vars('{name}')."
                 )
         source = f"by its bounds {name}"
     elif day_ends is not None:
-        start, source = _start_by_day_ends(stamps, day_ends, where), f"by day_ends {day_ends}"
+        start, source = _start_by_day_ends(stamps, day_ends, where, step), f"by day_ends {day_ends}"
     else:
         if "bounds" in ds["time"].attrs:
             warnings.warn(
-                f"time of {where} names its bounds '{ds['time'].attrs['bounds']}', which are not there; the hour of "
-                "its stamps tells the days instead.",
-                stacklevel=2,
+                f"{what} names its bounds '{ds['time'].attrs['bounds']}', which are not there; "
+                + ("the hour of its stamps tells the days" if step == DAY else "its stamps start the steps")
+                + " instead.",
+                stacklevel=3,
             )
-        start, source = _start_by_hour(stamps, where)
-    check_daily(start, f"time of {where}", gaps=True)
+        if step == DAY:
+            start, source = _start_by_hour(stamps, where)
+        else:
+            start, source = _on_grid(_standard(stamps, what), step), "assumed: the source does not say"
+    check_times(start, what, step=step, gaps=True)
 
     ds = ds.drop_vars([name] if name else [])
     attrs = {key: value for key, value in ds["time"].attrs.items() if key not in ("units", "calendar", "bounds")}
     ds = ds.assign_coords(time=("time", start, attrs))
-    clock = _clock(start)
-    boundary = f"{clock} to {clock} of the next day, {source}"
-    if "day_boundary" not in ds.attrs or (day_ends is not None and name is None):
-        ds.attrs["day_boundary"] = boundary
+    if step == DAY:
+        boundary = "day_boundary"
+        meaning = f"{_clock(start)} to {_clock(start)} of the next day, {source}"
+    else:
+        boundary, meaning = "step_boundary", f"time is the start of each step of {_length(step)}, {source}"
+    if boundary not in ds.attrs or (day_ends is not None and name is None):
+        ds.attrs[boundary] = meaning
     if offset is not None:
         ds.attrs["utc_offset_hours"] = offset
-    return add_time_bounds(_fill_absent_days(ds, where))
+    return add_time_bounds(_fill_absent_days(ds, where, step), _seconds(step))
+
+
+def _step(stamps: np.ndarray, bounds: np.ndarray | None, what: str) -> np.timedelta64:
+    """The step of a file: that between its stamps; of a single one, that between its bounds."""
+    step = usual_step(bounds[0] if bounds is not None and len(stamps) == 1 else stamps)
+    if step == DAY:
+        return DAY
+    refuse_odd_step(step, stamps, what)
+    return step
 
 
 def standard_time(ds: xr.Dataset, where: str, dim: str = "time") -> xr.Dataset:
@@ -130,76 +184,30 @@ def standard_time(ds: xr.Dataset, where: str, dim: str = "time") -> xr.Dataset:
     return ds.assign_coords({dim: (ds[dim].dims, standard_dates(ds[dim], f"{dim} of {where}"), attrs)})
 
 
-def add_time_bounds(ds: xr.Dataset) -> xr.Dataset:
-    """Add CF bounds to a daily `time` axis: each value is the start of its day."""
+def add_time_bounds(ds: xr.Dataset, step_seconds: int | None = None) -> xr.Dataset:
+    """Add CF bounds to a `time` axis: each value is the start of its step, by default that between the dates."""
     start = ds["time"].values.astype("datetime64[ns]")
-    bounds = np.stack([start, start + DAY.astype("timedelta64[ns]")], axis=1)
+    step = usual_step(start) if step_seconds is None else np.timedelta64(step_seconds, "s")
+    bounds = np.stack([start, start + step.astype("timedelta64[ns]")], axis=1)
     ds = ds.assign_coords(time_bnds=(("time", "bnds"), bounds))
-    ds["time"].attrs.update(standard_name="time", long_name="start of the day", bounds="time_bnds", axis="T")
+    name = f"start of the {_called(step)}"
+    ds["time"].attrs.update(standard_name="time", long_name=name, bounds="time_bnds", axis="T")
     if len(start):  # one unit for time and bounds, for those who write with plain xarray
-        ds.variables["time"].encoding["units"] = f"days since {str(start[0])[:19].replace('T', ' ')}"
+        unit = next(unit for unit, length in _CF_UNITS if not step % np.timedelta64(1, length))
+        ds.variables["time"].encoding["units"] = f"{unit} since {str(start[0])[:19].replace('T', ' ')}"
     return ds
 
 
 def carry_days(result: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
-    """A result with the bounds of its days, and with what its data say of them and of how they were read."""
+    """A result with the bounds of its steps, and with what its data say of them and of how they were read."""
     result.attrs.update({name: data.attrs[name] for name in _STORED if name in data.attrs})
-    return add_time_bounds(result) if "time_bnds" in data.coords else result
+    return add_time_bounds(result, step_seconds(data)) if "time_bnds" in data.coords else result
 
 
 def standard_dates(time, what: str) -> np.ndarray:
     """Dates of any kind as datetime64[ns] of the standard calendar; `what` names them in messages."""
     time = time if isinstance(time, xr.DataArray) else xr.DataArray(np.asarray(time), dims="time")
     return _standard(_stamps(time, what)[0], what)
-
-
-def bounds_name(ds: xr.Dataset) -> str | None:
-    """Name of the variable that holds the bounds of `time`, or None."""
-    time = ds["time"]
-    said = time.attrs.get("bounds", time.encoding.get("bounds"))
-    if said is not None and said in ds.variables:
-        return str(said)
-    return next((str(name) for name in ds.variables if str(name).lower() in _BOUNDS), None)
-
-
-def check_daily(time: np.ndarray, what: str = "time", *, gaps: bool) -> None:
-    """Refuse dates that are missing, unsorted, repeated or not daily, and gaps unless they are allowed.
-
-    Raises
-    ------
-    ValueError
-    """
-    if np.isnat(time).any():
-        at = int(np.flatnonzero(np.isnat(time))[0])
-        raise ValueError(f"{what} must hold a date at every step, found none (NaT) at step {at}; drop that step.")
-    step = np.diff(time)
-    if len(step) == 0:
-        return
-    for wrong, wanted, remedy in (
-        (step < np.timedelta64(0), "sorted", "call ds.sortby('time')"),
-        (step == np.timedelta64(0), "free of duplicates", "call ds.drop_duplicates('time')"),
-    ):
-        if wrong.any():
-            at = int(np.flatnonzero(wrong)[0])
-            raise ValueError(
-                f"{what} must be {wanted}, found {str(time[at + 1])[:10]} after {str(time[at])[:10]}; {remedy}."
-            )
-    # finer than a day somewhere, or regular and coarser: another step; otherwise longer jumps are gaps
-    shortest = step.min()
-    if shortest < DAY or (shortest > DAY and (gaps or (step == shortest).all())):
-        hours = shortest / np.timedelta64(1, "h")
-        raise ValueError(
-            f"{what} must be daily, found a step of {hours:g} h at {_text(time[step.argmin()])}; aggregate it to days "
-            "first."
-        )
-    gap = step != DAY
-    if gap.any() and not gaps:
-        at = int(np.flatnonzero(gap)[0])
-        raise ValueError(
-            f"{what} must have no gaps, expected {str(time[at] + DAY)[:10]} after {str(time[at])[:10]}, found "
-            f"{str(time[at + 1])[:10]} ({int(gap.sum())} gaps in all); fill the missing days or choose a "
-            "period without them."
-        )
 
 
 # ---------------------------------------------------------------------------------------- dates of any kind
@@ -253,7 +261,7 @@ def _from_objects(values: np.ndarray, what: str) -> tuple[np.ndarray, float | No
     offsets = {moment.utcoffset() / datetime.timedelta(hours=1) for moment in moments}
     offset = offsets.pop() if len(offsets) == 1 else None
     clock = f"{offset:+g} h from UTC" if offset is not None else "with its summer time"
-    warnings.warn(f"{what} is of a time zone; its local clock is kept, {clock}.", stacklevel=4)
+    warnings.warn(f"{what} is of a time zone; its local clock is kept, {clock}.", stacklevel=5)
     return stamps, offset
 
 
@@ -288,7 +296,7 @@ def _standard(stamps: np.ndarray, what: str) -> np.ndarray:
         warnings.warn(
             f"{what} is of the Julian calendar and is converted: {str(stamps.flat[0])[:10]} there is "
             f"{str(moved[0])[:10]}.",
-            stacklevel=4,
+            stacklevel=5,
         )
         stamps = np.array(moved, dtype=object).reshape(stamps.shape)
     low, high = min(stamps.flat), max(stamps.flat)
@@ -312,10 +320,11 @@ def _out_of_range(what: str, first: str, last: str) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------- the start of each day
+# ------------------------------------------------------------------------------------- the start of each step
 
 
-def _start_by_bounds(ds: xr.Dataset, stamps: np.ndarray, name: str, where: str) -> np.ndarray:
+def _bounds(ds: xr.Dataset, stamps: np.ndarray, name: str, where: str) -> np.ndarray:
+    """The bounds ``[T, 2]`` of a file, of the type of its stamps."""
     what = f"bounds '{name}' of {where}"
     if ds[name].ndim != 2 or "time" not in ds[name].dims or ds[name].size != 2 * len(stamps):
         raise ValueError(
@@ -336,32 +345,45 @@ def _start_by_bounds(ds: xr.Dataset, stamps: np.ndarray, name: str, where: str) 
     if bounds.dtype.kind == "M" and np.isnat(bounds).any():
         at = int(np.flatnonzero(np.isnat(bounds).any(1))[0])
         raise ValueError(f"{what} must hold two dates at every step, found none (NaT) at step {at}; correct them.")
+    return bounds
+
+
+def _start_by_bounds(bounds: np.ndarray, stamps: np.ndarray, name: str, where: str, step: np.timedelta64) -> np.ndarray:
+    what = f"bounds '{name}' of {where}"
     lower, upper = bounds[:, 0], bounds[:, 1]
-    off = np.abs((upper - lower).astype("timedelta64[ns]") - DAY) > 2 * _MINUTE  # some write 23:59:59
+    _, within = grid_of(step)
+    off = np.abs((upper - lower).astype("timedelta64[ns]") - step) > 2 * within  # some write 23:59:59
     outside = (stamps < lower) | (stamps > upper)
+    length, make = ("one day", "aggregate the data to days") if step == DAY else (_length(step), "correct them")
     for wrong, must, remedy in (
-        (off, "be one day long each", "aggregate the data to days"),
+        (off, f"be {length} long each", make),
         (outside, "hold their stamps", "correct time or bounds"),
     ):
         if wrong.any():
             at = int(np.flatnonzero(wrong)[0])
             raise ValueError(
-                f"{what} must {must}, found {_text(lower[at])} to {_text(upper[at])} for {_text(stamps[at])}; {remedy} "
-                f"or drop wrong bounds with ds.drop_vars('{name}')."
+                f"{what} must {must}, found {time_text(lower[at])} to {time_text(upper[at])} for "
+                f"{time_text(stamps[at])}; {remedy} or drop wrong bounds with ds.drop_vars('{name}')."
             )
-    start = _rounded(_standard(lower, what))
-    apart = _rounded(_standard(stamps, f"time of {where}")) - start
+    start = _on_grid(_standard(lower, what), step)
+    apart = _on_grid(_standard(stamps, f"time of {where}"), step) - start
     if apart.any():
         at = int(np.flatnonzero(apart)[0])
         warnings.warn(
-            f"time of {where} is stamped within or at the end of its days, which its bounds {name} tell: the day of "
-            f"{_text(stamps[at])} starts at {_text(start[at])}, which is its time from here on.",
-            stacklevel=3,
+            f"time of {where} is stamped within or at the end of its {_called(step)}s, which its bounds {name} tell: "
+            f"the {_called(step)} of "
+            f"{time_text(stamps[at])} starts at {time_text(start[at])}, which is its time from here on.",
+            stacklevel=4,
         )
     return start
 
 
-def _start_by_day_ends(stamps: np.ndarray, day_ends: str, where: str) -> np.ndarray:
+def _start_by_day_ends(stamps: np.ndarray, day_ends: str, where: str, step: np.timedelta64) -> np.ndarray:
+    if step != DAY and day_ends != "stamp":
+        raise ValueError(
+            f"day_ends of {where}, whose step is {_length(step)}, must be 'stamp' (each step ends at its stamp), found "
+            f"{day_ends!r}; write that, or leave it out where steps start at their stamps."
+        )
     match = _DAY_ENDS.fullmatch(day_ends) if isinstance(day_ends, str) and day_ends else None
     hours = 0.0 if match is None else int(match["hour"] or 0) + int(match["minute"] or 0) / 60
     if match is None or hours > 24:
@@ -371,8 +393,8 @@ def _start_by_day_ends(stamps: np.ndarray, day_ends: str, where: str) -> np.ndar
         )
     what = f"time of {where}"
     if match["stamp"]:  # in the file's calendar: the day before 1 March may be 28 February
-        return _rounded(_standard(_later(stamps, hours - 24), what))
-    date = _rounded(_standard(stamps, what)).astype("datetime64[D]").astype("datetime64[ns]")
+        return _on_grid(_standard(_later(stamps, hours - _seconds(step) / 3600), what), step)
+    date = _on_grid(_standard(stamps, what), step).astype("datetime64[D]").astype("datetime64[ns]")
     return date + np.timedelta64(round((hours % 24) * 60), "m")
 
 
@@ -386,23 +408,24 @@ def _start_by_hour(stamps: np.ndarray, where: str) -> tuple[np.ndarray, str]:
         step = np.diff(stamps)
         if step.min() >= np.timedelta64(22, "h"):
             raise ValueError(
-                f"{what} must have the same hour every day, found {_text(stamps[0])} and {_text(stamps[at])}; write "
-                "the local dates without daylight saving, or CF bounds."
+                f"{what} must have the same hour every day, found {time_text(stamps[0])} and "
+                f"{time_text(stamps[at])}; write the local dates without daylight saving, or CF bounds."
             )
-        check_daily(stamps, what, gaps=True)
+        check_times(stamps, what, step=DAY, gaps=True)
     if not hour[0]:
         return date, "assumed: the source does not say"
     if hour[0] == np.timedelta64(12, "h"):
         warnings.warn(
             f"{what} is stamped at noon and has no bounds; each stamp is taken for its calendar day, from midnight to "
             "midnight (day_ends says otherwise).",
-            stacklevel=3,
+            stacklevel=4,
         )
         return date, "by its stamps at noon"
     clock = _clock(stamps)
     raise ValueError(
-        f"{what} must be stamped at midnight, at noon or have bounds, found {_text(stamps[0])}; say when its days end "
-        f"by day_ends (--day-ends): 'stamp' at the stamp, {clock} a day after {clock} of its date, 00:00 at midnight."
+        f"{what} must be stamped at midnight, at noon or have bounds, found {time_text(stamps[0])}; say when its "
+        f"days end by day_ends (--day-ends): 'stamp' at the stamp, {clock} a day after {clock} of its date, 00:00 at "
+        "midnight."
     )
 
 
@@ -411,21 +434,21 @@ def _noise_removed(stamps: np.ndarray, what: str) -> np.ndarray:
 
     The same 23:59:59 every day is no such noise: it means the end of a day.
     """
-    exact = _rounded(stamps)
+    exact = _on_grid(stamps, DAY)
     off = stamps - exact
     if not off.any() or (np.abs(off).max() >= np.timedelta64(1, "s") and (off == off[0]).all()):
         return stamps
     at = int(np.abs(off).argmax())
-    warnings.warn(f"{what} is rounded by up to a minute: {stamps[at]} is read as {_text(exact[at])}.", stacklevel=4)
+    warnings.warn(f"{what} is rounded by up to a minute: {stamps[at]} is read as {time_text(exact[at])}.", stacklevel=5)
     return exact
 
 
-def _rounded(stamps: np.ndarray) -> np.ndarray:
-    """To quarters of an hour, if all stamps lie within a minute of one."""
-    quarter = np.timedelta64(15, "m").astype("timedelta64[ns]")
+def _on_grid(stamps: np.ndarray, step: np.timedelta64) -> np.ndarray:
+    """To the times that such steps are meant to begin at, if all stamps lie near one: see `steps.grid_of`."""
+    grid, within = grid_of(step)
     origin = np.datetime64(0, "ns")
-    nearest = origin + (stamps - origin + quarter // 2) // quarter * quarter
-    return nearest if (np.abs(stamps - nearest) <= _MINUTE).all() else stamps
+    nearest = origin + (stamps - origin + grid // 2) // grid * grid
+    return nearest if (np.abs(stamps - nearest) <= within).all() else stamps
 
 
 def _offset(ds: xr.Dataset, where: str, given, stated: float | None) -> float | None:
@@ -446,38 +469,47 @@ def _offset(ds: xr.Dataset, where: str, given, stated: float | None) -> float | 
     return offset
 
 
-def _fill_absent_days(ds: xr.Dataset, where: str) -> xr.Dataset:
+def _fill_absent_days(ds: xr.Dataset, where: str, step: np.timedelta64) -> xr.Dataset:
     """Fill the days that the calendar of the file leaves out, if these and no others are missing."""
-    date = ds["time"].values.astype("datetime64[D]")
-    missing = np.setdiff1d(np.arange(date[0], date[-1]), date)
-    if not missing.size:
+    start, step = ds["time"].values, step.astype("timedelta64[ns]")
+    lacking = (start[-1] - start[0]) // step + 1 - len(start)
+    if lacking == 0 or lacking > len(start) // 50 + DAY // step:  # more than any calendar leaves out
         return ds
+    missing = np.setdiff1d(np.arange(start[0], start[-1], step), start)
     for kind, is_absent in _ABSENT.items():
-        expected = np.arange(date[0], date[-1] + 2)  # a year that ends without its last day is completed
+        # a year that ends without its last day is completed
+        expected = np.arange(start[0], start[-1] + DAY + step, step)
         expected = expected[is_absent(pd.DatetimeIndex(expected))]
-        if np.array_equal(missing, expected[expected < date[-1]]) and not np.isin(expected, date).any():
+        end = expected[expected > start[-1]]
+        if len(end) and end[0] != start[-1] + step:
+            expected = expected[: -len(end)]
+        if not len(expected) or expected[0] - DAY < start[0]:
+            continue
+        if np.array_equal(missing, expected[expected < start[-1]]) and not np.isin(expected, start).any():
             return _filled(ds, where, kind, expected)
     return ds
 
 
 def _filled(ds: xr.Dataset, where: str, kind: str, absent: np.ndarray) -> xr.Dataset:
-    """With the days `absent`, dates of one kind that is named in messages."""
+    """With the steps `absent`, of dates of one kind that is named in messages."""
     start = ds["time"].values
-    date = start.astype("datetime64[D]")
-    full = np.union1d(date, absent)
-    at = np.flatnonzero(np.isin(full, absent))
-    before = np.searchsorted(date, full, side="right") - 1
-    filled = ds.isel(time=before).assign_coords(time=("time", full + (start[0] - date[0]), ds["time"].attrs))
-    after = np.where(at + 1 < len(full), at + 1, at - 1)
+    full = np.union1d(start, absent)
+    at = np.searchsorted(full, absent)
+    # a step of an absent day has the values of the day before, at first; no two such days follow each other
+    source = np.searchsorted(start, np.where(np.isin(full, absent), full - DAY, full))
+    filled = ds.isel(time=source).assign_coords(time=("time", full, ds["time"].attrs))
+    before, after = np.searchsorted(full, absent - DAY), np.searchsorted(full, absent + DAY)
+    after = np.where(after < len(full), after, before)
     for name, variable in filled.data_vars.items():
         if "time" in variable.dims and (variable.dtype.kind == "f" or name == "qobs"):
             series = variable.astype(np.result_type(variable.dtype, np.float32)).transpose("time", ...).copy()
-            series[at] = np.nan if name == "qobs" else (series.values[at - 1] + series.values[after]) / 2
+            series[at] = np.nan if name == "qobs" else (series.values[before] + series.values[after]) / 2
             filled[name] = series.transpose(*variable.dims)
+    days = len(np.unique(absent.astype("datetime64[D]")))
     filled.attrs["filled_days"] = (
-        f"{kind} ({len(at)} days, which the source leaves out): mean of the day before and the day after; qobs missing"
+        f"{kind} ({days} days, which the source leaves out): mean of the day before and the day after; qobs missing"
     )
-    warnings.warn(f"{where} has no {kind}; filled_days: {filled.attrs['filled_days']}.", stacklevel=3)
+    warnings.warn(f"{where} has no {kind}; filled_days: {filled.attrs['filled_days']}.", stacklevel=5)
     return filled
 
 
@@ -485,5 +517,13 @@ def _clock(start: np.ndarray) -> str:
     return str(start[0])[11:16]
 
 
-def _text(stamp) -> str:
-    return str(stamp)[:16].replace("T", " ")
+def _seconds(step: np.timedelta64) -> int:
+    return int(step / np.timedelta64(1, "s"))
+
+
+def _length(step: np.timedelta64) -> str:
+    return step_text(_seconds(step))
+
+
+def _called(step: np.timedelta64) -> str:
+    return "day" if step == DAY else "step"

@@ -1,16 +1,20 @@
-"""Which basins a run can use: the others are named with what they lack, and left out where that is asked for."""
+"""What a run can use of data: basins, days and inputs; what lacks is named, and left out where that is asked for."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
 
-from ..spec import ModelSpec
-from .dataset import period_slice, period_text
+from ..spec import ModelSpec, Variable
+from .dataset import attributes_at, period_slice, period_text
 from .ids import listed
+from .names import role_of
+from .steps import date_of_row, rows_of_days, step_seconds
+from .units import DAY, convert, is_ours
+from .values import numbers
 
 
 def used_days(data: xr.Dataset, periods, warmup_years: float, warmup_days: int = 0) -> xr.Dataset:
@@ -25,7 +29,7 @@ def used_days(data: xr.Dataset, periods, warmup_years: float, warmup_days: int =
         Before each of them too; the longer counts.
     """
     slices = [period_slice(data["time"].values, period) for period in periods]
-    longest = max(round(365.25 * warmup_years), warmup_days)
+    longest = rows_of_days(data, max(365.25 * warmup_years, warmup_days))
     first = max(0, min(days.start for days in slices) - longest)
     return data.isel(time=slice(first, max(days.stop for days in slices)))
 
@@ -53,6 +57,7 @@ def usable_basins(
         If a basin cannot be used and `skip` is not set, or none can.
     """
     ids, time = data["basin"].values, data["time"].values
+    counted = "on {} days" if step_seconds(data) == DAY else "in {} steps"
     why: dict[int, str] = {}
     series = {name for name in data.data_vars if set(data[name].dims) == {"time", "basin"}}
     numbers = {name for name in series if data[name].dtype.kind in "fiu"}  # `check_dataset` refuses the others
@@ -62,7 +67,8 @@ def usable_basins(
             days = np.flatnonzero(gaps[:, b])
             why.setdefault(
                 int(b),
-                f"{name} is missing on {len(days)} days from {str(time[days[0]])[:10]} to {str(time[days[-1]])[:10]}",
+                f"{name} is missing {counted.format(len(days))} from {date_of_row(time, days[0])} to "
+                f"{date_of_row(time, days[-1])}",
             )
     if period is not None and "qobs" in numbers:
         obs = data["qobs"].transpose("time", "basin").values[period_slice(time, period)]
@@ -84,17 +90,72 @@ def usable_basins(
 
 
 def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:
-    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date."""
+    """Raise if a forcing lies outside the model's bounds, of which a kernel knows no basin and no date.
+
+    The bounds are not scaled with the step: what falls in a day may fall in an hour of it.
+    """
     for v in model.forcings:
         values = data[v.name].values
         bad = ~((values >= v.lower) & (values <= v.upper))
         if bad.any():
             t, b = np.argwhere(bad)[0]
+            unit = attributes_at(v.name, step_seconds(data), v)["units"]
             raise ValueError(
-                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {values[t, b]:g} in basin "
-                f"{data['basin'].values[b]} on {str(data['time'].values[t])[:10]} ({bad.sum()} such values): correct "
-                "it, or leave out that basin."
+                f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {unit}; found {values[t, b]:g} in basin "
+                f"{data['basin'].values[b]} on {date_of_row(data['time'].values, t)} ({bad.sum()} such values): "
+                "correct it, or leave out that basin."
             )
+
+
+def static_inputs(data: xr.Dataset, rows: Iterable[Variable]) -> dict[str, np.ndarray]:
+    """The static inputs that a model's table names, one number for each basin, in the table's units.
+
+    An input is the variable over `basin` of its name, or of another that means the same (area is `area_km2`).
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+    rows : iterable of Variable
+
+    Returns
+    -------
+    dict of str to numpy.ndarray of float64 ``[B]``
+
+    Raises
+    ------
+    ValueError
+        None of that name over `basin`, one without a unit or in a unit of another kind, missing values, or values
+        outside the table's bounds.
+    """
+    inputs = {}
+    for row in rows:
+        name = next((name for name in (row.name, role_of(row.name)) if name in data.variables), None)
+        if name is None or data[name].dims != ("basin",):
+            found = [v for v in data.variables if data[v].dims == ("basin",) and v != "basin"]
+            raise ValueError(
+                f"input '{row.name}' must be a variable of the data with one number for each basin, found "
+                f"{listed(found)}; add it, in {row.unit}."
+            )
+        values, unit = (
+            numbers(data[name].values, f"input '{row.name}'").astype(np.float64),
+            data[name].attrs.get("units"),
+        )
+        if unit is None and row.unit != "1":
+            raise ValueError(
+                f"input '{row.name}' has no units attribute, expected '{row.unit}'; set "
+                f"ds['{name}'].attrs['units'] once you know it is so."
+            )
+        if unit is not None and not is_ours(unit, row.unit):
+            values, _ = convert(values, unit, row.unit, f"input '{row.name}'")
+        bad = ~((values >= row.lower) & (values <= row.upper) & np.isfinite(values))
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise ValueError(
+                f"input '{row.name}' must lie in [{row.lower:g}, {row.upper:g}] {row.unit}, found {values[at]:g} in "
+                f"basin {data['basin'].values[at]} ({int(bad.sum())} such basins); correct it, or leave out that basin."
+            )
+        inputs[row.name] = values
+    return inputs
 
 
 def varies(data: xr.Dataset, period) -> np.ndarray:

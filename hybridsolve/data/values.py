@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .steps import date_of_row
+
 CODES = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -99999.0)
 _NO_TEXT = ("nan", "<na>", "nat")  # what missing text becomes on its way through pandas, numpy and CSV files
 _ATTRIBUTE_CODES = (-999.0, -9999.0, -99999.0)  # -99 may be an attribute's value
@@ -85,7 +87,7 @@ def refuse_codes(
         return
     at = np.argwhere(low)[np.argmax(coded)]
     value, n = found[np.argmax(coded)], int(coded.sum()) or len(found)
-    place = f"found {value:g} in basin {ids[at[1]]} on {str(time[at[0]])[:10]} ({n} such values)"
+    place = f"found {value:g} in basin {ids[at[1]]} on {date_of_row(time, at[0])} ({n} such values)"
     if not coded.any():
         raise ValueError(
             f"{name} of {where} must not be negative, {place}; correct them, mark them as missing (NaN), or leave out "

@@ -146,7 +146,7 @@ class _DropIn(nn.Module):
         states = self._states if self.cache_states else None
         first = 0
         if self.warmup and self.warmup_states:
-            # Without gradient, and with the static values of all parameters.
+            # As in hydrodl2: without gradient, and with every parameter static.
             first = self.warmup
             with torch.no_grad():
                 held = {name: x[-1] if x.dim() == 3 else x for name, x in raw.items()}
@@ -172,7 +172,7 @@ class _DropIn(nn.Module):
         return {name: out[name].unsqueeze(-1) for name in self.flux_names if name != "BFI"} | {"BFI": bfi}
 
     def _named(self, parameters: Tensor):
-        """Numbers before the sigmoid by our names; the parameters of the unit hydrograph in their units."""
+        """Parameters before the sigmoid by the names of this package; those of the hydrograph in their units."""
         sizes = [self.nmul] * len(self.phy_param_names) + [1] * len(self.routing_param_names)
         parts = parameters.split(sizes, -1)
         raw = {}

@@ -5,15 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
+from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
 
+DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
-_DEFINITIONS: dict[str, ModelSpec] = {}  # by key, of all that a run was asked of
 
 
 def register(model: ModelSpec) -> ModelSpec:
     """Make a model known by its name, in place of another of that name."""
-    MODELS[model.name] = _DEFINITIONS[model.key] = model
+    MODELS[model.name] = model
     return model
 
 
@@ -26,7 +27,8 @@ def get(model: str | ModelSpec) -> ModelSpec:
         If there is none; the message lists those there are.
     """
     if isinstance(model, ModelSpec):
-        return _DEFINITIONS.setdefault(model.key, model)
+        _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
+        return model
     if not isinstance(model, str) or model not in MODELS:
         raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
     return MODELS[model]

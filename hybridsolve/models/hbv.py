@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..spec import Balance, Forcing, Hydrograph, ModelSpec, Parameter, Signature, State, Variable
+from .primitives import clip, maximum, minimum, power, relu
 
 EPS = 1e-5  # mm, the floor of a store that evaporation or capillary rise could empty
 
@@ -86,30 +87,6 @@ SIGNATURES = (
 )
 
 
-# The primitives of csrc/core/math.h, with the same rules at kinks, as methods of tensors: who reads the tables above
-# needs no torch. Never minimum, relu or clamp: their gradients at a tie differ, and differ between torch versions.
-def _min(a, b):
-    return a.where(a <= b, b)
-
-
-def _max(a, b):
-    return a.where(a >= b, b)
-
-
-def _relu(x):
-    return x.where(~(x < 0), 0.0)
-
-
-def _clip01(x):
-    return _relu(x.where(~(x > 1), 1.0))
-
-
-def _pow(x, y):
-    # An empty store is taken as a tiny one, with the gradient passing: x^y has no finite gradient at 0 for y < 1.
-    tiny = 2.0**-60 if x.element_size() == 4 else 2.0**-500
-    return (x + (tiny - x).where(x < tiny, 0.0).detach()) ** y
-
-
 def reference_step(f, k, p, s):
     """One day of HBV: with ``c`` among the parameters that of 1.1p, else of 1.0; without ``betaet`` that is 1.
 
@@ -127,37 +104,37 @@ def reference_step(f, k, p, s):
     rain = prcp.where(tmean >= p["tt"], 0.0)
     snowfall = prcp - rain
     snowpack = s["snowpack"] + snowfall
-    melt = _min(_relu(p["cfmax"] * (tmean - p["tt"])), snowpack)
+    melt = minimum(relu(p["cfmax"] * (tmean - p["tt"])), snowpack)
     meltwater, snowpack = s["meltwater"] + melt, snowpack - melt
-    refreezing = _min(_relu(p["cfr"] * p["cfmax"] * (p["tt"] - tmean)), meltwater)
+    refreezing = minimum(relu(p["cfr"] * p["cfmax"] * (p["tt"] - tmean)), meltwater)
     snowpack, meltwater = snowpack + refreezing, meltwater - refreezing
-    infiltration = _relu(meltwater - p["cwh"] * snowpack)
+    infiltration = relu(meltwater - p["cwh"] * snowpack)
     meltwater = meltwater - infiltration
 
     water = rain + infiltration
-    recharge = water * _clip01(_pow(s["sm"] / p["fc"], p["beta"]))
+    recharge = water * clip(power(s["sm"] / p["fc"], p["beta"]), 0.0, 1.0)
     sm = s["sm"] + (water - recharge)
-    excess = _relu(sm - p["fc"])
+    excess = relu(sm - p["fc"])
     sm = sm.where(~(sm >= p["fc"]), p["fc"])  # sm - excess, without its rounding
     dryness = sm / (p["lp"] * p["fc"])
     if "betaet" in p:
-        dryness = _pow(dryness, p["betaet"])
-    evapfactor = _clip01(dryness)
-    aet = _min(sm, pet * evapfactor)
-    sm = _max(sm - aet, EPS)
+        dryness = power(dryness, p["betaet"])
+    evapfactor = clip(dryness, 0.0, 1.0)
+    aet = minimum(sm, pet * evapfactor)
+    sm = maximum(sm - aet, EPS)
 
     slz = s["slz"]
     fluxes = {}
     if "c" in p:
         fill = sm / p["fc"]
-        capillary = _min(slz, p["c"] * slz * (1 - _min(fill, 1.0)))
-        sm, slz = _max(sm + capillary, EPS), _max(slz - capillary, EPS)
+        capillary = minimum(slz, p["c"] * slz * (1 - minimum(fill, 1.0)))
+        sm, slz = maximum(sm + capillary, EPS), maximum(slz - capillary, EPS)
         fluxes["capillary"] = capillary
 
     suz = s["suz"] + recharge + excess
-    percolation = _min(suz, p["perc"])
+    percolation = minimum(suz, p["perc"])
     suz = suz - percolation
-    q0 = p["k0"] * _relu(suz - p["uzl"])
+    q0 = p["k0"] * relu(suz - p["uzl"])
     suz = suz - q0
     q1 = p["k1"] * suz
     suz = suz - q1

@@ -1,4 +1,4 @@
-"""A network joined to the solver; and a network alone, with the same call, to be held against it."""
+"""A network joined to the solver; and a network alone, called in the same way, to compare it with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..routing import unit_hydrograph
-from ..solve.simulate import Run, simulate
-from ..spec import ModelSpec
+from ..routing.gauge import GaugeRun, simulate_to_gauge
+from ..solve.simulate import Run
+from ..spec import DAY, ModelSpec
 from .networks import Recurrent
 
 
@@ -23,15 +23,23 @@ class DifferentiableModel(nn.Module):
     model : ModelSpec or str
     network : Module
         Called with ``(attributes [B, A], weather [T, B, W] or None)``; returns numbers before the sigmoid by parameter
-        name, see `hybridsolve.nn.networks`. Where it gives no `route_a`, `route_b`, there is no unit hydrograph.
+        name, see `hybridsolve.nn.networks`. Where it gives none of the hydrograph's, the outflow is not routed.
     dynamic_dropout : float
         In training, the probability that a basin's per-step parameters are all held at their last step's.
     precision : {"float32", "bfloat16"}
         Of the network under autocast; the solver keeps the forcing's precision.
+    backend : str
+        Of the solver, as for `simulate`.
     """
 
     def __init__(
-        self, model: ModelSpec | str, network: nn.Module, *, dynamic_dropout: float = 0.0, precision: str = "float32"
+        self,
+        model: ModelSpec | str,
+        network: nn.Module,
+        *,
+        dynamic_dropout: float = 0.0,
+        precision: str = "float32",
+        backend: str = "auto",
     ):
         super().__init__()
         if precision not in ("float32", "bfloat16"):
@@ -42,6 +50,12 @@ class DifferentiableModel(nn.Module):
         self.network = network
         self.dynamic_dropout = dynamic_dropout
         self.precision = precision
+        self.backend = backend
+
+    @property
+    def outflow(self) -> str:
+        """The name of the flow at the gauge."""
+        return self.model.outflow
 
     def forward(
         self,
@@ -49,11 +63,13 @@ class DifferentiableModel(nn.Module):
         attributes: Tensor,
         weather: Tensor | None = None,
         *,
+        inputs: Mapping[str, Tensor] | None = None,
+        step: int = DAY,
         warmup: int = 0,
         warmup_gradient: bool = True,
-        fluxes: Sequence[str] = ("streamflow",),
-    ) -> Run:
-        """Parameters by the network, and a run with them.
+        fluxes: Sequence[str] | None = None,
+    ) -> GaugeRun:
+        """Compute the parameters by the network, and run the model with them.
 
         Parameters
         ----------
@@ -63,29 +79,36 @@ class DifferentiableModel(nn.Module):
             As the network takes them (scaled).
         weather : Tensor ``[T, B, W]``, optional
             As the network takes it (scaled).
+        inputs : mapping of str to Tensor ``[B]``, optional
+            The model's static inputs, in its units.
+        step : int
+            Length of a step, s.
         warmup : int
-            Steps at the begin that are run and cut off.
+            Steps at the start that are run and cut off.
         warmup_gradient : bool
             Whether gradients flow through them; the numbers are the same either way.
-        fluxes : sequence of str
-            As for `simulate`; "streamflow" is routed, the others are not.
+        fluxes : sequence of str, optional
+            As for `simulate_to_gauge`: the model's outflow if left out; the others are not routed.
 
         Returns
         -------
-        Run
+        GaugeRun
             Series of ``[T - warmup, B]``.
         """
         return run_parameters(
             self.model,
             forcing,
             self.raw_parameters(attributes, weather),
+            inputs=inputs,
+            step=step,
+            backend=self.backend,
             warmup=warmup,
             warmup_gradient=warmup_gradient,
             fluxes=fluxes,
         )
 
     def raw_parameters(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
-        """What the network gives, in the precision of `attributes`, per-step values dropped where training asks."""
+        """The network's output in the precision of `attributes`, with dropout of per-step values in training."""
         device = attributes.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             raw = self.network(attributes, weather)
@@ -104,7 +127,7 @@ class DifferentiableModel(nn.Module):
 
 
 def drop_dynamic(raw: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
-    """Hold per-step parameters at their last step in basins drawn with a probability, for each parameter anew."""
+    """Hold per-step parameters at their last step, in basins that are drawn for each parameter with a probability."""
 
     def held(x):
         if x.dim() == 2:
@@ -116,59 +139,53 @@ def drop_dynamic(raw: Mapping[str, Tensor], probability: float) -> dict[str, Ten
 
 
 def run_parameters(
-    model: ModelSpec,
+    model: ModelSpec | str,
     forcing: Mapping[str, Tensor],
     raw: Mapping[str, Tensor],
     *,
+    inputs: Mapping[str, Tensor] | None = None,
+    step: int = DAY,
+    backend: str = "auto",
     warmup: int = 0,
     warmup_gradient: bool = True,
-    fluxes: Sequence[str] = ("streamflow",),
-) -> Run:
-    """A run with numbers before the sigmoid, streamflow through the unit hydrograph; see `DifferentiableModel`."""
+    fluxes: Sequence[str] | None = None,
+) -> GaugeRun:
+    """Run a model to the gauge with parameters before the sigmoid; see `DifferentiableModel`."""
     n_steps = max(len(x) for x in forcing.values())
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
-    routed = [name for name in model.routing_parameter_names if name in raw]
-    if 0 < len(routed) < len(model.routing_parameter_names):
-        raise ValueError(
-            f"the network gives {routed[0]} alone of {', '.join(model.routing_parameter_names)}: give both, or neither."
-        )
-    unit = {name: torch.sigmoid(raw[name].squeeze(-1)) for name in routed}
-    hydrograph = model.parameters_from_unit(unit)
-    raw = {name: x for name, x in raw.items() if name not in routed}
-
-    def route(q, memory=None):
-        return unit_hydrograph(q, *hydrograph.values(), memory, return_memory=True) if routed else (q, None)
-
-    def cut(x, steps, axes):  # an axis of size 1 is shared by all steps
-        return x[steps] if x.dim() == axes and len(x) > 1 else x
-
-    def part(steps):
-        return ({n: cut(x, steps, 2) for n, x in forcing.items()}, {n: cut(x, steps, 3) for n, x in raw.items()})
-
+    options: dict = dict(inputs=inputs, step=step, backend=backend)
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup
         with torch.no_grad():
-            before = simulate(model, *part(slice(warmup)), raw=True)
-            state, memory = before.final_state, route(before.fluxes["streamflow"])[1]
-    run = simulate(
+            before = simulate_to_gauge(model, *of_steps(slice(warmup), forcing, raw), raw=True, **options)
+        state, memory = before.final_state, before.memory
+    run = simulate_to_gauge(
         model,
-        *part(slice(first, None)),
+        *of_steps(slice(first, None), forcing, raw),
         initial_state=state,
+        memory=memory,
         fluxes=fluxes,
         raw=True,
+        **options,
     )
-    series = dict(run.fluxes)
-    if "streamflow" in series:
-        series["streamflow"] = route(series["streamflow"], memory)[0]
-    return Run({name: q[warmup - first :] for name, q in series.items()}, run.final_state)
+    return GaugeRun({name: q[warmup - first :] for name, q in run.fluxes.items()}, run.final_state, run.memory)
+
+
+def of_steps(steps: slice, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
+    """The forcing and the parameters of some of the steps."""
+
+    def cut(x, axes):  # an axis of size 1 is shared by all steps
+        return x[steps] if x.dim() == axes and len(x) > 1 else x
+
+    return {n: cut(x, 2) for n, x in forcing.items()}, {n: cut(x, 3) for n, x in parameters.items()}
 
 
 class DischargeLSTM(nn.Module):
-    """Streamflow of weather and attributes without a process model (Kratzert et al. 2019, HESS 23:5089).
+    """Discharge of weather and attributes without a process model (Kratzert et al. 2019, HESS 23:5089).
 
-    Called as `DifferentiableModel` is, so that it trains and is judged under the same conditions.
+    Called as `DifferentiableModel` is, so that it is trained and tested in the same way.
 
     Parameters
     ----------
@@ -176,15 +193,19 @@ class DischargeLSTM(nn.Module):
     dropout : float
     """
 
+    outflow = "streamflow"
+
     def __init__(self, n_attributes: int, n_weather: int, hidden: int = 256, dropout: float = 0.4):
         super().__init__()
         self.recurrent = Recurrent(n_attributes, n_weather, hidden, dropout)
         self.head = nn.Linear(hidden, 1)
 
-    def forward(self, forcing, attributes, weather, *, warmup=0, warmup_gradient=True, fluxes=("streamflow",)) -> Run:
-        if tuple(fluxes) != ("streamflow",):
-            raise ValueError(f"an LSTM alone gives streamflow; found {', '.join(fluxes)}: ask for that only.")
+    def forward(
+        self, forcing, attributes, weather, *, inputs=None, step=DAY, warmup=0, warmup_gradient=True, fluxes=None
+    ) -> Run:
+        if fluxes is not None and tuple(fluxes) != (self.outflow,):
+            raise ValueError(f"an LSTM alone gives {self.outflow}; found {', '.join(fluxes)}: ask for that only.")
         if not warmup_gradient:
             raise ValueError("an LSTM alone has no state to warm up without gradient; set warmup_gradient to true.")
         flow = nn.functional.softplus(self.head(self.recurrent(attributes, weather))).squeeze(-1)
-        return Run({"streamflow": flow[warmup:].to(attributes.dtype)}, {})
+        return Run({self.outflow: flow[warmup:].to(attributes.dtype)}, {})

@@ -2,7 +2,7 @@
 
 A parameter network is any `torch.nn.Module` that is called with ``(attributes [B, A], weather [T, B, W] or None)`` and
 returns a mapping of parameter name to numbers before the sigmoid: ``[B, C]``, or ``[T, B, C]`` for a parameter that
-varies by step, and ``[B, 1]`` for those of the unit hydrograph. The two here lay their outputs out by a `Layout`.
+varies by step, and ``[B, 1]`` for those of the hydrograph. The two here lay their outputs out by a `Layout`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..spec import ModelSpec
 
 @dataclass(frozen=True)
 class Layout:
-    """Which numbers a parameter network puts out: parameter-major, component-minor, the unit hydrograph's last.
+    """The layout of a parameter network's output: parameter-major, component-minor, the hydrograph's last.
 
     Parameters
     ----------
@@ -28,41 +28,49 @@ class Layout:
     components : int
         Copies of the model in each basin, whose flows are averaged.
     dynamic : sequence of str
-        Parameters that vary by step; an optional parameter of the model is learned if it is named here.
+        Parameters that vary by step; one that is optional or fixed by default is learned if it is named here.
     routing : bool
-        Whether the unit hydrograph's two parameters are learned too, one pair a basin.
+        Whether the parameters of the model's hydrograph are learned too, one set a basin.
+    learned : sequence of str
+        Parameters that are learned although they are optional or fixed by default, and do not vary by step.
 
     Raises
     ------
     ValueError
-        If the model has no such parameter, or components is less than 1.
+        If the model has no such parameter, one is named twice, or components is less than 1.
     """
 
     model: ModelSpec
     components: int = 16
     dynamic: tuple[str, ...] = ()
     routing: bool = True
+    learned: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "model", models.get(self.model))
-        object.__setattr__(self, "dynamic", tuple(self.dynamic))
         known = [*self.model.parameter_names, *self.model.optional_parameter_names]
-        for name in self.dynamic:
-            if name not in known:
-                raise ValueError(
-                    f"model {self.model.name} has no parameter '{name}' to vary by step; expected any of "
-                    f"{', '.join(known)}: correct dynamic."
-                )
+        for field, aim in (("dynamic", "vary by step"), ("learned", "learn")):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+            for name in getattr(self, field):
+                if name not in known:
+                    raise ValueError(
+                        f"model {self.model.name} has no parameter '{name}' to {aim}; expected any of "
+                        f"{', '.join(known)}: correct {field}."
+                    )
+        for name in self.learned:
+            if name in self.dynamic:
+                raise ValueError(f"'{name}' is named by dynamic and by learned: name it in one of them.")
         whole("components", self.components, 1)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All parameters that are learned, without the unit hydrograph's."""
-        return tuple(v.name for v in self.model.present_parameters(self.dynamic))
+        """All parameters that are learned, without the hydrograph's."""
+        named = {*self.dynamic, *self.learned}
+        return tuple(v.name for v in self.model.present_parameters(named) if v.free or v.name in named)
 
     @property
     def routing_names(self) -> tuple[str, ...]:
-        return self.model.routing_parameter_names if self.routing else ()
+        return tuple(v.name for v in self.model.routing_parameters if v.free) if self.routing else ()
 
     @property
     def static_names(self) -> tuple[str, ...]:
@@ -87,7 +95,7 @@ class Layout:
 
 
 def _refuse_unfit(name: str, x: Tensor, width: int, layer: nn.Linear) -> None:
-    """Raise if a network cannot take a tensor, in words of its input."""
+    """Raise if a network cannot take a tensor, and name its input."""
     if x.shape[-1] != width:
         raise ValueError(f"{name} must have {width} numbers each, found {x.shape[-1]}: give those of the training.")
     if x.dtype != layer.weight.dtype:
@@ -151,7 +159,7 @@ class Recurrent(nn.Module):
             _refuse_unfit(name, x, width, self.of_weather)
         entered = self.of_weather(weather)
         if self.of_attributes is not None:
-            entered = entered + self.of_attributes(attributes)  # the same on all steps
+            entered = entered + self.of_attributes(attributes)  # broadcast over the steps
         return self.dropout(self.lstm(torch.relu(entered))[0])
 
 
@@ -176,5 +184,5 @@ class LSTM(nn.Module):
 
     def forward(self, attributes: Tensor, weather: Tensor) -> dict[str, Tensor]:
         h = self.recurrent(attributes, weather)
-        # Only the last step's static parameters are used, so only they are made.
+        # Only the static parameters of the last step are used, so the others are not computed.
         return self.layout.split(self.static(h[-1]), None if self.dynamic is None else self.dynamic(h))

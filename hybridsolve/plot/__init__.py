@@ -1,8 +1,9 @@
 """Figures of scores, flows, rivers and parameters.
 
 Every function returns a `matplotlib.figure.Figure` and touches no pyplot state: no window, no global style,
-safe in threads and without a display. `save` writes one atomically. Colours are those of Okabe and Ito, told
-apart with any colour vision."""
+safe in threads and without a display. `save` writes one atomically. Colours are those of Okabe and Ito,
+which all kinds of colour vision distinguish.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -12,7 +12,7 @@ from .style import MUTED, ORANGE, array, colour_bar, styled
 
 def _map(lat, lon):
     """An empty figure and its axes of longitude and latitude, with all these points on it."""
-    # A degree of longitude is shorter by the cosine of the latitude: shapes look as on a map.
+    # A degree of longitude is shorter by the cosine of the latitude: the axes keep the shapes.
     stretch = 1.0 / max(0.2, np.cos(np.deg2rad(0.5 * (lat.min() + lat.max()))))
     pad = 0.04 * max(np.ptp(lon), np.ptp(lat) * stretch, 1.0)
     tall = (np.ptp(lat) * stretch + 2 * pad) / (np.ptp(lon) + 2 * pad)
@@ -74,7 +74,7 @@ def score_map(lat, lon, values, metric="NSE", unit="–", unscored=None):
         int((values[good] < lo).any()), int((values[good] > hi).any())
     ]
     figure, axes = _map(lat, lon)
-    # The worst last, or a dense region hides the failures in it.
+    # The worst are drawn last, so that a dense region does not hide them.
     order = np.flatnonzero(good)[np.argsort(-values[good], kind="stable")]
     size = float(np.clip(9000.0 / max(len(lat), 1), 14.0, 60.0))
     points = axes.scatter(
@@ -83,7 +83,7 @@ def score_map(lat, lon, values, metric="NSE", unit="–", unscored=None):
     if (~good).any():
         axes.scatter(lon[~good], lat[~good], marker="x", s=size, c=ORANGE, lw=1.4)
         notes.insert(0, f"× {(~good).sum()} without score")
-    # Outside the map: a legend inside would lie on basins somewhere.
+    # Outside the map, where a legend covers no basin.
     axes.set_title(", ".join(filter(None, notes)), loc="right", color=ORANGE, fontsize=10.5)
     colour_bar(figure, axes, points, extend, f"{metric} ({unit})")
     middle = f"median {median:.3f}" if np.isfinite(median) else "no median"
@@ -134,9 +134,9 @@ def network_map(network, values, name="discharge", unit="m³/s", gauges=None):
     def lines(rows, **style):
         return axes.add_collection(LineCollection(np.stack([ends[rows], ends[network.downstream[rows]]], 1), **style))
 
-    flows = network.downstream >= 0  # an outlet flows to no point that could be drawn
+    flows = network.downstream >= 0  # an outlet has no line
     lines(np.flatnonzero(flows & ~good), colors="#c4c4c4", lw=0.4)
-    # The largest last: small tributaries must not lie on the river.
+    # The largest are drawn last, over their tributaries.
     order = np.flatnonzero(flows & good)
     order = order[np.argsort(values[order], kind="stable")]
     share = np.log(values[order].clip(low) / low) / np.log(high / low)

@@ -1,4 +1,4 @@
-"""Parameters: where in their bounds, how well the data tell them, when they matter."""
+"""Parameters: where they lie in their bounds, how well the data identify them, when they matter."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import BLUE, INK, MUTED, ORANGE, SKY, array, colour_bar, percent, styled
+from .style import BLUE, INK, MUTED, ORANGE, SKY, array, colour_bar, per, percent, styled
 
 
 @styled
-def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
+def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
     """Distribution of each parameter over basins within its bounds, with the share of basins at a bound.
 
     Parameters
@@ -26,6 +26,8 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
         Whether a parameter is at a bound, as the calibration judged it.
     flag : float
         Share of basins at a bound from which a parameter is drawn in the warning colour.
+    log : array_like of bool, [P], optional
+        Parameters whose range is divided on a logarithmic scale; their bounds are above 0.
 
     Returns
     -------
@@ -51,6 +53,8 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
         bad = names[int(np.flatnonzero(~(upper > lower))[0])]
         raise ValueError(f"upper must be above lower, which does not hold for {bad}: leave fixed parameters out.")
     unit = (values - lower) / (upper - lower)
+    for p in np.flatnonzero(np.zeros(count, dtype=bool) if log is None else log):
+        unit[:, p] = np.log(values[:, p] / lower[p]) / np.log(upper[p] / lower[p])
     figure = Figure(figsize=(8.6, 1.5 + 0.36 * count), layout="constrained")
     axes = figure.subplots()
     for p in range(count):
@@ -89,18 +93,18 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1):
 
 @styled
 def standard_errors(errors, names):
-    """Linearised standard errors of parameters over basins: how well the data tell each of them.
+    """Linearised standard errors of parameters over basins: how well the data identify each of them.
 
     Parameters
     ----------
     errors : array_like, [B, P]
-        Over the parameter's range; NaN at a bound, infinite where the data say nothing.
+        Over the parameter's range; NaN at a bound, infinite where the data do not identify it.
     names : sequence of str, [P]
 
     Returns
     -------
     matplotlib.figure.Figure
-        Median, middle half and central 90 % of the basins with an error; the shares of those without are written.
+        Median, middle half and central 90 % of the basins with an error, and the shares of those without.
     """
     errors = array("errors", errors, 2)
     figure = Figure(figsize=(8.0, 0.34 * len(names) + 1.6), layout="constrained")
@@ -113,32 +117,34 @@ def standard_errors(errors, names):
             axes.plot([outer, last], [i, i], color=SKY, lw=1.5)
             axes.plot([low, high], [i, i], color=BLUE, lw=5, solid_capstyle="butt")
             axes.plot(middle, i, "o", color="white", mec=BLUE, ms=5)
-        text = f"{percent(np.isnan(x).mean())} at a bound, {percent(np.isinf(x).mean())} not told"
+        text = f"{percent(np.isnan(x).mean())} at a bound, {percent(np.isinf(x).mean())} not identified"
         axes.annotate(text, (1.0, i), xycoords=("axes fraction", "data"), va="center", color=MUTED, fontsize=9)
     axes.axvline(1.0, color=MUTED, lw=0.8, ls=":")
     axes.set_yticks(range(len(names)), list(names))
     axes.set(xscale="log", ylim=(len(names) - 0.4, -0.6), xlabel="standard error over the range (–), linearised")
     axes.grid(True, axis="x")
-    axes.set_title(f"How well flow tells the parameters of {len(errors)} basins")
+    axes.set_title(f"How well flow identifies the parameters of {len(errors)} basins")
     return figure
 
 
 @styled
-def sensitivity_by_month(values, names):
+def sensitivity_by_month(values, names, unit="mm d-1"):
     """When flow answers to which parameter: medians over basins, each parameter over its strongest month.
 
     Parameters
     ----------
     values : array_like, [P, 12, B]
-        Mean sensitivities of a month, any unit.
+        Mean sensitivities of a month.
     names : sequence of str, [P]
+    unit : str
+        Of the values.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice")  # stays NaN, and is drawn empty
+        warnings.filterwarnings("ignore", "All-NaN slice")  # the median is NaN, and its cell is empty
         middle = np.nanmedian(array("values", values, 3), axis=2)
     strongest = middle.max(1, keepdims=True)
     figure = Figure(figsize=(7.4, 0.32 * len(names) + 1.5), layout="constrained")
@@ -148,5 +154,5 @@ def sensitivity_by_month(values, names):
     axes.set_yticks(range(len(names)), [f"{n} ({s:.2g})" for n, s in zip(names, strongest[:, 0], strict=True)])
     axes.set_xticks(range(12), list("JFMAMJJASOND"))
     colour_bar(figure, axes, image, "neither", "share of the strongest month (–)")
-    axes.set_title(f"Sensitivity of flow over the year, {np.shape(values)[2]} basins (strongest month, mm/d)")
+    axes.set_title(f"Sensitivity of flow over the year, {np.shape(values)[2]} basins (strongest month, {per(unit)})")
     return figure

@@ -1,4 +1,4 @@
-"""Scores: their distribution over basins, what the starts of a calibration came to, one against another."""
+"""Scores: distribution over basins, spread over the starts of a calibration, one score against another."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def start_spread(scores, best, metric="NSE"):
         left.vlines(x, quantiles[0], quantiles[3], color=BLUE, alpha=0.35, lw=2, label="all starts")
         left.vlines(x, quantiles[1], quantiles[2], color=BLUE, alpha=0.75, lw=5, label="middle half")
         left.plot(x, kept[order], "o", color=ORANGE, mec="white", mew=0.8, ms=6, label="start kept")
-    # A single failed basin must not squeeze all others into a strip; what lies below is stated.
+    # A single failed basin must not compress the axis of all others; the share below the floor is written.
     floor = max(-0.5, np.floor(10 * np.nanquantile(padded, 0.01)) / 10) if has.any() else -0.5
     floor = min(floor, 0.9)
     below = int((padded < floor).sum())
@@ -158,8 +158,7 @@ def start_spread(scores, best, metric="NSE"):
     others[np.arange(basins), best] = False
     short = np.sort(np.where(failed, np.inf, kept[:, None] - scores)[others])
     if short.size:
-        # Logarithmic, since a thousandth and a tenth are both of interest; what is closer stands at the left
-        # end.
+        # Logarithmic, from a thousandth to a tenth; what is closer is drawn at the left end.
         y = np.arange(1, short.size + 1) / short.size
         done = np.isfinite(short)
         x, y = np.append(np.clip(short[done], 1e-4, None), 5.0), np.append(y[done], done.mean())

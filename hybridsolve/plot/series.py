@@ -6,27 +6,28 @@ import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from .style import BLUE, INK, MUTED, ORANGE, SKY, array, styled
+from .style import BLUE, INK, MUTED, ORANGE, SKY, array, per, styled
 
 
 @styled
-def hydrograph(time, obs, sim, *, prcp=None, title=None, score_text=None, spread=None):
-    """Observed and simulated flow of one basin, with rain from above if given.
+def hydrograph(time, obs, sim, *, precipitation=None, title=None, score_text=None, spread=None, unit="mm d-1"):
+    """Observed and simulated flow of one basin, with precipitation above it if given.
 
     Parameters
     ----------
     time : array_like, [T]
         Dates (datetime64 or datetime), or numbers.
     obs, sim : array_like, [T]
-        Flow, mm/d; missing observations (NaN) leave a gap.
-    prcp : array_like, [T], optional
-        Precipitation, mm/d.
+        Flow; missing observations (NaN) leave a gap.
+    precipitation : array_like, [T], optional
     title : str, optional
         Heading, such as the basin's name.
     score_text : str, optional
         Shown beside the heading.
     spread : (low, high), each array_like [T], optional
-        Band labelled "spread of the starts", mm/d. It shows what the optimiser left open, not an uncertainty.
+        Band labelled "spread of the starts". It shows how far the optimum is left open, and is no uncertainty.
+    unit : str
+        Of all series.
 
     Returns
     -------
@@ -46,18 +47,18 @@ def hydrograph(time, obs, sim, *, prcp=None, title=None, score_text=None, spread
         np.where(np.isfinite(x), x, np.nan)
         for x in (array("obs", obs, 1, time.shape), array("sim", sim, 1, time.shape))
     )
-    figure = Figure(figsize=(10.0, 5.0 if prcp is not None else 4.2), layout="constrained")
-    if prcp is not None:
-        prcp = array("prcp", prcp, 1, time.shape)
-        # An own panel: bars hanging into the flow hide its peaks, which is what the figure is looked at for.
-        rain, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
-        rain.fill_between(time, 0, prcp, step="mid", color=SKY, lw=0)
-        top = float(np.nanmax(prcp, initial=0.0))
-        rain.set(ylim=(top * 1.05 if top > 0 else 1.0, 0), ylabel="rain + snow\n(mm/d)")
-        rain.spines["bottom"].set_visible(False)
-        rain.spines["top"].set_visible(True)
-        rain.tick_params(bottom=False, labelbottom=False)
-        head = rain
+    figure = Figure(figsize=(10.0, 5.0 if precipitation is not None else 4.2), layout="constrained")
+    if precipitation is not None:
+        precipitation = array("precipitation", precipitation, 1, time.shape)
+        # A panel of its own: bars that hang into the flow hide its peaks.
+        above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
+        above.fill_between(time, 0, precipitation, step="mid", color=SKY, lw=0)
+        top = float(np.nanmax(precipitation, initial=0.0))
+        above.set(ylim=(top * 1.05 if top > 0 else 1.0, 0), ylabel=f"rain + snow\n({per(unit)})")
+        above.spines["bottom"].set_visible(False)
+        above.spines["top"].set_visible(True)
+        above.tick_params(bottom=False, labelbottom=False)
+        head = above
     else:
         axes = head = figure.subplots()
     if spread is not None:
@@ -65,7 +66,7 @@ def hydrograph(time, obs, sim, *, prcp=None, title=None, score_text=None, spread
         axes.fill_between(time, low, high, color=ORANGE, alpha=0.25, lw=0, label="spread of the starts")
     axes.plot(time, obs, color=INK, lw=1.3, label="observed")
     axes.plot(time, sim, color=ORANGE, lw=1.3, label="simulated")
-    axes.set(xlim=(time[0], time[-1]) if time.size > 1 else None, ylabel="flow (mm/d)")
+    axes.set(xlim=(time[0], time[-1]) if time.size > 1 else None, ylabel=f"flow ({per(unit)})")
     bottom = min(0.0, np.nanmin(obs, initial=0.0), np.nanmin(sim, initial=0.0))
     # Room above the highest peak, where the legend stands.
     axes.set_ylim(bottom, bottom + 1.1 * (axes.get_ylim()[1] - bottom))
@@ -88,13 +89,13 @@ def hydrograph(time, obs, sim, *, prcp=None, title=None, score_text=None, spread
 def flow_duration(sim, obs):
     """Flow-duration curves over many basins: the median basin and the middle half, simulated and observed.
 
-    Each basin's flows are divided by its mean observed flow; days without observation count in neither.
+    Each basin's flows are divided by its mean observed flow; steps without observation count in neither.
 
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        mm/d, obs NaN where missing. A basin without flow observed, or whose simulation is not finite on a day with an
-        observation, is left out and counted.
+        In one unit; obs NaN where missing. A basin without flow observed, or whose simulation is not finite at a step
+        with an observation, is left out and counted.
 
     Returns
     -------
@@ -120,7 +121,7 @@ def flow_duration(sim, obs):
         low, middle, high = np.quantile(curves, (0.25, 0.5, 0.75), axis=0)
         axes.fill_between(100 * share, low, high, color=color, alpha=0.15, lw=0)
         axes.plot(100 * share, middle, color=color, lw=2, label=label)
-    axes.set(yscale="log", xlim=(0, 100), xlabel="share of days with more flow (%)", ylabel="flow over mean flow (–)")
+    axes.set(yscale="log", xlim=(0, 100), xlabel="share of time with more flow (%)", ylabel="flow over mean flow (–)")
     axes.set_ylim(bottom=1e-3)
     axes.grid(True)
     axes.legend()

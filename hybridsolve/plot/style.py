@@ -1,9 +1,10 @@
-"""The look that the figures share, and how one is saved."""
+"""The style that all figures share, and how they are saved."""
 
 from __future__ import annotations
 
 import functools
 import io
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ STYLE = {
 
 
 def styled(function):
-    """Run a function with the house style; matplotlib reads most of it when an artist is made."""
+    """Run a function with the shared style; matplotlib reads most of it when an artist is made."""
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
@@ -61,12 +62,17 @@ def array(name, values, ndim, shape=None):
 
 
 def percent(share):
-    """A share in words that never rounds a few to none or most to all."""
+    """A share as text, which never rounds to 0 % or 100 % what is not."""
     if 0 < share < 0.01:
         return "<1 %"
     if 0.99 < share < 1:
         return ">99 %"
     return f"{100 * share:.0f} %"
+
+
+def per(unit):
+    """A unit as axes have it: "mm/d" of "mm d-1"."""
+    return re.sub(r"^(\S+) (\w+)-1$", r"\1/\2", unit)
 
 
 def colour_bar(figure, axes, artist, extend, label):
@@ -111,7 +117,7 @@ def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
     for name, make in figures.items():
         try:
             written.append(save(make(), folder / f"{name}.png"))
-        except Exception as error:  # whatever a figure fails at, the others and the numbers do not depend on it
+        except Exception as error:  # of any kind: the other figures do not depend on it
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             left_out.setdefault(reason, []).append(name)
     for reason, names in left_out.items():

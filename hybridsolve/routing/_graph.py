@@ -1,4 +1,4 @@
-"""The loops over a river network; apart from network.py so that only who makes a network pays for numba."""
+"""The loops over a river network, in a file of their own so that numba is imported only where a network is made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numba import njit
 
 @njit(cache=True)
 def breadth_first(downstream):
-    """Rows outlets last, upstream rows of each ascending and together; and how many rows reach no outlet."""
+    """The rows in network order, outlets last, and how many rows reach no outlet."""
     n = len(downstream)
     start = np.zeros(n + 1, np.int64)
     for d in downstream:

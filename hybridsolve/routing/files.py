@@ -17,8 +17,9 @@ from ..data.ids import read_ids, refuse_duplicates
 from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
 from ..data.times import bounds_name, standard_dates
 from ..solve.compiled import MOST_INFLOW
+from .checks import reach_ids
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
-from .network import RiverNetwork, reach_ids
+from .network import RiverNetwork
 from .rivers import whole_steps
 
 SCHEME_TITLES = {
@@ -40,7 +41,7 @@ def open_network(path) -> RiverNetwork:
 
 
 def read_gauges(given: str, what: str = "gauges") -> np.ndarray:
-    """Ids of gauges: of a file of them, one a line or joined by commas, or of the text itself."""
+    """Ids of gauges, from a file with one a line or joined by commas, or from the text itself."""
     if os.path.isdir(given):
         raise IsADirectoryError(f"{what} must be ids joined by commas, or a file of them; found the folder {given}.")
     if os.path.isfile(given):
@@ -78,7 +79,7 @@ def route_file(
     ----------
     inflow : path_like
         NetCDF with ``lateral_inflow(time, reach)`` in m3/s and the coordinate ``reach`` of ids, in any order; ``time``
-        is the begin of each interval unless it has bounds, which say so, and evenly spaced. The run has its precision.
+        is the start of each interval unless it has bounds, which say so, and evenly spaced. The run has its precision.
     network : RiverNetwork or path_like
         Or a file as `open_network` takes it.
     out : path_like
@@ -129,7 +130,7 @@ def route_file(
     if map_file is not None:
         if Path(map_file).suffix.lower() != ".png":
             raise ValueError(f"map_file must end in .png, found {map_file}: figures are written as PNG.")
-        for name in ("lon", "lat"):  # said before anything is computed
+        for name in ("lon", "lat"):  # before the run
             network.attribute(name)
         if gauges is not None:
             raise ValueError("a map shows all reaches; found gauges asked for alone: leave out the gauges, or the map.")
@@ -185,7 +186,7 @@ def _check_constants(constants: Mapping[str, float], scheme: str, hydraulic: boo
 
 
 def _lateral(path):
-    """The inflow as a tensor, its reaches, the begin of its intervals, and seconds of one."""
+    """The inflow as a tensor, its reaches, the start of its intervals, and the seconds of one."""
     with open_netcdf(path, INFLOW) as file:
         variables = file.variables
         if (
@@ -206,7 +207,7 @@ def _lateral(path):
         time = file["time"]
         if bounds is None and "bounds" in time.attrs | time.encoding:
             warnings.warn(
-                f"time of {path} names bounds that are not there: it is taken as the begin of each interval.",
+                f"time of {path} names bounds that are not there: it is taken as the start of each interval.",
                 stacklevel=3,
             )
         names = ["lateral_inflow", "reach", "time", *([bounds] if bounds else [])]
@@ -232,20 +233,20 @@ def _lateral(path):
 
 
 def _intervals(file: xr.Dataset, path) -> tuple[np.ndarray, float]:
-    """The begin of each row's interval, and the seconds of one."""
-    # Without the encoding, by which `standard_dates` would undo what a zone in the units shifts: here it is UTC.
+    """The start of each row's interval, and the seconds of one."""
+    # Without the encoding: `standard_dates` would otherwise take back the shift by a time zone in the units.
     bounds, file = bounds_name(file), file.drop_encoding()
     times = standard_dates(file["time"], f"time of {path}")
     ends = times[1:]
     if bounds is not None:
         if file[bounds].dims[:1] != ("time",) or file[bounds].shape[1:] != (2,) or file[bounds].dtype.kind not in "MO":
             raise ValueError(
-                f"{bounds} of {path} must be dates [{len(times)}, 2], the begin and end of each interval; found "
+                f"{bounds} of {path} must be dates [{len(times)}, 2], the start and end of each interval; found "
                 f"{file[bounds].dtype} {list(file[bounds].shape)}: correct or drop it."
             )
         times, ends = standard_dates(file[bounds], f"bounds '{bounds}' of {path}").T
-    begins = times if len(ends) == len(times) else times[:-1]
-    gaps = (ends - begins).astype(np.int64)
+    starts = times if len(ends) == len(times) else times[:-1]
+    gaps = (ends - starts).astype(np.int64)
     if not len(gaps) or (gaps != gaps[0]).any() or gaps[0] <= 0 or (np.diff(times).astype(np.int64) != gaps[0]).any():
         remedy = "fill what lacks"
         if (calendar := getattr(next(iter(file["time"].values), None), "calendar", "standard")) != "standard":
@@ -270,7 +271,7 @@ def _restart(routed: Routed, network: RiverNetwork, scheme: str, time) -> xr.Dat
 
 
 def _read_restart(path, network: RiverNetwork, scheme: str, time, dtype) -> dict[str, torch.Tensor]:
-    """The state in the file, whose reaches may stand in any order, in the order of the network."""
+    """The state of a restart file in the order of the network; the file may have any order."""
     file = load_netcdf(path, RESTART)
     names = tuple(STATE) if scheme == "todini" else ("discharge",)
     lacking = [x for x in ("network", "scheme") if x not in file.attrs]
@@ -290,7 +291,7 @@ def _read_restart(path, network: RiverNetwork, scheme: str, time, dtype) -> dict
         )
     if file["time"].dtype.kind != "M" or file["time"].size != 1 or file["time"].values.astype("M8[ns]") != time:
         raise ValueError(
-            f"{path} must be the state at the begin of the inflow, {time}; found that of {file['time'].values}: choose "
+            f"{path} must be the state at the start of the inflow, {time}; found that of {file['time'].values}: choose "
             "the inflow that follows it."
         )
     ids = reach_ids(file["reach"].values, f"reach of {path}")

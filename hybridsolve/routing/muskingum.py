@@ -1,9 +1,8 @@
 """route(): lateral inflow to discharge along a river network, by Muskingum's family of schemes.
 
 The way of a run: `route` checks and orders by id, makes the constants of each reach from its parameters in plain torch
-(`linear`, `ddr`, `todini`, whose adjoint torch knows) and calls `ops.route` -> `backends.route` ->
-csrc/routing/network.h (time steps along the network, and their adjoint) -> csrc/routing/muskingum.h (one step of one
-reach). The `_step` functions here are the oracle: the same step in plain torch, level by level.
+(schemes.py) and calls `ops.route` -> `backends.route` -> csrc/routing/network.h (time steps along the network, and
+their adjoint) -> csrc/routing/muskingum.h (one step of one reach).
 """
 
 from __future__ import annotations
@@ -25,46 +24,25 @@ from ..solve import backends, compiled, ops
 from ..solve.compiled import MOST_INFLOW
 from ..solve.faults import BadInflow
 from ..solve.problem import dense, mapping
-from .network import reach_ids
+from .checks import reach_ids
+from .schemes import (
+    CHANNEL,
+    LEAST,
+    MOST_SUBSTEPS,
+    PARAMETERS,
+    SCHEMES,
+    STATE,
+    ddr,
+    linear,
+    passing,
+    reference,
+    storage_of,
+    todini,
+    unit_depth,
+)
 
 if TYPE_CHECKING:
     from .network import RiverNetwork
-
-LEAST = 1e-4  # m3/s: the discharge at which a dry reach's hydraulics are taken
-MOST_SUBSTEPS = 16  # as in csrc/routing/muskingum.h; of those that follow from the state there are 8 at most
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a reach: its unit, the bounds that its values must lie within, and its meaning."""
-
-    name: str
-    unit: str
-    lower: float
-    upper: float
-    meaning: str
-
-
-PARAMETERS = {
-    v.name: v
-    for v in (
-        Parameter("n", "s m-1/3", 1e-4, 10.0, "Manning's roughness"),
-        Parameter("p", "m", 1e-3, 1e5, "top width at a depth of 1 m; the width is p d^q"),
-        Parameter("q", "1", 0.0, 10.0, "how the width grows with depth: 0 rectangular, 1 triangular"),
-        Parameter("slope", "1", 1e-8, 10.0, "of the bed"),
-        Parameter("length", "m", 1e-2, 1e7, "of the reach"),
-        Parameter("x", "1", 0.0, 0.5, "Muskingum's weight of the inflow"),
-        Parameter("k", "s", 1e-3, 1e9, "Muskingum's travel time"),
-    )
-}
-CHANNEL = ("n", "p", "q", "slope", "length")
-# The parameters that each scheme takes, and the kernel that runs it.
-SCHEMES = {
-    "todini": (CHANNEL, "todini"),
-    "ddr": ((*CHANNEL, "x"), "ddr"),
-    "muskingum": (("k", "x"), "linear"),
-    "accumulate": ((), "linear"),
-}
 
 
 @dataclass(frozen=True)
@@ -161,7 +139,7 @@ def route(
     lateral = _in_network_order(network, lateral, ids)
     device = lateral.device
     if backend == "auto" and device.type == "cuda":
-        backend = "cuda"  # the one that has routing
+        backend = "cuda"  # Triton has no routing
     if backend == "triton":
         raise ValueError("routing has no kernels in Triton; expected backend 'cpu', 'cuda' or 'reference': name one.")
     backend = backends.choose(backend, device)
@@ -174,7 +152,7 @@ def route(
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
         try:
             if backend == "reference":
-                return _reference(kernel, graph, column, constants, rows, state, dt, sizes)
+                return reference(kernel, graph, column, constants, rows, state, dt, sizes)
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
             tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
             tile = max(2, tile) if backend == "cuda" else min(tile, n_steps)
@@ -185,7 +163,7 @@ def route(
 
     def accumulate(rows):
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
-        return run("linear", _passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
+        return run("linear", passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
     if substeps is not None and scheme != "todini":
         raise ValueError(f"substeps belong to scheme 'todini'; found them with '{scheme}': leave them out.")
@@ -194,14 +172,14 @@ def route(
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
     if scheme == "todini":
         constants = todini(values, dt, _check_substeps(network, substeps, lateral))
-        padded = discharge.new_zeros(network.n_reaches + 1)  # the last one takes what flows out
+        padded = discharge.new_zeros(network.n_reaches + 1)  # the last one collects the outlets' flow
         inflow = padded.index_add(0, graph.to, discharge)[:-1]
-        storage = given["storage"] if "storage" in given else _storage(constants, dt, inflow, discharge)
+        storage = given["storage"] if "storage" in given else storage_of(constants, dt, inflow, discharge)
         state = torch.stack([discharge, storage])
     elif scheme == "ddr":
         constants, state = ddr(values), discharge.clamp(min=LEAST)[None]
     else:
-        constants = linear(values["k"], values["x"], dt) if scheme == "muskingum" else _passing(discharge)
+        constants = linear(values["k"], values["x"], dt) if scheme == "muskingum" else passing(discharge)
         state = discharge[None]
     series, final = run(kernel, constants, lateral, state.contiguous(), column, len(columns), n_steps, repeat)
     return Routed(series, columns, dict(zip(STATE, final.unbind(0), strict=False)))
@@ -213,12 +191,12 @@ def route(
 class _Graph(NamedTuple):
     """A network's arrays as a device's kernels read them."""
 
-    level_start: Tensor  # stays with the host, which launches the levels
+    level_start: Tensor  # in host memory, from which the levels are launched
     first: Tensor
     downstream: Tensor
     level: Tensor
     to: Tensor  # the downstream reach, N at an outlet
-    columns: dict[bytes, Tensor]  # of the gauges last asked for, and of those that a captured graph goes on reading
+    columns: dict[bytes, Tensor]  # of the last gauges, and of those that a captured graph reads
     captured: set[bytes]
 
 
@@ -244,7 +222,7 @@ def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
     return torch.from_numpy(array).to(device)
 
 
-# --- What is asked of the inputs -----------------------------------------------------------------------------------
+# --- Checks of the inputs ------------------------------------------------------------------------------------------
 
 
 def check_network(network) -> None:
@@ -359,12 +337,6 @@ def _of_reaches(network, x, what, like, row):
     return x
 
 
-STATE = {
-    "discharge": Parameter("discharge", "m3/s", 0.0, 1e30, ""),
-    "storage": Parameter("storage", "m3", -1e30, 1e30, ""),
-}
-
-
 def _check_state(network, given, like, scheme) -> None:
     if given.pop("substeps", None) is not None:
         warnings.warn(
@@ -378,7 +350,7 @@ def _check_state(network, given, like, scheme) -> None:
         raise ValueError("initial_state lacks 'discharge'; expected it beside the others: add it.")
     for name, row in STATE.items():
         if name == "discharge" and scheme == "muskingum":
-            row = replace(row, lower=-1e30)  # it dips below zero by itself, where k and x do not fit the step
+            row = replace(row, lower=-1e30)  # the scheme may go below zero where k and x do not fit the step
         if name in given:
             given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, row)
 
@@ -403,11 +375,11 @@ def _check_substeps(network, substeps, like) -> Tensor | None:
 
 
 def _tile(interval, n_steps, n_reaches, keep) -> int:
-    """Steps between checkpoints, or, where none are kept, that a thread takes at a time."""
+    """Steps between checkpoints; without checkpoints those that a thread takes at a time."""
     if interval is None:
-        # The series of a tile lie in the cache, two levels' at a time; in the adjoint all levels' lie in memory.
+        # The series of two levels of a tile fit the cache; the adjoint keeps those of all levels in memory.
         interval = min(max(backends.check_interval(n_steps), 16), 64) if keep else 128
-        interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # offsets there have 32 bits
+        interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # its offsets have 32 bits
     return whole("checkpoint_interval", interval, 1)
 
 
@@ -418,72 +390,6 @@ def _explain(network, lateral) -> str:
         f"lateral must be 0 to {MOST_INFLOW:g} m3/s without gaps; found {float(lateral[row, i]):g} in row {row} of "
         f"reach {network.ids[i]}: fill or correct it."
     )
-
-
-# --- The constants of a reach: [CONSTANTS, N], in the order of csrc/routing/muskingum.h -----------------------------
-
-
-def linear(k: Tensor, x: Tensor, dt: float) -> Tensor:
-    """Muskingum's coefficients of inflow after and before, outflow before, and lateral inflow."""
-    most = k * (1 - x) + dt / 2
-    return torch.stack([(dt / 2 - k * x) / most, (dt / 2 + k * x) / most, (k * (1 - x) - dt / 2) / most, dt / most])
-
-
-def _passing(like: Tensor) -> Tensor:
-    one, zero = torch.ones_like(like), torch.zeros_like(like)
-    return torch.stack([one, zero, zero, one])
-
-
-def ddr(v: Mapping[str, Tensor]) -> Tensor:
-    """Constants of section and celerity; the slope is 0.001 at least."""
-    q, root = v["q"] + 1e-6, v["slope"].clamp(min=1e-3).sqrt()
-    a = torch.log2(v["n"] * (q + 1) / (v["p"] * root + 1e-8))
-    return torch.stack([a, 3 / (5 + 3 * q), q, torch.log2(v["p"]), root / v["n"], v["length"], v["x"]])
-
-
-def todini(v: Mapping[str, Tensor], dt: float, substeps: Tensor | None = None) -> Tensor:
-    """Exponents and factors of the Courant and Reynolds numbers as powers of the discharge, and its limit.
-
-    That is the discharge above which there is more than one sub-step, or minus their number where more are given.
-    """
-    q1 = v["q"] + 1
-    e = 3 / (2 + 3 * q1)
-    log2_d = torch.log2(_unit_depth(v))
-    f, g = 1 - q1 * e, torch.log2(dt * q1 / (v["p"] * v["length"])) - q1 * log2_d
-    h = torch.log2(e * e * q1 / (v["slope"] * v["length"])) + log2_d
-    if substeps is None:
-        limit = torch.exp2(-(g / f).detach()).clamp(max=1e30)
-    else:
-        limit = torch.where(substeps > 1, -substeps, 1e30)
-    return torch.stack([f, g, e, h, limit])
-
-
-def _unit_depth(v: Mapping[str, Tensor]) -> Tensor:
-    """Depth at 1 m3/s by Manning; that at Q is Q^e times it."""
-    q1 = v["q"] + 1
-    return (v["n"] * q1 ** (5 / 3) / (v["p"] * v["slope"].sqrt())) ** (3 / (2 + 3 * q1))
-
-
-def _courant(constants: Tensor, discharge: Tensor) -> Tensor:
-    """Of a whole step."""
-    f, g, *_ = constants
-    return torch.exp2(f * torch.log2(discharge.clamp(min=LEAST)) + g)
-
-
-def _substeps(constants: Tensor, inflow: Tensor, discharge: Tensor) -> Tensor:
-    """Sub-steps of a step with this inflow at its end and this outflow at its begin: the ceiling of C, 1 to 8."""
-    limit, q = constants[4], ((inflow + discharge) / 2).detach().clamp(min=LEAST)
-    by_state = torch.where(q > limit, _courant(constants, q).detach().ceil().clamp(1, 8), 1)
-    return torch.where(limit < 0, -limit, by_state).detach()
-
-
-def _storage(constants: Tensor, dt: float, inflow: Tensor, discharge: Tensor) -> Tensor:
-    """Todini's storage of inflow and outflow, as a step with their sub-steps would leave it."""
-    _, _, e, h, _ = constants
-    courant = _courant(constants, (inflow + discharge) / 2)
-    reynolds = torch.exp2(e * torch.log2(((inflow + discharge) / 2).clamp(min=LEAST)) + h)
-    reynolds = torch.maximum(reynolds, (1 - courant / _substeps(constants, inflow, discharge)).abs())
-    return dt / (2 * courant) * ((1 - reynolds) * inflow + (1 + reynolds) * discharge)
 
 
 def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str, Tensor] | None = None, *, ids=None):
@@ -517,90 +423,6 @@ def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str
         )
     q1 = v["q"] + 1
     flow = discharge.clamp(min=LEAST)
-    depth = _unit_depth(v) * flow ** (3 / (2 + 3 * q1))
+    depth = unit_depth(v) * flow ** (3 / (2 + 3 * q1))
     width = v["p"] * depth ** v["q"]
     return {"depth": depth, "top_width": width, "velocity": flow * q1 / (width * depth)}
-
-
-# --- The oracle ----------------------------------------------------------------------------------------------------
-
-
-def _edges(downstream: Tensor, values: Tensor):
-    flows = downstream >= 0
-    return downstream[flows].long(), values[flows]
-
-
-def _linear_step(c, dt, i0, i1, mean, ql, s):
-    o = c[0] * i1 + c[1] * i0 + c[2] * s[0] + c[3] * ql
-    return [o], o
-
-
-def _ddr_step(c, dt, i0, i1, mean, ql, s):
-    a, e, q, log2_p, r, length, x = c
-    d = torch.exp2(e * (torch.log2(s[0]) + a)).clamp(min=0.01)
-    width = torch.exp2(log2_p) * d**q
-    z = (width * q / (2 * d)).clamp(0.5, 50)
-    bottom = (width - 2 * z * d).clamp(min=0.01)
-    radius = (width + bottom) * d / 2 / (bottom + 2 * d * (1 + z**2).sqrt())
-    k = length / (5 / 3 * (radius ** (2 / 3) * r).clamp(0.01, 15))
-    raw = (
-        (dt - 2 * k * x) * mean + (dt + 2 * k * x) * i0 + (2 * k * (1 - x) - dt) * s[0] + 2 * dt * ql.clamp(min=LEAST)
-    ) / (2 * k * (1 - x) + dt)
-    return [raw.clamp(min=LEAST)], raw
-
-
-def _todini_step(c, dt, i0, i1, mean, ql, s):
-    f, g, e, h, _ = c
-    o, storage = s
-    substeps = _substeps(c, i1, o)
-    w = dt / substeps
-    total = torch.zeros_like(o)
-
-    def outflow(begin, end, guess, volume):
-        log2_q = torch.log2(((end + guess) / 2).clamp(min=LEAST))
-        courant, reynolds = torch.exp2(f * log2_q + g) / substeps, torch.exp2(e * log2_q + h)
-        least = torch.where(courant - 1 > 1 - courant, courant - 1, 1 - courant)
-        reynolds = torch.where(reynolds >= least, reynolds, least)
-        out = (courant * (2 * volume - begin) - (1 - reynolds) * end) / (1 + courant + reynolds)
-        return out.clamp(min=0)
-
-    for j in range(int(substeps.max())):
-        begin, end = i0 + (i1 - i0) * j / substeps, i0 + (i1 - i0) * (j + 1) / substeps
-        volume = storage / w + (begin + end) / 2 + mean - (i0 + i1) / 2 + ql
-        new = outflow(o, end, outflow(o, end, o + end - begin, volume), volume)
-        used = j < substeps
-        total = torch.where(used, total + (o + new) / 2, total)
-        storage = torch.where(used, w * (volume - (o + new) / 2), storage)
-        o = torch.where(used, new, o)
-    return [o, storage], total / substeps
-
-
-_STEPS = {"linear": _linear_step, "ddr": _ddr_step, "todini": _todini_step}
-
-
-def _reference(kernel, graph, column, constants, lateral, state, dt, sizes):
-    """What `ops.route` computes, level by level in plain torch."""
-    n_steps, n_reaches, n_levels, n_outputs, repeat = sizes
-    level_start, downstream = graph.level_start, graph.downstream
-    if bool((~((lateral >= 0) & (lateral <= MOST_INFLOW))).any()):
-        raise BadInflow
-    levels = [slice(int(a), int(b)) for a, b in zip(level_start[:-1], level_start[1:], strict=True)]
-    at = torch.full((n_outputs,), -1, dtype=torch.long)
-    at[column[column >= 0].long()] = (column >= 0).nonzero()[:, 0]
-    series = []
-    for t in range(n_steps):
-        before = torch.zeros_like(state[0]).index_add(0, *_edges(downstream, state[0]))
-        new, published = [], []
-        i1 = i_mean = torch.zeros_like(state[0])
-        for here in levels:
-            s, out = _STEPS[kernel](
-                constants[:, here], dt, before[here], i1[here], i_mean[here], lateral[t // repeat, here], state[:, here]
-            )
-            new.append(torch.stack(s))
-            published.append(out)
-            flows = downstream[here] >= 0
-            i1 = i1.index_add(0, downstream[here][flows].long(), s[0][flows])
-            i_mean = i_mean.index_add(0, downstream[here][flows].long(), out[flows])
-        state = torch.cat(new, dim=1)
-        series.append(state[0][at])
-    return torch.stack(series), state

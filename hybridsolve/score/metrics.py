@@ -1,14 +1,14 @@
 """Scores of simulated against observed flow, per basin, on numpy arrays.
 
-Everything is computed in float64 whatever comes in. ``sim`` and ``obs`` are ``[T, B]`` in mm/d; NaN in
-``obs`` is a missing day and is left out. Masked values (numpy.ma) are NaN. Labelled series (xarray, pandas) are
+Everything is computed in float64 whatever comes in. ``sim`` and ``obs`` are ``[T, B]`` in mm per step; NaN in
+``obs`` is a missing step and is left out. Masked values (numpy.ma) are NaN. Labelled series (xarray, pandas) are
 turned so that time comes first, and must have the same labels. Three rules hold for every score:
 
-* A simulation that is not finite on a day with an observation makes that basin's scores NaN: the basin has
-  failed. It is never masked: a model that failed for a day has not been scored on the others.
+* A simulation that is not finite at a step with an observation makes that basin's scores NaN: the basin has
+  failed. It is never masked: a model that failed for a step has not been scored on the others.
 * A score whose denominator does not exist (no observation, no variance in them, no flow) is NaN: the basin is
   not scored.
-* The log and root variants, and FLV, add ``mean(obs) / 100`` of the scored days to both series first, since
+* The log and root variants, and FLV, add ``mean(obs) / 100`` of the scored steps to both series first, since
   some 3 % of the observed days are zero (Pushpalatha et al. 2012). A flow below ``-mean(obs) / 100`` makes
   them NaN.
 
@@ -49,7 +49,7 @@ _COUNTS = ("n_valid", "n_nonfinite")
 
 
 def _labelled(x):
-    """``(values, dims, labels)``: time first where it can be told; a label is None where the axis has none."""
+    """``(values, dims, labels)``: time first where it is known; a label is None where the axis has none."""
     if isinstance(x, pd.DataFrame):
         axes = (x.index, x.columns)
         numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in x.dtypes)
@@ -110,7 +110,7 @@ class _Pair:
                 raise TypeError(f"{name} must hold real numbers, found dtype {a.dtype}: convert it to float64.")
             if a.ndim != 2:
                 raise ValueError(
-                    f"{name} must be [T, B] (days x basins), found shape {a.shape}: give one basin as [T, 1]."
+                    f"{name} must be [T, B] (steps x basins), found shape {a.shape}: give one basin as [T, 1]."
                 )
         if sim.shape != obs.shape:
             raise ValueError(
@@ -119,18 +119,18 @@ class _Pair:
             )
         _refuse_other_labels(*labelled)
         if obs.shape[0] == 0:
-            raise ValueError("obs must hold at least one day, found T = 0: check the bounds of the scored period.")
+            raise ValueError("obs must hold at least one step, found T = 0: check the bounds of the scored period.")
         obs = np.ascontiguousarray(obs.T, dtype=np.float64)
         sim = np.ascontiguousarray(sim.T, dtype=np.float64)
         if np.isinf(obs).any():
             b, t = np.argwhere(np.isinf(obs))[0]
             raise ValueError(
                 f"obs must be finite or NaN (missing), found {obs[b, t]} in basin {b} on step {t}: mark "
-                "missing days with NaN."
+                "missing steps with NaN."
             )
         self.mask = ~np.isnan(obs)
         self.n = self.mask.sum(axis=1)
-        # A basin whose simulation failed on a scored day; its scores become NaN at the end, whatever came
+        # A basin whose simulation failed on a scored step; its scores become NaN at the end, whatever came
         # out.
         self.n_nonfinite = (self.mask & ~np.isfinite(sim)).sum(axis=1)
         self.failed = self.n_nonfinite > 0
@@ -138,13 +138,13 @@ class _Pair:
         self.sim = np.where(self.mask & ~self.failed[:, None], sim, 0.0)
         self._cache = {}
 
-    def once(self, key, make):
+    def cached(self, key, make):
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
 
     def mean(self, x):
-        # Masked here and not by the caller: a transformed zero of a missing day is no zero.
+        # Masked here and not by the caller: the transform of a missing step's zero is not zero.
         return np.where(self.mask, x, 0.0).sum(axis=1) / self.n
 
     def centred(self, x):
@@ -152,7 +152,7 @@ class _Pair:
 
     @property
     def offset(self):
-        """``mean(obs) / 100`` per basin ``[B, 1]``, mm/d."""
+        """``mean(obs) / 100`` per basin ``[B, 1]``, mm per step."""
         return self.mean(self.obs)[:, None] / 100.0
 
     def constant(self, x):
@@ -160,17 +160,17 @@ class _Pair:
         low = np.where(self.mask, x, np.inf).min(axis=1)
         return ~(np.where(self.mask, x, -np.inf).max(axis=1) > low)
 
-    def done(self, x):
+    def failures_masked(self, x):
         return np.where(self.failed, np.nan, x)
 
     def descending(self):
-        """Sorted flows ``[B, T]``, each series for itself, largest first, missing days (NaN) last."""
+        """Sorted flows ``[B, T]``, each series for itself, largest first, missing steps (NaN) last."""
 
         def make():
             # Of the negated series, since numpy sorts ascending and puts NaN last.
             return tuple(-np.sort(np.where(self.mask, -x, np.nan), axis=1) for x in (self.sim, self.obs))
 
-        return self.once("descending", make)
+        return self.cached("descending", make)
 
     def moments(self):
         """mean_s, mean_o, sd_s, sd_o, r: what every KGE is made of (population standard deviations)."""
@@ -185,15 +185,15 @@ class _Pair:
             r = np.where(sd_s == 0.0, 0.0 * sd_o, self.mean(ds * do) / (sd_s * sd_o))
             return self.mean(self.sim), self.mean(self.obs), sd_s, sd_o, r
 
-        return self.once("moments", make)
+        return self.cached("moments", make)
 
 
 def _quiet(function):
-    """Division by zero is an answer here (NaN, by the rules above), not an accident worth a warning."""
+    """Without warnings of divisions by zero, which give NaN by the rules above."""
 
     def wrapped(pair):
         with np.errstate(divide="ignore", invalid="ignore"):
-            return pair.done(function(pair))
+            return pair.failures_masked(function(pair))
 
     return wrapped
 
@@ -264,7 +264,7 @@ def _pbias(pair):
 
 
 def _count(n, share):
-    """Days in a share of ``n``: rounded half up, at least one."""
+    """Steps in a share of ``n``: rounded half up, at least one."""
     return np.maximum(1, np.floor(share * n + 0.5).astype(np.int64))
 
 
@@ -290,19 +290,19 @@ def _flv(pair, bottom=0.3):
 
 
 def nse(sim, obs):
-    """Nash-Sutcliffe efficiency, ``1 - sum (sim - obs)^2 / sum (obs - mean(obs))^2``, over the valid days.
+    """Nash-Sutcliffe efficiency, ``1 - sum (sim - obs)^2 / sum (obs - mean(obs))^2``, over the valid steps.
 
-    The mean is that of the observations of the scored days themselves.
+    The mean is that of the observations of the scored steps themselves.
 
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        Simulated and observed flow, mm/d; NaN in `obs` is a missing day.
+        Simulated and observed flow, mm per step; NaN in `obs` is a missing step.
 
     Returns
     -------
     numpy.ndarray, [B], float64
-        At most 1; NaN where the observations have no variance or the simulation failed on a scored day.
+        At most 1; NaN where the observations have no variance or the simulation failed on a scored step.
 
     Raises
     ------
@@ -336,7 +336,7 @@ def kge(sim, obs):
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        Simulated and observed flow, mm/d; NaN in `obs` is a missing day.
+        Simulated and observed flow, mm per step; NaN in `obs` is a missing step.
 
     Returns
     -------
@@ -383,15 +383,15 @@ def fhv(sim, obs, top=0.02):
     """Bias of the high-flow segment of the flow duration curve, percent, [B].
 
     ``100 sum_h (QS_h - QO_h) / sum_h QO_h`` over ``h = 1..H``, with both series sorted, each for itself,
-    largest first, and ``H`` the number of valid days times `top` (rounded, at least one). Yilmaz et al. 2008,
+    largest first, and ``H`` the number of valid steps times `top` (rounded, at least one). Yilmaz et al. 2008,
     Water Resour. Res. 44:W09417 (there %BiasFHV, exceedance probability below 0.02).
 
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        mm/d.
+        mm per step.
     top : float
-        Share of the days, in (0, 1].
+        Share of the steps, in (0, 1].
 
     Returns
     -------
@@ -406,20 +406,20 @@ def flv(sim, obs, bottom=0.3):
     """Bias of the low-flow segment of the flow duration curve in log space, percent, [B].
 
     ``-100 (sum_l [ln QS_l - ln QS_L] - sum_l [ln QO_l - ln QO_L]) / sum_l [ln QO_l - ln QO_L]`` over the
-    lowest `bottom` of the valid days (rounded, at least one), both series sorted, each for itself, ``L`` the
+    lowest `bottom` of the valid steps (rounded, at least one), both series sorted, each for itself, ``L`` the
     index of the lowest flow. Yilmaz et al. 2008, Water Resour. Res. 44:W09417 (there %BiasFLV, exceedance 0.7
     to 1).
 
-    Zeros: ``mean(obs) / 100`` is added to both series before the logarithm, as in `nse_log`; no day is
+    Zeros: ``mean(obs) / 100`` is added to both series before the logarithm, as in `nse_log`; no step is
     dropped. With zeros in the record the value depends on that choice, so compare it only with scores made
     the same way.
 
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        mm/d.
+        mm per step.
     bottom : float
-        Share of the days, in (0, 1].
+        Share of the steps, in (0, 1].
 
     Returns
     -------
@@ -432,18 +432,18 @@ def flv(sim, obs, bottom=0.3):
 
 
 def n_valid(sim, obs):
-    """Number of scored days, [B], int64."""
+    """Number of scored steps, [B], int64."""
     return _Pair(sim, obs).n.astype(np.int64)
 
 
 def n_nonfinite(sim, obs):
-    """Number of scored days on which the simulation is not finite, [B], int64: where not 0, the basin has failed."""
+    """Number of scored steps on which the simulation is not finite, [B], int64: where not 0, the basin has failed."""
     return _Pair(sim, obs).n_nonfinite.astype(np.int64)
 
 
 def _share(name, value):
     if not 0.0 < value <= 1.0:
-        raise ValueError(f"{name} must be a share of the days in (0, 1], found {value}: two percent are 0.02.")
+        raise ValueError(f"{name} must be a share of the steps in (0, 1], found {value}: two percent are 0.02.")
 
 
 def score(sim, obs):
@@ -452,8 +452,8 @@ def score(sim, obs):
     Parameters
     ----------
     sim, obs : array_like, [T, B]
-        Simulated and observed flow over the scored period (without warm-up), mm/d; NaN in `obs` is a missing
-        day.
+        Simulated and observed flow over the scored period (without warm-up), mm per step; NaN in `obs` is a missing
+        step.
 
     Returns
     -------
@@ -514,7 +514,7 @@ def summary(scores):
     -------
     dict of str to dict
         For each score: ``median``, ``median_defined``, ``n`` (basins asked for), ``n_failed`` (the simulation is not
-        finite on a scored day) and ``n_unscored`` (the observations have no such score). For the efficiencies
+        finite on a scored step) and ``n_unscored`` (the observations have no such score). For the efficiencies
         (`EFFICIENCIES`) ``median`` ranks a failed basin below every number, so that failures cannot raise it, and is
         NaN if half of the basins or more failed; biases and ratios have no worst end, there it equals
         ``median_defined``. Basins that are not scored have no part in either. ``median_defined`` is over the basins

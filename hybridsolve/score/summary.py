@@ -1,4 +1,4 @@
-"""The scores that every report shows, in lines of medians; and the record of who looked at the test."""
+"""The scores that every report shows, in lines of medians; and the log of readings of the test score."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def median_line(label: str, scores: Mapping | None = None) -> str:
     """A line of medians, with the basins that failed and those not scored; without scores, the heads of its columns.
 
     `scores` is a dataset or mapping of scores ``[B]``, with `n_valid` and `n_nonfinite`, by which failed basins, which
-    rank last, are told from those that have nothing to be scored by, which are left out.
+    rank last, are distinguished from those without observations, which are left out.
     """
     if scores is None:
         return f"{label:22}" + "".join(f"{head:>9}" for head in (*SCORES.values(), "failed")) + f"{'not scored':>12}"
@@ -34,7 +34,7 @@ def median_line(label: str, scores: Mapping | None = None) -> str:
 
 
 def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
-    """Add a line each time test scores are computed: who looks often chooses by the test, knowingly or not.
+    """Add a line each time test scores are computed: a test that is read often becomes a criterion of choice.
 
     `scores` are of each member, as `median_line` takes them.
     """

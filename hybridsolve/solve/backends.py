@@ -326,4 +326,4 @@ def route_adjoint(what, inputs, sizes, kept, cotangents, needs):
     found = [x.new_zeros(x.shape) for x in rows]
     _engine(backend).route_adjoint(scheme, network, rows, *kept, d_discharge, d_state, found, dt, counts)
     found = [*network, *found, d_state]
-    return [d if need else d_state.new_empty(0) for d, need in zip(found, needs, strict=True)]
+    return [d if need else d.new_empty(0) for d, need in zip(found, needs, strict=True)]

@@ -22,7 +22,7 @@ def problem(
     given = {
         "forcing": mapping(forcing, "forcing"),
         "parameters": mapping(parameters, "parameters"),
-        "inputs": mapping(inputs or {}, "inputs"),
+        "inputs": {} if inputs is None else mapping(inputs, "inputs"),
         "initial_state": {} if initial_state is None else mapping(initial_state, "initial_state"),
     }
     if not isinstance(raw, bool):

@@ -11,8 +11,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..spec import DAY
 from . import faults
-from .problem import Problem, axes, strides
+from .problem import Problem, axes, octaves, strides
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
 NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
@@ -59,18 +60,26 @@ def _names(backend: str, run: Problem) -> list[str]:
     key = (backend, run.kernel, run.spec.key)
     if key not in _CHECKED:
         compiled = extension(backend).models()[run.kernel]
+        fluxes = compiled["flux_names"].split()
+        found = {kind: compiled[f"{kind}_names"] for kind in ("forcing", "input", "parameter", "state", "line")}
+        found |= dict(outflow=fluxes[compiled["outflow"]], rows=compiled["rows"])
+        spec = run.spec
+        ours = dict(forcing=spec.forcing_names, input=spec.input_names, parameter=[v.name for v in run.rows])
         ours = {
-            "forcing_names": run.spec.forcing_names,
-            "parameter_names": tuple(v.name for v in run.rows),
-            "state_names": run.spec.state_names,
+            kind: " ".join(names) for kind, names in (ours | dict(state=spec.state_names, line=spec.line_names)).items()
         }
-        for table, names in ours.items():
-            if tuple(compiled[table].split()) != names:
+        ours |= dict(outflow=spec.outflow, rows=len(spec.states) + sum(line.slots - 1 for line in spec.lines))
+        for kind, name in ours.items():
+            if found[kind] != name:
                 raise RuntimeError(
-                    f"the compiled {run.kernel} has {table} '{compiled[table]}', its table in Python "
-                    f"'{' '.join(names)}'; rebuild hybridsolve."
+                    f"the compiled {run.kernel} has {kind} '{found[kind]}', its table in Python '{name}'; rebuild "
+                    "hybridsolve, or its library."
                 )
-        _CHECKED[key] = compiled["flux_names"].split() + compiled["state_names"].split()
+        if missing := set(spec.flux_names) - set(fluxes):
+            raise RuntimeError(
+                f"the compiled {run.kernel} lacks the flux '{missing.pop()}' of its table in Python; rebuild it."
+            )
+        _CHECKED[key] = fluxes + compiled["state_names"].split()
     return _CHECKED[key]
 
 
@@ -133,11 +142,16 @@ class Engine:
             n_components=n_components,
             group_size=run.group,
             n_groups=run.n_groups,
+            dt=run.step / DAY,
             forcing=[_view(f, "tb") for f in run.forcing],
             forcing_bounds=run.forcing_bounds,
+            input=[_view(k, "b") for k in run.inputs],
+            input_bounds=run.input_bounds,
+            state_bounds=run.state_bounds,
             parameter=[_view(p, axes(p)) for p in run.parameters],
             parameter_bounds=run.parameter_bounds,
             parameter_range=run.parameter_range,
+            octaves=[octaves(v) for v in run.rows],
             raw=run.raw,
             per_step=run.per_step,
             by_group=[p.shape[-1] == 1 for p in run.parameters],

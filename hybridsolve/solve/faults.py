@@ -86,7 +86,7 @@ def _first_outside(x: torch.Tensor, lower: float, upper: float):
     if not bad.any():
         return None
     place = tuple(int(i) for i in bad.nonzero()[0])
-    return place, float(x[place])
+    return place, float(x.detach()[place])
 
 
 def _place(place: tuple[int, ...], names: str) -> str:

@@ -64,6 +64,11 @@ def bounds(variable: Variable, dtype: torch.dtype, step: int = DAY) -> tuple[flo
     return float(np.nextafter(lower, kind(-np.inf))), float(np.nextafter(upper, kind(np.inf)))
 
 
+def octaves(variable: Parameter) -> float:
+    """How often the range of a log scale doubles; 0 of a linear scale."""
+    return math.log2(variable.upper / variable.lower) if variable.scale == "log" else 0.0
+
+
 @cache
 def _bounds(rows: tuple[Variable, ...], dtype: torch.dtype, step: int = DAY) -> list[tuple[float, float]]:
     return [bounds(v, dtype, step) for v in rows]
@@ -167,7 +172,7 @@ class Problem:
         """The name of the compiled time loop."""
         return self.spec.kernel_name(self.optional)
 
-    @cached_property
+    @property
     def rows(self) -> tuple[Parameter, ...]:
         """The parameters' rows of the model's table, in the kernel's order."""
         return self.spec.present_parameters(self.optional)

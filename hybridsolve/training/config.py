@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .. import models
 from ..data.dataset import overlap, parse_period
+from ..nn.networks import Layout
 from ..score import losses
 
-LEAST_DAYS = 30  # observed in a window, for a score of its own
+LEAST_DAYS = 30  # days observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch takes for one
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the seeds that torch takes
 
 
 class _Section(BaseModel):
@@ -37,7 +38,7 @@ class Network(_Section):
 
 
 class Batch(_Section):
-    """A batch: so many basins, each with a window of its own, of warm-up and scored days."""
+    """A batch: so many basins, each with a window of its own of warm-up and scored days, whatever the data's step."""
 
     basins: Positive = 100
     days: Positive = 365
@@ -56,7 +57,7 @@ class Optimiser(_Section):
 
 
 class Periods(_Section):
-    """First and last day, both included; the test is looked at once, after training."""
+    """First and last day, both included; the test period is used once, after training."""
 
     train: str
     validation: str | None = None
@@ -82,7 +83,8 @@ class Config(_Section):
     `model` is a process model's name, or "none" for a network alone. `attributes` are the data's variables that the
     network sees (an lstm may do without), `fill` those of them whose NaN is filled by the median of the training
     basins, `weather` the series, `pet` how potential evapotranspiration is computed (what the data hold, if left out).
-    `parameters` that vary by step are `dynamic`. A model is chosen by `periods.validation`, if there is one: the
+    Parameters that vary by step are `dynamic`; `learned` are those that are learned although the model's table has them
+    optional or fixed. A model is chosen by `periods.validation`, if there is one: the
     best epoch, and when to stop (after `patience` validations that are no better).
     """
 
@@ -91,6 +93,7 @@ class Config(_Section):
     network: Network
     components: Positive = 16
     dynamic: list[str] = []
+    learned: list[str] = []
     dynamic_dropout: Share = 0.0
     attributes: list[str]
     fill: list[str] = []
@@ -109,8 +112,18 @@ class Config(_Section):
 
     @property
     def forcing_names(self) -> tuple[str, ...]:
-        """What the data must hold besides `qobs`."""
-        return ("prcp", "tmean", "pet") if self.model == "none" else models.get(self.model).forcing_names
+        """The series that the data must hold besides `qobs`; of a network alone its weather."""
+        return tuple(self.weather) if self.model == "none" else models.get(self.model).forcing_names
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The static inputs of the model, which the data must hold too."""
+        return () if self.model == "none" else models.get(self.model).input_names
+
+    @property
+    def layout(self) -> Layout:
+        """Which parameters the network gives to the model."""
+        return Layout(self.model, self.components, tuple(self.dynamic), learned=tuple(self.learned))
 
     @field_validator("model")
     @classmethod
@@ -127,7 +140,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _fits(self):
-        for name in ("attributes", "fill", "weather", "dynamic"):
+        for name in ("attributes", "fill", "weather", "dynamic", "learned"):
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} names something twice: remove the repetition.")
@@ -141,9 +154,9 @@ class Config(_Section):
             raise ValueError("network.hidden must be one width for an lstm, such as [256]: correct it.")
         if self.network.kind == "mlp" and (self.dynamic or self.model == "none"):
             raise ValueError("an mlp sees no weather: take kind lstm, or a model without dynamic parameters.")
-        if self.model == "none" and (self.dynamic or self.network.precision != "float32"):
+        if self.model == "none" and (self.dynamic or self.learned or self.network.precision != "float32"):
             raise ValueError(
-                "dynamic and network.precision belong to a process model, and there is none: leave them out."
+                "dynamic, learned and network.precision belong to a process model, and there is none: leave them out."
             )
         if self.dynamic_dropout and not self.dynamic:
             raise ValueError("dynamic_dropout needs dynamic parameters; found none: name them, or leave it out.")
@@ -154,6 +167,8 @@ class Config(_Section):
                 f"epochs must be a multiple of validate_every, that the last can be chosen; found {self.epochs} and "
                 f"{self.validate_every}: change one of them."
             )
+        if self.model != "none":
+            self.layout  # noqa: B018 - raises where a parameter is not the model's
         if losses.get(self.loss).per_series and self.batch.days < LEAST_DAYS:
             raise ValueError(f"loss '{self.loss}' needs batch.days of {LEAST_DAYS} or more; found {self.batch.days}.")
         return self
@@ -209,7 +224,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, and takes 1e-3 for a number."""
 
     def construct_mapping(self, node, deep=False):
-        # What `<<` merges may be given again: that is what it is for.
+        # Keys that `<<` merges may be repeated: they override.
         keys = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
@@ -225,7 +240,7 @@ _Loader.add_implicit_resolver(
 def _yaml(text: str | bytes, where: str):
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of dates, numbers and nesting that are none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # malformed dates and numbers, deep nesting
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}: correct it.") from None
 
 

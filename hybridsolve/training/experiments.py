@@ -17,15 +17,15 @@ from ..data.dataset import period_slice
 from ..data.netcdf import open_netcdf
 from ..data.usable import varies
 from ..score import metrics
+from .checkpoints import alone_in, check_folder
 from .config import Config, read_config
-from .inputs import Scaling
-from .loop import alone_in, check_folder, check_options, train, usable
-from .trained import Trained
+from .diagnostics import check_diagnostics, diagnose
+from .inputs import forcing_methods
+from .loop import check_options, fit_scaling, train, usable
+from .trained import METHOD, Trained
 
 logger = logging.getLogger(__name__)
 KINDS = ("temporal", "pub", "pur")
-FLUXES = ("streamflow", "q0", "q1", "q2", "aet", "swe", "snowpack", "meltwater", "sm", "suz", "slz")
-STORES = ("snowpack", "meltwater", "sm", "suz", "slz")
 
 
 def experiment(
@@ -43,18 +43,19 @@ def experiment(
     devices: int = 1,
     log: str = "csv",
     progress: bool = True,
+    backend: str = "auto",
     changes: Sequence[str] = (),
 ) -> xr.Dataset | None:
     """Train by folds and seeds, predict the test period of the basins held out, and score them.
 
     Parameters
     ----------
-    data, config, out, resume, overwrite, skip_unusable, accelerator, devices, log, progress :
+    data, config, out, resume, overwrite, skip_unusable, accelerator, devices, log, progress, backend :
         As for `train`; each training has a folder of its own in `out`.
     kind : {"temporal", "pub", "pur"}
         All basins in another time; ungauged basins, `folds` of them drawn at random; or ungauged regions, the
         values of the attribute `huc_02` spread over `folds` folds of neighbours. Weights, scaling and the choice of the
-        epoch know nothing of the basins held out.
+        epoch do not depend on the basins held out.
     folds : int
         2 or more.
     seeds : sequence of int, optional
@@ -66,14 +67,14 @@ def experiment(
     -------
     xarray.Dataset, or None in a helper process of a training on several devices
         Scores by name ``[member, basin]``, NaN where a basin has no observations in the test period; `flow` (the
-        ensemble's) and `obs` ``[time, basin]``; `fold` ``[basin]``; of the first seed the learned parameters, and of
-        what was not trained on: mean evapotranspiration and largest snow water equivalent, baseflow index, runoff
-        ratio and what the water balance leaves over.
+        ensemble's) and `obs` ``[time, basin]``; `fold` ``[basin]``; of the first seed the learned parameters and,
+        where the model's table has them, its signatures and what its water balance leaves over.
 
     Raises
     ------
     ValueError
-        As `train`; or if the config has no test period or `folds` does not fit.
+        As `train`; or if the config has no test period, `folds` does not fit, or a signature or the balance of the
+        model is of something that it does not have.
     """
     config = read_config(config, changes)
     seeds = [config.seed] if seeds is None else list(seeds)
@@ -85,6 +86,8 @@ def experiment(
         raise ValueError(f"unknown experiment '{kind}'; expected one of {', '.join(KINDS)}.")
     if config.periods.test is None:
         raise ValueError("an experiment needs periods.test in the config; found none: add it, or use train().")
+    if config.model != "none":
+        check_diagnostics(models.get(config.model))
     check_options(accelerator, devices, log, resume, overwrite)
     whole("folds", folds, 2)
     out = Path(out)
@@ -93,14 +96,20 @@ def experiment(
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)
-    # What all basins together lack is said before a training, not after.
+    # What is missing in all basins together is found before the first training.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its training says it again
-        Scaling.fit(data, config.attributes, config.fill, config.weather, config.periods.train)
+        warnings.simplefilter("ignore")  # the training repeats it
+        fit_scaling(data, config)
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)
     options = dict(
-        resume=resume, overwrite=overwrite, accelerator=accelerator, devices=devices, log=log, progress=progress
+        resume=resume,
+        overwrite=overwrite,
+        accelerator=accelerator,
+        devices=devices,
+        log=log,
+        progress=progress,
+        backend=backend,
     )
     held_out = []
     with alone_in(out):
@@ -161,31 +170,13 @@ def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
 
 
 def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
+    """The `flow` at the gauge, what was not trained on, and the learned parameters, of a process model."""
     period = trained.config.periods.test
+    kept = trained.predict(data, period).rename({trained.module.outflow: "flow"})
     if trained.config.model == "none":
-        return trained.predict(data, period)
+        return kept
     model = models.get(trained.config.model)
-    run = trained.predict(data, period, FLUXES)
-    rain = data["prcp"].values[period_slice(data["time"].values, period)].astype(np.float64)
-    series = {name: run[name].values.astype(np.float64) for name in FLUXES}
-    flow = series["q0"] + series["q1"] + series["q2"]
-    stored = sum(series[name][-1] - series[name][0] for name in STORES)
-    total, late = (np.where(x > 0, x, np.nan) for x in (rain.sum(0), rain[1:].sum(0)))  # no shares of no rain
-    left = rain[1:].sum(0) - flow[1:].sum(0) - series["aet"][1:].sum(0) - stored
-    kept = run[["streamflow"]].copy()
-    untrained = {
-        "aet": (series["aet"].mean(0), "mm d-1", "mean actual evapotranspiration, not trained on"),
-        "swe_max": (series["swe"].max(0), "mm", "largest snow water equivalent, not trained on"),
-        "bfi": (
-            series["q2"].sum(0) / np.where(flow.sum(0) > 0, flow.sum(0), np.nan),
-            "1",
-            "baseflow index: share of q2 in streamflow, not trained on",
-        ),
-        "runoff": (flow.sum(0) / total, "1", "runoff ratio: simulated streamflow over precipitation"),
-        "balance": (left / late, "1", "precipitation that neither left nor was stored, as a share of it"),
-    }
-    for name, (values, unit, meaning) in untrained.items():
-        kept[name] = ("basin", values, dict(units=unit, long_name=meaning))
+    kept = kept.assign(diagnose(trained, data, period))
     learned = trained.parameters(data, period)
     for name, x in learned.items():
         mean = x.mean("component") if "component" in x.dims else x
@@ -198,23 +189,24 @@ def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
 def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dataset:
     period = period_slice(data["time"].values, config.periods.test)
     obs = data["qobs"].values[period]
-    flows = [member["streamflow"].values for member in members]
+    flows = [member["flow"].values for member in members]
     names = [f"seed {seed}" for seed in seeds]
     if len(seeds) > 1:
         names.append("ensemble")
-    out = members[0].drop_vars("streamflow").copy()
+    out = members[0].drop_vars("flow").copy()
     out = out.assign_coords(member=names)
     out = out.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
     ensemble = np.mean(flows, 0)
     scores = [metrics.score(flow, obs) for flow in [*flows, ensemble][: len(names)]]
     for name in scores[0]:
         out[name] = (("member", "basin"), np.stack([s[name] for s in scores]), dict(units="1"))
-    out["flow"] = (("time", "basin"), ensemble, dict(units="mm d-1", long_name="routed streamflow, ensemble mean"))
+    about = members[0]["flow"].attrs
+    out["flow"] = (("time", "basin"), ensemble, about | dict(long_name=f"{about['long_name']}, ensemble mean"))
     out["obs"] = data["qobs"].isel(time=period)
     out["fold"] = ("basin", fold, dict(units="1", long_name="fold whose training did not see this basin"))
-    for name in ("baseflow_index", "runoff_ratio"):
-        if name in data:
-            out[f"camels_{name}"] = data[name]
+    for signature in () if config.model == "none" else models.get(config.model).signatures:
+        if signature.observed in data:
+            out[f"observed_{signature.observed}"] = data[signature.observed]
     out.attrs.update(
         config=config.name,
         model=config.model,
@@ -224,8 +216,8 @@ def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dat
         train_period=config.periods.train,
         validation_period=config.periods.validation or "none",
         test_period=config.periods.test,
-        pet_method=str(data["pet"].attrs.get("method", "as in the data")),
         forcing=str(data.attrs.get("title", "as in the data")),
         citation=str(data.attrs.get("citation", "")),
+        **{name + METHOD: x for name, x in forcing_methods(data, config.forcing_names).items()},
     )
     return out

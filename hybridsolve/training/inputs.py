@@ -1,23 +1,27 @@
-"""What a network sees: attributes and weather, chosen, scaled by the training basins and days alone, as tensors."""
+"""What a network sees: attributes and weather, chosen, scaled by the training basins and period alone, as tensors."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from .. import models
 from ..data.camels import CAMELS_DISCHARGE_SIGNATURES
 from ..data.dataset import period_slice
 from ..data.ids import listed
+from ..data.steps import date_of_row
+from ..data.usable import static_inputs
 from ..data.values import attribute
+from .config import Config
 
-# Made of the discharge, or names of a place by which a network could remember it.
+# Derived from the discharge, or names of a place that would let a network memorise it.
 NEVER_INPUTS = {
     **dict.fromkeys(CAMELS_DISCHARGE_SIGNATURES, "is made of the observed discharge"),
     **dict.fromkeys(("qobs", "flag_more_runoff_than_rain"), "is made of the observed discharge"),
@@ -42,9 +46,11 @@ class Scaling:
     attribute_std : list of float
         1 of an attribute of a single training basin, which enters as 0.
     weather_mean, weather_std : list of float
-        Of precipitation after log10(sqrt(x) + 0.1).
+        After the transforms.
     units : dict of str to str
         Of attributes and weather, as the training data named them.
+    transforms : dict of str to str
+        Of the weather that is transformed first; see `hybridsolve.spec.Forcing`.
     """
 
     attributes: list[str]
@@ -57,16 +63,25 @@ class Scaling:
     weather_mean: list[float]
     weather_std: list[float]
     units: dict[str, str]
+    transforms: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, data: xr.Dataset, attributes: Sequence[str], fill: Sequence[str], weather: Sequence[str], period):
+    def fit(
+        cls,
+        data: xr.Dataset,
+        attributes: Sequence[str],
+        fill: Sequence[str],
+        weather: Sequence[str],
+        period,
+        model: str = "none",
+    ) -> Scaling:
         """Statistics of all basins of `data` over `period`: give it the training basins.
 
         Raises
         ------
         ValueError
             If an attribute is missing, NaN without being listed in `fill`, constant over several training basins, or
-            must never be an input.
+            must never be an input; if weather is negative whose logarithm is taken.
         """
         refuse_inputs([*attributes, *weather])
         categories = {}
@@ -92,8 +107,11 @@ class Scaling:
                 "enter as 0, and what is learned is of this basin alone.",
                 stacklevel=2,
             )
-        days = period_slice(data["time"].values, period)
-        series = [_transformed(name, _series(data, name)[days].astype(np.float64)) for name in weather]
+        rows, transforms = period_slice(data["time"].values, period), transforms_of(weather, model)
+        series = [
+            transformed(_series(data, name, transforms)[rows].astype(np.float64), transforms.get(name))
+            for name in weather
+        ]
         for name, x in zip(weather, series, strict=True):
             if not _varies(x):
                 raise ValueError(f"weather '{name}' is constant over the training basins and days: leave it out.")
@@ -108,13 +126,14 @@ class Scaling:
             weather_mean=[float(x.mean()) for x in series],
             weather_std=[float(x.std()) for x in series],
             units=_units(data, [*attributes, *weather]),
+            transforms=transforms,
         )
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     def check(self, attributes: Sequence[str], weather: Sequence[str]) -> None:
-        """Raise unless this is the scaling of these attributes and weather, whole."""
+        """Raise unless this is the complete scaling of these attributes and weather."""
         if self.attributes != list(attributes) or self.weather != list(weather):
             raise ValueError("its scaling is of other attributes or weather than its config: train again.")
         for name, n in (("attribute", len(attributes)), ("weather", len(weather))):
@@ -151,7 +170,8 @@ class Scaling:
         self._refuse_units(data, self.weather)
         out = np.empty((data.sizes["time"], data.sizes["basin"], len(self.weather)), np.float32)
         for i, name in enumerate(self.weather):
-            out[..., i] = (_transformed(name, _series(data, name)) - self.weather_mean[i]) / self.weather_std[i]
+            x = transformed(_series(data, name, self.transforms), self.transforms.get(name))
+            out[..., i] = (x - self.weather_mean[i]) / self.weather_std[i]
         return torch.from_numpy(out)
 
     def _refuse_units(self, data, names) -> None:
@@ -168,7 +188,7 @@ def _units(data, names) -> dict[str, str]:
 
 
 def _varies(x: np.ndarray) -> bool:
-    """Whether values differ so that they can be scaled. By the extremes: rounding leaves a constant a deviation."""
+    """Whether values can be scaled; by their extremes, since rounding may give a constant a deviation above 0."""
     return bool(x.max() > x.min() and np.isfinite(x.std()) and x.std() > 0)
 
 
@@ -207,7 +227,7 @@ def _table(data, names, categories) -> np.ndarray:
             )
         if name in categories:
             place = {text: i for i, text in enumerate(categories[name])}
-            values = [place.get(v, np.nan) for v in values.tolist()]  # one that training has not seen is missing
+            values = [place.get(v, np.nan) for v in values.tolist()]  # a value that training has not seen is missing
         elif values.dtype.kind == "U":  # blank in all basins
             values = np.full(len(values), np.nan)
         columns.append(np.asarray(values, np.float64))
@@ -224,18 +244,48 @@ def _refuse_nan(data, name, column, fill) -> np.ndarray:
     return missing
 
 
-def _series(data: xr.Dataset, name: str) -> np.ndarray:
+def _series(data: xr.Dataset, name: str, transforms: Mapping[str, str]) -> np.ndarray:
     if name not in data or data[name].dims != ("time", "basin"):
         raise ValueError(f"weather '{name}' is not a series [time, basin] of the data: add it, or correct the config.")
     values = data[name].values
-    if not np.isfinite(values).all():
-        t, b = np.argwhere(~np.isfinite(values))[0]
+    bad, expected, remedy = ~np.isfinite(values), "finite", "fill it"
+    if transforms.get(name) == "log" and not bad.any():
+        bad, expected, remedy = values < 0, "0 or more, since its logarithm is taken", "correct it"
+    if bad.any():
+        t, b = np.argwhere(bad)[0]
         raise ValueError(
-            f"weather '{name}' must be finite; found {values[t, b]} on {str(data['time'].values[t])[:10]} in basin "
-            f"{data['basin'].values[b]}: fill it."
+            f"weather '{name}' must be {expected}; found {values[t, b]} on {date_of_row(data['time'].values, t)} in "
+            f"basin {data['basin'].values[b]}: {remedy}."
         )
     return values
 
 
-def _transformed(name: str, values: np.ndarray) -> np.ndarray:
-    return np.log10(np.sqrt(values) + 0.1) if name == "prcp" else values
+def transforms_of(weather: Sequence[str], model: str) -> dict[str, str]:
+    """The transforms that a model's table has for its forcing, by name; of a network alone those of all models."""
+    specs = models.MODELS.values() if model == "none" else [models.get(model)]
+    known = {v.name: v.transform for spec in specs for v in spec.forcings if v.transform != "none"}
+    return {name: known[name] for name in weather if name in known}
+
+
+def transformed(values: np.ndarray, transform: str | None) -> np.ndarray:
+    """A series after a transform of `hybridsolve.spec.Forcing`."""
+    return np.log10(np.sqrt(values) + 0.1) if transform == "log" else values
+
+
+def input_tensors(data: xr.Dataset, config: Config) -> dict[str, Tensor]:
+    """The static inputs of the model, ``[B]`` each, in the units of its table."""
+    if config.model == "none":
+        return {}
+    values = static_inputs(data, models.get(config.model).inputs)
+    return {name: torch.from_numpy(x.astype(np.float32)) for name, x in values.items()}
+
+
+def forcing_methods(data: xr.Dataset, names: Sequence[str]) -> dict[str, str]:
+    """By which method series were made, such as a formula of evapotranspiration, where the data say."""
+    found = {name: data[name].attrs.get("method") for name in names if name in data}
+    return {name: str(method) for name, method in found.items() if method is not None}
+
+
+def methods_text(methods: Mapping[str, str]) -> str:
+    """Methods for a report."""
+    return "; ".join(f"{name} by {method}" for name, method in methods.items()) or "forcing as in the data"

@@ -13,23 +13,19 @@ import xarray as xr
 from .. import models, plot
 from ..data.files import write_text_atomic
 from ..data.netcdf import write_netcdf
+from ..data.steps import rows_of_days
 from ..plot.style import draw
 from ..score import metrics
 from ..score.references import read_reference
 from ..score.summary import SCORES, log_test_look, median_line, medians_of
+from ..spec import Signature
+from .diagnostics import BALANCE
+from .inputs import methods_text
+from .published import PUBLISHED
+from .trained import METHOD
 
-# Published medians of NSE on CAMELS-US; (model, basins, forcing, training, test, ensemble size, median, source).
-SHORT, LONG = ("1999-10..2008-09", "1989-10..1999-09"), ("1980-10..1995-09", "1995-10..2010-09")
-PUBLISHED = (
-    ("LSTM", 531, "Maurer", *SHORT, 1, 0.731, "Kratzert et al. 2019, HESS 23:5089"),
-    ("LSTM", 531, "Maurer", *SHORT, 8, 0.758, "Kratzert et al. 2019, HESS 23:5089"),
-    ("LSTM (hydroDL)", 531, "Daymet", *SHORT, 1, 0.74, "mhpi.github.io, benchmarks"),
-    ("dHBV 1.0, beta and betaet by day", 671, "Daymet", *LONG, 1, 0.732, "Feng et al. 2022, WRR 58"),
-    ("dHBV, static", 671, "Daymet", *LONG, 1, 0.69, "mhpi.github.io, benchmarks"),
-    ("SAC-SMA", 671, "Daymet", *LONG, 1, 0.66, "mhpi.github.io, benchmarks"),
-)
 FILES = ("experiment.nc", "scores.csv", "report.md", "test_looks.log")  # besides the figures
-OWN_SPLIT = ("1980-10-01:1995-09-30", "1995-10-01:2008-12-31")  # of the reference scores, as far as these data go
+OWN_SPLIT = ("1980-10-01:1995-09-30", "1995-10-01:2008-12-31")  # of the reference scores, cut to the days of CAMELS-US
 
 
 def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), command=None) -> list[Path]:
@@ -98,20 +94,37 @@ def text(result: xr.Dataset) -> str:
     """Medians over all basins that can be scored, failures ranked last; those that cannot are counted apart."""
     a = result.attrs
     lines = [
-        f"{a['config']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), PET {a['pet_method']}, "
+        f"{a['config']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), {_methods(a)}, "
         f"train {a['train_period']}, test {a['test_period']}",
         median_line(""),
     ]
     for member in result["member"].values:
         lines.append(median_line(str(member), result.sel(member=member)))
-    if "balance" in result:
-        lines.append(f"water balance: at most {_left(result):.1e} of the precipitation is left")
+    if BALANCE in result:
+        lines.append(f"water balance: at most {_left(result):.1e} of the water gained is left")
     return "\n".join(lines)
 
 
+def _methods(attributes) -> str:
+    """By which methods the forcing was made."""
+    return methods_text({k.removesuffix(METHOD): x for k, x in attributes.items() if k.endswith(METHOD)})
+
+
 def _left(result: xr.Dataset) -> float:
-    """The largest error of the water balance; basins without precipitation have none."""
-    return float(np.abs(result["balance"]).max())
+    """The largest error of the water balance over the basins that gained water."""
+    return float(np.abs(result[BALANCE]).max())
+
+
+def _signatures(result: xr.Dataset) -> list[Signature]:
+    """The model's signatures that the result has."""
+    model = result.attrs["model"]
+    return [s for s in (() if model == "none" else models.get(model).signatures) if s.name in result]
+
+
+def _compared(result: xr.Dataset) -> list[tuple[Signature, np.ndarray, np.ndarray]]:
+    """The signatures that were observed, with simulated and observed values."""
+    found = [(s, f"observed_{s.observed}") for s in _signatures(result)]
+    return [(s, result[s.name].values, result[name].values) for s, name in found if name in result]
 
 
 def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
@@ -131,27 +144,24 @@ def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
         for name in [n for n in result.data_vars if n.startswith("parameter_")]:
             label = name.removeprefix("parameter_")
             makers[name] = make(plot.score_map, *at, result[name].values, label, result[name].attrs["units"])
-    for ours, theirs, label in (
-        ("bfi", "baseflow_index", "baseflow index"),
-        ("runoff", "runoff_ratio", "runoff ratio"),
-    ):
-        if ours in result and f"camels_{theirs}" in result:
-            makers[ours] = make(plot.against, result[f"camels_{theirs}"].values, result[ours].values, label)
+    for signature, simulated, observed in _compared(result):
+        label = signature.meaning.split(":")[0]
+        makers[signature.name] = make(plot.against, observed, simulated, label)
     makers["hydrograph"] = make(_hydrograph, result, nse, apart[last])
     return makers
 
 
 def _hydrograph(result: xr.Dataset, nse: np.ndarray, unscored: np.ndarray):
-    """Of the basin of median score."""
+    """The hydrograph of the basin of median score."""
     order = [b for b in np.argsort(np.where(np.isnan(nse), -np.inf, nse)) if not unscored[b]]
     if not order:
         raise ValueError("no basin has a score")
     at = int(order[len(order) // 2])
-    days = slice(0, min(3 * 366, result.sizes["time"]))
+    rows = slice(0, min(rows_of_days(result, 3 * 366), result.sizes["time"]))
     return plot.hydrograph(
-        result["time"].values[days],
-        result["obs"].values[days, at],
-        result["flow"].values[days, at],
+        result["time"].values[rows],
+        result["obs"].values[rows, at],
+        result["flow"].values[rows, at],
         title=f"Basin {result['basin'].values[at]}, of median score",
         score_text=f"NSE {nse[at]:.2f} over the test period",
     )
@@ -165,7 +175,7 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
     seeds = a["seeds"].split(", ")
     lines = [f"# {title}", ""]
     lines += [
-        f"{n} basins, {a['forcing']}; potential evapotranspiration: {a['pet_method']}. Training {a['train_period']}, "
+        f"{n} basins, {a['forcing']}; {_methods(a)}. Training {a['train_period']}, "
         f"model choice {a['validation_period']}, test {a['test_period']}; {a['n_folds']} fold(s), seeds {a['seeds']}."
     ]
     lines += [f"Made by `{command}`.", ""] if command else [""]
@@ -195,23 +205,19 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
         )
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in PUBLISHED]
     lines += ["", "Scores compare only where basins, forcing, periods and ensemble size do.", ""]
-    if "balance" in result:
+    signatures = _signatures(result)
+    if signatures or BALANCE in result:
         lines += ["## What was not trained on", ""]
-        for name in ("aet", "swe_max", "bfi", "runoff"):
-            x = result[name]
-            unit = "" if x.attrs["units"] == "1" else f" {x.attrs['units']}"
-            lines.append(f"- {x.attrs['long_name']}: median {float(x.median()):.3g}{unit}")
-        for mine, theirs in (("bfi", "baseflow_index"), ("runoff", "runoff_ratio")):
-            if f"camels_{theirs}" in result:
-                x, y = result[mine].values, result[f"camels_{theirs}"].values
-                good = np.isfinite(x) & np.isfinite(y)
-                if good.sum() > 1:
-                    lines.append(f"- correlation with CAMELS' {theirs}: {np.corrcoef(x[good], y[good])[0, 1]:.3f}")
-        lines += [
-            f"- water balance: at most {_left(result):.1e} of a basin's precipitation is neither gone nor stored",
-            "",
-        ]
-    lines += ["## Figures", ""] + [f"![{name}]({name}.png)" for name in figures]
+    for x in (result[s.name] for s in signatures):
+        unit = "" if x.attrs["units"] == "1" else f" {x.attrs['units']}"
+        lines.append(f"- {x.attrs['long_name']}: median {float(x.median()):.3g}{unit}")
+    for s, x, y in _compared(result):
+        good = np.isfinite(x) & np.isfinite(y)
+        if good.sum() > 1:
+            lines.append(f"- correlation with the observed {s.observed}: {np.corrcoef(x[good], y[good])[0, 1]:.3f}")
+    if BALANCE in result:
+        lines.append(f"- water balance: at most {_left(result):.1e} of what a basin gains is neither gone nor stored")
+    lines += ["", "## Figures", ""] + [f"![{name}]({name}.png)" for name in figures]
     if a["citation"]:
         lines += ["", f"Data: {a['citation']}."]
     if a["model"] != "none":

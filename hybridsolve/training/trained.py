@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,20 +18,23 @@ from torch import Tensor, nn
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import write_atomic
+from ..data.steps import rows_of_days, step_seconds
 from ..data.times import carry_days
 from ..data.usable import refuse_outside, usable_basins, used_days
-from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM, Layout
+from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM
+from ..spec import unit_at
 from .config import Config, read_config
-from .inputs import Scaling
+from .inputs import Scaling, forcing_methods, input_tensors, transforms_of
 
-FORMAT = 1  # of the file; raised when older files no longer mean the same
-_OWN_PET = "as in the data"
-CELL_STEPS = 6.4e7  # of a run at a time: bounds the memory
+FORMAT = 1  # of the file; raised when older files can no longer be read
+METHOD = "_method"  # suffix of an attribute: by which method a forcing was made
+AS_IS = "as in the data"  # the method where the data name none
+CELL_STEPS = 6.4e7  # in a run at a time, to bound the memory
 
 
 @contextmanager
 def single_precision():
-    """Make modules and tensors in float32, which training is in, whatever torch's default is outside."""
+    """Make modules and tensors in float32, in which trainings are run, whatever torch's default dtype is."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -40,7 +44,7 @@ def single_precision():
 
 
 class _Content(BaseModel):
-    """What a file of `Trained.save` holds."""
+    """The content of a file of `Trained.save`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -50,21 +54,26 @@ class _Content(BaseModel):
     basins: list[str]
     versions: dict[str, str]
     citation: str
-    pet_method: str
+    methods: dict[str, str]
     bounds: dict[str, list[float]]
 
 
-def make_module(config: Config) -> nn.Module:
-    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model."""
+def make_module(config: Config, backend: str = "auto") -> nn.Module:
+    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model.
+
+    `backend` is that of the solver, as for `simulate`.
+    """
     n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
     if config.model == "none":
         return DischargeLSTM(n_attributes, n_weather, net.hidden[0], net.dropout)
-    layout = Layout(config.model, config.components, tuple(config.dynamic))
+    layout = config.layout
     if net.kind == "mlp":
         network = MLP(layout, n_attributes, net.hidden, net.dropout)
     else:
         network = LSTM(layout, n_attributes, n_weather, net.hidden[0], net.dropout)
-    return DifferentiableModel(config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision)
+    return DifferentiableModel(
+        config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision, backend=backend
+    )
 
 
 @dataclass
@@ -80,8 +89,10 @@ class Trained:
     basins : list of str
         Those it was trained on.
     versions : dict of str to str
-    citation, pet_method : str
+    citation : str
         Of the data it was trained on.
+    methods : dict of str to str
+        By which method the forcing was made that it was trained on, by name, where the data say.
     """
 
     module: nn.Module
@@ -90,14 +101,14 @@ class Trained:
     basins: list[str]
     versions: dict[str, str] = field(default_factory=dict)
     citation: str = ""
-    pet_method: str = ""
+    methods: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module, config, scaling, data: xr.Dataset) -> Trained:
         versions = {"hybridsolve": __version__, "torch": str(torch.__version__)}
         ids = [str(b) for b in data["basin"].values]
-        about = str(data.attrs.get("citation", "")), str(data["pet"].attrs.get("method", ""))
-        return cls(module, config, scaling, ids, versions, *about)
+        methods = forcing_methods(data, config.forcing_names)
+        return cls(module, config, scaling, ids, versions, str(data.attrs.get("citation", "")), methods)
 
     def save(self, path: str | Path) -> Path:
         """Write weights, config, scaling, basins and versions to one file."""
@@ -109,14 +120,14 @@ class Trained:
             basins=self.basins,
             versions=self.versions,
             citation=self.citation,
-            pet_method=self.pet_method,
             bounds=_bounds(self.config.model),
+            **{name + METHOD: method for name, method in self.methods.items()},
         )
         return write_atomic(path, lambda temporary: torch.save(content, temporary))
 
     @classmethod
-    def load(cls, path: str | Path) -> Trained:
-        """Read a file of `save`.
+    def load(cls, path: str | Path, backend: str = "auto") -> Trained:
+        """Read a file of `save`; `backend` is that of the solver, as for `simulate`.
 
         Raises
         ------
@@ -136,18 +147,23 @@ class Trained:
                 f"{path} has format {content['format']}, written by hybridsolve {_writer(content)}; this version reads "
                 f"format {FORMAT}: load it with that version, or train again."
             )
+        methods = {key.removesuffix(METHOD): x for key, x in content.items() if key.endswith(METHOD) and x != ""}
         try:
-            held = _Content.model_validate({key: x for key, x in content.items() if key != "format"})
+            held = _Content.model_validate(
+                {key: x for key, x in content.items() if key != "format"} | {"methods": methods}
+            )
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise ValueError(
-                f"{path} is no whole trained model, its '{key}' does not fit ({first['msg'].lower()}): train again, or "
-                "take an undamaged copy."
+                f"{path} is no complete trained model, its '{key}' does not fit ({first['msg'].lower()}): train again, "
+                "or take an undamaged copy."
             ) from None
         try:
             config = read_config(held.config)
             held.scaling.check(config.attributes, config.weather)
+            if "transforms" not in content["scaling"]:  # of a version in which they followed from the names
+                held.scaling.transforms.update(transforms_of(config.weather, config.model))
         except ValueError as error:
             raise ValueError(f"{path} holds what this version cannot read: {error}") from None
         for name, (lower, upper) in _bounds(config.model).items():
@@ -157,15 +173,13 @@ class Trained:
                     f"{[lower, upper]} now: load it with hybridsolve {_writer(content)}."
                 )
         with single_precision():
-            module = make_module(config)
+            module = make_module(config, backend)
         load_weights(module, held.weights, path)
         module.eval()
-        about = held.basins, held.versions, held.citation, held.pet_method
+        about = held.basins, held.versions, held.citation, held.methods
         return cls(module, config, held.scaling, *about)
 
-    def predict(
-        self, data: xr.Dataset, period=None, fluxes=("streamflow",), *, skip_unusable: bool = False
-    ) -> xr.Dataset:
+    def predict(self, data: xr.Dataset, period=None, fluxes=None, *, skip_unusable: bool = False) -> xr.Dataset:
         """Series ``[time, basin]`` of any basins and period, with units.
 
         Parameters
@@ -174,39 +188,42 @@ class Trained:
             Of `hybridsolve.data.open_dataset`, with the config's attributes; need not hold `qobs`.
         period : str or pair of dates, optional
             All of the data if left out. The `warmup_years` of the config before it are run too, where the data allow.
-        fluxes : sequence of str
-            Of the model's; streamflow is routed, the others are not.
+        fluxes : sequence of str, optional
+            Of the model's; the outflow if left out, which is routed, the others are not.
         skip_unusable : bool
-            Leave out basins whose forcing has gaps in the days that are run, instead of raising.
+            Leave out basins whose forcing has gaps in the steps that are run, instead of raising.
 
         Raises
         ------
         ValueError
             If an attribute, flux or period does not fit, or a basin cannot be run.
         """
-        fluxes = [fluxes] if isinstance(fluxes, str) else list(fluxes)
+        outflow = self.module.outflow
+        fluxes = [outflow] if fluxes is None else [fluxes] if isinstance(fluxes, str) else list(fluxes)
         if not fluxes:
-            raise ValueError("fluxes must name one at least, found none: ask for streamflow.")
+            raise ValueError(f"fluxes must name one at least, found none: ask for {outflow}.")
         data = self._runnable(data, period, skip_unusable)
-        run, days = _run(self, data, period, fluxes)
-        out = xr.Dataset(coords={"time": data["time"].values[days], "basin": data["basin"]})
+        run, rows = _run(self, data, period, fluxes)
+        step = step_seconds(data)
+        out = xr.Dataset(coords={"time": data["time"].values[rows], "basin": data["basin"]})
         for name in fluxes:
             unit, meaning = "mm d-1", "routed streamflow"
-            if name != "streamflow":
-                v = models.get(self.config.model).variable(name)
-                unit, meaning = v.unit, v.meaning
-            out[name] = (("time", "basin"), run[name], dict(units=unit, long_name=meaning))
+            if self.config.model != "none":
+                model = models.get(self.config.model)
+                v = model.variable(name)
+                unit, meaning = v.unit, meaning if name == outflow and model.routing else v.meaning
+            out[name] = (("time", "basin"), run[name], dict(units=unit_at(unit, step), long_name=meaning))
         out.attrs.update(
             title=f"{self.config.name}, predicted",
             model=self.config.model,
             trained_on=f"{len(self.basins)} basins, {self.config.periods.train}",
-            pet_method=str(data["pet"].attrs.get("method", _OWN_PET)),
             citation="; ".join(filter(None, [self.citation, str(data.attrs.get("citation", ""))])),
+            **{name + METHOD: x for name, x in forcing_methods(data, self.config.forcing_names).items()},
         )
         return carry_days(out, data)
 
     def _runnable(self, data: xr.Dataset, period, skip: bool) -> xr.Dataset:
-        """The days of a period and its warm-up, of the basins that can be run; the others are refused, or left out."""
+        """The steps of a period and its warm-up, of the basins that can be run; the others are refused, or left out."""
         names = self.config.forcing_names
         check_dataset(data, forcing_names=names, values=False)
         if period is not None:
@@ -220,21 +237,21 @@ class Trained:
             raise ValueError("this is a network without a process model and has no parameters: ask for its flow.")
         refuse_no_dataset(data)
         model = models.get(self.config.model)
-        days, first = _days(self.config, data, period)
+        rows, first = _rows(self.config, data, period)
         attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
         out = xr.Dataset(coords={"basin": data["basin"]})
-        with torch.no_grad(), single_precision(), _evaluating(self.module) as module:
-            values = module.parameters_of(attributes, None if weather is None else weather[first : days.stop])
+        with torch.no_grad(), single_precision(), evaluating(self.module) as module:
+            values = module.parameters_of(attributes, None if weather is None else weather[first : rows.stop])
         for name, x in values.items():
             v = model.variable(name)
-            x = x[days.start - first :].mean(0) if x.dim() == 3 else x
+            x = x[rows.start - first :].mean(0) if x.dim() == 3 else x
             dims = ("basin", "component") if x.shape[1] > 1 or name not in model.routing_parameter_names else ("basin",)
             out[name] = (dims, x.numpy().reshape([len(x), -1][: len(dims)]), dict(units=v.unit, long_name=v.meaning))
         return out
 
 
-class _evaluating:
-    """The module as it predicts, and afterwards as it was."""
+class evaluating:
+    """The module in evaluation mode, and afterwards in the mode that it was in."""
 
     def __init__(self, module: nn.Module):
         self.module, self.before = module, module.training
@@ -247,54 +264,66 @@ class _evaluating:
 
 
 def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) -> tuple[np.ndarray, np.ndarray]:
-    """Routed streamflow and observations ``[T, B]`` of a period; `attributes` are the scaled ones where known."""
-    run, days = _run(trained, data, period, ("streamflow",), attributes)
-    return run["streamflow"], data["qobs"].values[days]
+    """Flow at the gauge and observations ``[T, B]`` of a period; `attributes` are the scaled ones where known."""
+    outflow = trained.module.outflow
+    run, rows = _run(trained, data, period, [outflow], attributes)
+    return run[outflow], data["qobs"].values[rows]
 
 
 def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
-    config, module = trained.config, trained.module
-    check_dataset(data, forcing_names=config.forcing_names)
-    if config.model != "none":
-        refuse_outside(data, models.get(config.model))
-    method = str(data["pet"].attrs.get("method", ""))
-    if method != trained.pet_method:
-        own = trained.pet_method
-        remedy = f"with pet='{own}' (--pet {own})" if own else "with their own (without pet=, --pet)"
-        raise ValueError(
-            f"the model was trained with potential evapotranspiration '{own or _OWN_PET}', found "
-            f"'{method or _OWN_PET}' in the data; open them {remedy}."
-        )
-    days, first = _days(config, data, period)
-    warmup = days.start - first
-    device = next(module.parameters()).device
+    _check(trained, data)
+    rows, _ = _rows(trained.config, data, period)
+    parts = []
+    with torch.no_grad(), single_precision(), evaluating(trained.module) as module:
+        for arguments in chunks(trained, data, period, attributes):
+            parts.append({name: q.cpu().numpy() for name, q in module(**arguments, fluxes=fluxes).fluxes.items()})
+    return {name: np.concatenate([part[name] for part in parts], 1) for name in fluxes}, rows
+
+
+def _check(trained: Trained, data: xr.Dataset) -> None:
+    """Raise unless the model can be run on these data, whose forcing must be made as that of the training."""
+    config = trained.config
+    model = None if config.model == "none" else models.get(config.model)
+    check_dataset(data, forcing_names=config.forcing_names, model=model)
+    if model is not None:
+        model.check_step(step_seconds(data))
+        refuse_outside(data, model)
+    found = forcing_methods(data, config.forcing_names)
+    for name in config.forcing_names:
+        own, other = trained.methods.get(name), found.get(name, AS_IS)
+        if (own or AS_IS) != other:
+            remedy = f"with {name}='{own}' (--{name} {own})" if own else f"with their own (without {name}=, --{name})"
+            raise ValueError(
+                f"the model was trained with {name} by '{own or AS_IS}', found '{other}' in the data; open "
+                f"them {remedy}."
+            )
+
+
+def chunks(trained: Trained, data: xr.Dataset, period, attributes: Tensor | None = None) -> Iterator[dict[str, Any]]:
+    """Some basins at a time over a period and its warm-up, as the module's arguments."""
+    config, device = trained.config, next(trained.module.parameters()).device
+    rows, first = _rows(config, data, period)
     if attributes is None:
         attributes = trained.scaling.scaled_attributes(data)
-    parts = []
-    lot = max(1, int(CELL_STEPS / (config.components * (days.stop - first))))
-    with torch.no_grad(), single_precision(), _evaluating(module):
-        for i in range(0, data.sizes["basin"], lot):
-            part = data.isel(basin=slice(i, i + lot), time=slice(first, days.stop))
-
-            def series(name, part=part):
-                return torch.from_numpy(np.ascontiguousarray(part[name].values, dtype=np.float32)).to(device)
-
-            weather: Tensor | None = trained.scaling.scaled_weather(part)
-            run = module(
-                {name: series(name) for name in config.forcing_names},
-                attributes[i : i + lot].to(device),
-                None if weather is None else weather.to(device),
-                warmup=warmup,
-                fluxes=fluxes,
-            )
-            parts.append({name: q.cpu().numpy() for name, q in run.fluxes.items()})
-    return {name: np.concatenate([part[name] for part in parts], 1) for name in fluxes}, days
+    size = max(1, int(CELL_STEPS / (config.components * (rows.stop - first))))
+    for i in range(0, data.sizes["basin"], size):
+        part = data.isel(basin=slice(i, i + size), time=slice(first, rows.stop))
+        series = {name: np.ascontiguousarray(part[name].values, dtype=np.float32) for name in config.forcing_names}
+        weather = trained.scaling.scaled_weather(part)
+        yield dict(
+            forcing={name: torch.from_numpy(x).to(device) for name, x in series.items()},
+            attributes=attributes[i : i + size].to(device),
+            weather=None if weather is None else weather.to(device),
+            inputs={name: x.to(device) for name, x in input_tensors(part, config).items()},
+            step=step_seconds(data),
+            warmup=rows.start - first,
+        )
 
 
-def _days(config: Config, data: xr.Dataset, period) -> tuple[slice, int]:
-    """The days asked for, and the first that is run to warm up."""
-    days = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
-    return days, max(0, days.start - round(365.25 * config.warmup_years))
+def _rows(config: Config, data: xr.Dataset, period) -> tuple[slice, int]:
+    """The steps asked for, and the first that is run to warm up."""
+    rows = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
+    return rows, max(0, rows.start - rows_of_days(data, 365.25 * config.warmup_years))
 
 
 def load_weights_only(path: Path, expected: str, remedy: str = "give that") -> dict:

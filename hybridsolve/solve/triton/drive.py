@@ -1,9 +1,14 @@
 """The time loop over any model, and its adjoint, in Triton: one lane is one cell.
 
-The kernels take a model's `step` and `step_adj` as compile-time functions, and tuples for all that a model has several
-of. A program is one warp, whose lanes are the components of a basin side by side, padded to WIDTH, a power of two, then
-the next basin's: the mean over components is a sum inside the warp, whose order depends on the number of components
-alone. Basins of more components than a warp are cut into groups, whose partial sums the caller adds in order.
+The kernels take a model's functions at compile time, and tuples for all that a model has several of. What a function is
+given is the tuple (f, k, p, d, w, dt): the forcing of the step, static inputs, parameters, what `prepare` made, the
+first ordinate of each delay line, and the step's length in days, as in csrc/core/model.h.
+
+A program is one warp, whose lanes are the components of a basin side by side, padded to WIDTH, a power of two, then the
+next basin's: the mean over components is a sum inside the warp, whose order depends on the number of components alone.
+Basins of more components than a warp are cut into groups, whose partial sums the caller adds in order.
+
+Ordinates and contents of delay lines are many: they lie in memory of the program, and are moved by loops.
 
 Arrays over cells are [.., B, C]; all offsets are 64 bits wide. Values out of bounds are noted in `faults`, the first
 place of each kind, and from there on all outputs of that cell are NaN, so that a result cannot be taken for one before
@@ -13,7 +18,7 @@ somebody has looked at the note.
 import triton
 import triton.language as tl
 
-from .math import sigmoid
+from .math import exp2, scaling_sigmoid
 
 NEVER = tl.constexpr(1 << 62)
 NO_STEP = tl.constexpr((1 << 31) - 1)
@@ -96,14 +101,17 @@ def given_parameter(parameters, strides, b, c, t, i: tl.constexpr):
 def parameters_of(p, parameters, strides, b, c, t, RANGE: tl.constexpr, PER_STEP: tl.constexpr, RAW: tl.constexpr):
     """The parameters as the step takes them: those that PER_STEP marks of step t, and the others from p.
 
-    Raw ones come before the sigmoid and are scaled to their range.
+    Raw ones come before the sigmoid and are scaled to RANGE: lower, upper, and on a log scale the octaves between.
     """
     out = ()
     for i in tl.static_range(len(parameters)):
         if PER_STEP[i]:
             x = given_parameter(parameters, strides, b, c, t, i)
             if RAW:
-                x = sigmoid(x) * (RANGE[i][1] - RANGE[i][0]) + RANGE[i][0]
+                if RANGE[i][2] != 0.0:
+                    x = exp2(scaling_sigmoid(x) * RANGE[i][2]) * RANGE[i][0]
+                else:
+                    x = scaling_sigmoid(x) * (RANGE[i][1] - RANGE[i][0]) + RANGE[i][0]
             out = out + (x,)
         else:
             out = out + (p[i],)
@@ -114,7 +122,10 @@ def parameters_of(p, parameters, strides, b, c, t, RANGE: tl.constexpr, PER_STEP
 def d_given(d, parameters, strides, b, c, t, i: tl.constexpr, RANGE: tl.constexpr, RAW: tl.constexpr):
     """The gradient of a parameter as it was given."""
     if RAW:
-        u = sigmoid(given_parameter(parameters, strides, b, c, t, i))
+        u = scaling_sigmoid(given_parameter(parameters, strides, b, c, t, i))
+        if RANGE[i][2] != 0.0:
+            d = d * (exp2(u * RANGE[i][2]) * RANGE[i][0]) * (RANGE[i][2] * 0.6931471805599453)
+            return d * (u * (1.0 - u))
         return d * (RANGE[i][1] - RANGE[i][0]) * (u * (1.0 - u))
     else:
         return d
@@ -135,6 +146,147 @@ def all_within(values, BOUNDS: tl.constexpr, WHICH: tl.constexpr):
 
 
 @triton.jit
+def inputs_of(inputs, strides, b, K: tl.constexpr):
+    """The static inputs of each lane's basin."""
+    out = ()
+    for i in tl.static_range(K):
+        out = out + (tl.load(inputs[i] + b * strides[i][0]),)
+    return out
+
+
+@triton.jit
+def prepared(prepare: tl.constexpr, ordinates: tl.constexpr, k, p, lines, DT, D, SLOTS, OPTIONS, BLOCK: tl.constexpr):
+    """What follows from inputs and parameters; the ordinates go to the first rows of `lines`."""
+    d = ()
+    if D > 0:
+        d = prepare(((), k, p, (), (), DT), OPTIONS)
+    if len(SLOTS) > 0:
+        put_rows(lines, BLOCK, 0, ordinates(((), k, p, d, (), DT), OPTIONS), True)
+        tl.debug_barrier()
+    return d
+
+
+@triton.jit
+def adj_prepared(
+    prepare_adj: tl.constexpr,
+    ordinates_adj: tl.constexpr,
+    k,
+    p,
+    d,
+    d_d,
+    d_p,
+    lines,
+    DT,
+    D: tl.constexpr,
+    SLOTS: tl.constexpr,
+    OPTIONS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Adds to d_p what follows from the cotangents of what was prepared, and leaves those of the ordinates 0."""
+    n: tl.constexpr = total(SLOTS)
+    if len(SLOTS) > 0:
+        d_w = rows(lines + 2 * n * BLOCK, BLOCK, 0, n)
+        more_p, more_d = ordinates_adj(((), k, p, d, (), DT), d_w, OPTIONS)
+        d_p, d_d = added(d_p, more_p), added(d_d, more_d)
+        put_rows(lines + 2 * n * BLOCK, BLOCK, 0, zeros(n, d_p[0]), True)
+        tl.debug_barrier()
+    if D > 0:
+        d_p = added(d_p, prepare_adj(((), k, p, d, (), DT), d_d, OPTIONS))
+    return d_p
+
+
+# The delay lines of a program: four times as many rows of lanes as there are ordinates, which are the ordinates, the
+# contents with a zero behind each line's last, and the cotangents of both. A tuple of them would fill the registers.
+# Barriers, since Triton does not promise that the lane which reads a number is the one that wrote it.
+
+
+@triton.constexpr_function
+def total(slots):
+    return sum(slots)
+
+
+@triton.constexpr_function
+def before(slots, line):
+    return sum(slots[:line])
+
+
+@triton.jit
+def load_lines(lines, source, stride, at, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """The contents of all lines from rows of a state tensor, and the zeros behind them."""
+    row = 0
+    for i in tl.static_range(len(SLOTS)):
+        to = lines + before(SLOTS, i) * BLOCK
+        for j in range(SLOTS[i] - 1):
+            tl.store(to + j * BLOCK, tl.load(source + (row + j) * stride + at))
+        tl.store(to + (SLOTS[i] - 1) * BLOCK, tl.zeros_like(tl.load(to)))
+        row += SLOTS[i] - 1
+    tl.debug_barrier()
+
+
+@triton.jit
+def store_lines(lines, target, stride, at, used, good, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    row = 0
+    for i in tl.static_range(len(SLOTS)):
+        source = lines + before(SLOTS, i) * BLOCK
+        for j in range(SLOTS[i] - 1):
+            value = tl.where(good, tl.load(source + j * BLOCK), float("nan"))
+            tl.store(target + (row + j) * stride + at, value, mask=used)
+        row += SLOTS[i] - 1
+
+
+@triton.jit
+def first_rows(lines, PART: tl.constexpr, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """The first ordinate (PART 0) or content (PART 1) of each line."""
+    out = ()
+    for i in tl.static_range(len(SLOTS)):
+        out = out + (tl.load(lines + (PART * total(SLOTS) + before(SLOTS, i)) * BLOCK),)
+    return out
+
+
+@triton.jit
+def move_lines(lines, x, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """Moves the contents on by a step that put x into the lines."""
+    for i in tl.static_range(len(SLOTS)):
+        w = lines + before(SLOTS, i) * BLOCK
+        m = w + total(SLOTS) * BLOCK
+        for j in range(SLOTS[i] - 1):
+            moved = tl.fma(tl.load(w + (j + 1) * BLOCK), x[i], tl.load(m + (j + 1) * BLOCK))
+            tl.store(m + j * BLOCK, moved)
+    tl.debug_barrier()
+
+
+@triton.jit
+def adj_put(lines, x, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """The cotangents of x; adds to those of the ordinates but the first."""
+    d_x = ()
+    for i in tl.static_range(len(SLOTS)):
+        w = lines + before(SLOTS, i) * BLOCK
+        d_w, d_m = w + 2 * total(SLOTS) * BLOCK, w + 3 * total(SLOTS) * BLOCK
+        sum = tl.zeros_like(x[i])
+        for j in range(SLOTS[i] - 1):
+            d = tl.load(d_m + j * BLOCK)
+            sum = tl.fma(tl.load(w + (j + 1) * BLOCK), d, sum)
+            tl.store(d_w + (j + 1) * BLOCK, tl.fma(x[i], d, tl.load(d_w + (j + 1) * BLOCK)))
+        d_x = d_x + (sum,)
+    return d_x
+
+
+@triton.jit
+def adj_move(lines, d_head, d_first, SLOTS: tl.constexpr, BLOCK: tl.constexpr):
+    """The contents' cotangents go back by a step, and those of what the step was given join them."""
+    for i in tl.static_range(len(SLOTS)):
+        d_w = lines + (2 * total(SLOTS) + before(SLOTS, i)) * BLOCK
+        d_m = d_w + total(SLOTS) * BLOCK
+        for j in range(SLOTS[i] - 2):
+            to = d_m + (SLOTS[i] - 2 - j) * BLOCK
+            tl.store(to, tl.load(to - BLOCK))
+        if SLOTS[i] > 1:
+            tl.store(d_m, d_head[i])
+        tl.store(d_w, tl.load(d_w) + d_first[i])
+    tl.debug_barrier()
+
+
+@triton.jit
 def note(faults, kind: tl.constexpr, place, used):
     tl.atomic_min(
         faults + kind, tl.min(tl.where(used, place, NEVER)), mask=tl.min(tl.where(used, place, NEVER)) < NEVER
@@ -144,12 +296,17 @@ def note(faults, kind: tl.constexpr, place, used):
 @triton.jit(do_not_specialize=ANY_SIZE)
 def forward(
     step: tl.constexpr,
+    prepare: tl.constexpr,
+    ordinates: tl.constexpr,
     forcing,
     forcing_strides,
+    inputs,
+    input_strides,
     parameters,
     parameter_strides,
     weights,
     weight_strides,
+    lines,
     initial_state,
     fluxes,
     final_state,
@@ -165,11 +322,18 @@ def forward(
     OUTPUTS: tl.constexpr,
     EACH: tl.constexpr,
     S: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    SLOTS: tl.constexpr,
+    DT: tl.constexpr,
     FORCING_BOUNDS: tl.constexpr,
+    INPUT_BOUNDS: tl.constexpr,
+    STATE_BOUNDS: tl.constexpr,
     PARAMETER_BOUNDS: tl.constexpr,
     RANGE: tl.constexpr,
     PER_STEP: tl.constexpr,
     STATIC: tl.constexpr,
+    MOVING: tl.constexpr,
     RAW: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -177,6 +341,8 @@ def forward(
     column, b, c, used, first = lanes(tl.program_id(0), n_basins, n_components, n_groups, group_size, WIDTH, BLOCK)
     cell, n_cells, n_columns = b * n_components + c, n_basins * n_components, n_basins * n_groups
     s = rows(initial_state, n_cells, cell, S)
+    ROWS: tl.constexpr = S + total(SLOTS) - len(SLOTS)
+    k = inputs_of(inputs, input_strides, b, K)
     none = zeros(len(parameters), s[0])
     p = parameters_of(none, parameters, parameter_strides, b, c, 0, RANGE, STATIC, RAW)
     weight = tl.full((BLOCK,), 1.0, s[0].dtype) / n_components.to(s[0].dtype)
@@ -186,12 +352,24 @@ def forward(
     # The first store out of bounds, and the first step with a value out of bounds: of the forcing, of the parameters.
     bad_state = tl.full((BLOCK,), NO_STEP, tl.int32)
     for i in tl.static_range(S):
-        within = all_within((s[i],), ((0.0, 1e30),), (True,))
+        within = all_within((s[i],), (STATE_BOUNDS[i],), (True,))
         bad_state = tl.minimum(bad_state, tl.where(within, NO_STEP, i))
+    d = ()
+    if len(SLOTS) > 0:
+        lines += tl.program_id(0).to(tl.int64) * 4 * total(SLOTS) * BLOCK + tl.arange(0, BLOCK)
+        load_lines(lines + total(SLOTS) * BLOCK, initial_state + S * n_cells, n_cells, cell, SLOTS, BLOCK)
+        for i in range(S, ROWS):
+            content = tl.load(initial_state + i * n_cells + cell)
+            within = (content >= -1e30) & (content <= 1e30)
+            bad_state = tl.minimum(bad_state, tl.where(within, NO_STEP, i))
+    if D + len(SLOTS) > 0:
+        d = prepared(prepare, ordinates, k, p, lines, DT, D, SLOTS, OPTIONS, BLOCK)
     weight_ok = (weight >= -1e30) & (weight <= 1e30)
     bad_forcing = tl.full((BLOCK,), NO_STEP, tl.int32)
     bad_parameter = tl.where(all_within(p, PARAMETER_BOUNDS, STATIC), bad_forcing, 0)
-    good = (bad_state == NO_STEP) & weight_ok & (bad_parameter == NO_STEP)
+    if K > 0:
+        bad_forcing = tl.where(all_within(k, INPUT_BOUNDS, (True,) * K), bad_forcing, 0)
+    good = (bad_state == NO_STEP) & weight_ok & (bad_parameter == NO_STEP) & (bad_forcing == NO_STEP)
     step_number = (n_steps * 0).to(tl.int32)
 
     f = forcing_of(forcing, forcing_strides, b, 0)
@@ -203,7 +381,10 @@ def forward(
         f_ahead = forcing_of(forcing, forcing_strides, b, tl.minimum(t + 2, n_steps - 1))
         if checkpoints is not None:
             if t == next_checkpoint:
-                put_rows(checkpoints + row * S * n_cells, n_cells, cell, s, used)
+                to = checkpoints + row * ROWS * n_cells
+                put_rows(to, n_cells, cell, s, used)
+                if len(SLOTS) > 0:
+                    store_lines(lines + total(SLOTS) * BLOCK, to + S * n_cells, n_cells, cell, used, True, SLOTS, BLOCK)
                 next_checkpoint += interval
                 row += 1
         p_t = parameters_of(p, parameters, parameter_strides, b, c, t, RANGE, PER_STEP, RAW)
@@ -213,7 +394,13 @@ def forward(
         bad_parameter = tl.minimum(bad_parameter, tl.where(parameter_ok, NO_STEP, step_number))
         good = good & forcing_ok & parameter_ok
         step_number += 1
-        s, q = step(f, p_t, s, OPTIONS)
+        if MOVING and D + len(SLOTS) > 0:
+            d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
+        w = first_rows(lines, 0, SLOTS, BLOCK)
+        s, q = step((f, k, p_t, d, w, DT), s + first_rows(lines, 1, SLOTS, BLOCK), OPTIONS)
+        if len(SLOTS) > 0:
+            move_lines(lines, s[S:], SLOTS, BLOCK)
+            s = s[:S]
         q = q + s
         for o in tl.static_range(len(OUTPUTS)):
             value = tl.where(good, q[OUTPUTS[o]], float("nan"))
@@ -226,6 +413,8 @@ def forward(
         f_next = f_ahead
     for i in tl.static_range(S):
         tl.store(final_state + i * n_cells + cell, tl.where(good, s[i], float("nan")), mask=used)
+    if len(SLOTS) > 0:
+        store_lines(lines + total(SLOTS) * BLOCK, final_state + S * n_cells, n_cells, cell, used, good, SLOTS, BLOCK)
     note(faults, 0, tl.where(bad_forcing < NO_STEP, bad_forcing * n_cells + cell, NEVER), used)
     note(faults, 1, tl.where(bad_parameter < NO_STEP, bad_parameter * n_cells + cell, NEVER), used)
     note(faults, 2, tl.where(bad_state < NO_STEP, bad_state * n_cells + cell, NEVER), used)
@@ -236,12 +425,19 @@ def forward(
 def adjoint(
     step: tl.constexpr,
     step_adj: tl.constexpr,
+    prepare: tl.constexpr,
+    prepare_adj: tl.constexpr,
+    ordinates: tl.constexpr,
+    ordinates_adj: tl.constexpr,
     forcing,
     forcing_strides,
+    inputs,
+    input_strides,
     parameters,
     parameter_strides,
     weights,
     weight_strides,
+    lines,
     checkpoints,
     tape,
     d_fluxes,
@@ -263,9 +459,14 @@ def adjoint(
     EACH: tl.constexpr,
     S: tl.constexpr,
     Q: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    SLOTS: tl.constexpr,
+    DT: tl.constexpr,
     RANGE: tl.constexpr,
     PER_STEP: tl.constexpr,
     STATIC: tl.constexpr,
+    MOVING: tl.constexpr,
     BY_GROUP: tl.constexpr,
     RAW: tl.constexpr,
     FORCING: tl.constexpr,
@@ -274,7 +475,13 @@ def adjoint(
 ):
     n_cells, n_columns = n_basins * n_components, n_basins * n_groups
     # The tape holds a segment's states of the blocks at work alone: each program takes block after block.
-    tape_row = tape + tl.program_id(0).to(tl.int64) * interval * S * BLOCK + tl.arange(0, BLOCK)
+    # Of each step the states with the delay lines' heads, and what was put into the lines.
+    LINES: tl.constexpr = len(SLOTS)
+    N: tl.constexpr = S + 2 * LINES
+    ROWS: tl.constexpr = S + total(SLOTS) - LINES
+    tape_row = tape + tl.program_id(0).to(tl.int64) * interval * N * BLOCK + tl.arange(0, BLOCK)
+    if LINES > 0:
+        lines += tl.program_id(0).to(tl.int64) * 4 * total(SLOTS) * BLOCK + tl.arange(0, BLOCK)
     for block in range(tl.program_id(0), n_blocks, tl.num_programs(0)):
         column, b, c, used, first = lanes(block, n_basins, n_components, n_groups, group_size, WIDTH, BLOCK)
         cell = b * n_components + c
@@ -286,27 +493,47 @@ def adjoint(
             weight = tl.load(weights + b * weight_strides[0] + c * weight_strides[1])
         d_weight = zero
         d_p = zeros(len(parameters), zero)
+        k = inputs_of(inputs, input_strides, b, K)
+        d, d_d = (), zeros(D, zero)
+        if LINES > 0:
+            load_lines(lines + 3 * total(SLOTS) * BLOCK, d_final_state + S * n_cells, n_cells, cell, SLOTS, BLOCK)
+            put_rows(lines + 2 * total(SLOTS) * BLOCK, BLOCK, 0, zeros(total(SLOTS), zero), True)
+        if D + LINES > 0:
+            d = prepared(prepare, ordinates, k, p, lines, DT, D, SLOTS, OPTIONS, BLOCK)
 
         n_segments = (n_steps + interval - 1) // interval
         for segment in range(n_segments):
             begin = (n_segments - 1 - segment) * interval
             length = tl.minimum(interval, n_steps - begin)
-            s = rows(checkpoints + (n_segments - 1 - segment) * S * n_cells, n_cells, cell, S)
+            source = checkpoints + (n_segments - 1 - segment) * ROWS * n_cells
+            s = rows(source, n_cells, cell, S)
+            if LINES > 0:
+                load_lines(lines + total(SLOTS) * BLOCK, source + S * n_cells, n_cells, cell, SLOTS, BLOCK)
             tl.debug_barrier()  # Triton does not promise that the lane which reads the tape is the one that wrote it
-            for k in range(length):
-                put_rows(tape_row + k * S * BLOCK, BLOCK, 0, s, True)
-                f = forcing_of(forcing, forcing_strides, b, begin + k)
-                p_t = parameters_of(p, parameters, parameter_strides, b, c, begin + k, RANGE, PER_STEP, RAW)
-                s, _ = step(f, p_t, s, OPTIONS)
+            for i in range(length):
+                s = s + first_rows(lines, 1, SLOTS, BLOCK)
+                put_rows(tape_row + i * N * BLOCK, BLOCK, 0, s, True)
+                f = forcing_of(forcing, forcing_strides, b, begin + i)
+                p_t = parameters_of(p, parameters, parameter_strides, b, c, begin + i, RANGE, PER_STEP, RAW)
+                if MOVING and D + LINES > 0:
+                    d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
+                s, _ = step((f, k, p_t, d, first_rows(lines, 0, SLOTS, BLOCK), DT), s, OPTIONS)
+                if LINES > 0:
+                    put_rows(tape_row + (i * N + S + LINES) * BLOCK, BLOCK, 0, s[S:], True)
+                    move_lines(lines, s[S:], SLOTS, BLOCK)
+                    s = s[:S]
             tl.debug_barrier()
-            for k in range(length):
-                t = begin + (length - 1 - k)
-                s = rows(tape_row + (length - 1 - k) * S * BLOCK, BLOCK, 0, S)
+            for i in range(length):
+                t = begin + (length - 1 - i)
+                s_t = rows(tape_row + (length - 1 - i) * N * BLOCK, BLOCK, 0, S + LINES)
                 f = forcing_of(forcing, forcing_strides, b, t)
                 p_t = parameters_of(p, parameters, parameter_strides, b, c, t, RANGE, PER_STEP, RAW)
+                if MOVING and D + LINES > 0:
+                    d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
+                given = (f, k, p_t, d, first_rows(lines, 0, SLOTS, BLOCK), DT)
                 if d_weights is not None:
-                    after, q = step(f, p_t, s, OPTIONS)
-                    q = q + after
+                    after, q = step(given, s_t, OPTIONS)
+                    q = q + after[:S]
                     # Barriers also part this step from its reversal: what both compute is dear to hold in between.
                     tl.debug_barrier()
                 # The cotangents of the sums over components, or of the cells' own values.
@@ -323,39 +550,61 @@ def adjoint(
                         d_weight = tl.fma(d_out[o], q[OUTPUTS[o]], d_weight)
                 if d_weights is not None:
                     tl.debug_barrier()
-                    s = rows(tape_row + (length - 1 - k) * S * BLOCK, BLOCK, 0, S)
+                    s_t = rows(tape_row + (length - 1 - i) * N * BLOCK, BLOCK, 0, S + LINES)
                 # The cotangents of fluxes and states, in the order in which outputs name them.
                 d_all = zeros(Q, zero) + d_s
                 for o in tl.static_range(len(OUTPUTS)):
                     d_value = d_out[o] if EACH else weight * d_out[o]
                     d_all = d_all[: OUTPUTS[o]] + (d_all[OUTPUTS[o]] + d_value,) + d_all[OUTPUTS[o] + 1 :]
-                d_s, d_f, d_p_t = step_adj(f, p_t, s, d_all[:Q], d_all[Q:], OPTIONS)
-                for i in tl.static_range(len(FORCING)):
-                    if FORCING[i]:
-                        d = over_components(d_f[i], used, WIDTH, BLOCK)
-                        tl.store(d_forcing[i] + t * n_columns + column, d, mask=first)
+                if D + LINES > 0:
+                    d_q, d_s = d_all[:Q], d_all[Q:]
+                    if LINES > 0:
+                        x = rows(tape_row + ((length - 1 - i) * N + S + LINES) * BLOCK, BLOCK, 0, LINES)
+                        d_s = d_s + adj_put(lines, x, SLOTS, BLOCK)
+                    d_s, d_f, d_p_t, d_d_t, d_first = step_adj(given, s_t, d_q, d_s, OPTIONS)
+                    d_d = added(d_d, d_d_t)
+                    if LINES > 0:
+                        adj_move(lines, d_s[S:], d_first, SLOTS, BLOCK)
+                        d_s = d_s[:S]
+                    if MOVING:
+                        d_p_t = adj_prepared(
+                            prepare_adj, ordinates_adj, k, p_t, d, d_d, d_p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK
+                        )
+                        d_d = zeros(D, zero)
+                else:
+                    d_s, d_f, d_p_t = step_adj(given, s_t, d_all[:Q], d_all[Q:], OPTIONS)
+                for m in tl.static_range(len(FORCING)):
+                    if FORCING[m]:
+                        d_sum = over_components(d_f[m], used, WIDTH, BLOCK)
+                        tl.store(d_forcing[m] + t * n_columns + column, d_sum, mask=first)
                 d_p_sum = ()
-                for i in tl.static_range(len(PER_STEP)):
-                    if PER_STEP[i]:
-                        if d_parameters[i] is not None:
-                            d = d_given(d_p_t[i], parameters, parameter_strides, b, c, t, i, RANGE, RAW)
-                            if BY_GROUP[i]:
-                                d = over_components(d, used, WIDTH, BLOCK)
-                                tl.store(d_parameters[i] + t * n_columns + column, d, mask=first)
+                for m in tl.static_range(len(PER_STEP)):
+                    if PER_STEP[m]:
+                        if d_parameters[m] is not None:
+                            d_x = d_given(d_p_t[m], parameters, parameter_strides, b, c, t, m, RANGE, RAW)
+                            if BY_GROUP[m]:
+                                d_x = over_components(d_x, used, WIDTH, BLOCK)
+                                tl.store(d_parameters[m] + t * n_columns + column, d_x, mask=first)
                             else:
-                                tl.store(d_parameters[i] + t * n_cells + cell, d, mask=used)
-                        d_p_sum = d_p_sum + (d_p[i],)
+                                tl.store(d_parameters[m] + t * n_cells + cell, d_x, mask=used)
+                        d_p_sum = d_p_sum + (d_p[m],)
                     else:
-                        d_p_sum = d_p_sum + (d_p[i] + d_p_t[i],)
+                        d_p_sum = d_p_sum + (d_p[m] + d_p_t[m],)
                 d_p = d_p_sum
+        if not MOVING and D + LINES > 0:
+            d_p = adj_prepared(prepare_adj, ordinates_adj, k, p, d, d_d, d_p, lines, DT, D, SLOTS, OPTIONS, BLOCK)
         put_rows(d_initial_state, n_cells, cell, d_s, used)
+        if LINES > 0:
+            store_lines(
+                lines + 3 * total(SLOTS) * BLOCK, d_initial_state + S * n_cells, n_cells, cell, used, True, SLOTS, BLOCK
+            )
         if d_weights is not None:
             tl.store(d_weights + cell, d_weight, mask=used)
         for i in tl.static_range(len(STATIC)):
             if STATIC[i]:
                 if d_parameters[i] is not None:
-                    d = d_given(d_p[i], parameters, parameter_strides, b, c, 0, i, RANGE, RAW)
-                    tl.store(d_parameters[i] + cell, d, mask=used)
+                    d_x = d_given(d_p[i], parameters, parameter_strides, b, c, 0, i, RANGE, RAW)
+                    tl.store(d_parameters[i] + cell, d_x, mask=used)
 
 
 @triton.jit(do_not_specialize=ANY_SIZE)

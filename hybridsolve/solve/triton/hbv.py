@@ -1,7 +1,7 @@
 """HBV 1.0 and 1.1p in Triton: one step, and its adjoint beside it.
 
-Equations, sources and forms are those of csrc/models/hbv.h, line by line; the numbers are its. Forcing, parameters,
-state and fluxes are tuples in the order of the names below.
+Equations, sources and forms are those of csrc/models/hbv.h, line by line; the numbers are its. What a step is given is
+the tuple that drive.py says; states and fluxes are tuples in the order of the names below.
 """
 
 import triton
@@ -20,10 +20,11 @@ EPS = tl.constexpr(1e-5)  # mm, the floor of a store
 
 
 @triton.jit
-def evaluate(f, p, s, OPTIONS: tl.constexpr):
+def evaluate(given, s, OPTIONS: tl.constexpr):
     """Everything that one step computes; step() and step_adj() both start here, so the physics stands once."""
     betaet: tl.constexpr = OPTIONS[0]
     capillary_rise: tl.constexpr = OPTIONS[1]
+    f, _, p, _, _, _ = given
     prcp, tmean, pet = f
     beta, fc, k0, k1, k2, lp, perc, uzl, tt, cfmax, cfr, cwh = p[:12]
     snowpack_0, meltwater_0, sm_0, suz_0, slz_0 = s
@@ -88,18 +89,19 @@ def evaluate(f, p, s, OPTIONS: tl.constexpr):
 
 
 @triton.jit
-def step(f, p, s, OPTIONS: tl.constexpr):
+def step(given, s, OPTIONS: tl.constexpr):
     """The state after the step and its fluxes, in the order of FLUXES."""
-    state, fluxes, _, _, _ = evaluate(f, p, s, OPTIONS)
+    state, fluxes, _, _, _ = evaluate(given, s, OPTIONS)
     return state, fluxes
 
 
 @triton.jit
-def step_adj(f, p, s, d_q, d_s, OPTIONS: tl.constexpr):
+def step_adj(given, s, d_q, d_s, OPTIONS: tl.constexpr):
     """From the cotangents of the fluxes and of the state after the step, those of forcing, parameters and state."""
     betaet: tl.constexpr = OPTIONS[0]
     capillary_rise: tl.constexpr = OPTIONS[1]
-    _, fluxes, snow, soil, zones = evaluate(f, p, s, OPTIONS)
+    _, fluxes, snow, soil, zones = evaluate(given, s, OPTIONS)
+    f, _, p, _, _, _ = given
     prcp, tmean, pet = f
     beta, fc, k0, k1, k2, lp, perc, uzl, tt, cfmax, cfr, cwh = p[:12]
     snowpack_1, melt_potential, meltwater_1, freeze_potential, free = snow

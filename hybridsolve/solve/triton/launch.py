@@ -11,8 +11,9 @@ import triton
 from torch import Tensor
 
 from ... import models
+from ...spec import DAY
 from ..faults import Watch
-from ..problem import Problem, axes, strides
+from ..problem import Problem, axes, octaves, strides
 from . import drive
 from . import unit_hydrograph as route
 
@@ -73,12 +74,23 @@ def _width(run: Problem) -> int:
     return triton.next_power_of_2(run.group)
 
 
-def _common(run: Problem) -> dict:
+def _common(run: Problem, n_programs: int) -> dict:
     """The arguments that both kernels take."""
     model = import_module(run.spec.triton)
     names = [*model.FLUXES, *run.spec.state_names]
     present = [v.name for v in run.rows]
+    slots = tuple(line.slots for line in run.spec.lines)
     return dict(
+        step=model.step,
+        prepare=getattr(model, "prepare", None),
+        ordinates=getattr(model, "ordinates", None),
+        inputs=tuple(run.inputs) or None,
+        input_strides=tuple(strides(k, "b")[1:2] for k in run.inputs) or None,
+        lines=run.state.new_empty(n_programs * 4 * sum(slots) * WARP) if slots else None,
+        K=len(run.inputs),
+        D=len(getattr(model, "DERIVED", ())),
+        SLOTS=slots,
+        DT=run.step / DAY,
         OPTIONS=tuple(name in present for name in model.OPTIONS),
         forcing=tuple(run.forcing),
         forcing_strides=tuple(strides(f, "tb")[:2] for f in run.forcing),
@@ -96,8 +108,9 @@ def _common(run: Problem) -> dict:
         OUTPUTS=tuple(names.index(name) for name in run.outputs),
         EACH=run.each,
         S=len(run.spec.states),
-        RANGE=tuple(run.parameter_range),
+        RANGE=tuple((*ends, octaves(v)) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
         PER_STEP=tuple(run.per_step),
+        MOVING=any(run.per_step),
         STATIC=tuple(not moves for moves in run.per_step),
         RAW=run.raw,
         WIDTH=_width(run),
@@ -116,14 +129,15 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         drive.forward,
         (_blocks(run),),
         run.state.device,
-        step=import_module(run.spec.triton).step,
         initial_state=run.state,
         fluxes=fluxes,
         final_state=final_state,
         faults=watch.places,
+        INPUT_BOUNDS=tuple(run.input_bounds),
+        STATE_BOUNDS=tuple(run.state_bounds),
         FORCING_BOUNDS=tuple(run.forcing_bounds),
         PARAMETER_BOUNDS=tuple(run.parameter_bounds),
-        **_common(run),
+        **_common(run, _blocks(run)),
     )
     watch.launched()
 
@@ -140,9 +154,10 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
         drive.adjoint,
         (n_programs,),
         d_state.device,
-        step=model.step,
         step_adj=model.step_adj,
-        tape=d_state.new_empty(n_programs * run.interval * d_state.shape[0] * WARP),
+        prepare_adj=getattr(model, "prepare_adj", None),
+        ordinates_adj=getattr(model, "ordinates_adj", None),
+        tape=d_state.new_empty(n_programs * run.interval * (len(run.spec.states) + 2 * len(run.spec.lines)) * WARP),
         d_fluxes=d_fluxes,
         d_flux_strides=(over_outputs, *within, *(() if run.each else (0,))),
         d_final_state=d_final_state,
@@ -154,7 +169,7 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_st
         Q=len(model.FLUXES),
         BY_GROUP=tuple(p.shape[-1] == 1 for p in run.parameters),
         FORCING=tuple(d.numel() > 0 for d in d_forcing),
-        **_common(run),
+        **_common(run, n_programs),
     )
 
 

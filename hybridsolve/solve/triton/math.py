@@ -1,6 +1,7 @@
-"""The elementary functions of csrc/core/math.h in Triton, each beside its adjoint twin; the same rules at kinks.
+"""The functions of csrc/core/math.h and elementary.h in Triton, each beside its adjoint twin.
 
-minimum and maximum keep a NaN from either side. No libdevice: float64 would need it, the interpreter lacks it.
+The rules at kinks and singular points, the ranges and the order of operations are those of these headers. minimum and
+maximum keep a NaN from either side. No libdevice: float64 would need it, the interpreter lacks it.
 """
 
 # Code for Triton's compiler, which reads it as its own language.
@@ -29,6 +30,17 @@ def adj_minimum(a, b, d_r, d_a, d_b):
 
 
 @triton.jit
+def adj_maximum(a, b, d_r, d_a, d_b):
+    first = a >= b
+    return tl.where(first, d_a + d_r, d_a), tl.where(first, d_b, d_b + d_r)
+
+
+@triton.jit
+def adj_select(mask, d_r, d_a, d_b):
+    return tl.where(mask, d_a + d_r, d_a), tl.where(mask, d_b, d_b + d_r)
+
+
+@triton.jit
 def at_least(x, floor: tl.constexpr):
     return tl.maximum(x, tl.full(x.shape, floor, x.dtype), NAN_TOO)
 
@@ -36,6 +48,16 @@ def at_least(x, floor: tl.constexpr):
 @triton.jit
 def at_most(x, ceiling: tl.constexpr):
     return tl.minimum(x, tl.full(x.shape, ceiling, x.dtype), NAN_TOO)
+
+
+@triton.jit
+def adj_at_least(x, floor: tl.constexpr, d_r):
+    return tl.where(x >= tl.full(x.shape, floor, x.dtype), d_r, 0.0)
+
+
+@triton.jit
+def adj_at_most(x, ceiling: tl.constexpr, d_r):
+    return tl.where(x <= tl.full(x.shape, ceiling, x.dtype), d_r, 0.0)
 
 
 @triton.jit
@@ -171,8 +193,30 @@ def adj_pow01(log2_x, value, y, d_r):
 
 
 @triton.jit
+def power(x, y):
+    """log2 x, of which the adjoint is made, and x^y, within 2^-121 .. 2^121 (float32) or 2^-1001 .. 2^1001."""
+    if x.dtype == tl.float32:
+        highest: tl.constexpr = 120.0
+    else:
+        highest: tl.constexpr = 1000.0
+    exponent, fraction = log2_parts(above_tiny(x))
+    whole = y * exponent
+    n = nearest(at_most(at_least(tl.fma(y, fraction, whole), -highest), highest))
+    # What is left after n; far from -1/2 .. 1/2 only where the exponent was bounded.
+    f = at_most(at_least(tl.fma(y, fraction, tl.fma(y, exponent, -n)), -1.0), 1.0)
+    return exponent + fraction, exp2_parts(n, f)
+
+
+@triton.jit
+def adj_power(log2_x, value, y, d_r):
+    """The cotangents of ln x and of y."""
+    d_exponent = d_r * value
+    return d_exponent * y, d_exponent * 0.69314718055994530942 * log2_x
+
+
+@triton.jit
 def above_tiny(x):
-    """x, or where an empty store makes it less, what pow01 takes for it."""
+    """x, or where an empty store makes it less, what power, log and sqrt take for it."""
     if x.dtype == tl.float32:
         return at_least(x, 8.673617379884035e-19)
     else:
@@ -180,6 +224,218 @@ def above_tiny(x):
 
 
 @triton.jit
-def sigmoid(x):
+def scaling_sigmoid(x):
+    """Of a learned parameter, before it is scaled to its range."""
     z = at_most(at_least(x * -1.4426950408889634074, -120.0), 120.0)
     return 1.0 / (exp2(z) + 1.0)
+
+
+@triton.jit
+def constant(x, single: tl.constexpr, double: tl.constexpr):
+    """The number of x's precision, in x's shape."""
+    if x.dtype == tl.float32:
+        return tl.full(x.shape, single, x.dtype)
+    else:
+        return tl.full(x.shape, double, x.dtype)
+
+
+@triton.jit
+def divide(a, b):
+    """a / b rounded to the nearest, as float32's operator does not."""
+    if a.dtype == tl.float32:
+        return tl.div_rn(a, b)
+    else:
+        return a / b
+
+
+@triton.jit
+def horner(x, c: tl.constexpr, n: tl.constexpr):
+    """c[n - 1] + c[n - 2] x + .. of n coefficients."""
+    r = tl.full(x.shape, c[0], x.dtype)
+    for i in tl.static_range(1, n):
+        r = tl.fma(r, x, tl.full(x.shape, c[i], x.dtype))
+    return r
+
+
+EVEN_32 = tl.constexpr((0.001392618359, 0.04166655462, 0.5))
+ODD_32 = tl.constexpr((0.008363179053, 0.1666657699))
+EVEN_64 = tl.constexpr(
+    (
+        2.7620088445409748161e-7,
+        0.000024801521295954375131,
+        0.0013888888917213716901,
+        0.041666666666624127873,
+        0.50000000000000010221,
+    )
+)
+ODD_64 = tl.constexpr(
+    (
+        2.5100385495510319078e-8,
+        2.7557268459997064772e-6,
+        0.00019841269863053616878,
+        0.0083333333333300618325,
+        0.16666666666666667453,
+    )
+)
+SIN_32 = tl.constexpr((-2.408009509e-8, 2.753645944e-6, -0.0001984108651, 0.008333332769, -0.1666666666))
+SIN_64 = tl.constexpr(
+    (
+        2.7314368769379891871e-15,
+        -7.643969663988074354e-13,
+        1.6058977292642742897e-10,
+        -2.5052107616690449819e-8,
+        2.7557319219160832591e-6,
+        -0.00019841269841254964881,
+        0.0083333333333333158566,
+        -0.16666666666666666633,
+    )
+)
+PI_32 = tl.constexpr((3.1416015625, -8.909031748771667e-06, 1.2154544037912274e-10, -3.4302490200117637e-15))
+PI_64 = tl.constexpr((3.1415926534682512, 1.2154201012607932e-10, 4.044532497591901e-21))
+
+
+@triton.jit
+def exp_parts(x):
+    """2^n and e^g - 1, with x = n ln 2 + g."""
+    magic = constant(x, 12582912.0, 6755399441055744.0)
+    n = tl.fma(x, constant(x, 1.44269504, 1.4426950408889634074), magic) - magic
+    g = tl.fma(-n, constant(x, 0.693145751953125, 0.693147180559663), x)
+    g = tl.fma(-n, constant(x, 1.428606765330187e-06, 2.8235290563031577e-13), g)
+    square = g * g
+    if x.dtype == tl.float32:
+        rest = tl.fma(g, horner(square, ODD_32, 2), horner(square, EVEN_32, 3))
+        power = ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+        return power, tl.fma(square, rest, g)
+    else:
+        rest = tl.fma(g, horner(square, ODD_64, 5), horner(square, EVEN_64, 5))
+        power = ((n.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
+        return power, tl.fma(square, rest, g)
+
+
+@triton.jit
+def exp(x):
+    if x.dtype == tl.float32:
+        largest: tl.constexpr = 83.0
+    else:
+        largest: tl.constexpr = 690.0
+    power, expm1 = exp_parts(at_most(at_least(x, -largest), largest))
+    return tl.fma(power, expm1, power)
+
+
+@triton.jit
+def adj_exp(x, r, d_r):
+    return d_r * r
+
+
+@triton.jit
+def log_of_positive(x):
+    exponent, fraction = log2_parts(x)
+    ln2 = constant(x, 0.693147181, 0.69314718055994530942)
+    return tl.fma(exponent, ln2, fraction * ln2)
+
+
+@triton.jit
+def log(x):
+    return log_of_positive(above_tiny(x))
+
+
+@triton.jit
+def adj_log(x, r, d_r):
+    return divide(d_r, above_tiny(x))
+
+
+@triton.jit
+def sqrt(x):
+    if x.dtype == tl.float32:
+        return tl.sqrt_rn(above_tiny(x))
+    else:
+        return tl.sqrt(above_tiny(x))
+
+
+@triton.jit
+def adj_sqrt(x, r, d_r):
+    return divide(d_r * 0.5, r)
+
+
+@triton.jit
+def tanh(x):
+    if x.dtype == tl.float32:
+        limit: tl.constexpr = 10.0
+    else:
+        limit: tl.constexpr = 20.0
+    power, expm1 = exp_parts(at_most(at_least(x, -limit), limit) * 2.0)
+    t = tl.fma(power, expm1, power - 1.0)
+    return divide(t, t + 2.0)
+
+
+@triton.jit
+def adj_tanh(x, r, d_r):
+    return d_r * tl.fma(-r, r, tl.full(r.shape, 1.0, r.dtype))
+
+
+@triton.jit
+def sigmoid(x):
+    return divide(tl.full(x.shape, 1.0, x.dtype), exp(-x) + 1.0)
+
+
+@triton.jit
+def adj_sigmoid(x, r, d_r):
+    return d_r * (r * (1.0 - r))
+
+
+@triton.jit
+def softplus(x):
+    """ln(1 + e^x) as max(x, 0) + ln(1 + u), u = e^-abs(x); what w = 1 + u rounds away is added to its logarithm."""
+    u = exp(minimum(x, -x))
+    w = u + 1.0
+    return relu(x) + (log_of_positive(w) + divide(u - (w - 1.0), w))
+
+
+@triton.jit
+def adj_softplus(x, r, d_r):
+    return d_r * sigmoid(x)
+
+
+@triton.jit
+def sine(x, offset: tl.constexpr):
+    """(-1)^n sin r with x = (n - offset) pi + r: sin x for offset 0, cos x for offset 1/2."""
+    magic = constant(x, 12582912.0, 6755399441055744.0)
+    per_pi = constant(x, 0.318309886, 0.31830988618379067154)
+    whole = (tl.fma(x, per_pi, tl.full(x.shape, offset, x.dtype)) + magic) - magic
+    n = whole - offset
+    if x.dtype == tl.float32:
+        for i in tl.static_range(4):
+            x = tl.fma(-n, tl.full(x.shape, PI_32[i], x.dtype), x)
+        s = tl.fma(x * (x * x), horner(x * x, SIN_32, 5), x)
+        return (s.to(tl.int32, bitcast=True) ^ (whole.to(tl.int32) << 31)).to(tl.float32, bitcast=True)
+    else:
+        for i in tl.static_range(3):
+            x = tl.fma(-n, tl.full(x.shape, PI_64[i], x.dtype), x)
+        s = tl.fma(x * (x * x), horner(x * x, SIN_64, 8), x)
+        return (s.to(tl.int64, bitcast=True) ^ (whole.to(tl.int64) << 63)).to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def sin(x):
+    return sine(x, 0.0)
+
+
+@triton.jit
+def adj_sin(x, r, d_r):
+    return d_r * sine(x, 0.5)
+
+
+@triton.jit
+def cos(x):
+    return sine(x, 0.5)
+
+
+@triton.jit
+def adj_cos(x, r, d_r):
+    return -d_r * sine(x, 0.0)
+
+
+@triton.jit
+def floor(x):
+    n = nearest(x)
+    return tl.where(n <= x, n, n - 1.0)

@@ -1,0 +1,90 @@
+"""What a search minimises: the loss of flow over a window, its normal equations, and what these say at the optimum."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ..score import losses
+from ..solve import sensitivity
+from . import forward
+from .identifiability import linearised
+from .space import SearchSpace
+from .windows import Window
+
+
+class Objective:
+    """Loss ``[B, S]`` of points ``[P, B, S]`` of the unit cube over one window.
+
+    Parameters
+    ----------
+    space : SearchSpace
+    period : Window
+    loss : str
+        One number per series; see `hybridsolve.score.losses`.
+    """
+
+    SLICE = 16  # starts run at a time where no gradient is asked for: bounds the memory of a large population
+
+    def __init__(self, space: SearchSpace, period: Window, loss: str):
+        self.space, self.period = space, period
+        self.loss = losses.get(loss)(period.obs)
+        # A loss that is no sum of squares is approximated by one that is.
+        self.is_least_squares = hasattr(self.loss, "least_squares")
+        self.squares = self.loss if self.is_least_squares else losses.get("nse")(period.obs)
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.period.obs)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.loss(self.flow(points))
+        return torch.cat([self.loss(self.flow(part)) for part in points.split(self.SLICE, dim=2)], dim=1)
+
+    def flow(self, points: Tensor) -> Tensor:
+        """Flow at the gauge ``[T, B, S]``, mm per step."""
+        return self.period.flow(self.space.model, self.space.values(points))
+
+    def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
+        space, period = self.space, self.period
+        given = space.model, period.forcing, space.values(points)
+        squares = self.squares.least_squares()
+        if period.backend == "reference":
+            found = forward.normal_equations(*given, **squares, names=space.names, **period.options)
+        else:
+            found = sensitivity.normal_equations(*given, **squares, **period.options)
+        slopes = space.slopes(points).permute(1, 2, 0)
+        matrix, gradient = found.matrix, found.gradient
+        if found.names != space.names:
+            at = [found.names.index(name) for name in space.names]
+            matrix, gradient = matrix[..., at, :][..., at], gradient[..., at]
+        return matrix * slopes[..., None] * slopes[..., None, :], gradient * slopes, found.cost
+
+    def by_month(self, points: Tensor, month: np.ndarray) -> np.ndarray:
+        """Mean sensitivity of flow ``[P, 12, B]`` over the steps of each month, whose numbers the last steps have.
+
+        The sensitivity is |dQ/dp| times dp/du of the parameter's place u in its range: on a linear scale times the
+        range.
+        """
+        space, period = self.space, self.period
+        jacobian = forward.jacobian if period.backend == "reference" else sensitivity.jacobian
+        columns = jacobian(space.model, period.forcing, space.values(points), names=space.names, **period.options)[1]
+        j = torch.stack([columns[name][-len(month) :, :, 0] for name in space.names]).abs()
+        means = torch.stack([j[:, month == m].mean(1) for m in range(1, 13)], 1)
+        return (means * space.slopes(points)[:, None, :, 0]).numpy()
+
+    def curvature(self, points: Tensor, month: np.ndarray) -> tuple[xr.Dataset, np.ndarray]:
+        """The linearised errors at points ``[P, B, 1]``; and ``[B, P]``, where flow does not respond to a parameter.
+
+        Of a loss that is no sum of squares those of NSE.
+        """
+        matrix, _, cost = self.normal_equations(points)
+        without_response = (matrix[:, 0].diagonal(dim1=1, dim2=2) == 0).numpy()
+        slopes = self.space.slopes(points)[..., 0]
+        found = linearised(self.space.names, matrix[:, 0], cost[:, 0], points[..., 0], self.squares.n, slopes)
+        found["sensitivity"] = (("parameter", "month", "basin"), self.by_month(points, month))
+        return found, without_response

@@ -1,0 +1,107 @@
+"""The parameters that a calibration searches, as points of the unit cube, and the values of those that it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from ..spec import ModelSpec, Parameter
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A model with its parameters split into those that are searched and those that have one value for all basins.
+
+    Attributes
+    ----------
+    model : ModelSpec
+    free : tuple of Parameter
+        In the order of the points' first axis: the model's, its optional ones, its routing's.
+    fixed : dict of str to float
+        In the parameters' units.
+    """
+
+    model: ModelSpec
+    free: tuple[Parameter, ...]
+    fixed: dict[str, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters that are searched."""
+        return tuple(v.name for v in self.free)
+
+    @property
+    def every_name(self) -> tuple[str, ...]:
+        """Of all parameters of a run."""
+        return tuple(v.name for v in _rows(self.model) if v.name in self.names or v.name in self.fixed)
+
+    def values(self, points: Tensor) -> dict[str, Tensor]:
+        """All parameters in their units: those searched ``[B, S]`` of points ``[P, B, S]``, the others ``[1, 1]``."""
+        found = self.model.parameters_from_unit(dict(zip(self.names, points.unbind(0), strict=True)))
+        found |= {name: points.new_full((1, 1), value) for name, value in self.fixed.items()}
+        return {name: found[name] for name in self.every_name}
+
+    def slopes(self, points: Tensor) -> Tensor:
+        """Derivatives of the parameters searched with respect to the points' coordinates, of the points' shape."""
+        found = self.model.parameters_from_unit(dict(zip(self.names, points.unbind(0), strict=True)))
+        return torch.stack([torch.ones_like(found[v.name]) * slope(v, found[v.name]) for v in self.free])
+
+
+def slope(row: Parameter, value):
+    """Derivative of a parameter with respect to its place 0..1 in its range, where it has this value."""
+    if row.scale == "log":
+        return value * math.log(row.upper / row.lower)
+    return row.upper - row.lower
+
+
+def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, free: Sequence[str] = ()) -> SearchSpace:
+    """What is searched: the table's free parameters and those of `free`, without those of `fixed`.
+
+    A parameter that the table does not free takes its default; an optional one is left out unless it is named.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, is both fixed and free, or a value does not lie within its bounds; or if nothing is left
+        to search.
+    """
+    rows = {v.name: v for v in _rows(model)}
+    if isinstance(free, str) or not isinstance(free, Iterable):
+        raise ValueError(f"free must be a list of parameters' names; found {free!r}: write ['{free}'].")
+    if fixed is not None and not isinstance(fixed, Mapping):
+        raise ValueError(f"fixed must map parameters' names to values; found {fixed!r}: pass a dict.")
+    fixed, free = dict(fixed or {}), list(free)
+    for what, names in (("fixed", fixed), ("free", free)):
+        for name in names:
+            if name not in rows:
+                raise ValueError(
+                    f"{what} names '{name}', which is no parameter of model {model.name}; expected any of "
+                    f"{', '.join(rows)}: correct it."
+                )
+    for name, value in fixed.items():
+        if name in free:
+            raise ValueError(f"parameter '{name}' must be fixed or free; found it in both: leave one of them out.")
+        v = rows[name]
+        if isinstance(value, bool) or not isinstance(value, Real) or not v.lower <= value <= v.upper:
+            raise ValueError(
+                f"fixed parameter '{name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value!r}: correct "
+                "it."
+            )
+    optional = model.optional_parameter_names
+    searched = tuple(
+        v for v in rows.values() if v.name not in fixed and (v.name in free or (v.free and v.name not in optional))
+    )
+    if not searched:
+        raise ValueError(f"all parameters of model {model.name} are fixed; expected one to search: free one.")
+    names = {v.name for v in searched}
+    defaults = {v.name: v.default for v in rows.values() if v.name not in names and v.name not in optional}
+    return SearchSpace(model, searched, {name: float(x) for name, x in (defaults | fixed).items()})
+
+
+def _rows(model: ModelSpec) -> tuple[Parameter, ...]:
+    return model.parameters + model.optional_parameters + model.routing_parameters

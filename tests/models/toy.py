@@ -1,0 +1,183 @@
+"""A model of two stores and a delay line that nobody should use: as different from HBV as another model may be.
+
+Equations of one step, in this order; ``dt`` is the step's length in days. Minimum and maximum give the gradient to the
+first operand at a tie, ``[x]+`` passes it at 0, as everywhere here.
+
+Once where nothing varies by step (`prepare`):
+
+    (0) drain     = k min(10 slope, 1)
+        dryness   = 1 / capacity
+
+Each step:
+
+    (1) wetness     = min(soil dryness, 1)
+    (2) evaporation = min(soil, demand wetness^shape)
+        soil_1      = soil - evaporation + rainfall
+    (3) overflow    = [soil_1 - capacity]+
+        soil_2      = min(capacity, soil_1)
+    (4) percolation = min(soil_2, leak)
+        soil        = soil_2 - percolation
+    (5) arriving    = M_0 + w_0 overflow                     the delay line; overflow goes into it
+    (6) exchange    = -kx level
+        level_1     = level + exchange + percolation
+    (7) pumped      = min(level_1 - BOTTOM, pumping dt)
+        level_2     = max(level_1 - pumped, BOTTOM)
+    (8) baseflow    = drain [level_2]+
+        level_3     = level_2 - baseflow
+    (9) spill       = [level_3 - TOP]+
+        level       = min(TOP, level_3)
+   (10) discharge   = arriving + baseflow + spill
+
+The ordinates of the delay line share a step's overflow between the two whole steps beside `lag`:
+``w_j = [1 - [j - lag]+ - [lag - j]+]+`` for j = 0 .. 3.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hybridsolve.models.primitives import maximum, minimum, power, relu
+from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, Signature, State, Variable
+
+from .examples import Example as Generic
+from .examples import pick, uniform
+
+BOTTOM, TOP = -50.0, 500.0  # mm, what `level` stays between
+SLOTS = 4
+
+
+def prepare(k, p):
+    """Equation (0)."""
+    return {"drain": p["k"] * minimum(10 * k["slope"], 1.0), "dryness": 1 / p["capacity"]}
+
+
+def ordinates(k, p):
+    """``[SLOTS, B, C]``; their sum is 1."""
+    j = torch.arange(SLOTS, dtype=p["lag"].dtype, device=p["lag"].device)[:, None, None]
+    return relu(1 - relu(j - p["lag"]) - relu(p["lag"] - j))
+
+
+def reference_step(f, k, p, s):
+    """One step; see the equations above."""
+    wetness = minimum(s["soil"] * p["dryness"], 1.0)
+    evaporation = minimum(s["soil"], f["demand"] * power(wetness, p["shape"]))
+    soil = s["soil"] - evaporation + f["rainfall"]
+    overflow = relu(soil - p["capacity"])
+    soil = minimum(p["capacity"], soil)
+    percolation = minimum(soil, p["leak"])
+    soil = soil - percolation
+    arriving = s["channel"] + p["channel"] * overflow
+
+    exchange = -p["kx"] * s["level"]
+    level = s["level"] + exchange + percolation
+    pumped = minimum(level - BOTTOM, p["pumping"] * k["dt"])
+    level = maximum(level - pumped, BOTTOM)
+    baseflow = p["drain"] * relu(level)
+    level = level - baseflow
+    spill = relu(level - TOP)
+    level = level.where(level < TOP, TOP)  # the constant at a tie, where the spill has the gradient
+
+    state = dict(soil=soil, level=level, channel=overflow)
+    fluxes = dict(
+        evaporation=evaporation,
+        overflow=overflow,
+        percolation=percolation,
+        discharge=arriving + baseflow + spill,
+        exchange=exchange,
+        pumped=pumped,
+        baseflow=baseflow,
+    )
+    return state, fluxes
+
+
+toy = ModelSpec(
+    name="toy",
+    title="Toy: two stores and a delay line, for the tests",
+    source="these tests",
+    forcings=(
+        Forcing("rainfall", "mm d-1", "rain", 0.0, 1e4, transform="log"),
+        Forcing("demand", "mm d-1", "evaporation of a wet soil", 0.0, 1e3),
+    ),
+    inputs=(Variable("slope", "1", "slope of the basin, which slows the baseflow below 0.1", 0.0, 1.0),),
+    parameters=(
+        Parameter("capacity", "mm", "what the soil holds", 20.0, 500.0),
+        Parameter("shape", "1", "shape of evaporation against wetness", 0.5, 3.0),
+        Parameter("leak", "mm d-1", "largest percolation", 0.1, 10.0, step="rate"),
+        Parameter("k", "d-1", "recession of the groundwater", 0.01, 0.5, step="fraction"),
+        Parameter("kx", "d-1", "exchange with a neighbour at level 0", 1e-4, 0.1, scale="log", step="fraction"),
+        Parameter("lag", "1", "delay of the overflow, in steps", 0.0, SLOTS - 1.0),
+        Parameter("pumping", "mm d-1", "groundwater that is pumped away", 0.0, 5.0, default=0.0, free=False),
+    ),
+    states=(
+        State(
+            "soil",
+            "mm",
+            "water in the soil",
+            0.0,
+            1e30,
+            initial=lambda p: 0.5 * p["capacity"],
+            wet=lambda p: p["capacity"],
+        ),
+        State("level", "mm", "groundwater above the river", BOTTOM, TOP, initial=0.0, wet=100.0),
+    ),
+    lines=(DelayLine("channel", "mm", "overflow on its way", SLOTS, ordinates),),
+    fluxes=(
+        Variable("evaporation", "mm d-1", "evaporation"),
+        Variable("overflow", "mm d-1", "rain that the soil does not hold"),
+        Variable("percolation", "mm d-1", "from the soil to the groundwater"),
+        Variable("discharge", "mm d-1", "flow of the river"),
+        Variable("exchange", "mm d-1", "groundwater from the neighbour, of either sign"),
+        Variable("pumped", "mm d-1", "groundwater pumped away"),
+        Variable("baseflow", "mm d-1", "groundwater that flows into the river"),
+    ),
+    reference_step=reference_step,
+    prepare=prepare,
+    outflow="discharge",
+    routing=None,
+    balance=Balance(
+        gains=("rainfall", "exchange"),
+        losses=("evaporation", "pumped", "discharge"),
+        storage=lambda state, inputs, parameters: state["soil"] + state["level"] + state["channel"].sum(0),
+    ),
+    signatures=(Signature("evaporated", "1", "share of the rain that evaporates", of="evaporation", over="rainfall"),),
+    steps=None,
+    triton="models.toy_triton",
+)
+
+
+class Example(Generic):
+    """On its grid the level meets the bottom and the top, the river's height, and what is pumped."""
+
+    def exact(self, x):
+        """A soil that percolates at its rate into a groundwater that `slope` does not slow is exact for the soil; and
+        without percolation for the level, which loses two fractions in turn."""
+        for series in x.forcing.values():
+            series.zero_()
+        x.parameters["pumping"].zero_()
+        x.inputs["slope"].fill_(0.5)
+        T, B, C = x.sizes
+        x.initial_state["soil"] = torch.where(torch.arange(B)[:, None] < B // 2, 0.0, 400 + 100 * uniform(B, C))
+        x.parameters["capacity"].fill_(500.0)
+        x.initial_state["level"] = torch.where(x.initial_state["soil"] > 0, 0.0, 200 * uniform(B, C, seed=1) - 40)
+        x.initial_state["channel"] = torch.zeros_like(x.initial_state["channel"])
+        return ("soil", "percolation", "overflow", "evaporation")
+
+    def ties(self, x):
+        T, B, C = x.sizes
+        x.forcing["rainfall"] = pick([0, 0, 0, 8, 16], T, B, seed=1)
+        x.forcing["demand"] = pick([0, 0, 1, 2], T, B, seed=2)
+        x.inputs["slope"] = pick([0, 0.1, 0.1, 1], B, seed=3)
+        grid = {
+            "capacity": [64, 128],
+            "shape": [1, 2],
+            "leak": [500 / 512, 1, 2],
+            "k": [0.25, 0.5],
+            "kx": [1 / 512, 0.02],
+            "lag": [0, 0.5, 1, 3],
+            "pumping": [0, 1, 2],
+        }
+        for i, (name, values) in enumerate(grid.items()):
+            x.parameters[name] = pick(values, B, C, seed=4 + i)
+        x.initial_state["soil"] = x.parameters["capacity"] * pick([0, 0.5, 1], B, C, seed=11)
+        x.initial_state["level"] = pick([BOTTOM, BOTTOM, 0, 0, 16, TOP, TOP], B, C, seed=12)
+        x.initial_state["channel"] = x.initial_state["channel"].round()
