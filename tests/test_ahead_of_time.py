@@ -60,7 +60,9 @@ def test_runs_of_other_sizes_need_no_other_kernels():
         from unittest import mock
         import torch, triton
         from benchmarks import ahead_of_time
-        from hybridsolve import backends
+        from hybridsolve import models
+        from hybridsolve.solve import backends
+        from hybridsolve.solve.problem import Problem
         from hybridsolve.solve.triton import launch
 
         def kernels(T, B, interval, C=3):
@@ -73,15 +75,15 @@ def test_runs_of_other_sizes_need_no_other_kernels():
             ):
                 empty = lambda *shape: torch.empty(shape, device="meta")
                 forcing, parameters = [empty(T, B)] * 3, [empty(B, C)] * 14
-                run = (forcing, parameters, empty(5, B, C), None, (T, B, C), ["streamflow"], False, interval, False)
-                fluxes, final, checkpoints = backends.forward("triton", "hbv11p", *run)
-                needs = [False] * 3 + [True] * 15 + [False]
-                backends.adjoint(
-                    "triton", "hbv11p", forcing, parameters, checkpoints, None, fluxes, final, *run[4:], needs
-                )
-                series = empty(T, B), empty(B), empty(B), empty(14, B)
-                backends.unit_hydrograph("triton", *series)
-                backends.unit_hydrograph("triton", *series, empty(T, B))
+                run = Problem("triton", models.get("hbv11p"), forcing, [], parameters, empty(5, B, C), None, [T, B, C],
+                              ("streamflow",), interval=interval)
+                arguments = run.text, run.tensors, run.numbers
+                fluxes, final, checkpoints = backends.forward(*arguments)
+                needs = [False] * 3 + [True] * 15
+                backends.adjoint(*arguments, [checkpoints], [fluxes, final], needs)
+                series = [empty(T, B), empty(B), empty(B), empty(14, B)]
+                backends.unit_hydrograph("triton", series, [T, B])
+                backends.unit_hydrograph_adjoint("triton", series, [T, B], [], [empty(T, B)], [True] * 4)
             return keys
 
         first = kernels(20, 50, 4)
