@@ -219,6 +219,11 @@ class Engine:
 
         `observed` are the unit hydrograph's a and b, target, weight and shift, each with its axes.
         """
+        if len(observed) != 5:
+            raise NotImplementedError(
+                f"least squares need a model with the gamma hydrograph; model {run.spec.name} has another routing or "
+                "none: take the adjoint, or torch.func.jacfwd of simulate()."
+            )
         names = ("a", "b", "target", "weight", "shift")
         views = {name: _view(*x) for name, x in zip(names, observed, strict=True)}
         results = dict(normal=normal, flow=flow, jacobian=jacobian)
