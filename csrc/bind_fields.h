@@ -59,7 +59,7 @@ template <class Class, class C, class T, size_t N> void field(Class& c, const ch
 inline void bind_run(pybind11::module_& m) {
   using pybind11::class_;
   using pybind11::init;
-  auto run = class_<Run>(m, "Run", pybind11::module_local()).def(init([] { return Run{}; }));
+  auto run = class_<Run>(m, "Run", pybind11::module_local()).def(init([] { return Run{}; })).def(init<const Run&>());
 #define HS_FIELD(name) field(run, #name, &Run::name)
   HS_FIELD(is_double), HS_FIELD(n_steps), HS_FIELD(n_basins), HS_FIELD(n_components), HS_FIELD(group_size);
   HS_FIELD(n_groups), HS_FIELD(dt), HS_FIELD(forcing), HS_FIELD(input), HS_FIELD(parameter), HS_FIELD(weights);
@@ -71,12 +71,13 @@ inline void bind_run(pybind11::module_& m) {
   HS_FIELD(d_weights), HS_FIELD(faults), HS_FIELD(tape);
 #undef HS_FIELD
   auto tangent = class_<Tangent, Run>(m, "Tangent", pybind11::module_local()).def(init([] { return Tangent{}; }));
+  tangent.def(init<const Tangent&>());
 #define HS_FIELD(name) field(tangent, #name, &Tangent::name)
   HS_FIELD(t_forcing), HS_FIELD(t_parameter), HS_FIELD(t_weights), HS_FIELD(t_initial_state), HS_FIELD(t_fluxes);
   HS_FIELD(t_final_state);
 #undef HS_FIELD
   auto least = class_<LeastSquares, Run>(m, "LeastSquares", pybind11::module_local());
-  least.def(init([] { return LeastSquares{}; }));
+  least.def(init([] { return LeastSquares{}; })).def(init<const LeastSquares&>());
 #define HS_FIELD(name) field(least, #name, &LeastSquares::name)
   HS_FIELD(length), HS_FIELD(n_routing), HS_FIELD(ordinates), HS_FIELD(d_ordinates), HS_FIELD(target), HS_FIELD(weight), HS_FIELD(shift), HS_FIELD(transform);
   HS_FIELD(exponent), HS_FIELD(normal), HS_FIELD(flow), HS_FIELD(jacobian);

@@ -49,6 +49,9 @@ def describe() -> dict[str, str]:
     return lines | {"reference": "available: plain torch, for checking"}
 
 
+_FOUND: set[tuple] = set()  # kernels that an engine has had: it loses none
+
+
 def choose(backend: str, device: torch.device, kernel: str | None = None) -> str:
     """The backend to run on: the one named, or for "auto" the default for the tensors' device.
 
@@ -81,11 +84,12 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
         )
     engine.check(device)
-    if kernel is not None and kernel not in engine.kernels():
+    if kernel is not None and (engine, kernel) not in _FOUND and kernel not in engine.kernels():
         raise RuntimeError(
             f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve after "
             "adding it, or ask for backend='reference'."
         )
+    _FOUND.add((engine, kernel))
     return name
 
 
@@ -246,7 +250,7 @@ def adjoint(what, inputs, sizes, kept, cotangents, needs):
     ]
     found += [new(0) for _ in need_inputs]
     found += [
-        _sum_to(engine, d, p.shape[-d.dim() :]).view(p.shape) if need else d
+        _sum_to(engine, d, p.shape[-d.dim() :]).view(p.shape) if need and d.shape != p.shape else d
         for d, p, need in zip(d_parameters, run.parameters, need_parameters, strict=True)
     ]
     found.append(d_state if need_state else new(0))

@@ -13,6 +13,8 @@ from ..spec import DAY, ModelSpec
 from . import backends
 from .problem import Problem, dense, mapping
 
+FLOATS = (torch.float32, torch.float64)
+
 
 def problem(
     model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, interval, raw, backend
@@ -132,9 +134,9 @@ def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
 
 def _sizes(model: ModelSpec, forcing, parameters, inputs, state, weights) -> list[int]:
     """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
-    every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
-    every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
-    every += [(f"inputs '{n}'", x, "b") for n, x in inputs.items()]
+    every = [("forcing", n, x, "tb") for n, x in forcing.items()]
+    every += [("parameter", n, x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
+    every += [("inputs", n, x, "b") for n, x in inputs.items()]
     slots = {line.name: line.slots - 1 for line in model.lines}
     for n, x in state.items():
         x = dense(x, f"initial_state '{n}'")
@@ -143,47 +145,56 @@ def _sizes(model: ModelSpec, forcing, parameters, inputs, state, weights) -> lis
                 f"initial_state '{n}' must be [{slots[n]}, B, C], the contents of a delay line; found "
                 f"{list(x.shape)}: pass what a run has given."
             )
-        every.append((f"initial_state '{n}'", x[0] if n in slots else x, "bc"))
-    every += [("weights", dense(weights, "weights"), "bc")] if weights is not None else []
-    letters = {"t": "T", "b": "B", "c": "C"}
+        every.append(("initial_state", n, x[0] if n in slots else x, "bc"))
+    if weights is not None:
+        every.append(("weights", "", dense(weights, "weights"), "bc"))
+    first = every[0][2]
     sizes: dict[str, int] = {}
-    origin: dict[str, str] = {}
-    first_name, first, _ = every[0]
-    if first.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{first_name} must be float32 or float64; found {first.dtype}: convert it with .to().")
-    for name, x, axes in every:
-        if x.dim() != len(axes):
-            shape = " or ".join(
-                ["[B, C]", "[T, B, C]"]
-                if name.startswith("parameter")
-                else [f"[{', '.join(letters[a] for a in axes)}]"]
-            )
-            raise ValueError(f"{name} must be {shape}; found shape {list(x.shape)}: reshape it.")
-        if x.dtype != first.dtype:
-            raise ValueError(
-                f"{name} must be {first.dtype} as {first_name} is; found {x.dtype}: convert it with .to()."
-            )
-        if name.startswith("inputs") and x.requires_grad:
-            raise ValueError(f"{name} has no gradient, but requires one: detach() it, or make it a parameter.")
-        if x.device != first.device:
-            raise ValueError(
-                f"{name} must be on {first.device} as {first_name} is; found {x.device}: move it with .to()."
-            )
+    origin: dict[str, tuple] = {}
+    for one in every:
+        _, _, x, axes = one
+        if x.dim() != len(axes) or x.dtype != first.dtype or x.device != first.device or first.dtype not in FLOATS:
+            _refuse_tensor(every[0], one)
         for axis, size in zip(axes, x.shape, strict=True):
-            if size == 0:
-                raise ValueError(
-                    f"{name} is empty: axis {letters[axis]} has size 0 in {list(x.shape)}; expected at least "
-                    "one step, basin and component."
-                )
             if size == 1:
                 continue
+            if size == 0:
+                raise ValueError(
+                    f"{_label(one)} is empty: axis {axis.upper()} has size 0 in {list(x.shape)}; expected at least "
+                    "one step, basin and component."
+                )
             if sizes.setdefault(axis, size) != size:
                 raise ValueError(
-                    f"{name} has {letters[axis]} = {size}, but {origin[axis]} has {sizes[axis]}; "
+                    f"{_label(one)} has {axis.upper()} = {size}, but {_label(origin[axis])} has {sizes[axis]}; "
                     "expected the same, or 1."
                 )
-            origin.setdefault(axis, name)
+            origin.setdefault(axis, one)
+    for name, x in inputs.items():
+        if x.requires_grad:
+            raise ValueError(f"inputs '{name}' has no gradient, but requires one: detach() it, or make it a parameter.")
     return [sizes.get(axis, 1) for axis in "tbc"]
+
+
+def _label(one) -> str:
+    kind, name, _, _ = one
+    return f"{kind} '{name}'" if name else kind
+
+
+def _refuse_tensor(first, one) -> None:
+    """Say what is wrong with one of the tensors of a run, beside the first of them."""
+    (kind, _, x, axes), (_, _, like, _) = one, first
+    if like.dtype not in FLOATS:
+        raise ValueError(f"{_label(first)} must be float32 or float64; found {like.dtype}: convert it with .to().")
+    if x.dim() != len(axes):
+        shape = "[B, C] or [T, B, C]" if kind == "parameter" else f"[{', '.join(axes.upper())}]"
+        raise ValueError(f"{_label(one)} must be {shape}; found shape {list(x.shape)}: reshape it.")
+    if x.dtype != like.dtype:
+        raise ValueError(
+            f"{_label(one)} must be {like.dtype} as {_label(first)} is; found {x.dtype}: convert it with .to()."
+        )
+    raise ValueError(
+        f"{_label(one)} must be on {like.device} as {_label(first)} is; found {x.device}: move it with .to()."
+    )
 
 
 def _interval(interval: int | None, n_steps: int) -> int:

@@ -84,6 +84,9 @@ def _names(backend: str, run: Problem) -> list[str]:
     return _CHECKED[key]
 
 
+_WORDS: dict[tuple, object] = {}  # structs by the words of a run
+
+
 class Engine:
     """The functions that every backend has, by `_cpu`, or by `_cuda` on the stream that torch has current."""
 
@@ -134,37 +137,50 @@ class Engine:
 
     def _struct(self, kind: str, run: Problem, **more):
         """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
-        names = _names(self.name, run)
+        model = (run.spec.key, run.optional, run.state.dtype, run.step)
+        words = (extension(self.name), kind, *model, run.outputs, run.each, run.raw)
+        if words not in _WORDS:
+            _WORDS[words] = self._of_words(kind, run)
         n_steps, n_basins, n_components = run.sizes
         fields = dict(
-            is_double=run.state.dtype == torch.float64,
             n_steps=n_steps,
             n_basins=n_basins,
             n_components=n_components,
             group_size=run.group,
             n_groups=run.n_groups,
-            dt=run.step / DAY,
             forcing=[_view(f, "tb") for f in run.forcing],
+            parameter=[_view(p, axes(p)) for p in run.parameters],
+            initial_state=run.state,
+            interval=run.interval,
+            checkpoints=run.checkpoints,
+        )
+        if run.inputs:
+            fields["input"] = [_view(k, "b") for k in run.inputs]
+        if run.weights is not None:
+            fields["weights"] = _view(run.weights, "bc")
+        if any(per_step := run.per_step):
+            fields |= dict(per_step=per_step, by_group=[p.shape[-1] == 1 for p in run.parameters])
+        # A copy: most of a struct is the same for every run of a model, and takes longer to fill than a small run.
+        return _fill(getattr(extension(self.name), kind)(_WORDS[words]), fields | more)
+
+    def _of_words(self, kind: str, run: Problem):
+        """A struct with all that depends on the model and the words of a run, not on its tensors and sizes."""
+        names = _names(self.name, run)
+        fields = dict(
+            is_double=run.state.dtype == torch.float64,
+            dt=run.step / DAY,
             forcing_bounds=run.forcing_bounds,
-            input=[_view(k, "b") for k in run.inputs],
             input_bounds=run.input_bounds,
             state_bounds=run.state_bounds,
-            parameter=[_view(p, axes(p)) for p in run.parameters],
             parameter_bounds=run.parameter_bounds,
             parameter_range=run.parameter_range,
             octaves=[octaves(v) for v in run.rows],
             raw=run.raw,
-            per_step=run.per_step,
-            by_group=[p.shape[-1] == 1 for p in run.parameters],
-            weights=_view(run.weights, "bc"),
-            initial_state=run.state,
             n_outputs=len(run.outputs),
             output=[names.index(name) for name in run.outputs],
             each=run.each,
-            interval=run.interval,
-            checkpoints=run.checkpoints,
         )
-        return _fill(getattr(extension(self.name), kind)(), fields | more)
+        return _fill(getattr(extension(self.name), kind)(), fields)
 
     def _call_checked(self, name: str, run: Problem, arguments) -> None:
         """Call a kernel that looks for values out of bounds: on a GPU nobody waits for what it finds."""

@@ -41,7 +41,7 @@ def refuse(*_):
 
 
 def _define(schema: str, real: Callable, fake: Callable):
-    """Define an operator with its kernel, its fake and its rule for vmap; return it."""
+    """Define an operator with its kernel, its fake and its rule for vmap; return it, with a short way past it."""
     name = f"hybridsolve::{schema[: schema.index('(')]}"
     _library.define(schema)
     for device in ("CPU", "CUDA"):
@@ -56,7 +56,13 @@ def _define(schema: str, real: Callable, fake: Callable):
         return joined, [0] * len(joined)
 
     torch.library.register_vmap(name, over_batch, lib=_library)
-    return operator
+
+    def operator_or_kernel(*args):
+        # Where nobody watches or transforms operators, the way through torch's dispatcher takes longer than a small run.
+        watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack()
+        return operator(*args) if torch.compiler.is_compiling() or watched else real(*args)
+
+    return operator_or_kernel
 
 
 def _take(args, in_dims, i):
@@ -74,6 +80,12 @@ class _Direct:
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
         return super(torch.autograd.Function, cls).apply(*torch._functorch.utils.unwrap_dead_wrappers(args))
+
+
+def _nothing_is_differentiated() -> bool:
+    """Whether nobody asks for a derivative, and a Function, which takes longer than a small run, is not needed."""
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return not (torch.is_grad_enabled() or forward_mode or torch._C._are_functorch_transforms_active())
 
 
 class _Once(torch.autograd.Function):
@@ -125,7 +137,7 @@ class Differentiable:
     def __init__(self, name, value, adjoint, tangent, fake, *, n_outputs: int, n_kept: int):
         self.n_outputs = n_outputs
         shape = "(str what, Tensor[] inputs, SymInt[] sizes"
-        value = _define(f"{name}{shape}) -> Tensor[]", value, fake)
+        self.value = value = _define(f"{name}{shape}) -> Tensor[]", value, fake)
         adjoint = _define(
             f"{name}_adjoint{shape}, Tensor[] kept, Tensor[] cotangents, bool[] needs) -> Tensor[]",
             adjoint,
@@ -212,6 +224,8 @@ class Differentiable:
 
     def __call__(self, what: str, inputs: Sequence[Tensor], sizes: Sequence[int]) -> tuple[Tensor, ...]:
         if not torch.compiler.is_compiling():
+            if _nothing_is_differentiated():
+                return tuple(self.value(what, list(inputs), sizes)[: self.n_outputs])
             return self.eager.apply(what, sizes, *inputs)[: self.n_outputs]
         # Views: of a graph's own inputs torch.compile does not see that torch.func.grad differentiates them.
         inputs = [x.view_as(x) for x in inputs]

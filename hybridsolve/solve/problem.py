@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
@@ -50,8 +50,11 @@ def is_per_step(x: Tensor) -> bool:
 
 def strides(x: Tensor, names: str) -> tuple[int, int, int]:
     """Strides over steps, basins and components, 0 where the axis is absent or of size 1."""
-    stride = {axis: x.stride(i) if x.shape[i] > 1 else 0 for i, axis in enumerate(names)}
-    return stride.get("t", 0), stride.get("b", 0), stride.get("c", 0)
+    found = {"t": 0, "b": 0, "c": 0}
+    for axis, size, stride in zip(names, x.shape, x.stride(), strict=True):
+        if size > 1:
+            found[axis] = stride
+    return tuple(found.values())
 
 
 def bounds(variable: Variable, dtype: torch.dtype, step: int = DAY) -> tuple[float, float]:
@@ -165,7 +168,9 @@ class Problem:
         return named
 
     def with_(self, **changes) -> Problem:
-        return replace(self, **changes)
+        other = object.__new__(Problem)  # dataclasses.replace checks every field, which takes longer than a small run
+        other.__dict__.update(self.__dict__, **changes)
+        return other
 
     @cached_property
     def kernel(self) -> str:
