@@ -41,7 +41,7 @@ def refuse(*_):
 
 
 def _define(schema: str, real: Callable, fake: Callable):
-    """Define an operator with its kernel, its fake and its rule for vmap; return it, with a short way past it."""
+    """Define an operator with its kernel, its fake and its rule for vmap; return it."""
     name = f"hybridsolve::{schema[: schema.index('(')]}"
     _library.define(schema)
     for device in ("CPU", "CUDA"):
@@ -56,13 +56,17 @@ def _define(schema: str, real: Callable, fake: Callable):
         return joined, [0] * len(joined)
 
     torch.library.register_vmap(name, over_batch, lib=_library)
+    return operator
 
-    def operator_or_kernel(*args):
-        # Where nobody watches or transforms operators, the way through torch's dispatcher takes longer than a small run.
+
+def _shorter(operator: Callable, real: Callable) -> Callable:
+    """The kernel at once where nobody watches operators: torch's dispatcher takes longer than a small run."""
+
+    def call(*args):
         watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack()
-        return operator(*args) if torch.compiler.is_compiling() or watched else real(*args)
+        return operator(*args) if watched else real(*args)
 
-    return operator_or_kernel
+    return call
 
 
 def _take(args, in_dims, i):
@@ -137,8 +141,8 @@ class Differentiable:
     def __init__(self, name, value, adjoint, tangent, fake, *, n_outputs: int, n_kept: int):
         self.n_outputs = n_outputs
         shape = "(str what, Tensor[] inputs, SymInt[] sizes"
-        self.value = value = _define(f"{name}{shape}) -> Tensor[]", value, fake)
-        adjoint = _define(
+        value_op = _define(f"{name}{shape}) -> Tensor[]", value, fake)
+        adjoint_op = _define(
             f"{name}_adjoint{shape}, Tensor[] kept, Tensor[] cotangents, bool[] needs) -> Tensor[]",
             adjoint,
             lambda what, inputs, sizes, kept, cotangents, needs: [
@@ -146,15 +150,18 @@ class Differentiable:
             ],
         )
 
-        class Adjoint(_Once):
-            @staticmethod
+        self.value, shorter_adjoint = _shorter(value_op, value), _shorter(adjoint_op, adjoint)
+
+        def adjoint_by(call):
             def forward(what, sizes, needs, *tensors):
                 n = len(tensors) - n_kept - n_outputs
                 inputs, kept, cotangents = tensors[:n], tensors[n : n + n_kept], tensors[n + n_kept :]
-                return tuple(adjoint(what, list(inputs), sizes, list(kept), list(cotangents), needs))
+                return tuple(call(what, list(inputs), sizes, list(kept), list(cotangents), needs))
 
-        _ADJOINTS[name] = _of_every_arity(Adjoint)
-        _DIRECT_ADJOINTS[name] = type(f"Direct{name}Adjoint", (_Direct, Adjoint), {})
+            return dict(forward=staticmethod(forward))
+
+        _ADJOINTS[name] = _of_every_arity(type("Adjoint", (_Once,), adjoint_by(adjoint_op)))
+        _DIRECT_ADJOINTS[name] = type("DirectAdjoint", (_Direct, _Once), adjoint_by(shorter_adjoint))
 
         def gradients(what, sizes, saved, cotangents, needs):
             if torch.compiler.is_compiling():
@@ -169,7 +176,7 @@ class Differentiable:
 
             @staticmethod
             def forward(what, sizes, *inputs):
-                return tuple(value(what, list(inputs), sizes))
+                return tuple(value_op(what, list(inputs), sizes))
 
             @staticmethod
             def setup_context(ctx, inputs, output):
@@ -196,8 +203,14 @@ class Differentiable:
         torch.library.register_autograd(f"hybridsolve::{name}", backward, setup_context=set_up, lib=_library)
         torch.library.register_autograd(f"hybridsolve::{name}_adjoint", refuse, lib=_library)
         self.values = _of_every_arity(Value)
+
+        class Eager(_Direct, Value):
+            @staticmethod
+            def forward(what, sizes, *inputs):
+                return tuple(self.value(what, list(inputs), sizes))
+
+        self.eager = Eager
         if tangent is None:
-            self.eager = type("EagerValue", (_Direct, Value), {})
             return
         tangent = _define(
             f"{name}_tangent{shape}, Tensor?[] tangents) -> Tensor[]",
@@ -212,15 +225,15 @@ class Differentiable:
                 n = len(tensors) // 2
                 return tuple(tangent(what, list(tensors[:n]), sizes, list(tensors[n:])))
 
-        class DualValue(_Direct, Value):
-            """Value with forward mode, which torch.compile does not know of a Function."""
+        class EagerDual(Eager):
+            """With forward mode, which torch.compile does not know of a Function."""
 
             @staticmethod
             def jvp(ctx, _what, _sizes, *tangents):
                 found = Tangent.apply(ctx.what, ctx.sizes, *ctx.saved_tensors[: ctx.n_inputs], *tangents)
                 return *found, *[None] * n_kept
 
-        self.eager = DualValue
+        self.eager = EagerDual
 
     def __call__(self, what: str, inputs: Sequence[Tensor], sizes: Sequence[int]) -> tuple[Tensor, ...]:
         if not torch.compiler.is_compiling():
