@@ -4,7 +4,8 @@ import re
 
 import pytest
 import torch
-from conftest import assert_close, assert_same_bits, cotangents, every_variant, gradients, random_inputs
+from conftest import assert_close, assert_same_bits, cotangents, every_variant, gradients, random_inputs, uniform
+from models.toy import toy
 
 import hybridsolve as hs
 from hybridsolve import scale
@@ -76,6 +77,26 @@ def test_shared_axes(variant, device, monkeypatch):
     found, plan = streamed(x, device, memory=7_000)
     assert plan.steps < 12 and plan.basins < 6
     assert_close(found, whole(x, device), 1e-12)
+
+
+def test_static_inputs_and_delay_lines_in_pieces():
+    """By the oracle, at a step of an hour: results, final contents of the delay line, and gradients."""
+    forcing = {"rainfall": 3 * uniform(9, 6) ** 2, "demand": uniform(9, 6, seed=1)}
+    values = toy.parameters_from_unit({v.name: uniform(6, 2, seed=i) for i, v in enumerate(toy.free_parameters)})
+    values = {name: x.requires_grad_() for name, x in values.items()}
+    slope = uniform(6, seed=9)
+    options = dict(inputs={"slope": slope}, step=3600, fluxes=("discharge", "soil"), backend="reference")
+    runs = (
+        hs.simulate(toy, forcing, values, **options),
+        scale.simulate(toy, forcing, values, device="cpu", memory=6_000, **options),
+    )
+    assert runs[1].plan.basins < 6
+    found = []
+    for run in runs:
+        outputs = run.fluxes | {f"final {name}": x for name, x in run.final_state.items()}
+        found.append({name: x.detach() for name, x in outputs.items()} | gradients(outputs, values))
+    assert "final channel" in found[0]
+    assert_close(found[1], found[0], 1e-12)
 
 
 @every_device

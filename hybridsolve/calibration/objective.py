@@ -35,10 +35,6 @@ class Objective:
         self.is_least_squares = hasattr(self.loss, "least_squares")
         self.squares = self.loss if self.is_least_squares else losses.get("nse")(period.obs)
 
-    @property
-    def n_steps(self) -> int:
-        return len(self.period.obs)
-
     def __call__(self, points: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self.loss(self.flow(points))
