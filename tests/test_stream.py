@@ -90,7 +90,7 @@ def test_static_inputs_and_delay_lines_in_pieces():
         hs.simulate(toy, forcing, values, **options),
         scale.simulate(toy, forcing, values, device="cpu", memory=6_000, **options),
     )
-    assert runs[1].plan.basins < 6
+    assert runs[1].plan.basins < 6 or runs[1].plan.steps < 9
     found = []
     for run in runs:
         outputs = run.fluxes | {f"final {name}": x for name, x in run.final_state.items()}
