@@ -28,9 +28,10 @@ def test_every_model_for_hopper_in_single_precision():
     assert {r["model"] for r in rows} == {
         m.kernel_name(m.parameter_names + optional)
         for m in hs.models.MODELS.values()
+        if m.triton and m.triton.startswith("hybridsolve.")  # not what the tests have registered
         for optional in ((), m.optional_parameter_names)
     } | {"unit_hydrograph"}
-    assert {r["kernel"] for r in rows} == {"forward", "adjoint", "adjoint_ordinates"}
+    assert {r["kernel"] for r in rows} == {"forward", "adjoint", "sum_middle"}
     # The mean over components and the adjoint stay inside a warp; nothing goes through shared memory.
     assert all(r["spilled"] == r["shared"] == "0" for r in rows)
 

@@ -78,7 +78,7 @@ def test_a_group_that_crashes_or_hangs_leaves_the_rows_of_the_others(tmp_path, m
 
 
 @pytest.fixture
-def kernels(tmp_path, monkeypatch):
+def of_kernels(tmp_path, monkeypatch):
     """Runs the group in this process; returns its status and its rows."""
     path = tmp_path / "gpu.csv"
     gpu.begin(path)
@@ -87,7 +87,7 @@ def kernels(tmp_path, monkeypatch):
     return lambda: (gpu.main(given), rows_of(path))
 
 
-def test_what_fails_its_check_is_not_timed_and_the_rest_is(kernels, monkeypatch, capsys):
+def test_what_fails_its_check_is_not_timed_and_the_rest_is(of_kernels, monkeypatch, capsys):
     right, forgotten = gpu.check, []
 
     def check(card, backend, model, dtype):
@@ -97,19 +97,19 @@ def test_what_fails_its_check_is_not_timed_and_the_rest_is(kernels, monkeypatch,
 
     monkeypatch.setattr(gpu, "check", check)
     monkeypatch.setattr(gpu.faults, "drain", lambda: forgotten.append(True))
-    status, rows = kernels()
+    status, rows = of_kernels()
     assert status == gpu.FAILED and forgotten == [True]
     assert {r["model"] for r in rows} == {"hbv11p"} and len(rows) == 6
     assert "not measured: check ('cpu', 'hbv10'): AssertionError: off by 1.1e-3\n" in capsys.readouterr().out
     assert all(r["arithmetic_floor_s"] for r in rows if r["dtype"] == "float32")
 
 
-def test_kernels_that_cannot_be_timed_alone_leave_the_whole_call(kernels, monkeypatch):
+def test_kernels_that_cannot_be_timed_alone_leave_the_whole_call(of_kernels, monkeypatch):
     def not_captured(card, work):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(gpu.Card, "kernels", not_captured)
-    status, rows = kernels()
+    status, rows = of_kernels()
     assert status == gpu.FAILED and len(rows) == 10
     assert all(float(r["call_s"]) > 0 and not r["kernel_s"] and r["note"] == "kernels not timed" for r in rows)
 
