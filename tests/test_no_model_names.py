@@ -31,9 +31,9 @@ WORDS = {
     "streamflow",
 }
 PLACES = ("calibration", "cli.py", "listing.py", "nn", "plot", "scale", "score", "solve", "training")
-EXEMPT = {"solve/triton/hbv.py"}  # a part of the model
-# What still knows HBV. Who cleans one of these takes it off the list: a place that has become clean fails here.
-KNOWS_HBV = {"nn", "training"}
+EXEMPT = {"solve/triton/hbv.py", "training/published.py"}  # a part of the model; a list of others' results
+# The same words with another meaning: what an LSTM without a model gives, and a key of a training's configuration.
+MEANT = {("differentiable.py", "streamflow"), ("loop.py", "pet")}
 
 
 def files(place: str) -> list[Path]:
@@ -71,15 +71,10 @@ def names_in(source: str) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        pytest.param(p, marks=pytest.mark.xfail(reason="still knows HBV", strict=True) if p in KNOWS_HBV else ())
-        for p in PLACES
-    ],
-)
+@pytest.mark.parametrize("place", PLACES)
 def test_no_name_of_hbv(place):
-    found = [f"{file.name}:{line} {name}" for file in files(place) for line, name in names_in(file.read_text("utf-8"))]
+    found = [(file.name, line, name) for file in files(place) for line, name in names_in(file.read_text("utf-8"))]
+    found = [f"{file}:{line} {name}" for file, line, name in found if (file, name) not in MEANT]
     assert not found, ", ".join(found)
 
 
