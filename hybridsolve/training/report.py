@@ -61,7 +61,7 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
     log_test_look(
         {str(m): result.sel(member=m) for m in result["member"].values},
         folder / "test_looks.log",
-        command or "hybridsolve.learn.experiment()",
+        command or "hybridsolve.experiment()",
     )
     figures = draw(figure_makers(result, theirs), folder)
     drawn = [path.stem for path in figures]
