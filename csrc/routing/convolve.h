@@ -22,8 +22,8 @@ template <class T> struct Convolution {
 
 // On a GPU a thread takes a chunk of the steps, and the ordinates' cotangents are summed over the chunks afterwards:
 // few enough that their sums take a fraction of the memory of the series, and of a length that depends on L alone.
-inline int64_t convolution_chunk(int64_t length) { return length < 16 ? 64 : (length + 3) / 4 * 16; }
-inline int64_t convolution_chunks(int64_t n_steps, int64_t length) {  // of the adjoint, from the memory's first step on
+HS_FN int64_t convolution_chunk(int64_t length) { return length < 16 ? 64 : (length + 3) / 4 * 16; }
+HS_FN int64_t convolution_chunks(int64_t n_steps, int64_t length) {  // of the adjoint, from the memory's first step on
   return (n_steps + length - 1 + convolution_chunk(length) - 1) / convolution_chunk(length);
 }
 
