@@ -11,10 +11,11 @@ SEEDS = 2**63 - 1  # the largest that torch, numpy and NetCDF all take
 
 def whole(name: str, value, least: int, most: int | None = None) -> int:
     """`value` as an int; a bool, a float or a number outside the limits raises ValueError."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least or (most and value > most):
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if number is None or number < least or (most is not None and number > most):
         upper = "or more" if most is None else f"to {most}"
         raise ValueError(f"{name} must be a whole number, {least} {upper}; found {value!r}: correct it.")
-    return int(value)
+    return number
 
 
 def finite(name: str, value, least: float) -> float:

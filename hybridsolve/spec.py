@@ -79,7 +79,7 @@ class Parameter(Variable):
     scale: str = "linear"
     step: str = "none"
 
-    def at_step(self, value, seconds: int):
+    def at_step(self, value, seconds: float):
         """A value for a day, a number or a tensor, as that of a step of this length."""
         share = seconds / DAY
         if share == 1 or self.step == "none":

@@ -8,11 +8,13 @@ from torch import Tensor
 from ..solve import backends, ops
 from ..solve.problem import dense
 
+Shapes = dict[str, tuple[Tensor, tuple[int, ...]]]  # of what stands beside the series
+
 
 def reference_convolve(q: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
     """The oracle: what `convolve` computes, in plain torch (equations in csrc/routing/convolve.h)."""
     length, inflow = len(ordinates), torch.cat([memory, q])
-    return sum(ordinates[k] * inflow[length - 1 - k : len(inflow) - k] for k in range(length))
+    return sum((ordinates[k] * inflow[length - 1 - k : len(inflow) - k] for k in range(length)), torch.zeros_like(q))
 
 
 def convolve(
@@ -49,7 +51,7 @@ def convolve(
     if dense(ordinates, "ordinates").dim() != 2 or len(ordinates) == 0:
         raise ValueError(f"ordinates must be [L, N] with one at least; found {list(ordinates.shape)}: reshape them.")
     length, n_series = len(ordinates), q.shape[1]
-    expected = {"ordinates": (ordinates, (length, n_series))}
+    expected: Shapes = {"ordinates": (ordinates, (length, n_series))}
     if memory is not None:
         expected["memory"] = (memory, (length - 1, n_series))
     check_beside(q, expected)
@@ -82,7 +84,7 @@ def check_series(q: Tensor) -> None:
         raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
 
 
-def check_beside(q: Tensor, expected: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
+def check_beside(q: Tensor, expected: Shapes) -> None:
     """Raise unless tensors have the shapes beside them, the dtype and device of q, and finite values, as q has."""
     for name, (x, shape) in expected.items():
         dense(x, name)

@@ -5,11 +5,13 @@ Sources: Nash (1957) for the gamma form; Feng et al. (2022, doi 10.1029/2022WR03
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..solve.ordinates import ordinates
 from ..spec import Hydrograph, Parameter
-from .convolve import check_beside, check_series, convolved, reference_convolve
+from .convolve import Shapes, check_beside, check_series, convolved, reference_convolve
 
 GAMMA = Hydrograph("gamma", (Parameter("a", "1", "shape"), Parameter("b", "d", "scale")), days=15)
 LENGTH = 15  # ordinates
@@ -23,7 +25,7 @@ def reference_unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | 
 
 def unit_hydrograph(
     q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False, backend: str = "auto"
-):
+) -> Any:
     """Route runoff by a gamma unit hydrograph of 15 steps.
 
     Parameters
@@ -53,7 +55,7 @@ def unit_hydrograph(
     """
     check_series(q)
     n_basins = q.shape[1]
-    expected = {"a": (a, (n_basins,)), "b": (b, (n_basins,))}
+    expected: Shapes = {"a": (a, (n_basins,)), "b": (b, (n_basins,))}
     if memory is not None:
         expected["memory"] = (memory, (LENGTH - 1, n_basins))
     check_beside(q, expected)

@@ -95,7 +95,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
 
 # Under torch.compile it is asked once, while the graph is made. This is all that torch.compiler.assume_constant_result
 # does, but for loading the compiler, which takes longer than all else here.
-choose._dynamo_marked_constant = True
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def check_interval(n_steps: int) -> int:

@@ -65,10 +65,9 @@ def _names(backend: str, run: Problem) -> list[str]:
         found = {kind: compiled[f"{kind}_names"] for kind in ("forcing", "input", "parameter", "state", "line")}
         found |= dict(outflow=fluxes[compiled["outflow"]], rows=compiled["rows"])
         spec = run.spec
-        ours = dict(forcing=spec.forcing_names, input=spec.input_names, parameter=[v.name for v in run.rows])
-        ours = {
-            kind: " ".join(names) for kind, names in (ours | dict(state=spec.state_names, line=spec.line_names)).items()
-        }
+        names = dict(forcing=spec.forcing_names, input=spec.input_names, parameter=[v.name for v in run.rows])
+        names |= dict(state=spec.state_names, line=spec.line_names)
+        ours: dict[str, str | int] = {kind: " ".join(words) for kind, words in names.items()}
         ours |= dict(outflow=spec.outflow, rows=len(spec.states) + sum(line.slots - 1 for line in spec.lines))
         for kind, name in ours.items():
             if found[kind] != name:

@@ -39,33 +39,33 @@ def explain(fault: int, run: Problem) -> str | None:
         place, value = found
         return f"weights must be finite; found {value:g} at {_place(place, 'bc')}: correct that entry."
     if fault & PARAMETER:
-        for v, p, bounds in zip(run.rows, run.parameters, run.parameter_bounds, strict=True):
+        for row, p, bounds in zip(run.rows, run.parameters, run.parameter_bounds, strict=True):
             if (found := _first_outside(p, *bounds)) is not None:
                 place, value = found
-                value = v.at_step(value, DAY * DAY / run.step)  # as the table has it
+                value = row.at_step(value, DAY * DAY / run.step)  # as the table has it
                 if run.raw:
                     return (
-                        f"raw parameter '{v.name}' must be a number; found {value:g} at {_place(place, axes(p))}: "
+                        f"raw parameter '{row.name}' must be a number; found {value:g} at {_place(place, axes(p))}: "
                         "look for it in what the network was given, or in its weights."
                     )
                 return (
-                    f"parameter '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
+                    f"parameter '{row.name}' must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {value:g} at "
                     f"{_place(place, axes(p))}: clip it, or scale it with model.parameters_from_unit()."
                 )
     if fault & FORCING:
-        for v, k, bounds in zip(run.spec.inputs, run.inputs, run.input_bounds, strict=True):
+        for k_row, k, bounds in zip(run.spec.inputs, run.inputs, run.input_bounds, strict=True):
             if (found := _first_outside(k, *bounds)) is not None:
                 place, value = found
                 return (
-                    f"input '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value:g} at "
-                    f"{_place(place, 'b')}: correct it."
+                    f"input '{k_row.name}' must lie in [{k_row.lower:g}, {k_row.upper:g}] {k_row.unit}; found "
+                    f"{value:g} at {_place(place, 'b')}: correct it."
                 )
-        for v, f, bounds in zip(run.spec.forcings, run.forcing, run.forcing_bounds, strict=True):
+        for f_row, f, bounds in zip(run.spec.forcings, run.forcing, run.forcing_bounds, strict=True):
             if (found := _first_outside(f, *bounds)) is not None:
                 place, value = found
                 return (
-                    f"forcing '{v.name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit} without gaps; found {value:g} "
-                    f"at {_place(place, 'tb')}: fill, correct or leave out that basin or period."
+                    f"forcing '{f_row.name}' must lie in [{f_row.lower:g}, {f_row.upper:g}] {f_row.unit} without gaps; "
+                    f"found {value:g} at {_place(place, 'tb')}: fill, correct or leave out that basin or period."
                 )
     return None
 
@@ -117,7 +117,7 @@ class Watch:
         self.run = dataclasses.replace(run, forcing=[], parameters=[], state=nothing, weights=None, checkpoints=nothing)
         given = {"forcing": run.forcing, "parameters": run.parameters, "weights": run.weights}
         self.inputs = {name: _weakly(x) for name, x in given.items()}
-        self.done = None  # an event; None where there is none to wait for
+        self.done: torch.cuda.Event | None = None  # None where there is none to wait for
 
     def launched(self) -> None:
         """The kernel is on its way; on the CPU, where Triton's interpreter runs it, it is done."""

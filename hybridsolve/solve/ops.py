@@ -96,7 +96,7 @@ class _Once(torch.autograd.Function):
     """A derivative, whose own is refused."""
 
     generate_vmap_rule = True
-    backward = staticmethod(refuse)
+    backward = staticmethod(refuse)  # type: ignore[assignment]
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -54,7 +54,7 @@ def strides(x: Tensor, names: str) -> tuple[int, int, int]:
     for axis, size, stride in zip(names, x.shape, x.stride(), strict=True):
         if size > 1:
             found[axis] = stride
-    return tuple(found.values())
+    return found["t"], found["b"], found["c"]
 
 
 def bounds(variable: Variable, dtype: torch.dtype, step: int = DAY) -> tuple[float, float]:
@@ -146,13 +146,13 @@ class Problem:
     def of(cls, text: str, tensors: Sequence[Tensor], numbers: Sequence[int], **more) -> Problem:
         """The run of an operator's arguments."""
         backend, key, optional, outputs, flags = text.split(" ")
-        spec, optional = models.by_key(key), tuple(filter(None, optional.split(",")))
-        *parts, rest = _split(tensors, spec, optional)
+        spec, present = models.by_key(key), tuple(filter(None, optional.split(",")))
+        forcing, inputs, parameters, rest = _split(tensors, spec, present)
         state, weights = rest if len(rest) == 2 else (rest[0], None)
         *sizes, interval, step = numbers
-        flags = dict(each="each" in flags, raw="raw" in flags)
-        more |= dict(optional=optional, step=step, interval=interval)
-        return cls(backend, spec, *parts, state, weights, sizes, tuple(outputs.split(",")), **flags, **more)
+        more |= dict(each="each" in flags, raw="raw" in flags, optional=present, step=step, interval=interval)
+        given = (forcing, inputs, parameters, state, weights)
+        return cls(backend, spec, *given, sizes=sizes, outputs=tuple(outputs.split(",")), **more)
 
     def split(self, of_tensors: Sequence) -> list[list]:
         """What belongs to each of `tensors`: of the forcing, inputs and parameters; of the state and any weights."""

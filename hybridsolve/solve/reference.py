@@ -5,6 +5,8 @@ Slow on purpose: nothing here but the equations and torch's own automatic differ
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,14 +24,14 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     """
     model, (n_steps, *cells) = problem.spec, problem.sizes
     forcing = {v.name: f.expand(n_steps, -1) for v, f in zip(model.forcings, problem.forcing, strict=True)}
-    k = {v.name: x[:, None] for v, x in zip(model.inputs, problem.inputs, strict=True)}
+    k: dict[str, Any] = {v.name: x[:, None] for v, x in zip(model.inputs, problem.inputs, strict=True)}
     k["dt"] = problem.step / DAY
     parameters = {v.name: p for v, p in zip(problem.rows, problem.parameters, strict=True)}
     if problem.raw:
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
     state = problem.named_state(problem.state)
     static = not any(map(is_per_step, parameters.values()))
-    series = []
+    steps = []
     for t in range(n_steps):
         f = {name: x[t, :, None] for name, x in forcing.items()}
         if t == 0 or not static:
@@ -47,8 +49,8 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
             moved = torch.cat([lines[name][1:], torch.zeros_like(lines[name][:1])])
             new[name] = moved + w[1:] * new[name]
         state = {name: new[name] for name in (*model.state_names, *model.line_names)}
-        series.append(torch.stack([(fluxes | state)[name].expand(*cells) for name in problem.outputs]))
-    series = torch.stack(series, dim=1)
+        steps.append(torch.stack([(fluxes | state)[name].expand(*cells) for name in problem.outputs]))
+    series = torch.stack(steps, dim=1)
     if not problem.each:
         weights = problem.weights
         if weights is None:

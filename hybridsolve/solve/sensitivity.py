@@ -7,7 +7,7 @@ physics stands once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,7 +93,7 @@ def normal_equations(
     `synchronize`, and until then the numbers of its cell are NaN.
     """
     given = (inputs, step, initial_state, backend)
-    run, ordinates, names, factors = _prepare(model, forcing, parameters, *given)
+    run, (w, dw), names, factors = _prepare(model, forcing, parameters, *given)
     if transform not in TRANSFORMS:
         raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}.")
     observed = _observed(run, target, weight, shift)
@@ -101,7 +101,7 @@ def normal_equations(
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
     how = dict(transform=TRANSFORMS.index(transform), exponent=exponent)
-    backends.least_squares(run, *ordinates, observed, out, **how)
+    backends.least_squares(run, w, dw, observed, out, **how)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
     upper, gradient = out[: len(rows)].permute(1, 2, 0), out[len(rows) : -1].permute(1, 2, 0)
@@ -138,7 +138,7 @@ def jacobian(
     ValueError
         If a name, shape, dtype or value does not fit.
     """
-    run, ordinates, every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
+    run, (w, dw), every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
     for name in names or ():
         if name not in every:
             raise ValueError(
@@ -151,7 +151,7 @@ def jacobian(
     flow = backends.empty_series(run.backend, like, 1, run.sizes)[0]
     found = backends.empty_series(run.backend, like, n, run.sizes)
     observed = _observed(run, none, none, None)
-    backends.least_squares(run, *ordinates, observed, normal, flow, found, transform=0, exponent=1.0)
+    backends.least_squares(run, w, dw, observed, normal, flow, found, transform=0, exponent=1.0)
     columns = dict(zip(every, found.unbind(0), strict=True))
     if factors is not None:
         columns = {name: x * factor for (name, x), factor in zip(columns.items(), factors, strict=True)}
@@ -188,7 +188,7 @@ def _prepare(model, forcing, parameters, inputs, step, initial_state, backend):
     return run, _ordinates(run, given), names, factors
 
 
-def _along_itself(function, x: Tensor) -> Tensor:
+def _along_itself(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The derivative of a function that takes every value for itself."""
     return torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
 
@@ -204,7 +204,9 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
             raise ValueError(
                 f"parameters lacks '{v.name}' of the unit hydrograph; expected it beside the others: add it."
             )
-        x = dense(given[v.name], f"parameter '{v.name}'") if v.name in given else like.new_full((1, 1), v.default)
+        x = like.new_full((1, 1), v.default or 0.0)
+        if v.name in given:
+            x = dense(given[v.name], f"parameter '{v.name}'")
         _refuse_unfit(f"parameter '{v.name}'", x, cells, like)
         values[v.name] = x
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
@@ -217,7 +219,7 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
     return w.view(-1, *shape), [along(name).view(-1, *shape) for name in values]
 
 
-def _observed(run: Problem, target, weight, shift) -> dict[str, tuple[Tensor, str]]:
+def _observed(run: Problem, target: Tensor, weight: Tensor, shift: Tensor | None) -> dict[str, tuple[Tensor, str]]:
     """What a run is compared with, each with its axes."""
     n_steps, n_basins, _ = run.sizes
     shift = run.state.new_zeros(1) if shift is None else shift
@@ -231,7 +233,7 @@ def _observed(run: Problem, target, weight, shift) -> dict[str, tuple[Tensor, st
     return {name: (x, axes) for name, (x, axes, _) in given.items()}
 
 
-def _refuse_unfit(name: str, x: Tensor, shape, like: Tensor) -> None:
+def _refuse_unfit(name: str, x: Tensor, shape: Sequence[int], like: Tensor) -> None:
     fits = x.dim() == len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape, strict=True))
     if not fits or x.dtype != like.dtype or x.device != like.device:
         raise ValueError(

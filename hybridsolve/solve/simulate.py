@@ -127,5 +127,5 @@ def simulate(
     else:
         series, final = ops.run(run.text, run.tensors, run.numbers)
     # One series is a view whose gradient needs no copy; unbind's gradient stacks.
-    series = (series.squeeze(0),) if len(run.outputs) == 1 else series.unbind(0)
-    return Run(dict(zip(run.outputs, series, strict=True)), run.named_state(final))
+    apart = (series.squeeze(0),) if len(run.outputs) == 1 else series.unbind(0)
+    return Run(dict(zip(run.outputs, apart, strict=True)), run.named_state(final))
