@@ -272,6 +272,21 @@ class ModelSpec:
                 f"the outflow of model {self.name} must be one of its fluxes, {', '.join(self.flux_names)}; found "
                 f"'{self.outflow}': correct it."
             )
+        one_of = [(f"the transform of forcing '{v.name}'", v.transform, ("none", "log")) for v in self.forcings]
+        one_of += [(f"how of signature '{s.name}'", s.how, ("mean", "max")) for s in self.signatures]
+        series = self.forcing_names + self.flux_names
+        one_of += [(f"of of signature '{s.name}'", s.of, series) for s in self.signatures]
+        one_of += [(f"over of signature '{s.name}'", s.over, series) for s in self.signatures if s.over is not None]
+        if self.balance:
+            one_of += [("the balance", name, series) for name in (*self.balance.gains, *self.balance.losses)]
+        for p in (*self.parameters, *self.optional_parameters, *self.routing_parameters):
+            one_of.append((f"the scale of parameter '{p.name}'", p.scale, ("linear", "log")))
+            one_of.append((f"the step of parameter '{p.name}'", p.step, ("none", "rate", "fraction")))
+        for what, found, expected in one_of:
+            if found not in expected:
+                raise ValueError(
+                    f"{what} of model {self.name} must be one of {', '.join(expected)}; found '{found}': correct it."
+                )
         for p in (*self.parameters, *self.optional_parameters, *self.routing_parameters):
             if p.default is not None and not p.lower <= p.default <= p.upper:
                 raise ValueError(

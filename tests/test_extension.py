@@ -19,11 +19,12 @@ from conftest import (
     variants,
 )
 from models import example
-from models.examples import Example
+from models.examples import Example, uniform
 from models.toy import toy
 
 import hybridsolve as hs
-from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, State, Variable
+from hybridsolve.routing.gauge import simulate_to_gauge
+from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, Signature, State, Variable
 
 pytestmark = pytest.mark.oracle
 TOY = variants(["toy"])[0].values[0]
@@ -327,3 +328,30 @@ def test_a_balance_names_what_there_is():
     for model in hs.models.MODELS.values():
         if isinstance(model.balance, Balance):
             assert set(model.balance.gains + model.balance.losses) <= {*model.forcing_names, *model.flux_names}
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (dict(forcings=(Forcing("rainfall", "mm d-1", "rain", transform="sqrt"),)), "transform of forcing 'rainfall'"),
+        (dict(balance=Balance(gains=("snow",), losses=())), "the balance of model toy must be one of .*; found 'snow'"),
+        (dict(signatures=(Signature("s", "1", "any", of="mud"),)), "of of signature 's' of model toy .*; found 'mud'"),
+        (dict(parameters=(Parameter("k", "1", "any", 0, 1, scale="cube"),)), "scale of parameter 'k'.*linear, log"),
+    ],
+)
+def test_words_that_a_table_may_not_have(change, match):
+    with pytest.raises(ValueError, match=match):
+        replace(toy, **change)
+
+
+def test_a_hydrograph_of_defaults_is_taken_and_one_that_does_not_fit_is_refused():
+    model = hs.models.get("hbv10")
+    forcing = {n: uniform(20, 3, seed=i) for i, n in enumerate(model.forcing_names)}
+    values = model.parameters_from_unit({n: uniform(3, 2, seed=i) for i, n in enumerate(model.parameter_names)})
+    rows = tuple(replace(p, default=1.0) for p in model.routing.parameters)
+    always = replace(model, routing=replace(model.routing, parameters=rows))
+    given = {p.name: torch.ones(3, 1, dtype=torch.float64) for p in rows}
+    found, expected = simulate_to_gauge(always, forcing, values), simulate_to_gauge(model, forcing, values | given)
+    assert_same_bits(found.fluxes, expected.fluxes)
+    with pytest.raises(ValueError, match=r"must be \[3, 2\] as the other parameters, or 1 on an axis; found \[3, 5\]"):
+        simulate_to_gauge(model, forcing, values | {n: x.expand(3, 5) for n, x in given.items()})

@@ -49,7 +49,7 @@ def simulate_to_gauge(
         As for `simulate`.
     parameters : mapping of str to Tensor
         Those of `simulate`, and the routing's: ``[B]`` or ``[B, 1]`` for the mean of the components, ``[B, C]`` for
-        each its own. Without any of the routing's the outflow is not routed.
+        each its own. Without any of the routing's the outflow is not routed, unless the table has a default of each.
     fluxes : sequence of str, optional
         The model's outflow if left out; the others are not routed.
     memory : Tensor, optional
@@ -93,7 +93,7 @@ def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool
     """Those of the hydrograph in their units, ``[B, 1]`` or ``[B, C]``; none where none is given."""
     found = {name: dense(given[name], f"parameter '{name}'") for name in model.routing_parameter_names if name in given}
     missing = [v for v in model.routing_parameters if v.name not in found]
-    if not found or not model.routing:
+    if not model.routing or (not found and any(v.default is None for v in missing)):
         return {}
     for v in missing:
         if v.default is None:
@@ -109,7 +109,7 @@ def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool
     found = {name: x[:, None] if x.dim() == 1 else x for name, x in found.items()}
     if raw:
         found = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in found.items()})
-    like = next(iter(found.values()))
+    like = next(iter((found or given).values()))
     return {v.name: found.get(v.name, like.new_full((1, 1), v.default or 0.0)) for v in model.routing_parameters}
 
 
@@ -118,7 +118,7 @@ def _routed(
 ) -> tuple[Tensor, Tensor]:
     """An outflow ``[T, B]`` or ``[T, B, C]`` through the hydrographs of its columns, and the memory after it."""
     q = outflow[:, None] if outflow.dim() == 2 else outflow.transpose(1, 2)  # [T, C, B], as the solver lays it
-    n_components = max(q.shape[1], *(x.shape[1] for x in parameters.values()))
+    n_components = q.shape[1] if q.shape[1] > 1 else max(x.shape[1] for x in parameters.values())
     shape = (n_components, q.shape[2])
     for name, x in parameters.items():
         if any(size not in (1, full) for size, full in zip(x.T.shape, shape, strict=True)):
