@@ -274,7 +274,7 @@ class ModelSpec:
             )
         one_of = [(f"the transform of forcing '{v.name}'", v.transform, ("none", "log")) for v in self.forcings]
         one_of += [(f"how of signature '{s.name}'", s.how, ("mean", "max")) for s in self.signatures]
-        series = self.forcing_names + self.flux_names
+        series = self.forcing_names + self.output_names
         one_of += [(f"of of signature '{s.name}'", s.of, series) for s in self.signatures]
         one_of += [(f"over of signature '{s.name}'", s.over, series) for s in self.signatures if s.over is not None]
         if self.balance:
@@ -454,14 +454,6 @@ class ModelSpec:
             return v.lower + (v.upper - v.lower) * u
 
         return {name: scaled(known[name], u) for name, u in unit.items()}
-
-
-def unit_at(unit: str, seconds: int) -> str:
-    """A unit of the tables at a step of this length: depths of water per day become depths per step."""
-    if not unit.endswith(" d-1") or seconds == DAY:
-        return unit
-    span = "h" if seconds == 3600 else "min" if seconds == 60 else f"({seconds / 3600:g} h)"
-    return f"{unit.removesuffix(' d-1')} {span}-1"
 
 
 def _text(x) -> str:

@@ -18,7 +18,8 @@ from conftest import (
 from models import example
 
 import hybridsolve as hs
-from hybridsolve.spec import DAY, unit_at
+from hybridsolve.data.units import unit_at
+from hybridsolve.spec import DAY
 
 HOUR = 3600
 

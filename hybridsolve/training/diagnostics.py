@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .. import models
 from ..data.steps import step_seconds
+from ..data.units import unit_at
 from ..nn.differentiable import of_steps
 from ..score import metrics
 from ..solve.simulate import simulate
-from ..spec import ModelSpec, unit_at
+from ..spec import ModelSpec
 from .trained import Trained, chunks, evaluating, single_precision
 
 BALANCE = "balance"
@@ -28,23 +29,8 @@ def check_diagnostics(model: ModelSpec) -> None:
     ------
     ValueError
     """
-    known = (*model.forcing_names, *model.output_names)
-    terms = [(f"signature '{s.name}'", name) for s in model.signatures for name in (s.of, s.over) if name is not None]
-    if model.balance:
-        terms += [("the water balance", name) for name in (*model.balance.gains, *model.balance.losses)]
-    for what, name in terms:
-        if name not in known:
-            raise ValueError(
-                f"{what} of model {model.name} must be of its forcing or fluxes, {', '.join(known)}; found '{name}': "
-                "correct it in the model's table."
-            )
     taken = (BALANCE, "flow", "obs", "fold", *metrics.NAMES)
     for s in model.signatures:
-        if s.how not in HOW:
-            raise ValueError(
-                f"signature '{s.name}' of model {model.name} must be the {' or '.join(HOW)}; found '{s.how}': correct "
-                "it in the model's table."
-            )
         if s.name in taken:
             raise ValueError(
                 f"signature '{s.name}' of model {model.name} has the name of a result, one of {', '.join(taken)}: "

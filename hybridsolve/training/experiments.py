@@ -14,13 +14,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from .. import models
 from ..arguments import whole
 from ..data.dataset import period_slice
+from ..data.methods import forcing_methods
 from ..data.netcdf import open_netcdf
 from ..data.usable import varies
 from ..score import metrics
 from .checkpoints import alone_in, check_folder
 from .config import Config, read_config
 from .diagnostics import check_diagnostics, diagnose
-from .inputs import forcing_methods
 from .loop import check_options, fit_scaling, train, usable
 from .trained import METHOD, Trained
 

@@ -280,12 +280,6 @@ def input_tensors(data: xr.Dataset, config: Config) -> dict[str, Tensor]:
     return {name: torch.from_numpy(x.astype(np.float32)) for name, x in values.items()}
 
 
-def forcing_methods(data: xr.Dataset, names: Sequence[str]) -> dict[str, str]:
-    """By which method series were made, such as a formula of evapotranspiration, where the data say."""
-    found = {name: data[name].attrs.get("method") for name in names if name in data}
-    return {name: str(method) for name, method in found.items() if method is not None}
-
-
 def methods_text(methods: Mapping[str, str]) -> str:
     """Methods for a report."""
     return "; ".join(f"{name} by {method}" for name, method in methods.items()) or "forcing as in the data"

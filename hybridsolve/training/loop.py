@@ -32,6 +32,7 @@ from .. import models
 from ..arguments import MOST_DEVICES, whole
 from ..data.dataset import check_dataset
 from ..data.ids import listed
+from ..data.methods import forcing_methods
 from ..data.steps import step_seconds
 from ..data.usable import refuse_outside, usable_basins, used_days, varies
 from ..nn import DifferentiableModel
@@ -40,7 +41,7 @@ from ..spec import DAY
 from .batches import Basins, Batches, loss_of
 from .checkpoints import BestCheckpoint, alone_in, check_folder, prepare, read_checkpoint, read_finished
 from .config import Config, read_config
-from .inputs import Scaling, forcing_methods, input_tensors
+from .inputs import Scaling, input_tensors
 from .trained import Trained, make_module, predict_flow, single_precision
 
 logger = logging.getLogger(__name__)

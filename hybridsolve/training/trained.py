@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import write_atomic
+from ..data.methods import forcing_methods
 from ..data.steps import rows_of_days, step_seconds
 from ..data.times import carry_days
+from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM
-from ..spec import unit_at
 from .config import Config, read_config
-from .inputs import Scaling, forcing_methods, input_tensors, transforms_of
+from .inputs import Scaling, input_tensors, transforms_of
 
 FORMAT = 1  # of the file; raised when older files can no longer be read
 METHOD = "_method"  # suffix of an attribute: by which method a forcing was made
