@@ -38,7 +38,8 @@ def test_the_library_stands_alone():
 
 @built
 def test_the_models_are_those_of_the_cpu():
-    assert _cuda.models() == _cpu.models()
+    ours = {name: model for name, model in _cpu.models().items() if name != "toy"}  # what the tests may have loaded
+    assert _cuda.models() == ours
 
 
 @built
