@@ -15,7 +15,7 @@ from hybridsolve.data.lags import lag_of_days
 from hybridsolve.data.times import carry_days
 from hybridsolve.data.units import convert, is_same
 from hybridsolve.data.usable import refuse_outside, usable_basins, used_days
-from hybridsolve.spec import Variable
+from hybridsolve.spec import Forcing, Variable
 
 FORCING = ("prcp", "tmean", "pet")
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(1, "D")
@@ -524,10 +524,12 @@ TANK = replace(
     models.get("hbv10"),
     name="tank",
     forcings=(
-        Variable("rainfall", "mm d-1", "rain", 0.0, 1e4),
-        Variable("demand", "mm d-1", "evaporative demand"),
-        Variable("wind", "m s-1", "wind"),
+        Forcing("rainfall", "mm d-1", "rain", 0.0, 1e4),
+        Forcing("demand", "mm d-1", "evaporative demand"),
+        Forcing("wind", "m s-1", "wind"),
     ),
+    balance=None,
+    signatures=(),
 )
 
 
@@ -567,7 +569,7 @@ def test_a_model_of_other_forcings(step, tmp_path):
 def test_forcings_that_are_called_like_our_own_series():
     """A routing model may be driven by runoff, which is another name of flow elsewhere; readers' names are renamed."""
     ds = tank_file().assign(runoff=lambda d: d.demand)
-    model = replace(TANK, forcings=(Variable("runoff", "mm d-1", "runoff"), Variable("rainfall", "mm d-1", "rain")))
+    model = replace(TANK, forcings=(Forcing("runoff", "mm d-1", "runoff"), Forcing("rainfall", "mm d-1", "rain")))
     found = opened(ds, model=model, dtype="float64")
     np.testing.assert_array_equal(found.runoff, ds.demand)
     np.testing.assert_array_equal(found.qobs, ds.discharge)
