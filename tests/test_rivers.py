@@ -150,7 +150,7 @@ def test_each_component_passes_its_own_hydrograph(network):
     assert_close({"runoff": runs[0]}, {"runoff": runs[1]}, 1e-13)
     for wrong, match in (
         (a.expand(T, N, 2), r"route_a must be \[B\] or \[B, C\]; found \[12, 40, 2\]"),
-        (uniform(N, 3), r"route_. must be \[40, 3\] as the other parameters, or 1 on an axis; found \[1, 2\]"),
+        (uniform(N, 3), r"route_. must be \[40, 2\] as the other parameters, or 1 on an axis; found \[40, 3\]"),
         (a.numpy(), "parameter 'route_a' must be a torch tensor; found ndarray"),
     ):
         with pytest.raises(ValueError, match=match):
