@@ -11,7 +11,7 @@ SEEDS = 2**63 - 1  # the largest that torch, numpy and NetCDF all take
 
 def whole(name: str, value, least: int, most: int | None = None) -> int:
     """`value` as an int; a bool, a float or a number outside the limits raises ValueError."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least or (most and value > most):
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least or (most and int(value) > most):
         upper = "or more" if most is None else f"to {most}"
         raise ValueError(f"{name} must be a whole number, {least} {upper}; found {value!r}: correct it.")
     return int(value)
@@ -19,6 +19,6 @@ def whole(name: str, value, least: int, most: int | None = None) -> int:
 
 def finite(name: str, value, least: float) -> float:
     """`value` as a float; a bool, a number that is not finite or one below `least` raises ValueError."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < least:
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or float(value) < least:
         raise ValueError(f"{name} must be a finite number, {least:g} or more; found {value!r}: correct it.")
     return float(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .spec import DelayLine, Forcing, ModelSpec, Parameter, State
+from collections.abc import Sequence
+
+from .spec import DelayLine, Forcing, ModelSpec, Parameter, State, Variable
 
 
 def listed(model: ModelSpec) -> str:

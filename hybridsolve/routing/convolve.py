@@ -8,6 +8,8 @@ from torch import Tensor
 from ..solve import backends, ops
 from ..solve.problem import dense
 
+Expected = dict[str, tuple[Tensor, tuple[int, ...]]]  # by name, with the shape that it must have
+
 
 def reference_convolve(q: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
     """The oracle: what `convolve` computes, in plain torch (equations in csrc/routing/convolve.h)."""
@@ -49,7 +51,7 @@ def convolve(
     if dense(ordinates, "ordinates").dim() != 2 or len(ordinates) == 0:
         raise ValueError(f"ordinates must be [L, N] with one at least; found {list(ordinates.shape)}: reshape them.")
     length, n_series = len(ordinates), q.shape[1]
-    expected = {"ordinates": (ordinates, (length, n_series))}
+    expected: Expected = {"ordinates": (ordinates, (length, n_series))}
     if memory is not None:
         expected["memory"] = (memory, (length - 1, n_series))
     check_beside(q, expected)
@@ -82,7 +84,7 @@ def check_series(q: Tensor) -> None:
         raise ValueError(f"q must be float32 or float64; found {q.dtype}: convert it with .to().")
 
 
-def check_beside(q: Tensor, expected: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
+def check_beside(q: Tensor, expected: Expected) -> None:
     """Raise unless tensors have the shapes beside them, the dtype and device of q, and finite values, as q has."""
     for name, (x, shape) in expected.items():
         dense(x, name)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..solve.ordinates import ordinates
 from ..spec import Hydrograph, Parameter
-from .convolve import check_beside, check_series, convolved, reference_convolve
+from .convolve import Expected, check_beside, check_series, convolved, reference_convolve
 
 GAMMA = Hydrograph("gamma", (Parameter("a", "1", "shape"), Parameter("b", "d", "scale")), days=15)
 LENGTH = 15  # ordinates
@@ -53,7 +53,7 @@ def unit_hydrograph(
     """
     check_series(q)
     n_basins = q.shape[1]
-    expected = {"a": (a, (n_basins,)), "b": (b, (n_basins,))}
+    expected: Expected = {"a": (a, (n_basins,)), "b": (b, (n_basins,))}
     if memory is not None:
         expected["memory"] = (memory, (LENGTH - 1, n_basins))
     check_beside(q, expected)

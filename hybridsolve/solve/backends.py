@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from . import compiled
 from .problem import Problem, is_per_step
@@ -23,11 +25,47 @@ DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each s
 DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
 
-def _engine(backend: str):
-    """What launches a backend's kernels: of all the same functions."""
+class Kernels(Protocol):
+    """What launches a backend's kernels: of `compiled.Engine` and of the module triton/launch.py the same functions."""
+
+    def available(self) -> str: ...
+
+    def interpreted(self) -> bool: ...
+
+    def check(self, device: torch.device) -> None: ...
+
+    def kernels(self) -> Iterable[str]: ...
+
+    def group_size(self, n_components: int, n_basins: int, reduced: bool) -> int: ...
+
+    def forward(self, run: Problem, fluxes: Tensor, final_state: Tensor) -> None: ...
+
+    def adjoint(
+        self,
+        run: Problem,
+        d_fluxes: Tensor,
+        d_final_state: Tensor,
+        d_forcing: Sequence[Tensor],
+        d_parameters: Sequence[Tensor],
+        d_state: Tensor,
+        d_weights: Tensor,
+    ) -> None: ...
+
+    def convolution_chunks(self, n_steps: int, length: int) -> int: ...
+
+    def convolve(self, inputs: Sequence[Tensor], reverse: bool = False, **arrays: Tensor) -> None: ...
+
+    def sum_middle(self, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None: ...
+
+
+def _compiled(backend: str) -> compiled.Engine:
+    compiled.extension(backend)
+    return {"cpu": compiled.Cpu, "cuda": compiled.Cuda}[backend]
+
+
+def _engine(backend: str) -> Kernels:
     if backend != "triton":
-        compiled.extension(backend)
-        return {"cpu": compiled.Cpu, "cuda": compiled.Cuda}[backend]
+        return _compiled(backend)
     try:
         from .triton import launch
     except ImportError as error:
@@ -75,7 +113,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
         )
     name = DEFAULT[device.type] if backend == "auto" else backend
     engine = _engine(name)
-    if DEVICE[name] != device.type and not (name == "triton" and engine.interpreted()):
+    if DEVICE[name] != device.type and not engine.interpreted():
         raise ValueError(
             f"backend '{name}' runs on {DEVICE[name]} tensors; found tensors on {device}: "
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
@@ -91,7 +129,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
 
 # Under torch.compile it is asked once, while the graph is made. This is all that torch.compiler.assume_constant_result
 # does, but for loading the compiler, which takes longer than all else here.
-choose._dynamo_marked_constant = True
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]  # of a function, which has no such attribute
 
 
 def check_interval(n_steps: int) -> int:
@@ -102,7 +140,7 @@ def check_interval(n_steps: int) -> int:
 # In arrays over cells basins follow one another on the CPU, where they are a pack's lanes; components on a GPU.
 
 
-def empty_series(backend: str, like: torch.Tensor, n: int, sizes) -> torch.Tensor:
+def empty_series(backend: str, like: Tensor, n: int, sizes) -> Tensor:
     """Room for n series ``[T, B, C]``."""
     n_steps, n_basins, n_components = sizes
     if backend == "cpu":
@@ -110,7 +148,7 @@ def empty_series(backend: str, like: torch.Tensor, n: int, sizes) -> torch.Tenso
     return like.new_empty((n, n_steps, n_basins, n_components))
 
 
-def empty_checkpoints(backend: str, like: torch.Tensor, sizes, interval: int) -> torch.Tensor:
+def empty_checkpoints(backend: str, like: Tensor, sizes, interval: int) -> Tensor:
     """Room for the state before every interval-th step: ``[.., S, C, B]`` on the CPU, else ``[.., S, B, C]``."""
     n_steps, n_basins, n_components = sizes
     n = -(-n_steps // interval) if interval else 0
@@ -118,7 +156,7 @@ def empty_checkpoints(backend: str, like: torch.Tensor, sizes, interval: int) ->
     return like.new_empty((n, like.shape[0], *cells))
 
 
-def _sum_to(engine, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def _sum_to(engine, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum the axes that have size 1 in `shape`, last first, each in order."""
     for axis in reversed(range(len(shape))):
         if shape[axis] == 1 and x.shape[axis] != 1:
@@ -181,13 +219,13 @@ def _prepared(what, inputs, sizes, reduced: bool | None = None, **more):
     return run.with_(state=run.state.contiguous(), group=group), engine
 
 
-def _empty_fluxes(run: Problem) -> torch.Tensor:
+def _empty_fluxes(run: Problem) -> Tensor:
     if run.each:
         return empty_series(run.backend, run.state, len(run.outputs), run.sizes)
     return run.state.new_empty(len(run.outputs), *run.sizes[:2], run.n_groups)
 
 
-def _over_groups(engine, run: Problem, fluxes: torch.Tensor) -> torch.Tensor:
+def _over_groups(engine, run: Problem, fluxes: Tensor) -> Tensor:
     return fluxes if run.each else _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
 
 
@@ -211,13 +249,22 @@ def tangent(what, inputs, sizes, tangents):
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     forcing, _, parameters, (state, *weights) = run.split(tangents)
     state = None if state is None else state.contiguous()
-    engine.tangent(run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state)
+    _compiled(run.backend).tangent(run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state)
     return [_over_groups(engine, run, fluxes), final_state]
 
 
-def least_squares(run: Problem, ordinates, d_ordinates, observed, normal, flow=None, jacobian=None, **how) -> None:
+def least_squares(
+    run: Problem,
+    ordinates: Tensor,
+    d_ordinates: Sequence[Tensor],
+    observed: Mapping[str, tuple[Tensor, str]],
+    normal: Tensor,
+    flow: Tensor | None = None,
+    jacobian: Tensor | None = None,
+    **how: float,
+) -> None:
     """Fill the normal equations of a run and, where given, its flow and Jacobian: see `sensitivity`."""
-    _engine(run.backend).least_squares(run, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
+    _compiled(run.backend).least_squares(run, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
 
 
 @_time_loop_fits
@@ -281,9 +328,9 @@ def convolve_tangent(backend, inputs, sizes, tangents):
     if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
     inputs = [x.contiguous() for x in inputs]
-    moves = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
+    tangents = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
     result = inputs[0].new_empty(inputs[0].shape)
-    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), moves, strict=True))
+    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), tangents, strict=True))
     _engine(backend).convolve(inputs, outflow=result, **moves)
     return [result]
 
@@ -293,7 +340,7 @@ def convolve_tangent(backend, inputs, sizes, tangents):
 # reaches, levels, outputs, repeat, tile (steps between checkpoints; negative where none are kept) and dt in s.
 
 
-def _route_checkpoints(backend: str, like: torch.Tensor, sizes) -> torch.Tensor:
+def _route_checkpoints(backend: str, like: Tensor, sizes) -> Tensor:
     """Room for what the adjoint of `route` starts from: `[tiles, STORES, N]` on the CPU, else `[segments, 4, N]`."""
     n_steps, n_reaches, n_levels, _, _, tile, _ = sizes
     shape = like.shape if backend == "cpu" else (4, n_reaches)
@@ -319,7 +366,7 @@ def route(what, inputs, sizes):
     backend, scheme, network, rows, state, dt, counts = _route_parts(what, inputs, sizes)
     discharge, final_state = state.new_empty(sizes[0], sizes[3]), state.clone()
     checkpoints = _route_checkpoints(backend, state, sizes)
-    _engine(backend).route(scheme, network, rows, state, final_state, discharge, checkpoints, dt, counts)
+    _compiled(backend).route(scheme, network, rows, state, final_state, discharge, checkpoints, dt, counts)
     return [discharge, final_state, checkpoints]
 
 
@@ -328,6 +375,6 @@ def route_adjoint(what, inputs, sizes, kept, cotangents, needs):
     backend, scheme, network, rows, _, dt, counts = _route_parts(what, inputs, sizes)
     d_discharge, d_state = cotangents[0].contiguous(), cotangents[1].clone(memory_format=torch.contiguous_format)
     found = [x.new_zeros(x.shape) for x in rows]
-    _engine(backend).route_adjoint(scheme, network, rows, *kept, d_discharge, d_state, found, dt, counts)
+    _compiled(backend).route_adjoint(scheme, network, rows, *kept, d_discharge, d_state, found, dt, counts)
     found = [*network, *found, d_state]
     return [d if need else d.new_empty(0) for d, need in zip(found, needs, strict=True)]

@@ -10,7 +10,7 @@ ordinates by torch.sum, softmax or a broadcast, whose order of summation does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def lag(t: Tensor, days: Tensor) -> Tensor:
 
 
 # Of each kind the log of its shape, and of the factor that makes it a density.
-KINDS = {
+KINDS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "gamma": (lambda t, a, b: nash(t, *published(a, b)), lambda a, b: nash_factor(*published(a, b))),
     "nash": (nash, nash_factor),
     "lag": (lag, torch.zeros_like),

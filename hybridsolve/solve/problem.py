@@ -144,12 +144,13 @@ class Problem:
         """The run of an operator's arguments."""
         backend, key, optional, outputs, flags = text.split(" ")
         spec, optional = models.by_key(key), tuple(filter(None, optional.split(",")))
-        *parts, rest = _split(tensors, spec, optional)
+        forcing, inputs, parameters, rest = _split(tensors, spec, optional)
         state, weights = rest if len(rest) == 2 else (rest[0], None)
         *sizes, interval, step = numbers
-        flags = dict(each="each" in flags, raw="raw" in flags)
-        more |= dict(optional=optional, step=step, interval=interval)
-        return cls(backend, spec, *parts, state, weights, sizes, tuple(outputs.split(",")), **flags, **more)
+        return cls(
+            backend, spec, forcing, inputs, parameters, state, weights, sizes, tuple(outputs.split(",")),
+            "each" in flags, "raw" in flags, optional, step, interval, **more,
+        )  # fmt: skip
 
     def split(self, of_tensors: Sequence) -> list[list]:
         """What belongs to each of `tensors`: of the forcing, inputs and parameters; of the state and any weights."""

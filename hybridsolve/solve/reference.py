@@ -22,7 +22,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     """
     model, (n_steps, *cells) = problem.spec, problem.sizes
     forcing = {v.name: f.expand(n_steps, -1) for v, f in zip(model.forcings, problem.forcing, strict=True)}
-    k = {v.name: x[:, None] for v, x in zip(model.inputs, problem.inputs, strict=True)}
+    k: dict[str, Tensor | float] = {v.name: x[:, None] for v, x in zip(model.inputs, problem.inputs, strict=True)}
     k["dt"] = problem.step / DAY
     parameters = {v.name: p for v, p in zip(problem.rows, problem.parameters, strict=True)}
     if problem.raw:
