@@ -142,8 +142,9 @@ def _named(data, space: SearchSpace, periods, usable, points, train_loss, loss) 
         }
     )
     ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
+    rows = {v.name: v for v in space.model.every_parameter}
     for name, values in space.values(points).items():
-        v = space.model.variable(name)
+        v = rows[name]
         values = values.expand(points.shape[1:]).numpy()
         attrs = dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper)
         ds[name] = (("basin", "start"), _over_all(values, usable, n_basins), attrs)

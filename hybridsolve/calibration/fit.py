@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -285,7 +286,7 @@ def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, inputs:
     digest = hashlib.sha256(json.dumps([FORMAT, model.key, settings], sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
     for name in ("time", *model.forcing_names, "qobs"):
-        digest.update(np.ascontiguousarray(data[name].values))
+        digest.update(np.ascontiguousarray(data[name].values))  # type: ignore[arg-type]  # a buffer, as all arrays are
     for x in inputs.values():
         digest.update(x.numpy())
     return digest.hexdigest()
@@ -382,7 +383,7 @@ def _postponed_signals():
         yield  # signals reach the main thread alone
         return
     caught = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
         signal.signal(number, lambda number, frame: caught.append((number, frame)))

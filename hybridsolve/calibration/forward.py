@@ -53,7 +53,7 @@ def normal_equations(
     shifted = q if shift is None else q + shift[:, None]
     seen = (weight != 0)[..., None]
     shifted = torch.where(seen, shifted, 1.0)  # a step without observation has no part, whatever its flow
-    g, slope = torch.func.jvp(TRANSFORMS[transform], (shifted,), (torch.ones_like(shifted),))
+    g, slope = torch.func.jvp(TRANSFORMS[transform], (shifted,), (torch.ones_like(shifted),))[:2]
     r = weight[..., None] * torch.where(seen, g - target[..., None], 0.0)
     j = torch.stack([columns[name] for name in names]) * torch.where(seen, slope, 0.0) * weight[..., None]
     matrix = torch.einsum("ptbs,qtbs->bspq", j, j)

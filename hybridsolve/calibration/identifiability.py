@@ -54,7 +54,7 @@ def linearised(names, matrix: Tensor, cost: Tensor, points: Tensor, n_observed: 
         unidentified = (direction[:, ~identified] ** 2).sum(1) > 0.01
         deviation = np.where(unidentified, np.nan, np.sqrt(np.diag(covariance)))
         error[free, b] = np.where(unidentified, np.inf, deviation) * slopes[free, b]
-        correlation[np.ix_(free, free, [b])] = (covariance / np.outer(deviation, deviation))[..., None]
+        correlation[free[:, None], free, b] = covariance / np.outer(deviation, deviation)
     note = "linearised at the best point"
     errors = dict(long_name=f"standard error, {note}; inf where the data do not identify it")
     correlations = dict(units="1", long_name=f"correlation of the errors, {note}")

@@ -51,12 +51,12 @@ class Objective:
     def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
         space, period = self.space, self.period
-        given = space.model, period.forcing, space.values(points)
-        squares = self.squares.least_squares()
+        model, forcing, values = space.model, period.forcing, space.values(points)
+        options = self.squares.least_squares() | period.options
         if period.backend == "reference":
-            found = forward.normal_equations(*given, **squares, names=space.names, **period.options)
+            found = forward.normal_equations(model, forcing, values, names=space.names, **options)
         else:
-            found = sensitivity.normal_equations(*given, **squares, **period.options)
+            found = sensitivity.normal_equations(model, forcing, values, **options)
         slopes = space.slopes(points).permute(1, 2, 0)
         matrix, gradient = found.matrix, found.gradient
         if found.names != space.names:

@@ -111,7 +111,8 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
     last = periods[-1]
     nse = result["nse"].sel(period=last, member="best").values
     names = [str(n) for n in result["parameter"].values]
-    rows = [model.variable(n) for n in names]
+    table = {v.name: v for v in model.every_parameter}
+    rows = [table[n] for n in names]
     best_values = np.stack([fitted[n].values[:, 0] for n in names])
     slopes = np.stack([slope(v, x) * np.ones_like(x) for v, x in zip(rows, best_values, strict=True)])
     title = f"NSE, {last}" + (" (overlap of periods allowed)" if "overlap" in result.attrs else "")

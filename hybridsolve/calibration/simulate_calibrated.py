@@ -156,10 +156,11 @@ def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
         raise ValueError(f"{what} no ids of the basins; give that file as it was written.")
     refuse_duplicates(parameters["basin"].values, f"basins of {where}")
     size = parameters.attrs["ensemble_size"]
-    if np.ndim(size) or not isinstance(size, Integral) or not 1 <= size <= parameters.sizes["start"]:
+    if np.ndim(size) or not isinstance(size, Integral) or not 1 <= int(size) <= parameters.sizes["start"]:
         raise ValueError(f"{what} an ensemble_size of {size} from {parameters.sizes['start']} starts; calibrate anew.")
+    rows = {v.name: v for v in model.every_parameter}
     for name in names:
-        v, values = model.variable(name), parameters[name].values
+        v, values = rows[name], parameters[name].values
         lower, upper = bounds(v, torch.float64 if values.dtype.itemsize == 8 else torch.float32)
         outside = (values < lower) | (values > upper)
         if outside.any():

@@ -174,7 +174,7 @@ def assemble(
     return add_time_bounds(ds)
 
 
-def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
+def resolve_basins(basins, available: Sequence[str] | np.ndarray, where: str) -> np.ndarray:
     """Indices into `available` of the basins asked for, in the order asked.
 
     `basins` is None (all), a list of ids, or the path of a text file with one id a line (# begins a comment).
@@ -521,7 +521,7 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
 
     def place(mask):
         t, b = np.unravel_index(int(np.argmax(mask)), mask.shape)
-        return values[t, b], f"in basin {ds['basin'].values[b]} on {date_of_row(ds['time'].values, t)}"
+        return values[t, b], f"in basin {ds['basin'].values[b]} on {date_of_row(ds['time'].values, int(t))}"
 
     if name == "qobs":
         if not finite.any():

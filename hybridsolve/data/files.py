@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def refuse_overwriting(outputs: Mapping[str, object], inputs: Mapping[str, object]) -> None:
+def refuse_overwriting(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | Path | None]) -> None:
     """Raise if an output would take the place of an input, or of another output.
 
     Parameters

@@ -9,12 +9,14 @@ import time
 import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from .. import __version__
 from .files import write_atomic
+from .times import CF_UNITS
 
 _COMPRESS_ABOVE = 100_000  # elements; below it the chunk overhead costs more than it saves
 _RAISED = (OSError, RuntimeError, ValueError, TypeError, OverflowError)  # by the netCDF library and the decoding
@@ -134,7 +136,7 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
 
     encoding = {}
     for name, variable in out.variables.items():
-        enc = {}
+        enc: dict[str, Any] = {}
         if variable.dtype.kind in "fiub" and variable.size > _COMPRESS_ABOVE:
             enc.update(zlib=True, complevel=1)
         if name in out.coords or name == bounds:
@@ -151,7 +153,7 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
 def _time_units(values: np.ndarray) -> str:
     """CF units in which all values are whole numbers."""
     origin = values.min().astype("datetime64[D]")
-    for unit, length in (("days", "D"), ("hours", "h"), ("minutes", "m"), ("seconds", "s")):
+    for unit, length in CF_UNITS:
         if not ((values - origin) % np.timedelta64(1, length)).astype("int64").any():
             return f"{unit} since {origin}"
     return f"nanoseconds since {origin}"

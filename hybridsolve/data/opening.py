@@ -287,7 +287,7 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
         what, attrs = f"{name} ({v} of {where})", dict(ds[v].attrs)
         values = numbers(ds[v].values, what)
         how = ""
-        if name == "area_km2" and not is_ours(unit, "km2"):
+        if name == "area_km2" and unit is not None and not is_ours(unit, "km2"):
             values, how = convert(values, unit, "km2", what)[0], f" converted from {unit}"
         if v != name or how:
             said.append(f"{name}: '{v}'{how}")

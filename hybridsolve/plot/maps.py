@@ -132,7 +132,8 @@ def network_map(network, values, name="discharge", unit="m³/s", gauges=None):
     ends = np.stack([lon, lat], axis=1)
 
     def lines(rows, **style):
-        return axes.add_collection(LineCollection(np.stack([ends[rows], ends[network.downstream[rows]]], 1), **style))
+        segments = np.stack([ends[rows], ends[network.downstream[rows]]], 1)
+        return axes.add_collection(LineCollection(segments, **style))  # type: ignore[arg-type]  # an array is a sequence
 
     flows = network.downstream >= 0  # an outlet has no line
     lines(np.flatnonzero(flows & ~good), colors="#c4c4c4", lw=0.4)

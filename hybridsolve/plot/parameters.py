@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
             1.17, p, f"{lower[p]:g} to {upper[p]:g}", color=MUTED, va="center", fontsize=9,
             transform=axes.get_yaxis_transform(),
         )  # fmt: skip
-    head = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "color": MUTED}
+    head: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "color": MUTED}
     axes.text(1.045, -0.75, "at bound", **head)
     axes.text(1.17, -0.75, "bounds", **head)
     axes.set_yticks(range(count), list(names))

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -15,10 +16,13 @@ import numpy as np
 from ..data.files import write_atomic
 from ..data.values import unmasked
 
+if TYPE_CHECKING:  # younger than the oldest matplotlib that serves
+    from matplotlib.typing import RcKeyType
+
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
 CYCLE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY)
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 10.5,
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
@@ -113,7 +117,8 @@ def save(fig, path):
 
 def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
     """Make and save figures by name; those that cannot be drawn are a warning, and the rest is drawn."""
-    written, left_out = [], {}
+    written = []
+    left_out: dict[str, list[str]] = {}
     for name, make in figures.items():
         try:
             written.append(save(make(), folder / f"{name}.png"))

@@ -14,7 +14,8 @@ Expected = dict[str, tuple[Tensor, tuple[int, ...]]]  # by name, with the shape 
 def reference_convolve(q: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
     """The oracle: what `convolve` computes, in plain torch (equations in csrc/routing/convolve.h)."""
     length, inflow = len(ordinates), torch.cat([memory, q])
-    return sum(ordinates[k] * inflow[length - 1 - k : len(inflow) - k] for k in range(length))
+    shares = (ordinates[k] * inflow[length - 1 - k : len(inflow) - k] for k in range(length))
+    return sum(shares, start=q.new_zeros(()))
 
 
 def convolve(

@@ -76,7 +76,7 @@ def simulate_to_gauge(
         )
     each = max((x.shape[1] for x in routing.values()), default=1) > 1 or components == "each"
     names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
-    if not routing or model.outflow not in names:
+    if model.routing is None or not routing or model.outflow not in names:
         run = simulate(model, forcing, physics, fluxes=fluxes, components=components, raw=raw, **options)
         return GaugeRun(run.fluxes, run.final_state)
     run = simulate(model, forcing, physics, fluxes=fluxes, components="each" if each else "mean", raw=raw, **options)

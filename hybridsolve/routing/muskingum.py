@@ -208,8 +208,10 @@ def _graph(network, device) -> _Graph:
     if device not in on:
         level = np.repeat(np.arange(network.n_levels, dtype=np.int32), np.diff(network.level_start))
         to = np.where(network.downstream < 0, np.int32(network.n_reaches), network.downstream)
-        arrays = [_moved(x, device, "the network") for x in (network.first, network.downstream, level, to)]
-        on[device] = _Graph(torch.from_numpy(network.level_start), *arrays, {}, set())
+        first, downstream, level, to = (
+            _moved(x, device, "the network") for x in (network.first, network.downstream, level, to)
+        )
+        on[device] = _Graph(torch.from_numpy(network.level_start), first, downstream, level, to, {}, set())
     return on[device]
 
 
@@ -244,9 +246,9 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         )
     if lateral.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
-    if isinstance(dt, bool) or not (isinstance(dt, Real) and 0 < dt < 1e9):
+    if isinstance(dt, bool) or not (isinstance(dt, Real) and 0 < float(dt) < 1e9):
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
-    if dt != int(dt):
+    if not float(dt).is_integer():
         raise ValueError(f"dt must be whole seconds; found {dt!r}: choose a step that is.")
     return lateral.shape[0] * whole("repeat", repeat, 1)
 
@@ -359,7 +361,8 @@ def _check_substeps(network, substeps, like) -> Tensor | None:
     if substeps is None:
         return None
     whether = isinstance(substeps, bool) or getattr(substeps, "dtype", None) == torch.bool
-    if whether or not isinstance(substeps, Real | Tensor) or np.shape(substeps) not in ((), (1,), (network.n_reaches,)):
+    shape = getattr(substeps, "shape", ())
+    if whether or not isinstance(substeps, Real | Tensor) or shape not in ((), (1,), (network.n_reaches,)):
         raise ValueError(
             f"substeps must be a whole number, or a tensor [{network.n_reaches}] of them; found {substeps!r}."
         )

@@ -160,7 +160,7 @@ def plan(
         )
     # Pieces of about equal size, so that the last is not much smaller.
     basins, steps = (-(-n // -(-n // piece)) for n, piece in ((n_basins, basins), (n_steps, steps)))
-    return Plan(basins, steps, tuple(sizes), size(basins, steps), memory)
+    return Plan(basins, steps, (n_steps, n_basins, n_components), size(basins, steps), memory)
 
 
 def simulate(
@@ -333,7 +333,7 @@ class _Stream:
         return series, final
 
     def backward(self, tensors, needs, d_series, d_final):
-        gradients = [torch.zeros_like(x) if need else None for x, need in zip(tensors, needs, strict=True)]
+        gradients = {k: torch.zeros_like(x) for k, x in enumerate(tensors) if needs[k]}
         wanted = [k for k, need in enumerate(needs) if need or k == self.state_at]
         card = _Card(self.device)
         for b, windows in self.plan.pieces():
@@ -358,7 +358,7 @@ class _Stream:
             if needs[self.state_at]:
                 card.add(d_state, gradients[self.state_at][:, b])
         card.finish()
-        return gradients
+        return [gradients.get(k) for k in range(len(tensors))]
 
     def states_before(self, card, tensors, b, windows):
         """The state before each window, in host memory."""

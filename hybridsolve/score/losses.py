@@ -26,6 +26,9 @@ weights cost one more pass.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
@@ -100,6 +103,9 @@ def _refuse_no_tensor(name, x):
 class _Loss:
     """Observations, mask and the checks common to all losses."""
 
+    #: Whether the result is one number per series ([B] or [B, C]) and not a scalar.
+    per_series: bool
+
     def __init__(self, obs, *, dtype=None):
         _refuse_no_tensor("obs", obs)
         if obs.ndim != 2 or obs.shape[0] == 0 or obs.shape[1] == 0:
@@ -144,11 +150,18 @@ class _Loss:
         return x.unsqueeze(-1) if sim.ndim == 3 else x
 
 
-class _SeriesLoss(_Loss):
-    """One number per series; subclasses give `_prepare` and `_evaluate`."""
+class _SeriesLoss(_Loss, ABC):
+    """One number per series."""
 
-    #: Whether the result is one number per series ([B] or [B, C]) and not a scalar.
     per_series = True
+
+    @abstractmethod
+    def _prepare(self):
+        """Make of the observations what `_evaluate` needs."""
+
+    @abstractmethod
+    def _evaluate(self, sim, want_gradient):
+        """The value, and the gradient or None."""
 
     def __init__(self, obs, *, dtype=None):
         super().__init__(obs, dtype=dtype)
@@ -275,13 +288,13 @@ class NSE(_SeriesLoss):
 
     # `_transform(x, scratch)` turns the shifted flow into (transformed flow, what its error is divided by in
     # the gradient), in place where it can; `_factor` is the constant left in the gradient.
-    _transform = None
+    _transform: Callable | None = None
     _transform_name = "identity"
     _factor = 2.0
 
     def _evaluate(self, sim, want_gradient):
         cube, gradient, scratch, walk = self._start(sim, want_gradient)
-        error = None if want_gradient else scratch()
+        error = gradient if want_gradient else scratch()
         square, shifted = scratch(), None
         sums = torch.zeros(cube.shape[1:], dtype=torch.float64, device=cube.device)
         if self._transform is not None:
@@ -520,7 +533,7 @@ class NSEBatch(_BatchLoss):
         return self._mean(((sim - obs) * self._aligned(self._weight, sim)).square(), sim)
 
 
-_LOSSES = {
+_LOSSES: dict[str, type[_Loss]] = {
     "nse": NSE,
     "kge": KGE,
     "nse_sqrt": NSESqrt,

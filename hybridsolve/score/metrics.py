@@ -549,7 +549,7 @@ def summary(scores):
         out[name] = {
             "median": median,
             "median_defined": defined,
-            "n": int(length),
+            "n": values.size,
             "n_failed": int(failed.sum()),
             "n_unscored": int(apart.sum()),
         }

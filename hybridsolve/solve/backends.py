@@ -249,7 +249,9 @@ def tangent(what, inputs, sizes, tangents):
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     forcing, _, parameters, (state, *weights) = run.split(tangents)
     state = None if state is None else state.contiguous()
-    _compiled(run.backend).tangent(run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state)
+    _compiled(run.backend).tangent(
+        run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state
+    )
     return [_over_groups(engine, run, fluxes), final_state]
 
 
@@ -374,7 +376,7 @@ def route_adjoint(what, inputs, sizes, kept, cotangents, needs):
     """The gradients of constants, lateral inflow and initial state."""
     backend, scheme, network, rows, _, dt, counts = _route_parts(what, inputs, sizes)
     d_discharge, d_state = cotangents[0].contiguous(), cotangents[1].clone(memory_format=torch.contiguous_format)
-    found = [x.new_zeros(x.shape) for x in rows]
-    _compiled(backend).route_adjoint(scheme, network, rows, *kept, d_discharge, d_state, found, dt, counts)
+    (checkpoints,), found = kept, [x.new_zeros(x.shape) for x in rows]
+    _compiled(backend).route_adjoint(scheme, network, rows, checkpoints, d_discharge, d_state, found, dt, counts)
     found = [*network, *found, d_state]
     return [d if need else d.new_empty(0) for d, need in zip(found, needs, strict=True)]

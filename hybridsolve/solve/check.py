@@ -37,8 +37,8 @@ def problem(
     forcing = _take(given, "forcing", model.forcing_names, model)
     inputs = _take(given, "inputs", model.input_names, model)
     rows = model.present_parameters(given["parameters"])
-    absent = [v for v in rows if v.default is not None and v.name not in given["parameters"]]
-    parameters = _take(given, "parameters", [v.name for v in rows if v not in absent], model)
+    absent = {v.name: v.default for v in rows if v.default is not None and v.name not in given["parameters"]}
+    parameters = _take(given, "parameters", [v.name for v in rows if v.name not in absent], model)
     _refuse_unknown(given["initial_state"], (*model.state_names, *model.line_names), "initial_state", model)
     sizes = _sizes(model, forcing, parameters, inputs, given["initial_state"], weights)
     interval = _interval(interval, sizes[0])
@@ -48,7 +48,7 @@ def problem(
     if raw and (absent or step != DAY):  # what the kernels do not scale
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
         raw = False
-    parameters |= {v.name: like.new_full((1, 1), v.default) for v in absent}
+    parameters |= {name: like.new_full((1, 1), default) for name, default in absent.items()}
     parameters = {v.name: parameters[v.name] for v in rows}
     state = _initial_state(model, given["initial_state"], parameters, like, sizes[1:], raw)
     if step != DAY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from types import ModuleType
 
@@ -65,10 +65,10 @@ def _names(backend: str, run: Problem) -> list[str]:
         found = {kind: compiled[f"{kind}_names"] for kind in ("forcing", "input", "parameter", "state", "line")}
         found |= dict(outflow=fluxes[compiled["outflow"]], rows=compiled["rows"])
         spec = run.spec
-        ours = dict(forcing=spec.forcing_names, input=spec.input_names, parameter=[v.name for v in run.rows])
-        ours = {
-            kind: " ".join(names) for kind, names in (ours | dict(state=spec.state_names, line=spec.line_names)).items()
-        }
+        tables: dict[str, Sequence] = dict(
+            forcing=spec.forcings, input=spec.inputs, parameter=run.rows, state=spec.states, line=spec.lines
+        )
+        ours: dict[str, str | int] = {kind: " ".join(v.name for v in rows) for kind, rows in tables.items()}
         ours |= dict(outflow=spec.outflow, rows=len(spec.states) + sum(line.slots - 1 for line in spec.lines))
         for kind, name in ours.items():
             if found[kind] != name:

@@ -117,7 +117,7 @@ class Watch:
         self.run = dataclasses.replace(run, forcing=[], parameters=[], state=nothing, weights=None, checkpoints=nothing)
         given = {"forcing": run.forcing, "parameters": run.parameters, "weights": run.weights}
         self.inputs = {name: _weakly(x) for name, x in given.items()}
-        self.done = None  # an event; None where there is none to wait for
+        self.done: torch.cuda.Event | None = None  # None where there is none to wait for
 
     def launched(self) -> None:
         """The kernel is on its way; on the CPU, where Triton's interpreter runs it, it is done."""

@@ -100,8 +100,7 @@ def normal_equations(
     _, n_basins, n_components = run.sizes
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    how = dict(transform=TRANSFORMS.index(transform), exponent=exponent)
-    backends.least_squares(run, *ordinates, observed, out, **how)
+    backends.least_squares(run, *ordinates, observed, out, transform=TRANSFORMS.index(transform), exponent=exponent)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
     upper, gradient = out[: len(rows)].permute(1, 2, 0), out[len(rows) : -1].permute(1, 2, 0)
@@ -158,7 +157,9 @@ def jacobian(
     return flow, {name: columns[name] for name in names or every}
 
 
-def _prepare(model, forcing, parameters, inputs, step, initial_state, backend):
+def _prepare(
+    model: ModelSpec | str, forcing, parameters, inputs, step: int, initial_state, backend: str
+) -> tuple[Problem, tuple[Tensor, list[Tensor]], tuple[str, ...], list[Tensor] | None]:
     """The run, the ordinates of its hydrograph with their derivatives, and the names of all parameters.
 
     Last, where the step is no day, the derivatives of the parameters of a step with respect to those of the table.
@@ -200,11 +201,14 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
         return like.new_ones(1, 1, 1), []
     values, cells = {}, tuple(run.sizes[1:])
     for v in routing.parameters:
-        if v.name not in given and v.default is None:
+        if v.name in given:
+            x = dense(given[v.name], f"parameter '{v.name}'")
+        elif v.default is not None:
+            x = like.new_full((1, 1), v.default)
+        else:
             raise ValueError(
                 f"parameters lacks '{v.name}' of the unit hydrograph; expected it beside the others: add it."
             )
-        x = dense(given[v.name], f"parameter '{v.name}'") if v.name in given else like.new_full((1, 1), v.default)
         _refuse_unfit(f"parameter '{v.name}'", x, cells, like)
         values[v.name] = x
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))

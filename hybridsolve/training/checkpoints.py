@@ -25,10 +25,15 @@ RUNS = {
 }
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes of one training."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+
+
 def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
     """Raise if a folder already holds a run that this one would overwrite."""
     refuse_file(out)
-    if overwrite or rank_zero_only.rank != 0:  # the first process has checked, and has begun to write
+    if overwrite or not is_first():  # the first process has checked, and has begun to write
         return
     for other, files in RUNS.items():
         found = next((file for file in files if (out / file).exists()), None)
@@ -45,7 +50,7 @@ def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
 
 def alone_in(out: Path):
     """Lock a folder against other runs; of the processes of one training the first does so for all."""
-    return locked(out) if rank_zero_only.rank == 0 else nullcontext()
+    return locked(out) if is_first() else nullcontext()
 
 
 def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite: bool) -> Path | None:
@@ -56,10 +61,13 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
     digest = hashlib.sha256()
     for name in names:
         values = data[name].values
-        digest.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else np.ascontiguousarray(values))
+        if values.dtype.kind in "OUS":
+            digest.update(repr(values.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(values))  # type: ignore[arg-type]  # a buffer, as all arrays are
     record = {**config.model_dump(), "data": digest.hexdigest(), "basins": [str(b) for b in data["basin"].values]}
     last, kept = out / "checkpoints" / "last.ckpt", out / "training.yaml"
-    if rank_zero_only.rank != 0:  # the first process has checked all this
+    if not is_first():  # the first process has checked all this
         return last if resume and last.exists() else None
     if overwrite:
         for file in (last, last.with_name("best.ckpt"), out / "trained.pt"):
@@ -108,7 +116,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Finds its files again after the folder was moved."""
 
     def load_state_dict(self, state):
-        best = str(Path(self.dirpath) / "best.ckpt")
+        best = str(Path(self.dirpath or "") / "best.ckpt")
         scores = dict.fromkeys([best], *state["best_k_models"].values()) if state["best_k_models"] else {}
         there = dict(dirpath=self.dirpath, best_model_path=best, kth_best_model_path=best, best_k_models=scores)
         super().load_state_dict({**state, **(there if scores else dict(dirpath=self.dirpath))})

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,7 +25,6 @@ import xarray as xr
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
@@ -38,7 +38,7 @@ from ..nn import DifferentiableModel
 from ..score import metrics
 from ..spec import DAY
 from .batches import Basins, Batches, loss_of
-from .checkpoints import BestCheckpoint, alone_in, check_folder, prepare, read_checkpoint, read_finished
+from .checkpoints import BestCheckpoint, alone_in, check_folder, is_first, prepare, read_checkpoint, read_finished
 from .config import Config, read_config
 from .inputs import Scaling, forcing_methods, input_tensors
 from .trained import Trained, make_module, predict_flow, single_precision
@@ -131,7 +131,7 @@ def train(
         best = out / "checkpoints" / ("best.ckpt" if config.periods.validation else "last.ckpt")
         read_checkpoint(best, module, config)
         module.cpu().eval()
-        if rank_zero_only.rank == 0:
+        if is_first():
             trained.save(out / "trained.pt")
     return trained
 
@@ -151,9 +151,9 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
 
 def _run(training: _Training, config: Config, out: Path, last: Path | None, progress: bool, **options) -> None:
     """Train from the last checkpoint, or from the start, unless early stopping has ended the training."""
-    monitor = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
-    keep = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
-    callbacks = []
+    monitor: dict[str, Any] = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
+    keep: dict[str, Any] = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
+    callbacks: list[Callback] = []
     if monitor:
         callbacks.append(BestCheckpoint(filename="best", enable_version_counter=False, **monitor, **keep))
         if config.patience:
@@ -162,7 +162,7 @@ def _run(training: _Training, config: Config, out: Path, last: Path | None, prog
             )
     # Last, since it saves the state of the others.
     callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False, **keep))
-    callbacks += [_Rate()] + ([_Bar(refresh_rate=1)] if progress else [])
+    callbacks += [_Rate(), *([_Bar(refresh_rate=1)] if progress else [])]
     if last is not None:
         if monitor and (best := out / "checkpoints" / "best.ckpt").exists():
             read_checkpoint(best, training.module, config)
@@ -294,7 +294,8 @@ class _Training(pl.LightningModule):
     def __init__(self, module, config: Config, basins: Basins, trained: Trained, data: xr.Dataset, validation):
         super().__init__()
         self.module, self.config, self.basins = module, config, basins
-        self.trained, self.drawn, self.hook, self.began = trained, None, None, False
+        self.drawn: Tensor  # the basins of the batch
+        self.trained, self.hook, self.began = trained, None, False
         if validation is not None:
             self.data, self.attributes = data.isel(basin=validation), basins.attributes[validation]
         if isinstance(module, DifferentiableModel):
@@ -313,7 +314,7 @@ class _Training(pl.LightningModule):
         return torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)
 
     def val_dataloader(self):
-        return torch.utils.data.DataLoader([0], batch_size=None)
+        return torch.utils.data.DataLoader([0], batch_size=None)  # type: ignore[arg-type]  # a sequence is a Dataset
 
     def training_step(self, batch, i):
         # The draws of dropout, too, are a function of the seed, the epoch and the step alone.

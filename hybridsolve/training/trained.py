@@ -267,7 +267,7 @@ def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) ->
     """Flow at the gauge and observations ``[T, B]`` of a period; `attributes` are the scaled ones where known."""
     outflow = trained.module.outflow
     run, rows = _run(trained, data, period, [outflow], attributes)
-    return run[outflow], data["qobs"].values[rows]
+    return run[str(outflow)], data["qobs"].values[rows]
 
 
 def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:

@@ -40,7 +40,7 @@ class LeastSquaresSearch(Search):
         self.seed = seed
         self.first_steps = n_steps if objective.is_least_squares else max(1, 2 * n_steps // 3)
         self.points = points.clone()
-        self.matrix = self.gradient = self.loss = None  # at `points`; the matrix is J'J
+        self.matrix = self.gradient = self.loss = points.new_empty(0)  # at `points`, once met; the matrix is J'J
         self.damping = points.new_full(points.shape[1:], 0.1)
         self.recent = points.new_full((self.WINDOW, *points.shape[1:]), torch.inf)  # losses of the last steps
         self.visits = torch.ones(points.shape[1:], dtype=torch.long)  # points from which each start has run
