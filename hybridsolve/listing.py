@@ -36,7 +36,7 @@ def listed(model: ModelSpec) -> str:
     return "\n".join(lines)
 
 
-def _remarks(v) -> list[str]:
+def _remarks(v: Variable | DelayLine) -> list[str]:
     said = []
     if isinstance(v, Parameter):
         said += [f"default {v.default:g}"] if v.default is not None else []

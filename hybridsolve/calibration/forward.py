@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,11 @@ TRANSFORMS = {"identity": lambda y: y, "root": torch.sqrt, "logarithm": torch.lo
 
 
 def jacobian(
-    model: ModelSpec, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor], names: Sequence[str], **options
+    model: ModelSpec,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    names: Sequence[str],
+    **options: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """As `hybridsolve.jacobian`, with a copy of the components for each of the parameters."""
     shape = torch.broadcast_shapes(*(x.shape for x in parameters.values()))
@@ -46,7 +51,7 @@ def normal_equations(
     names: Sequence[str],
     transform: str = "identity",
     shift: Tensor | None = None,
-    **options,
+    **options: Any,
 ) -> NormalEquations:
     """As `hybridsolve.solve.sensitivity.normal_equations`, along the parameters of `names`."""
     q, columns = jacobian(model, forcing, parameters, names, **options)

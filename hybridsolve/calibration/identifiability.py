@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch import Tensor
 RANK = 1e-6  # share of the largest curvature below which a direction is lost in single precision
 
 
-def linearised(names, matrix: Tensor, cost: Tensor, points: Tensor, n_observed: Tensor, slopes: Tensor) -> xr.Dataset:
+def linearised(
+    names: Sequence[str], matrix: Tensor, cost: Tensor, points: Tensor, n_observed: Tensor, slopes: Tensor
+) -> xr.Dataset:
     """Standard errors, correlations and curvatures of each basin's best point.
 
     With the residuals taken as independent, of one variance and normal, and the flow as linear in the parameters, their

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
@@ -30,7 +32,7 @@ class Objective:
 
     def __init__(self, space: SearchSpace, period: Window, loss: str):
         self.space, self.period = space, period
-        self.loss = losses.get(loss)(period.obs)
+        self.loss: Any = losses.get(loss)(period.obs)
         # A loss that is no sum of squares is approximated by one that is.
         self.is_least_squares = hasattr(self.loss, "least_squares")
         self.squares = self.loss if self.is_least_squares else losses.get("nse")(period.obs)
@@ -41,7 +43,8 @@ class Objective:
 
     def __call__(self, points: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return self.loss(self.flow(points))
+            loss: Tensor = self.loss(self.flow(points))
+            return loss
         return torch.cat([self.loss(self.flow(part)) for part in points.split(self.SLICE, dim=2)], dim=1)
 
     def flow(self, points: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class SearchSpace:
         return torch.stack([torch.ones_like(found[v.name]) * slope(v, found[v.name]) for v in self.free])
 
 
-def slope(row: Parameter, value):
+def slope(row: Parameter, value: Any) -> Any:
     """Derivative of a parameter with respect to its place 0..1 in its range, where it has this value."""
     if row.scale == "log":
         return value * math.log(row.upper / row.lower)

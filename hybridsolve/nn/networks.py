@@ -46,7 +46,7 @@ class Layout:
     routing: bool = True
     learned: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "model", models.get(self.model))
         known = [*self.model.parameter_names, *self.model.optional_parameter_names]
         for field, aim in (("dynamic", "vary by step"), ("learned", "learn")):
@@ -160,7 +160,8 @@ class Recurrent(nn.Module):
         entered = self.of_weather(weather)
         if self.of_attributes is not None:
             entered = entered + self.of_attributes(attributes)  # broadcast over the steps
-        return self.dropout(self.lstm(torch.relu(entered))[0])
+        passed: Tensor = self.dropout(self.lstm(torch.relu(entered))[0])
+        return passed
 
 
 class LSTM(nn.Module):

@@ -12,7 +12,15 @@ from .style import BLUE, INK, MUTED, ORANGE, SKY, array, colour_bar, per, percen
 
 
 @styled
-def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
+def parameter_bounds(
+    values: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    names: Sequence[str],
+    at_bound: ArrayLike,
+    flag: float = 0.1,
+    log: ArrayLike | None = None,
+) -> Figure:
     """Distribution of each parameter over basins within its bounds, with the share of basins at a bound.
 
     Parameters
@@ -93,7 +101,7 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
 
 
 @styled
-def standard_errors(errors, names):
+def standard_errors(errors: ArrayLike, names: Sequence[str]) -> Figure:
     """Linearised standard errors of parameters over basins: how well the data identify each of them.
 
     Parameters
@@ -129,7 +137,7 @@ def standard_errors(errors, names):
 
 
 @styled
-def sensitivity_by_month(values, names, unit="mm d-1"):
+def sensitivity_by_month(values: ArrayLike, names: Sequence[str], unit: str = "mm d-1") -> Figure:
     """When flow answers to which parameter: medians over basins, each parameter over its strongest month.
 
     Parameters

@@ -45,18 +45,18 @@ STYLE: dict[RcKeyType, Any] = {
 }
 
 
-def styled(function):
+def styled(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function with the shared style; matplotlib reads most of it when an artist is made."""
 
     @functools.wraps(function)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         with matplotlib.rc_context(STYLE):
             return function(*args, **kwargs)
 
     return wrapped
 
 
-def array(name, values, ndim, shape=None):
+def array(name: str, values: ArrayLike, ndim: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Numbers of a shape, NaN where they are masked."""
     values = unmasked(values).astype(np.float64)
     if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
@@ -65,7 +65,7 @@ def array(name, values, ndim, shape=None):
     return values
 
 
-def percent(share):
+def percent(share: float) -> str:
     """A share as text, which never rounds to 0 % or 100 % what is not."""
     if 0 < share < 0.01:
         return "<1 %"
@@ -74,18 +74,18 @@ def percent(share):
     return f"{100 * share:.0f} %"
 
 
-def per(unit):
+def per(unit: str) -> str:
     """A unit as axes have it: "mm/d" of "mm d-1"."""
     return re.sub(r"^(\S+) (\w+)-1$", r"\1/\2", unit)
 
 
-def colour_bar(figure, axes, artist, extend, label):
+def colour_bar(figure: Figure, axes: Axes, artist: ScalarMappable, extend: Any, label: str) -> None:
     bar = figure.colorbar(artist, ax=axes, extend=extend, shrink=0.86, pad=0.015, aspect=28)
     bar.set_label(label)
     bar.outline.set_visible(False)
 
 
-def save(fig, path):
+def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as PNG at 150 dpi, whole or not at all.
 
     Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,25 @@ def reference_convolve(q: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
     return sum(shares, start=q.new_zeros(()))
 
 
+@overload
+def convolve(
+    q: Tensor,
+    ordinates: Tensor,
+    memory: Tensor | None = None,
+    return_memory: Literal[False] = False,
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def convolve(
+    q: Tensor, ordinates: Tensor, memory: Tensor | None = None, *, return_memory: Literal[True], backend: str = "auto"
+) -> tuple[Tensor, Tensor]: ...
+
+
 def convolve(
     q: Tensor, ordinates: Tensor, memory: Tensor | None = None, return_memory: bool = False, backend: str = "auto"
-):
+) -> Tensor | tuple[Tensor, Tensor]:
     """Convolve series with the ordinates of their unit hydrographs.
 
     Parameters
@@ -59,7 +77,9 @@ def convolve(
     return convolved(q, ordinates, memory, return_memory, backend)
 
 
-def convolved(q: Tensor, ordinates: Tensor, memory: Tensor | None, return_memory: bool, backend: str):
+def convolved(
+    q: Tensor, ordinates: Tensor, memory: Tensor | None, return_memory: bool, backend: str
+) -> Tensor | tuple[Tensor, Tensor]:
     """`convolve` of what has been checked."""
     past = len(ordinates) - 1
     if memory is None:

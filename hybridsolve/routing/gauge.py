@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def simulate_to_gauge(
     components: str = "mean",
     raw: bool = False,
     memory: Tensor | None = None,
-    **options,
+    **options: Any,
 ) -> GaugeRun:
     """Run a model, and route its outflow as its table says.
 
@@ -112,7 +113,9 @@ def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool
     return {v.name: found.get(v.name, like.new_full((1, 1), v.default or 0.0)) for v in model.routing_parameters}
 
 
-def _routed(outflow: Tensor, hydrograph: Hydrograph, parameters, step: int, memory) -> tuple[Tensor, Tensor]:
+def _routed(
+    outflow: Tensor, hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: int, memory: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """An outflow ``[T, B]`` or ``[T, B, C]`` through the hydrographs of its columns, and the memory after it."""
     q = outflow[:, None] if outflow.dim() == 2 else outflow.transpose(1, 2)  # [T, C, B], as the solver lays it
     n_components = max(q.shape[1], *(x.shape[1] for x in parameters.values()))

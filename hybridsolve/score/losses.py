@@ -295,10 +295,9 @@ class NSE(_SeriesLoss):
     def _evaluate(self, sim, want_gradient):
         cube, gradient, scratch, walk = self._start(sim, want_gradient)
         error = gradient if want_gradient else scratch()
-        square, shifted = scratch(), None
+        square = scratch()
+        shifted = square if self._transform is None else scratch()
         sums = torch.zeros(cube.shape[1:], dtype=torch.float64, device=cube.device)
-        if self._transform is not None:
-            shifted = scratch()
         for start, stop, missing in walk:
             n = stop - start
             # The error is written to the gradient's memory, and scaled there while still in the cache.

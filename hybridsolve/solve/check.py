@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -13,9 +13,22 @@ from ..spec import DAY, ModelSpec
 from . import backends
 from .problem import Problem, dense, mapping
 
+Tensors = dict[str, Tensor]
+
 
 def problem(
-    model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, interval, raw, backend
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor] | None,
+    step: int,
+    initial_state: Mapping[str, Tensor] | None,
+    fluxes: Sequence[str] | None,
+    components: str,
+    weights: Tensor | None,
+    interval: int | None,
+    raw: bool,
+    backend: str,
 ) -> Problem:
     """The run that `simulate` is asked for; see there."""
     model = models.get(model)
@@ -71,7 +84,9 @@ def problem(
     )
 
 
-def _initial_state(model: ModelSpec, given, parameters, like: Tensor, cells, raw: bool) -> Tensor:
+def _initial_state(
+    model: ModelSpec, given: Tensors, parameters: Tensors, like: Tensor, cells: Sequence[int], raw: bool
+) -> Tensor:
     """The states ``[S, B, C]`` and the contents of the delay lines behind: what is given, else what the table says."""
     if not all(name in given for name in model.state_names):
         first = {name: p if p.dim() == 2 else p[0] for name, p in parameters.items()}
@@ -105,14 +120,14 @@ def output_names(model: ModelSpec, fluxes: Sequence[str] | None) -> tuple[str, .
     return tuple(names)
 
 
-def _take(given, what: str, names, model: ModelSpec) -> dict[str, Tensor]:
+def _take(given: Mapping[str, Tensors], what: str, names: Sequence[str], model: ModelSpec) -> dict[str, Tensor]:
     """The tensors of these names, in order; raise if one is missing, or there are others."""
     found = {name: _named(given, what, name) for name in names}
     _refuse_unknown(given[what], names, what, model)
     return found
 
 
-def _named(given, what: str, name: str) -> Tensor:
+def _named(given: Mapping[str, Tensors], what: str, name: str) -> Tensor:
     there = given[what]
     if name not in there:
         misplaced = [f"it is in {other}: move it" for other in given if other != what and name in given[other]]
@@ -121,7 +136,7 @@ def _named(given, what: str, name: str) -> Tensor:
     return dense(there[name], f"{what} '{name}'")
 
 
-def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
+def _refuse_unknown(given: Tensors, known: Sequence[str], what: str, model: ModelSpec) -> None:
     for name in given:
         if name not in known:
             raise ValueError(
@@ -130,7 +145,9 @@ def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
             )
 
 
-def _sizes(model: ModelSpec, forcing, parameters, inputs, state, weights) -> list[int]:
+def _sizes(
+    model: ModelSpec, forcing: Tensors, parameters: Tensors, inputs: Tensors, state: Tensors, weights: Tensor | None
+) -> list[int]:
     """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
     every = [(f"forcing '{n}'", x, "tb") for n, x in forcing.items()]
     every += [(f"parameter '{n}'", x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]

@@ -7,8 +7,9 @@ physics stands once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -158,7 +159,13 @@ def jacobian(
 
 
 def _prepare(
-    model: ModelSpec | str, forcing, parameters, inputs, step: int, initial_state, backend: str
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor] | None,
+    step: int,
+    initial_state: Mapping[str, Tensor] | None,
+    backend: str,
 ) -> tuple[Problem, tuple[Tensor, list[Tensor]], tuple[str, ...], list[Tensor] | None]:
     """The run, the ordinates of its hydrograph with their derivatives, and the names of all parameters.
 
@@ -184,14 +191,15 @@ def _prepare(
     if step != DAY:
         one = run.state.new_ones(1, 1)
         table = [physics.get(v.name, one * (v.default or 0.0)) for v in run.rows]
-        factors = [_along_itself(lambda x, v=v: v.at_step(x, step), x) for v, x in zip(run.rows, table, strict=True)]
+        factors = [_along_itself(partial(v.at_step, seconds=step), x) for v, x in zip(run.rows, table, strict=True)]
         factors += [one] * len(model.routing_parameters)
     return run, _ordinates(run, given), names, factors
 
 
-def _along_itself(function, x: Tensor) -> Tensor:
+def _along_itself(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The derivative of a function that takes every value for itself."""
-    return torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+    derivative: Tensor = torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+    return derivative
 
 
 def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -214,14 +222,14 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
     columns = {name: x.expand(shape).flatten() for name, x in values.items()}
 
-    def along(name):
+    def along(name: str) -> Tensor:
         return _along_itself(lambda x: ordinates(routing, columns | {name: x}, run.step), columns[name])
 
     w = ordinates(routing, columns, run.step)
     return w.view(-1, *shape), [along(name).view(-1, *shape) for name in values]
 
 
-def _observed(run: Problem, target, weight, shift) -> dict[str, tuple[Tensor, str]]:
+def _observed(run: Problem, target: Tensor, weight: Tensor, shift: Tensor | None) -> dict[str, tuple[Tensor, str]]:
     """What a run is compared with, each with its axes."""
     n_steps, n_basins, _ = run.sizes
     shift = run.state.new_zeros(1) if shift is None else shift
@@ -235,7 +243,7 @@ def _observed(run: Problem, target, weight, shift) -> dict[str, tuple[Tensor, st
     return {name: (x, axes) for name, (x, axes, _) in given.items()}
 
 
-def _refuse_unfit(name: str, x: Tensor, shape, like: Tensor) -> None:
+def _refuse_unfit(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
     fits = x.dim() == len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape, strict=True))
     if not fits or x.dtype != like.dtype or x.device != like.device:
         raise ValueError(

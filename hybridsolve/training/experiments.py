@@ -186,7 +186,14 @@ def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
     return kept
 
 
-def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dataset:
+def _score(
+    data: xr.Dataset,
+    config: Config,
+    kind: str,
+    fold: np.ndarray,
+    seeds: Sequence[int],
+    members: list[xr.Dataset],
+) -> xr.Dataset:
     period = period_slice(data["time"].values, config.periods.test)
     obs = data["qobs"].values[period]
     flows = [member["flow"].values for member in members]
