@@ -214,7 +214,7 @@ def check_arguments(
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}.")
     starts = whole("starts", starts, 1)
-    settings = dict(
+    settings: dict[str, Any] = dict(
         model=model.name,
         train=period_text(train),
         loss=loss,

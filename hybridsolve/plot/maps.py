@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from .style import MUTED, ORANGE, array, colour_bar, styled
+
+if TYPE_CHECKING:
+    from ..routing.network import RiverNetwork
 
 
 def _map(lat: np.ndarray, lon: np.ndarray) -> tuple[Figure, Axes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from .style import BLUE, INK, MUTED, ORANGE, SKY, array, per, styled
 

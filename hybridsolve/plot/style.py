@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -17,7 +17,13 @@ from ..data.files import write_atomic
 from ..data.values import unmasked
 
 if TYPE_CHECKING:  # younger than the oldest matplotlib that serves
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.typing import RcKeyType
+    from numpy.typing import ArrayLike
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
@@ -79,7 +85,7 @@ def per(unit: str) -> str:
     return re.sub(r"^(\S+) (\w+)-1$", r"\1/\2", unit)
 
 
-def colour_bar(figure: Figure, axes: Axes, artist: ScalarMappable, extend: Any, label: str) -> None:
+def colour_bar(figure: Figure, axes: Axes, artist: Any, extend: Any, label: str) -> None:
     bar = figure.colorbar(artist, ax=axes, extend=extend, shrink=0.86, pad=0.015, aspect=28)
     bar.set_label(label)
     bar.outline.set_visible(False)

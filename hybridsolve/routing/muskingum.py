@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..solve import backends, compiled, ops
 from ..solve.compiled import MOST_INFLOW
 from ..solve.faults import BadInflow
 from ..solve.problem import dense, mapping
+from ..spec import Variable
 from .checks import reach_ids
 from .schemes import (
     CHANNEL,
@@ -148,7 +149,16 @@ def route(
     names, kernel = SCHEMES[scheme]
     values = _parameters(network, parameters, names, lateral, scheme)
 
-    def run(kernel, constants, rows, state, column, n_outputs, n_steps, repeat):
+    def run(
+        kernel: str,
+        constants: Tensor,
+        rows: Tensor,
+        state: Tensor,
+        column: Tensor,
+        n_outputs: int,
+        n_steps: int,
+        repeat: int,
+    ) -> tuple[Tensor, ...]:
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
         try:
             if backend == "reference":
@@ -161,7 +171,7 @@ def route(
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
 
-    def accumulate(rows):
+    def accumulate(rows: Tensor) -> Tensor:
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
         return run("linear", passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
@@ -203,7 +213,7 @@ class _Graph(NamedTuple):
 _graphs: WeakKeyDictionary[RiverNetwork, dict[torch.device, _Graph]] = WeakKeyDictionary()
 
 
-def _graph(network, device) -> _Graph:
+def _graph(network: RiverNetwork, device: torch.device) -> _Graph:
     on = _graphs.setdefault(network, {})
     if device not in on:
         level = np.repeat(np.arange(network.n_levels, dtype=np.int32), np.diff(network.level_start))
@@ -227,17 +237,17 @@ def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
 # --- Checks of the inputs ------------------------------------------------------------------------------------------
 
 
-def check_network(network) -> None:
+def check_network(network: object) -> None:
     if not hasattr(network, "level_start"):
         raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
 
 
-def check_scheme(scheme) -> None:
+def check_scheme(scheme: object) -> None:
     if scheme not in tuple(SCHEMES):
         raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
 
 
-def _check_lateral(network, lateral, dt, repeat) -> int:
+def _check_lateral(network: RiverNetwork, lateral: Tensor, dt: float, repeat: int) -> int:
     dense(lateral, "lateral")
     if lateral.dim() != 2 or lateral.shape[1] != network.n_reaches or lateral.shape[0] == 0:
         raise ValueError(
@@ -250,10 +260,10 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
     if not float(dt).is_integer():
         raise ValueError(f"dt must be whole seconds; found {dt!r}: choose a step that is.")
-    return lateral.shape[0] * whole("repeat", repeat, 1)
+    return len(lateral) * whole("repeat", repeat, 1)
 
 
-def _in_network_order(network, lateral, ids):
+def _in_network_order(network: RiverNetwork, lateral: Tensor, ids: Sequence[int] | str) -> Tensor:
     if isinstance(ids, str):
         if ids != "network":
             raise ValueError(
@@ -277,7 +287,9 @@ def _in_network_order(network, lateral, ids):
     return lateral.index_select(1, _moved(at, lateral.device, "ids of the columns of lateral"))
 
 
-def _columns(network, graph, gauges, device):
+def _columns(
+    network: RiverNetwork, graph: _Graph, gauges: Sequence[int] | None, device: torch.device
+) -> tuple[np.ndarray, Tensor]:
     """The ids of the output's columns, and the column of each reach or -1."""
     if gauges is None:
         ids, at, key = network.ids, slice(None), b""
@@ -299,7 +311,9 @@ def _columns(network, graph, gauges, device):
     return ids, graph.columns[key]
 
 
-def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
+def _parameters(
+    network: RiverNetwork, given: Mapping[str, Tensor] | None, names: Sequence[str], like: Tensor, scheme: str
+) -> dict[str, Tensor]:
     given = {} if given is None else mapping(given, "parameters")
     if unknown := [name for name in given if name not in PARAMETERS]:
         raise ValueError(f"parameters has '{unknown[0]}'; expected {', '.join(PARAMETERS)}: remove or rename it.")
@@ -321,7 +335,7 @@ def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
     return values
 
 
-def _of_reaches(network, x, what, like, row):
+def _of_reaches(network: RiverNetwork, x: Any, what: str, like: Tensor, row: Variable) -> Tensor:
     dense(x, what)
     if tuple(x.shape) not in ((network.n_reaches,), (1,)) or x.dtype != like.dtype or x.device != like.device:
         raise ValueError(
@@ -339,7 +353,7 @@ def _of_reaches(network, x, what, like, row):
     return x
 
 
-def _check_state(network, given, like, scheme) -> None:
+def _check_state(network: RiverNetwork, given: dict[str, Any], like: Tensor, scheme: str) -> None:
     if given.pop("substeps", None) is not None:
         warnings.warn(
             "initial_state's 'substeps' are ignored, since they follow from the state: pass substeps= to fix them.",
@@ -357,7 +371,7 @@ def _check_state(network, given, like, scheme) -> None:
             given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, row)
 
 
-def _check_substeps(network, substeps, like) -> Tensor | None:
+def _check_substeps(network: RiverNetwork, substeps: Any, like: Tensor) -> Tensor | None:
     if substeps is None:
         return None
     whether = isinstance(substeps, bool) or getattr(substeps, "dtype", None) == torch.bool
@@ -373,11 +387,12 @@ def _check_substeps(network, substeps, like) -> Tensor | None:
             f"substeps must be whole numbers from 1 to {MOST_SUBSTEPS}; found others: clip and round them."
         )
     if not isinstance(substeps, Tensor):
-        return like.new_full((network.n_reaches,), float(substeps))
+        number: Tensor = like.new_full((network.n_reaches,), float(substeps))
+        return number
     return substeps.to(like).expand(network.n_reaches)
 
 
-def _tile(interval, n_steps, n_reaches, keep) -> int:
+def _tile(interval: int | None, n_steps: int, n_reaches: int, keep: bool) -> int:
     """Steps between checkpoints; without checkpoints those that a thread takes at a time."""
     if interval is None:
         # The series of two levels of a tile fit the cache; the adjoint keeps those of all levels in memory.
@@ -386,7 +401,7 @@ def _tile(interval, n_steps, n_reaches, keep) -> int:
     return whole("checkpoint_interval", interval, 1)
 
 
-def _explain(network, lateral) -> str:
+def _explain(network: RiverNetwork, lateral: Tensor) -> str:
     bad = ~((lateral >= 0) & (lateral <= MOST_INFLOW))
     row, i = (int(v) for v in bad.nonzero()[0])
     return (
@@ -395,7 +410,13 @@ def _explain(network, lateral) -> str:
     )
 
 
-def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str, Tensor] | None = None, *, ids=None):
+def hydraulics(
+    network: RiverNetwork,
+    discharge: Tensor,
+    parameters: Mapping[str, Tensor] | None = None,
+    *,
+    ids: Sequence[int] | None = None,
+) -> dict[str, Tensor]:
     """Depth, top width and velocity of uniform flow in the channel of the default scheme.
 
     The top width is W = p d^q, and the hydraulic radius that of a wide channel, A / W = d / (q + 1).

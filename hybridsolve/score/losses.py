@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -542,12 +543,12 @@ _LOSSES: dict[str, type[_Loss]] = {
 }
 
 
-def names(per_series=None):
+def names(per_series: bool | None = None) -> list[str]:
     """Names that `get` knows; `per_series` True or False gives only that family."""
     return [name for name, loss in _LOSSES.items() if per_series is None or loss.per_series == per_series]
 
 
-def get(name):
+def get(name: str) -> Any:
     """The class of a loss by its name: ``get("nse")(obs)(sim)``.
 
     Raises

@@ -200,7 +200,7 @@ class Trained:
         ValueError
             If an attribute, flux or period does not fit, or a basin cannot be run.
         """
-        outflow = self.module.outflow
+        outflow = str(self.module.outflow)
         fluxes = [outflow] if fluxes is None else [fluxes] if isinstance(fluxes, str) else list(fluxes)
         if not fluxes:
             raise ValueError(f"fluxes must name one at least, found none: ask for {outflow}.")
