@@ -162,7 +162,8 @@ def route(
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
         try:
             if backend == "reference":
-                return reference(kernel, graph, column, constants, rows, state, dt, sizes)
+                found: tuple[Tensor, ...] = reference(kernel, graph, column, constants, rows, state, dt, sizes)
+                return found
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
             tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
             tile = max(2, tile) if backend == "cuda" else min(tile, n_steps)
@@ -335,7 +336,7 @@ def _parameters(
     return values
 
 
-def _of_reaches(network: RiverNetwork, x: Any, what: str, like: Tensor, row: Variable) -> Tensor:
+def _of_reaches(network: RiverNetwork, x: Tensor, what: str, like: Tensor, row: Variable) -> Tensor:
     dense(x, what)
     if tuple(x.shape) not in ((network.n_reaches,), (1,)) or x.dtype != like.dtype or x.device != like.device:
         raise ValueError(
@@ -415,7 +416,7 @@ def hydraulics(
     discharge: Tensor,
     parameters: Mapping[str, Tensor] | None = None,
     *,
-    ids: Sequence[int] | None = None,
+    ids: Sequence[int] | np.ndarray | None = None,
 ) -> dict[str, Tensor]:
     """Depth, top width and velocity of uniform flow in the channel of the default scheme.
 

@@ -487,7 +487,7 @@ def score(sim: ArrayLike, obs: ArrayLike) -> dict[str, np.ndarray]:
     return out
 
 
-def unscored(scores: Mapping[str, ArrayLike], name: str = "nse") -> np.ndarray:
+def unscored(scores: Mapping[str, ArrayLike] | xr.Dataset, name: str = "nse") -> np.ndarray:
     """Whether each basin has no score for want of observations, or of variance in them, ``[B]`` bool.
 
     Parameters
