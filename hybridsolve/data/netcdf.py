@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _COMPRESS_ABOVE = 100_000  # elements; below it the chunk overhead costs more th
 _RAISED = (OSError, RuntimeError, ValueError, TypeError, OverflowError)  # by the netCDF library and the decoding
 
 
-def open_netcdf(path, expected: str, **options) -> xr.Dataset:
+def open_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     """Open a NetCDF file lazily; what goes wrong is one sentence that names the file.
 
     Parameters
@@ -58,13 +59,13 @@ def open_netcdf(path, expected: str, **options) -> xr.Dataset:
         raise ValueError(_unreadable(path, reason, expected)) from error
 
 
-def load_netcdf(path, expected: str, **options) -> xr.Dataset:
+def load_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     """As `open_netcdf`, but all in memory and the file closed."""
     with open_netcdf(path, expected, **options) as file:
         return loaded(file, path, expected)
 
 
-def loaded(ds: xr.Dataset, path, expected: str) -> xr.Dataset:
+def loaded(ds: xr.Dataset, path: str | Path, expected: str) -> xr.Dataset:
     """The dataset with its values in memory; a part of the file that cannot be read is one sentence that names it."""
     try:
         return ds.load()
@@ -72,7 +73,7 @@ def loaded(ds: xr.Dataset, path, expected: str) -> xr.Dataset:
         raise ValueError(_unreadable(path, _first_line(error), expected)) from error
 
 
-def _unreadable(path, reason: str, expected: str) -> str:
+def _unreadable(path: str | Path, reason: str, expected: str) -> str:
     return f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
 
 
@@ -80,7 +81,14 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None) -> Path:
+def write_netcdf(
+    ds: xr.Dataset,
+    path: str | Path,
+    *,
+    command: str | None = None,
+    seed: int | None = None,
+    citation: str | Sequence[str] | None = None,
+) -> Path:
     """Write a dataset as NetCDF-4, atomically and with provenance.
 
     The values are written as they are in memory: packing left over from an input file (``scale_factor`` and

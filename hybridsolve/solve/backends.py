@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from . import compiled
 from .problem import Problem, is_per_step
 
+Operator = Callable[..., list[Tensor]]
 NAMES = ("cpu", "triton", "cuda", "reference")
 DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each serves
 # What "auto" is for tensors on each device. On a GPU it is to be the faster one, and neither has been measured yet.
@@ -140,7 +141,7 @@ def check_interval(n_steps: int) -> int:
 # In arrays over cells basins follow one another on the CPU, where they are a pack's lanes; components on a GPU.
 
 
-def empty_series(backend: str, like: Tensor, n: int, sizes) -> Tensor:
+def empty_series(backend: str, like: Tensor, n: int, sizes: Sequence[int]) -> Tensor:
     """Room for n series ``[T, B, C]``."""
     n_steps, n_basins, n_components = sizes
     if backend == "cpu":
@@ -148,7 +149,7 @@ def empty_series(backend: str, like: Tensor, n: int, sizes) -> Tensor:
     return like.new_empty((n, n_steps, n_basins, n_components))
 
 
-def empty_checkpoints(backend: str, like: Tensor, sizes, interval: int) -> Tensor:
+def empty_checkpoints(backend: str, like: Tensor, sizes: Sequence[int], interval: int) -> Tensor:
     """Room for the state before every interval-th step: ``[.., S, C, B]`` on the CPU, else ``[.., S, B, C]``."""
     n_steps, n_basins, n_components = sizes
     n = -(-n_steps // interval) if interval else 0
@@ -156,7 +157,7 @@ def empty_checkpoints(backend: str, like: Tensor, sizes, interval: int) -> Tenso
     return like.new_empty((n, like.shape[0], *cells))
 
 
-def _sum_to(engine, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _sum_to(engine: Kernels, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum the axes that have size 1 in `shape`, last first, each in order."""
     for axis in reversed(range(len(shape))):
         if shape[axis] == 1 and x.shape[axis] != 1:
@@ -167,12 +168,12 @@ def _sum_to(engine, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def _fits(size: Callable[[list, list], str], remedy: str):
+def _fits(size: Callable[[list[Tensor], Sequence[int]], str], remedy: str) -> Callable[[Operator], Operator]:
     """Says of memory that is not there how large the run was, and how it would fit."""
 
-    def decorate(function):
+    def decorate(function: Operator) -> Operator:
         @functools.wraps(function)
-        def or_says(what, inputs, sizes, *more):
+        def or_says(what: str, inputs: list[Tensor], sizes: Sequence[int], *more: Any) -> list[Tensor]:
             try:
                 return function(what, inputs, sizes, *more)
             except torch.OutOfMemoryError as error:
@@ -200,7 +201,7 @@ _FORWARD_MODE = (
 )
 
 
-def forward_fake(what, inputs, sizes):
+def forward_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Empty tensors as `forward` gives them."""
     run = Problem.of(what, inputs, sizes)
     fluxes = run.state.new_empty(len(run.outputs), *run.sizes[:2])
@@ -211,7 +212,9 @@ def forward_fake(what, inputs, sizes):
     ]
 
 
-def _prepared(what, inputs, sizes, reduced: bool | None = None, **more):
+def _prepared(
+    what: str, inputs: list[Tensor], sizes: Sequence[int], reduced: bool | None = None, **more: Tensor
+) -> tuple[Problem, Kernels]:
     """The run of an operator's arguments, with its engine and the groups in which that sums components."""
     run = Problem.of(what, inputs, sizes, **more)
     engine = _engine(run.backend)
@@ -225,22 +228,23 @@ def _empty_fluxes(run: Problem) -> Tensor:
     return run.state.new_empty(len(run.outputs), *run.sizes[:2], run.n_groups)
 
 
-def _over_groups(engine, run: Problem, fluxes: Tensor) -> Tensor:
+def _over_groups(engine: Kernels, run: Problem, fluxes: Tensor) -> Tensor:
     return fluxes if run.each else _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
 
 
 @_time_loop_fits
-def forward(what, inputs, sizes):
+def forward(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Run the model: fluxes, final state and checkpoints."""
     run, engine = _prepared(what, inputs, sizes)
-    run = run.with_(checkpoints=empty_checkpoints(run.backend, run.state, run.sizes, run.interval))
+    checkpoints = empty_checkpoints(run.backend, run.state, run.sizes, run.interval)
+    run = run.with_(checkpoints=checkpoints)
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     engine.forward(run, fluxes, final_state)
-    return [_over_groups(engine, run, fluxes), final_state, run.checkpoints]
+    return [_over_groups(engine, run, fluxes), final_state, checkpoints]
 
 
 @_time_loop_fits
-def tangent(what, inputs, sizes, tangents):
+def tangent(what: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]) -> list[Tensor]:
     """The derivative of fluxes and final state along tangents of the inputs, None where one does not move."""
     run, engine = _prepared(what, inputs, sizes)
     if run.backend == "triton":
@@ -270,7 +274,14 @@ def least_squares(
 
 
 @_time_loop_fits
-def adjoint(what, inputs, sizes, kept, cotangents, needs):
+def adjoint(
+    what: str,
+    inputs: list[Tensor],
+    sizes: Sequence[int],
+    kept: list[Tensor],
+    cotangents: list[Tensor],
+    needs: list[bool],
+) -> list[Tensor]:
     """The gradients of the inputs; where `needs` says that one is not wanted, an empty tensor."""
     (checkpoints,), (d_fluxes, d_final_state) = kept, cotangents
     run = Problem.of(what, inputs, sizes)
@@ -299,11 +310,13 @@ def adjoint(what, inputs, sizes, kept, cotangents, needs):
         for d, p, need in zip(d_parameters, run.parameters, need_parameters, strict=True)
     ]
     found.append(d_state if need_state else new(0))
-    return found + [_sum_to(engine, d_weights, run.weights.shape) if need else d_weights for need in need_weights]
+    if run.weights is not None:
+        found.append(_sum_to(engine, d_weights, run.weights.shape) if need_weights[0] else d_weights)
+    return found
 
 
 @_convolution_fits
-def convolve(backend, inputs, sizes):
+def convolve(backend: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Convolve ``[T, N]`` series with ordinates ``[L, N]`` after a memory ``[L - 1, N]``."""
     inputs = [x.contiguous() for x in inputs]
     outflow = inputs[0].new_empty(inputs[0].shape)
@@ -312,7 +325,14 @@ def convolve(backend, inputs, sizes):
 
 
 @_convolution_fits
-def convolve_adjoint(backend, inputs, sizes, kept, cotangents, needs):
+def convolve_adjoint(
+    backend: str,
+    inputs: list[Tensor],
+    sizes: Sequence[int],
+    kept: list[Tensor],
+    cotangents: list[Tensor],
+    needs: list[bool],
+) -> list[Tensor]:
     """The gradients of inflow, ordinates and memory."""
     engine = _engine(backend)
     inputs = inflow, ordinates, memory = [x.contiguous() for x in inputs]
@@ -325,15 +345,17 @@ def convolve_adjoint(backend, inputs, sizes, kept, cotangents, needs):
 
 
 @_convolution_fits
-def convolve_tangent(backend, inputs, sizes, tangents):
+def convolve_tangent(
+    backend: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]
+) -> list[Tensor]:
     """The derivative of `convolve` along tangents of its inputs, None where one does not move."""
     if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
     inputs = [x.contiguous() for x in inputs]
-    tangents = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
+    moving = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
     result = inputs[0].new_empty(inputs[0].shape)
-    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), tangents, strict=True))
-    _engine(backend).convolve(inputs, outflow=result, **moves)
+    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), moving, strict=True))
+    _engine(backend).convolve(inputs, False, outflow=result, **moves)
     return [result]
 
 
@@ -342,7 +364,7 @@ def convolve_tangent(backend, inputs, sizes, tangents):
 # reaches, levels, outputs, repeat, tile (steps between checkpoints; negative where none are kept) and dt in s.
 
 
-def _route_checkpoints(backend: str, like: Tensor, sizes) -> Tensor:
+def _route_checkpoints(backend: str, like: Tensor, sizes: Sequence[int]) -> Tensor:
     """Room for what the adjoint of `route` starts from: `[tiles, STORES, N]` on the CPU, else `[segments, 4, N]`."""
     n_steps, n_reaches, n_levels, _, _, tile, _ = sizes
     shape = like.shape if backend == "cpu" else (4, n_reaches)
@@ -350,20 +372,20 @@ def _route_checkpoints(backend: str, like: Tensor, sizes) -> Tensor:
     return like.new_empty((n_ticks + tile - 1) // tile if tile > 0 else 0, *shape)
 
 
-def _route_parts(what, inputs, sizes):
+def _route_parts(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> tuple[Any, ...]:
     *sizes, tile, dt = sizes
     *network, constants, lateral, state = (x.contiguous() for x in inputs)
     return *what.split(" "), network, (constants, lateral), state, float(dt), [*sizes, abs(tile)]
 
 
-def route_fake(what, inputs, sizes):
+def route_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Empty tensors as `route` gives them."""
     state = inputs[-1]
     checkpoints = _route_checkpoints(what.split(" ")[0], state, sizes)
     return [state.new_empty(sizes[0], sizes[3]), state.new_empty(state.shape), checkpoints]
 
 
-def route(what, inputs, sizes):
+def route(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Route lateral inflow through a network: discharge, final state and checkpoints; may raise faults.BadInflow."""
     backend, scheme, network, rows, state, dt, counts = _route_parts(what, inputs, sizes)
     discharge, final_state = state.new_empty(sizes[0], sizes[3]), state.clone()
@@ -372,7 +394,14 @@ def route(what, inputs, sizes):
     return [discharge, final_state, checkpoints]
 
 
-def route_adjoint(what, inputs, sizes, kept, cotangents, needs):
+def route_adjoint(
+    what: str,
+    inputs: list[Tensor],
+    sizes: Sequence[int],
+    kept: list[Tensor],
+    cotangents: list[Tensor],
+    needs: list[bool],
+) -> list[Tensor]:
     """The gradients of constants, lateral inflow and initial state."""
     backend, scheme, network, rows, _, dt, counts = _route_parts(what, inputs, sizes)
     d_discharge, d_state = cotangents[0].contiguous(), cotangents[1].clone(memory_format=torch.contiguous_format)
