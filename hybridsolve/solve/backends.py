@@ -216,14 +216,11 @@ def forward_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[
     ]
 
 
-def _prepared(
-    what: str, inputs: list[Tensor], sizes: Sequence[int], reduced: bool | None = None, **more: Tensor
-) -> tuple[Problem, Kernels]:
-    """The run of an operator's arguments, with its engine and the groups in which that sums components."""
-    run = Problem.of(what, inputs, sizes, **more)
+def _prepared(run: Problem, reduced: bool, **changes: Any) -> tuple[Problem, Kernels]:
+    """A run with the groups in which its engine sums components, and that engine."""
     engine = _engine(run.backend)
-    group = engine.group_size(run.sizes[2], run.sizes[1], reduced=not run.each if reduced is None else reduced)
-    return run.with_(state=run.state.contiguous(), group=group), engine
+    group = engine.group_size(run.sizes[2], run.sizes[1], reduced)
+    return run.with_(**{"state": run.state.contiguous()} | changes, group=group), engine
 
 
 def _empty_fluxes(run: Problem) -> Tensor:
@@ -239,9 +236,9 @@ def _over_groups(engine: Kernels, run: Problem, fluxes: Tensor) -> Tensor:
 @_time_loop_fits
 def forward(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Run the model: fluxes, final state and checkpoints."""
-    run, engine = _prepared(what, inputs, sizes)
+    run = Problem.of(what, inputs, sizes)
     checkpoints = empty_checkpoints(run.backend, run.state, run.sizes, run.interval)
-    run = run.with_(checkpoints=checkpoints)
+    run, engine = _prepared(run, not run.each, checkpoints=checkpoints)
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     engine.forward(run, fluxes, final_state)
     return [_over_groups(engine, run, fluxes), final_state, checkpoints]
@@ -250,10 +247,10 @@ def forward(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tenso
 @_time_loop_fits
 def tangent(what: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]) -> list[Tensor]:
     """The derivative of fluxes and final state along tangents of the inputs, None where one does not move."""
-    run, engine = _prepared(what, inputs, sizes)
+    run = Problem.of(what, inputs, sizes)
     if run.backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(run.backend))
-    run = run.with_(interval=0)
+    run, engine = _prepared(run, not run.each, interval=0)
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     forcing, _, parameters, (state, *weights) = run.split(tangents)
     state = None if state is None else state.contiguous()
@@ -292,8 +289,7 @@ def adjoint(
     need_forcing, need_inputs, need_parameters, (need_state, *need_weights) = run.split(needs)
     grouped = [is_per_step(p) and p.shape[-1] == 1 for p in run.parameters]
     reduced = not run.each or any(need_forcing) or any(n and g for n, g in zip(need_parameters, grouped, strict=True))
-    run, engine = _prepared(what, inputs, sizes, reduced, checkpoints=checkpoints)
-    run = run.with_(state=checkpoints[0])
+    run, engine = _prepared(run, reduced, checkpoints=checkpoints, state=checkpoints[0])
     n_steps, n_basins, n_components = run.sizes
     new = checkpoints.new_empty
     d_forcing = [new(n_steps, n_basins, run.n_groups) if need else new(0) for need in need_forcing]
