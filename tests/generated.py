@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import plugins
+from models.exphydro import exphydro
+from models.gr4j import gr4j
 from models.toy import toy
 
 import hybridsolve as hs
@@ -24,6 +26,7 @@ def twin(model: ModelSpec) -> ModelSpec:
 
 BY_HAND = {"hbv": (hs.models.MODELS["hbv10"], hs.models.MODELS["hbv11p"]), "toy": (toy,)}
 GENERATED = {name: tuple(map(twin, models)) for name, models in BY_HAND.items()}
+GENERATED |= {"gr4j": (gr4j,), "exphydro": (exphydro,)}  # trials of the compiler, which nobody wrote by hand
 
 
 def load(models: tuple[ModelSpec, ...], name: str, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A model as one C++ header on the contract of csrc/core/model.h, to be read beside its step in Python.
 
-What the step calls a thing is its name in the header, its cotangent is ``d_`` and that name, and a comment holds the line
-that the statements below it come from. A function's own names end in an underscore where C++ or the contract has them.
+What the step calls a thing is its name in the header, its cotangent is ``d_`` and that name, and a comment holds the
+line that the statements below it come from. A name that C++ or the contract has already gets an underscore.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..spec import ModelSpec
+from .graph import needed
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
 from .tracing import Program, trace
 
 WIDTH = 120
+LONG = 300  # operations of an adjoint from which on two packs side by side do not fit the registers
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PAIRED EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
 
 
@@ -49,8 +51,8 @@ def header(*models: ModelSpec) -> str:
     return f"""\
 // {titles}
 //
-// Generated from {", ".join(files)} by hybridsolve.compiler: change that, not this. A comment with a number is the line of
-// the Python step that the statements below it come from.
+// Generated from {", ".join(files)} by hybridsolve.compiler: change that, not this. A comment with a number is the
+// line of the Python step that the statements below it come from.
 #pragma once
 
 #include "core/model.h"
@@ -144,6 +146,8 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
         for row in _filled(f"  enum {what} {{ {', '.join(enums[kind])} }};")
     ]
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
+    if len(needed(step.program.graph, step.d_leaves.values())) > LONG:
+        lines.append("  static constexpr bool PAIRED = false;")
     lines.append("")
 
     forward = Body(step.program.graph, enums, step.kept)
@@ -160,20 +164,21 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
     if once:
         given = {i: f"in.d[{enums['d'][n]}]" for n, i in enumerate(prepare.program.roots["d"])}
         lines += _function(
-            "template <class V> static HS_FN void prepare(const Given<V>& in, V* d)",
+            "template <class V> static HS_APART void prepare(const Given<V>& in, V* d)",
             Body(prepare.program.graph, enums).forward(prepare.program.roots),
         )
         lines += _function(
-            "template <class V> static HS_FN void prepare_adj(const Given<V>& in, const Cotangents<V>& d)",
+            "template <class V> static HS_APART void prepare_adj(const Given<V>& in, const Cotangents<V>& d)",
             Body(prepare.program.graph, enums, given=given).backward(prepare.d_leaves),
         )
     if model.lines:
         lines += _function(
-            "template <class V> static HS_FN void ordinates(const Given<V>& in, V* w)",
+            "template <class V> static HS_APART void ordinates(const Given<V>& in, V* w)",
             Body(ordinates.program.graph, enums).forward(ordinates.program.roots),
         )
         lines += _function(
-            "template <class V> static HS_FN void ordinates_adj(const Given<V>& in, const V* d_w, const Cotangents<V>& d)",
+            "template <class V> static HS_APART void ordinates_adj(const Given<V>& in, const V* d_w, "
+            "const Cotangents<V>& d)",
             Body(ordinates.program.graph, enums).backward(ordinates.d_leaves),
         )
     return name, "\n".join([*lines, "};", ""])

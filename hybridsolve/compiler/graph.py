@@ -229,7 +229,8 @@ Rule = Callable[[Graph, Node, int], "int | None"]
 def rewrite(graph: Graph, roots: Sequence[int], rule: Rule) -> tuple[Graph, list[int], dict[int, int]]:
     """The graph again, node by node, by ``rule(new graph, node with new operands, old index)`` or, where that is None,
     as it was; with the new roots, and where each old node is now."""
-    new, moved = Graph(), {}
+    new = Graph()
+    moved: dict[int, int] = {}
     for i in sorted(needed(graph, roots)):
         node = graph.nodes[i]
         node = node._replace(args=tuple(moved[a] for a in node.args))

@@ -1,8 +1,8 @@
 """The adjoint of a program: the forward graph, and behind it what carries cotangents back through it.
 
-A cotangent is a list of terms until it is asked for, so that what passes a mask once need not pass it again. The rules at
-kinks are those of csrc/core/math.h: min and max give the gradient to the operand that was picked, the first at a tie; a
-bound passes it at the bound; what a mask is made of gets none.
+A cotangent is a list of terms until it is asked for, so that what passes a mask once need not pass it again. The rules
+at kinks are those of csrc/core/math.h: min and max give the gradient to the operand that was picked, the first at a
+tie; a bound passes it at the bound; what a mask is made of gets none.
 
 The cotangent of a power's base x travels as that of ln x, which is d_r r y, finite at x = 0, where that of x is not for
 y < 1. A quotient's goes to both its parts as that of their logarithms, which spares a division; where the value itself

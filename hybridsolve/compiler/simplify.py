@@ -63,7 +63,10 @@ def _plain(graph: Graph, e: int) -> bool:
 def fuse(graph: Graph, roots: Sequence[int], fixed: Collection[int] = ()) -> tuple[Graph, list[int], dict[int, int]]:
     """a b + c as one operation where the product has no other use; the nodes `fixed` stay as they are."""
     uses: dict[int, int] = {}
-    for i in [*(a for i in needed(graph, roots) for a in graph.args(i)), *roots]:
+    for i in needed(graph, roots):
+        for a in graph.args(i):
+            uses[a] = uses.get(a, 0) + 1
+    for i in roots:
         uses[i] = uses.get(i, 0) + 1
 
     def loose(i: int) -> bool:
@@ -74,12 +77,14 @@ def fuse(graph: Graph, roots: Sequence[int], fixed: Collection[int] = ()) -> tup
             return None
         (a, b), (old_a, old_b) = node.args, graph.args(i)
         if node.op == "add" and loose(old_a) and new.op(a) == "mul":
-            return new.fma(*new.args(a), b)
+            x, y = new.args(a)
+            return new.fma(x, y, b)
         if loose(old_b) and new.op(b) == "mul":
             x, y = new.args(b)
             return new.fma(x if node.op == "add" else new.neg(x), y, a)
         if node.op == "sub" and loose(old_a) and new.op(a) == "mul":
-            return new.fma(*new.args(a), new.neg(b))
+            x, y = new.args(a)
+            return new.fma(x, y, new.neg(b))
         return None
 
     return rewrite(graph, roots, rule)

@@ -11,8 +11,9 @@ LONGEST = 76  # of an expression that is still written where it is used
 ATOM, PRODUCT, SUM, COMPARISON = 3, 2, 1, 0
 _WORDS = set(
     """V T s q f p d w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow relu at_least
-    at_most quotient splat lane step prepare ordinates auto bool break case catch char class const continue default delete
-    do double else enum explicit export extern false float for friend goto if inline int long mutable namespace new
+    at_most quotient splat lane step prepare ordinates auto bool break case catch char class const continue default
+    delete do double else enum explicit export extern false float for friend goto if inline int long mutable namespace
+    new
     operator private protected public register return short signed sizeof static struct switch template this throw true
     try typedef typename union unsigned using virtual void volatile while and or not xor asm log2 exp2 power pow01 below
     above any read load store gather""".split()
@@ -40,7 +41,8 @@ class Body:
         self.taken = set(_WORDS)
         self.fields = {i: self.unused(self.wish(i)) for i in kept}
         self.taken = set(_WORDS)
-        self.given, self.added = dict(given), set()
+        self.given = dict(given)
+        self.added: set[str] = set()  # kinds of cotangents that are added to
         self.called: dict[int, str] = {}
         self.lines: list[str] = []
         self.place: tuple[str, int] | None = None

@@ -87,8 +87,8 @@ class Symbol(Traced):
         if not isinstance(exponent, int) or exponent < 1:
             raise fault(
                 "x ** y needs a whole number y of at least 1, since x may be negative; found "
-                f"{exponent if isinstance(exponent, int | float) else 'one that the step computes'}: write power(x, y), "
-                "which takes x below 0 as 0."
+                f"{exponent if isinstance(exponent, int | float) else 'one that the step computes'}: write "
+                "power(x, y), which takes x below 0 as 0."
             )
         result, square = None, self
         while True:
@@ -144,8 +144,8 @@ class Symbol(Traced):
         if name.startswith("__"):
             raise AttributeError(name)
         raise fault(
-            f"a value has no method or attribute '{name}': use the functions of hybridsolve.models.primitives, not those "
-            "of a tensor or an array."
+            f"a value has no method or attribute '{name}': use the functions of hybridsolve.models.primitives, "
+            "not those of a tensor or an array."
         )
 
     @classmethod
@@ -242,8 +242,8 @@ class Values(Mapping[str, Symbol]):
 
     def __setitem__(self, name: str, value: Any) -> NoReturn:
         raise fault(
-            f"the step writes {self._what} '{name}', which may be read again as it was before: give it a name of its own, "
-            "and return the states after the step."
+            f"the step writes {self._what} '{name}', which may be read again as it was before: give it a name of its "
+            "own, and return the states after the step."
         )
 
 

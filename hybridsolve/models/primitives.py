@@ -23,8 +23,9 @@ The kernels' power stays in 2^-121 .. 2^121 (2^-1001 .. 2^1001), and their sigmo
 these do not. A NaN in x or y is a NaN in the result; so is here an infinite x that is taken as another.
 
 The first operand is a tensor; others may be numbers. Everything is a method of tensors: who reads a model's table needs
-no torch. The model compiler passes `Traced` values in place of tensors, and gets what they make of it. Never use torch's minimum, maximum, relu or clamp in a step: their gradients at a tie differ from the above,
-and differ between versions of torch.
+no torch. The model compiler passes `Traced` values in place of tensors, and gets what they make of it. Never use torch's
+minimum, maximum, relu or clamp in a step: their gradients at a tie differ from the above, and differ between versions of
+torch.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from typing import Any
 
 
 class Traced:
-    """What stands for a tensor while the model compiler reads a step; `primitive` makes what a function here returns."""
+    """What stands for a tensor while the model compiler reads a step; `primitive` is what a function here returns."""
 
     __slots__ = ()
 
