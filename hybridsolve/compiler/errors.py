@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,8 +14,8 @@ class StepError(ValueError):
 
 
 def is_own(file: str) -> bool:
-    """Whether a file belongs to the compiler or the primitives, and to no model."""
-    return file.startswith(_OWN)
+    """Whether a file belongs to the compiler, the primitives or a library, and to no model."""
+    return file.startswith((*_OWN, "<")) or any(f"{os.sep}{name}{os.sep}" in file for name in ("torch", "numpy"))
 
 
 def here() -> tuple[str, int]:

@@ -218,6 +218,7 @@ class Body:
     def write_again(self, i: int) -> None:
         """A copy of what is about to be overwritten, or of what has no statement yet."""
         if i not in self.called:
+            self.remark(i)
             name = self.unused(f"new_{self.wish(i)}" if self.graph.op(i) == "leaf" else self.wish(i))
             self.lines.append(f"const V {name} = {self.vector(i)};")
             self.called[i] = name

@@ -43,7 +43,6 @@ class Symbol(Traced):
     """What a step computes with while it is traced: a number or a mask that is not known yet."""
 
     __slots__ = ("graph", "index")
-    __array_ufunc__ = None  # numpy leaves operators to the symbol
 
     def __init__(self, graph: Graph, index: int) -> None:
         self.graph, self.index = graph, index
@@ -117,7 +116,10 @@ class Symbol(Traced):
         raise fault(f"a step has no `if`, `and`, `or` or `not` on values; {_NO_WAY}, and & | ~ on conditions.")
 
     def __gt__(self, other: Any) -> NoReturn:  # type: ignore[override]
-        raise fault("a step has no > or < on values, which leave open what holds at a tie: write >= or <=.")
+        raise fault(
+            "a step has no > or < on values, which leave open what holds at a tie: write >= or <=, "
+            "and minimum or maximum for Python's min or max."
+        )
 
     __lt__ = __gt__  # type: ignore[assignment]
 
@@ -154,6 +156,9 @@ class Symbol(Traced):
             f"a step must not call torch.{getattr(function, '__name__', function)}: use the functions of "
             "hybridsolve.models.primitives."
         )
+
+    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> NoReturn:
+        self.__array_function__(function, None, args, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
         raise fault(
@@ -318,9 +323,15 @@ def _checked(function: Callable, what: str, found: Any, names: Sequence[str], ev
             raise fault(
                 f"the step never sets {what} '{name}' of the table: return it, or take it out of the table.", place
             )
-        if not isinstance(found[name], Symbol | int | float):
-            kind = type(found[name]).__name__
+        value = found[name]
+        if not isinstance(value, Symbol | int | float):
+            kind = type(value).__name__
             raise fault(f"the step must return a value as {what} '{name}'; found {kind}: correct it.", place)
+        if isinstance(value, Symbol) and value.graph.op(value.index) in MASKS:
+            raise fault(
+                f"the step returns a condition as {what} '{name}': write select(condition, 1.0, 0.0).",
+                place,
+            )
     for name in found:
         if name not in every:
             raise fault(f"the step returns {what} '{name}', which the table does not have: add it there.", place)

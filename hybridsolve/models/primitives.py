@@ -22,10 +22,10 @@ below y = 1 the gradient is finite but large (5e8 (9e74) at 1/2), and a model th
 The kernels' power stays in 2^-121 .. 2^121 (2^-1001 .. 2^1001), and their sigmoid and softplus end at e^-83 (e^-690);
 these do not. A NaN in x or y is a NaN in the result; so is here an infinite x that is taken as another.
 
-The first operand is a tensor; others may be numbers. Everything is a method of tensors: who reads a model's table needs
-no torch. The model compiler passes `Traced` values in place of tensors, and gets what they make of it. Never use torch's
-minimum, maximum, relu or clamp in a step: their gradients at a tie differ from the above, and differ between versions of
-torch.
+The first operand is a tensor; others may be numbers. Everything is a method of tensors: who reads a model's table
+needs no torch. The model compiler passes `Traced` values in place of tensors, and gets what they make of it. Never use
+torch's minimum, maximum, relu or clamp in a step: their gradients at a tie differ from the above, and differ between
+versions of torch.
 """
 
 from __future__ import annotations
