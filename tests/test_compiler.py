@@ -1,5 +1,6 @@
 """Generated kernels against those written by hand, and against the oracle: numbers, gradients, tangents, ties."""
 
+import os
 import shutil
 
 import generated
@@ -27,7 +28,12 @@ def variants_of(groups):
         for by_hand, model in zip(hand, models, strict=True):
             for optional in dict.fromkeys(((), model.optional_parameter_names)):
                 name = "+".join([model.name.removesuffix("_generated"), *optional])
-                found.append(pytest.param(group, by_hand, (model, model.parameter_names + optional), id=name))
+                # GR4J's kernels take half a minute to compile: nightly.
+                nightly = os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all"
+                marks = pytest.mark.skipif(group == "gr4j" and not nightly, reason="HYBRIDSOLVE_TEST_MODELS is not all")
+                found.append(
+                    pytest.param(group, by_hand, (model, model.parameter_names + optional), id=name, marks=marks)
+                )
     return found
 
 
@@ -101,6 +107,7 @@ def test_dry_empty_and_at_the_bounds(group, by_hand, twin):
 @EVERY
 def test_finite_differences(group, by_hand, twin):
     adjoint.test_finite_differences(twin, {"components": "each"})
+    adjoint.test_dot_product(twin, {})
 
 
 @EVERY

@@ -163,6 +163,7 @@ def test_equal_expressions_are_one_and_numbers_are_folded():
     one = Symbol(graph, graph.const(1.0))
     assert graph.number((one * 2 + 3).index) == 5 and (x * 1 + 0).index == x.index
     assert graph.number(primitives.exp(one).index) == math.e
+    assert primitives.clip(x, lower=0.0, upper=1.0).index == primitives.clip(x, 0.0, 1.0).index
 
 
 def test_reciprocals_are_shared_and_what_parameters_make_is_made_once():

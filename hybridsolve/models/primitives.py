@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 
@@ -48,11 +49,11 @@ def _primitive(function: Callable) -> Callable:
     """The function on tensors, or on what is traced."""
 
     @wraps(function)
-    def either(*operands: Any) -> Any:
-        for x in operands:
+    def either(*operands: Any, **named: Any) -> Any:
+        for x in (*operands, *named.values()):
             if isinstance(x, Traced):
-                return x.primitive(function.__name__, *operands)
-        return function(*operands)
+                return x.primitive(function.__name__, *signature(function).bind(*operands, **named).args)
+        return function(*operands, **named)
 
     return either
 
