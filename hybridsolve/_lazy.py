@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 
-def attach(package: str, where: dict[str, str]):
+def attach(package: str, where: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package, for names by the module each lies in (itself, if it is one)."""
 
-    def __getattr__(name: str):
+    def __getattr__(name: str) -> Any:
         if name not in where:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
         module = import_module(where[name], package)
@@ -18,7 +20,7 @@ def attach(package: str, where: dict[str, str]):
         setattr(sys.modules[package], name, value)
         return value
 
-    def __dir__():
+    def __dir__() -> list[str]:
         return sorted({*vars(sys.modules[package]), *where})
 
     return __getattr__, __dir__

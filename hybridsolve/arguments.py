@@ -9,7 +9,7 @@ MOST_DEVICES = 64  # a process each
 SEEDS = 2**63 - 1  # the largest that torch, numpy and NetCDF all take
 
 
-def whole(name: str, value, least: int, most: int | None = None) -> int:
+def whole(name: str, value: object, least: int, most: int | None = None) -> int:
     """`value` as an int; a bool, a float or a number outside the limits raises ValueError."""
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if number is None or number < least or (most is not None and number > most):
@@ -18,8 +18,8 @@ def whole(name: str, value, least: int, most: int | None = None) -> int:
     return number
 
 
-def finite(name: str, value, least: float) -> float:
+def finite(name: str, value: object, least: float) -> float:
     """`value` as a float; a bool, a number that is not finite or one below `least` raises ValueError."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or value < least:
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or float(value) < least:
         raise ValueError(f"{name} must be a finite number, {least:g} or more; found {value!r}: correct it.")
     return float(value)

@@ -70,9 +70,10 @@ def _status(argv: list[str] | None) -> int:
         except BrokenPipeError:
             raise
         except SystemExit as end:
-            if not caught and end.code not in STOPPED:  # raised by argparse
-                return end.code if isinstance(end.code, int) else int(end.code is not None)
-            failure, status = end, 128 + caught[0] if caught else end.code
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if not caught and code not in STOPPED:  # raised by argparse
+                return code
+            failure, status = end, 128 + caught[0] if caught else code
         except KeyboardInterrupt as end:
             failure, status = end, 128 + (caught[0] if caught else signal.SIGINT)
         except Exception as error:
@@ -183,7 +184,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _among(action: argparse.Action, *values: str) -> None:
     """Set the values that a shell completes the option to."""
-    action.completer = lambda **_: values
+    action.completer = lambda **_: values  # type: ignore[attr-defined]  # which argcomplete reads
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .spec import DelayLine, Forcing, ModelSpec, Parameter, State
+from collections.abc import Sequence
+
+from .spec import DelayLine, Forcing, ModelSpec, Parameter, State, Variable
 
 
 def listed(model: ModelSpec) -> str:
@@ -14,7 +16,7 @@ def listed(model: ModelSpec) -> str:
         f"Model {model.name}: {model.title} ({model.source})",
         f"  outflow {model.outflow}; routing of it: {routed}; steps: {steps}",
     ]
-    tables = {
+    tables: dict[str, Sequence[Variable | DelayLine]] = {
         "forcing": model.forcings,
         "input": model.inputs,
         "parameter": model.parameters,
@@ -24,16 +26,17 @@ def listed(model: ModelSpec) -> str:
         "line": model.lines,
         "flux": model.fluxes,
     }
+    bounded = ("input", "parameter", "optional", "routing")
     for kind, rows in tables.items():
         for v in rows:
-            bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in ("input", "parameter", "optional", "routing") else ""
+            bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in bounded and isinstance(v, Variable) else ""
             remarks = _remarks(v)
             said = f" ({', '.join(remarks)})" if remarks else ""
             lines.append(f"  {kind:10} {v.name:13} {v.unit:18} {bounds:16} {v.meaning}{said}")
     return "\n".join(lines)
 
 
-def _remarks(v) -> list[str]:
+def _remarks(v: Variable | DelayLine) -> list[str]:
     said = []
     if isinstance(v, Parameter):
         said += [f"default {v.default:g}"] if v.default is not None else []

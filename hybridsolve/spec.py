@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the command line reads the tables without loading torch
     import torch
@@ -79,7 +79,7 @@ class Parameter(Variable):
     scale: str = "linear"
     step: str = "none"
 
-    def at_step(self, value, seconds: float):
+    def at_step(self, value: Any, seconds: float) -> Any:
         """A value for a day, a number or a tensor, as that of a step of this length."""
         share = seconds / DAY
         if share == 1 or self.step == "none":
@@ -253,10 +253,10 @@ class ModelSpec:
     triton: str | None = None
     key: str = field(init=False, compare=False)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.key)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # Made at once, since torch.compile does not trace a hash.
         object.__setattr__(self, "key", f"{self.name}:{hashlib.sha256(_text(self).encode()).hexdigest()[:12]}")
         if re.search(r"[\s,:]", self.name):
@@ -272,6 +272,7 @@ class ModelSpec:
                 f"the outflow of model {self.name} must be one of its fluxes, {', '.join(self.flux_names)}; found "
                 f"'{self.outflow}': correct it."
             )
+        one_of: list[tuple[str, str, tuple[str, ...]]]
         one_of = [(f"the transform of forcing '{v.name}'", v.transform, ("none", "log")) for v in self.forcings]
         one_of += [(f"how of signature '{s.name}'", s.how, ("mean", "max")) for s in self.signatures]
         series = self.forcing_names + self.output_names
@@ -279,7 +280,7 @@ class ModelSpec:
         one_of += [(f"over of signature '{s.name}'", s.over, series) for s in self.signatures if s.over is not None]
         if self.balance:
             one_of += [("the balance", name, series) for name in (*self.balance.gains, *self.balance.losses)]
-        for p in (*self.parameters, *self.optional_parameters, *self.routing_parameters):
+        for p in self.every_parameter:
             one_of.append((f"the scale of parameter '{p.name}'", p.scale, ("linear", "log")))
             one_of.append((f"the step of parameter '{p.name}'", p.step, ("none", "rate", "fraction")))
         for what, found, expected in one_of:
@@ -287,7 +288,7 @@ class ModelSpec:
                 raise ValueError(
                     f"{what} of model {self.name} must be one of {', '.join(expected)}; found '{found}': correct it."
                 )
-        for p in (*self.parameters, *self.optional_parameters, *self.routing_parameters):
+        for p in self.every_parameter:
             if p.default is not None and not p.lower <= p.default <= p.upper:
                 raise ValueError(
                     f"the default of parameter '{p.name}' of model {self.name} must lie in [{p.lower:g}, {p.upper:g}]; "
@@ -327,6 +328,11 @@ class ModelSpec:
     @property
     def routing_parameters(self) -> tuple[Parameter, ...]:
         return self.routing.parameters if self.routing else ()
+
+    @property
+    def every_parameter(self) -> tuple[Parameter, ...]:
+        """The optional ones and the routing's too."""
+        return self.parameters + self.optional_parameters + self.routing_parameters
 
     @property
     def forcing_names(self) -> tuple[str, ...]:
@@ -440,7 +446,7 @@ class ModelSpec:
         ValueError
             If a name is not a parameter of this model.
         """
-        known = {v.name: v for v in self.parameters + self.optional_parameters + self.routing_parameters}
+        known = {v.name: v for v in self.every_parameter}
         unknown = [name for name in unit if name not in known]
         if unknown:
             raise ValueError(
@@ -448,7 +454,7 @@ class ModelSpec:
                 f"{', '.join(known)}: remove or rename it."
             )
 
-        def scaled(v, u):
+        def scaled(v: Parameter, u: torch.Tensor) -> torch.Tensor:
             if v.scale == "log":
                 return v.lower * (v.upper / v.lower) ** u
             return v.lower + (v.upper - v.lower) * u
@@ -456,7 +462,7 @@ class ModelSpec:
         return {name: scaled(known[name], u) for name, u in unit.items()}
 
 
-def _text(x) -> str:
+def _text(x: Any) -> str:
     """A definition as text: all that the tables say, and of functions the code and what they close over."""
     if is_dataclass(x):
         return f"{type(x).__name__}({','.join(_text(getattr(x, f.name)) for f in fields(x) if f.init)})"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
@@ -94,7 +95,15 @@ _SCORED = {
 }
 
 
-def _over_period(data, space, w: Window, period: str, usable, points, ensemble: int) -> dict:
+def _over_period(
+    data: xr.Dataset,
+    space: SearchSpace,
+    w: Window,
+    period: str,
+    usable: np.ndarray,
+    points: Tensor,
+    ensemble: int,
+) -> dict:
     """Over one period: flow of the members and the extremes of the ensemble ``[4, T, basin]``, and scores."""
     n_basins, n_starts = data.sizes["basin"], points.shape[2]
     wet = flows(space, w, usable, points[:, :, :1], lambda values: _wet_state(space.model, values))
@@ -129,7 +138,15 @@ def _over_period(data, space, w: Window, period: str, usable, points, ensemble: 
     )
 
 
-def _named(data, space: SearchSpace, periods, usable, points, train_loss, loss) -> xr.Dataset:
+def _named(
+    data: xr.Dataset,
+    space: SearchSpace,
+    periods: Iterable[str],
+    usable: np.ndarray,
+    points: Tensor,
+    train_loss: Tensor,
+    loss: str,
+) -> xr.Dataset:
     """Parameters in their units, training losses and parameters at bounds, with names and units."""
     n_basins, n_starts = data.sizes["basin"], points.shape[2]
     ds = xr.Dataset(
@@ -142,8 +159,9 @@ def _named(data, space: SearchSpace, periods, usable, points, train_loss, loss) 
         }
     )
     ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
+    rows = {v.name: v for v in space.model.every_parameter}
     for name, values in space.values(points).items():
-        v = space.model.variable(name)
+        v = rows[name]
         values = values.expand(points.shape[1:]).numpy()
         attrs = dict(units=v.unit, long_name=v.meaning, valid_min=v.lower, valid_max=v.upper)
         ds[name] = (("basin", "start"), _over_all(values, usable, n_basins), attrs)
@@ -161,7 +179,9 @@ def _named(data, space: SearchSpace, periods, usable, points, train_loss, loss) 
     return ds
 
 
-def rank(space: SearchSpace, validation: Window, usable, points: Tensor, train_loss: Tensor, loss: str) -> Tensor:
+def rank(
+    space: SearchSpace, validation: Window, usable: np.ndarray, points: Tensor, train_loss: Tensor, loss: str
+) -> Tensor:
     """Order of the starts ``[B, S]`` by the mean of training and validation score: equal fits generalise unequally.
 
     A basin without observations in the validation period is ranked by training alone.
@@ -179,7 +199,7 @@ def rank(space: SearchSpace, validation: Window, usable, points: Tensor, train_l
     return mean.argsort(dim=1, descending=True, stable=True)
 
 
-def _over_all(values: np.ndarray, usable, n_basins: int, axis: int = 0) -> np.ndarray:
+def _over_all(values: np.ndarray, usable: np.ndarray, n_basins: int, axis: int = 0) -> np.ndarray:
     """Values of the usable basins over all basins, NaN for those left out."""
     shape = list(values.shape)
     if shape[axis] == n_basins:  # none was left out; of many basins a copy is large
@@ -206,10 +226,11 @@ def _wet_state(model: ModelSpec, values: Mapping[str, Tensor]) -> dict[str, Tens
 
 def _difference(flow: np.ndarray, wet: np.ndarray, n_first: int) -> np.ndarray:
     """The largest difference of two flows ``[T, B]`` in their first steps, over the mean flow."""
-    return np.abs(flow[:n_first] - wet[:n_first]).max(0) / np.maximum(flow.mean(0), 1e-6)
+    share: np.ndarray = np.abs(flow[:n_first] - wet[:n_first]).max(0) / np.maximum(flow.mean(0), 1e-6)
+    return share
 
 
-def scores_table(result: xr.Dataset, member: str = "best"):
+def scores_table(result: xr.Dataset, member: str = "best") -> pd.DataFrame:
     """Scores of one member as a table: a row for each basin, a column for each period and score."""
     columns = [name for name in metrics.NAMES if name in result]
     table = {

@@ -13,9 +13,10 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from ..solve import backends
 from ..spec import ModelSpec
 from .evaluate import evaluate, rank
 from .objective import Objective
-from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, starting_points
+from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, Search, starting_points
 from .space import SearchSpace, search_space
 from .windows import Window, window
 
@@ -51,9 +52,9 @@ def calibrate(
     data: xr.Dataset,
     model: ModelSpec | str = models.DEFAULT,
     *,
-    train,
-    validation=None,
-    test=None,
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
     loss: str = "nse",
     method: str = "lm",
     starts: int = 10,
@@ -186,22 +187,22 @@ def calibrate(
 
 
 def check_arguments(
-    model,
+    model: ModelSpec | str,
     *,
-    train,
-    validation=None,
-    test=None,
-    loss="nse",
-    method="lm",
-    starts=10,
-    steps=None,
-    ensemble=None,
-    warmup_years=3.0,
-    allow_overlap=False,
-    seed=0,
-    fixed=None,
-    free=(),
-    backend="auto",
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    loss: str = "nse",
+    method: str = "lm",
+    starts: int = 10,
+    steps: int | None = None,
+    ensemble: int | None = None,
+    warmup_years: float = 3.0,
+    allow_overlap: bool = False,
+    seed: int = 0,
+    fixed: Mapping[str, float] | None = None,
+    free: Sequence[str] = (),
+    backend: str = "auto",
 ) -> tuple[SearchSpace, dict]:
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
     model = _registered(models.get(model))
@@ -213,7 +214,7 @@ def check_arguments(
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}.")
     starts = whole("starts", starts, 1)
-    settings = dict(
+    settings: dict[str, Any] = dict(
         model=model.name,
         train=period_text(train),
         loss=loss,
@@ -255,7 +256,9 @@ def _registered(model: ModelSpec) -> ModelSpec:
     return model
 
 
-def _curvature(data, space, period, train: Window, loss: str, usable, points: Tensor) -> xr.Dataset:
+def _curvature(
+    data: xr.Dataset, space: SearchSpace, period: Any, train: Window, loss: str, usable: np.ndarray, points: Tensor
+) -> xr.Dataset:
     """The linearised errors of every basin's best point; of a loss that is no sum of squares those of NSE."""
     month = data["time"].dt.month.values[period_slice(data["time"].values, period)]
     parts, without_response = [], []
@@ -285,7 +288,7 @@ def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, inputs:
     digest = hashlib.sha256(json.dumps([FORMAT, model.key, settings], sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
     for name in ("time", *model.forcing_names, "qobs"):
-        digest.update(np.ascontiguousarray(data[name].values))
+        digest.update(np.ascontiguousarray(data[name].values))  # type: ignore[arg-type]  # a buffer, as all arrays are
     for x in inputs.values():
         digest.update(x.numpy())
     return digest.hexdigest()
@@ -301,14 +304,23 @@ class Bar(tqdm):
     monitor_interval = 0
 
 
-def _search(space, train, usable, settings, fingerprint, checkpoint, resume, progress):
+def _search(
+    space: SearchSpace,
+    train: Window,
+    usable: np.ndarray,
+    settings: dict,
+    fingerprint: str,
+    checkpoint: str | Path | None,
+    resume: bool,
+    progress: bool,
+) -> tuple[Tensor, Tensor, int]:
     """Best points ``[P, B, S]`` and losses ``[B, S]``, starts in order, of the usable basins; and the steps taken."""
     n_starts, steps = settings["starts"], settings["steps"]
     size = max(8, 6 * n_starts) if settings["method"] == "evolution" else n_starts
     # An evolution's population runs in slices, so only one slice of members counts.
     length = max(1, int(CHUNK_BYTES / (4 * len(train.obs) * min(size, max(n_starts, Objective.SLICE)))))
     chunks = [usable[i : i + length] for i in range(0, len(usable), length)]
-    state = _read_checkpoint(checkpoint, fingerprint) if resume else None
+    state = _read_checkpoint(checkpoint, fingerprint) if resume and checkpoint is not None else None
     finished = state["finished"] if state else []
     unfinished = state["search"] if state else None
 
@@ -343,7 +355,7 @@ def _search(space, train, usable, settings, fingerprint, checkpoint, resume, pro
     return torch.cat(points, dim=1), torch.cat(loss), max(taken)
 
 
-def _make_search(objective: Objective, n_basins: int, size: int, settings: dict, chunk: int):
+def _make_search(objective: Objective, n_basins: int, size: int, settings: dict, chunk: int) -> Search:
     steps, seed = settings["steps"], settings["seed"]
     start = starting_points(len(objective.space.free), n_basins, size, seed, objective.period.obs.dtype)
     if settings["method"] == "lm":
@@ -353,7 +365,7 @@ def _make_search(objective: Objective, n_basins: int, size: int, settings: dict,
     return EvolutionSearch(objective, start, steps, seed + chunk)
 
 
-def _run_search(search, objective: Objective, bar: Bar, save: Callable[[dict], None]) -> None:
+def _run_search(search: Search, objective: Objective, bar: Bar, save: Callable[[dict], None]) -> None:
     """Run a search to its end, with its state saved from time to time and where it is interrupted."""
     saved = time.monotonic()
     try:
@@ -376,13 +388,13 @@ def _run_search(search, objective: Objective, bar: Bar, save: Callable[[dict], N
 
 
 @contextmanager
-def _postponed_signals():
+def _postponed_signals() -> Iterator[None]:
     """Hold Ctrl-C and SIGTERM back until a step has ended, so that the state is consistent and can be saved."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread alone
         return
     caught = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
         signal.signal(number, lambda number, frame: caught.append((number, frame)))
@@ -395,7 +407,7 @@ def _postponed_signals():
         handlers[number](number, frame)
 
 
-def _read_checkpoint(path, fingerprint: str) -> dict | None:
+def _read_checkpoint(path: str | Path, fingerprint: str) -> dict | None:
     if not Path(path).exists():
         return None
     from ..training.trained import load_weights_only

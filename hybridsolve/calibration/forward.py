@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,11 @@ TRANSFORMS = {"identity": lambda y: y, "root": torch.sqrt, "logarithm": torch.lo
 
 
 def jacobian(
-    model: ModelSpec, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor], names: Sequence[str], **options
+    model: ModelSpec,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    names: Sequence[str],
+    **options: Any,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """As `hybridsolve.jacobian`, with a copy of the components for each of the parameters."""
     shape = torch.broadcast_shapes(*(x.shape for x in parameters.values()))
@@ -46,14 +51,14 @@ def normal_equations(
     names: Sequence[str],
     transform: str = "identity",
     shift: Tensor | None = None,
-    **options,
+    **options: Any,
 ) -> NormalEquations:
     """As `hybridsolve.solve.sensitivity.normal_equations`, along the parameters of `names`."""
     q, columns = jacobian(model, forcing, parameters, names, **options)
     shifted = q if shift is None else q + shift[:, None]
     seen = (weight != 0)[..., None]
     shifted = torch.where(seen, shifted, 1.0)  # a step without observation has no part, whatever its flow
-    g, slope = torch.func.jvp(TRANSFORMS[transform], (shifted,), (torch.ones_like(shifted),))
+    g, slope = torch.func.jvp(TRANSFORMS[transform], (shifted,), (torch.ones_like(shifted),))[:2]
     r = weight[..., None] * torch.where(seen, g - target[..., None], 0.0)
     j = torch.stack([columns[name] for name in names]) * torch.where(seen, slope, 0.0) * weight[..., None]
     matrix = torch.einsum("ptbs,qtbs->bspq", j, j)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch import Tensor
 RANK = 1e-6  # share of the largest curvature below which a direction is lost in single precision
 
 
-def linearised(names, matrix: Tensor, cost: Tensor, points: Tensor, n_observed: Tensor, slopes: Tensor) -> xr.Dataset:
+def linearised(
+    names: Sequence[str], matrix: Tensor, cost: Tensor, points: Tensor, n_observed: Tensor, slopes: Tensor
+) -> xr.Dataset:
     """Standard errors, correlations and curvatures of each basin's best point.
 
     With the residuals taken as independent, of one variance and normal, and the flow as linear in the parameters, their
@@ -54,7 +58,7 @@ def linearised(names, matrix: Tensor, cost: Tensor, points: Tensor, n_observed: 
         unidentified = (direction[:, ~identified] ** 2).sum(1) > 0.01
         deviation = np.where(unidentified, np.nan, np.sqrt(np.diag(covariance)))
         error[free, b] = np.where(unidentified, np.inf, deviation) * slopes[free, b]
-        correlation[np.ix_(free, free, [b])] = (covariance / np.outer(deviation, deviation))[..., None]
+        correlation[free[:, None], free, b] = covariance / np.outer(deviation, deviation)
     note = "linearised at the best point"
     errors = dict(long_name=f"standard error, {note}; inf where the data do not identify it")
     correlations = dict(units="1", long_name=f"correlation of the errors, {note}")

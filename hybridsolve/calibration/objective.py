@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
@@ -30,14 +32,15 @@ class Objective:
 
     def __init__(self, space: SearchSpace, period: Window, loss: str):
         self.space, self.period = space, period
-        self.loss = losses.get(loss)(period.obs)
+        self.loss: Any = losses.get(loss)(period.obs)
         # A loss that is no sum of squares is approximated by one that is.
         self.is_least_squares = hasattr(self.loss, "least_squares")
         self.squares = self.loss if self.is_least_squares else losses.get("nse")(period.obs)
 
     def __call__(self, points: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return self.loss(self.flow(points))
+            loss: Tensor = self.loss(self.flow(points))
+            return loss
         return torch.cat([self.loss(self.flow(part)) for part in points.split(self.SLICE, dim=2)], dim=1)
 
     def flow(self, points: Tensor) -> Tensor:
@@ -47,12 +50,12 @@ class Objective:
     def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
         space, period = self.space, self.period
-        given = space.model, period.forcing, space.values(points)
-        squares = self.squares.least_squares()
+        model, forcing, values = space.model, period.forcing, space.values(points)
+        options = self.squares.least_squares() | period.options
         if period.backend == "reference":
-            found = forward.normal_equations(*given, **squares, names=space.names, **period.options)
+            found = forward.normal_equations(model, forcing, values, names=space.names, **options)
         else:
-            found = sensitivity.normal_equations(*given, **squares, **period.options)
+            found = sensitivity.normal_equations(model, forcing, values, **options)
         slopes = space.slopes(points).permute(1, 2, 0)
         matrix, gradient = found.matrix, found.gradient
         if found.names != space.names:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -20,6 +21,9 @@ from ..score.references import read_reference
 from ..score.summary import log_test_look, median_line
 from .evaluate import MEMBERS, scores_table
 from .space import slope
+
+if TYPE_CHECKING:  # loaded where a figure is drawn
+    from matplotlib.figure import Figure
 
 FLOWS = ["flow", "flow_lowest", "flow_highest", "obs"]  # apart from the parameters, which are small
 FIGURES = ("scores", "map", "starts", "parameters", "standard_errors", "sensitivity", "hydrograph")
@@ -48,7 +52,12 @@ def refuse_other_run(folder: str | Path, *, resume: bool = False, overwrite: boo
 
 
 def write(
-    result: xr.Dataset, folder: str | Path, *, basin: str | None = None, references=(), command=None
+    result: xr.Dataset,
+    folder: str | Path,
+    *,
+    basin: str | None = None,
+    references: Sequence[str | Path] | Mapping[str, np.ndarray] = (),
+    command: str | None = None,
 ) -> list[Path]:
     """Write a calibration's result: first all numbers, then the figures.
 
@@ -111,12 +120,13 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
     last = periods[-1]
     nse = result["nse"].sel(period=last, member="best").values
     names = [str(n) for n in result["parameter"].values]
-    rows = [model.variable(n) for n in names]
+    table = {v.name: v for v in model.every_parameter}
+    rows = [table[n] for n in names]
     best_values = np.stack([fitted[n].values[:, 0] for n in names])
     slopes = np.stack([slope(v, x) * np.ones_like(x) for v, x in zip(rows, best_values, strict=True)])
     title = f"NSE, {last}" + (" (overlap of periods allowed)" if "overlap" in result.attrs else "")
 
-    def scores():
+    def scores() -> Figure:
         series = {
             f"{member}, {period}": fitted["nse"].sel(period=period, member=member).values
             for period in periods
@@ -124,11 +134,11 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
         }
         return plot.score_distribution(series, "NSE", references or None)
 
-    def starts():
+    def starts() -> Figure:
         train = fitted["nse_start"].sel(period="train").values
         return plot.start_spread(train, np.zeros(len(train), dtype=int), "training NSE")
 
-    def parameters():
+    def parameters() -> Figure:
         return plot.parameter_bounds(
             best_values.T,
             [v.lower for v in rows],
@@ -155,7 +165,7 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
     }
 
 
-def check_basin(basin: str, ids) -> None:
+def check_basin(basin: str, ids: Iterable[str]) -> None:
     """Raise unless a basin is among the ids."""
     ids = [str(b) for b in ids]
     if str(basin) not in ids:
@@ -164,7 +174,7 @@ def check_basin(basin: str, ids) -> None:
         raise ValueError(f"basin '{basin}' of the hydrograph is not among the {len(ids)} of the run; {hint}.")
 
 
-def read_references(files, ids) -> dict[str, np.ndarray]:
+def read_references(files: Iterable[str | Path], ids: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
     """NSE ``[B]`` of other models by label, matched to basin ids; arguments and errors of `read_reference`."""
     out = {}
     for file in files:
@@ -174,7 +184,7 @@ def read_references(files, ids) -> dict[str, np.ndarray]:
     return out
 
 
-def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | None):
+def _hydrograph(result: xr.Dataset, period: str, nse: np.ndarray, basin: str | None) -> Figure:
     from .. import plot
 
     ids = result["basin"].values.astype(str)

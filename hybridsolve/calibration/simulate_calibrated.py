@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +32,9 @@ def simulate_calibrated(
     parameters: xr.Dataset,
     data: xr.Dataset,
     *,
-    period=None,
-    member="best",
-    fluxes=None,
+    period: Any = None,
+    member: str = "best",
+    fluxes: Sequence[str] | None = None,
     warmup_years: float = 3.0,
     skip_unusable: bool = False,
     allow_other_method: bool = False,
@@ -111,7 +113,12 @@ def simulate_calibrated(
 
 
 def check_request(
-    parameters: xr.Dataset, *, period=None, member="best", fluxes=None, warmup_years: float = 3.0
+    parameters: xr.Dataset,
+    *,
+    period: Any = None,
+    member: str = "best",
+    fluxes: Sequence[str] | None = None,
+    warmup_years: float = 3.0,
 ) -> ModelSpec:
     """Check all of `simulate_calibrated` that needs no data, with its arguments and errors, and give the model."""
     if not isinstance(parameters, xr.Dataset):
@@ -135,7 +142,7 @@ def _stored_names(parameters: xr.Dataset, model: ModelSpec) -> list[str]:
     return [*model.parameter_names, *optional, *model.routing_parameter_names]
 
 
-def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
+def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
     """The model of a dataset of parameters, if it is whole."""
     what = f"{where} must be calibration.nc of `hybridsolve calibrate`, found"
     for name in ("model", "ensemble_size"):
@@ -156,10 +163,11 @@ def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
         raise ValueError(f"{what} no ids of the basins; give that file as it was written.")
     refuse_duplicates(parameters["basin"].values, f"basins of {where}")
     size = parameters.attrs["ensemble_size"]
-    if np.ndim(size) or not isinstance(size, Integral) or not 1 <= size <= parameters.sizes["start"]:
+    if np.ndim(size) or not isinstance(size, Integral) or not 1 <= int(size) <= parameters.sizes["start"]:
         raise ValueError(f"{what} an ensemble_size of {size} from {parameters.sizes['start']} starts; calibrate anew.")
+    rows = {v.name: v for v in model.every_parameter}
     for name in names:
-        v, values = model.variable(name), parameters[name].values
+        v, values = rows[name], parameters[name].values
         lower, upper = bounds(v, torch.float64 if values.dtype.itemsize == 8 else torch.float32)
         outside = (values < lower) | (values > upper)
         if outside.any():
@@ -171,7 +179,9 @@ def _check_stored(parameters: xr.Dataset, where) -> ModelSpec:
     return model
 
 
-def _methods(parameters, data, model: ModelSpec, allow_other: bool) -> dict[str, tuple[str, str]]:
+def _methods(
+    parameters: xr.Dataset, data: xr.Dataset, model: ModelSpec, allow_other: bool
+) -> dict[str, tuple[str, str]]:
     """Of the forcings that are made by a method: that of these data, and that of the calibration."""
     here = forcing_methods(data, model.forcing_names)
     stored = {name: parameters.attrs.get(f"{name}_method") for name in model.forcing_names}
@@ -201,7 +211,9 @@ def _refuse_unknown_basins(parameters: xr.Dataset, data: xr.Dataset) -> None:
         )
 
 
-def _usable(parameters, data, model: ModelSpec, n_starts: int, skip: bool) -> tuple[xr.Dataset, dict[str, np.ndarray]]:
+def _usable(
+    parameters: xr.Dataset, data: xr.Dataset, model: ModelSpec, n_starts: int, skip: bool
+) -> tuple[xr.Dataset, dict[str, np.ndarray]]:
     """The data of the basins that can be run, and their parameters ``[B, S]`` of the first starts."""
     usable = usable_basins(data, model.forcing_names, skip=skip)
     if len(usable) < data.sizes["basin"]:  # of many basins a copy is large

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class SearchSpace:
     @property
     def every_name(self) -> tuple[str, ...]:
         """Of all parameters of a run."""
-        return tuple(v.name for v in _rows(self.model) if v.name in self.names or v.name in self.fixed)
+        return tuple(v.name for v in self.model.every_parameter if v.name in self.names or v.name in self.fixed)
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """All parameters in their units: those searched ``[B, S]`` of points ``[P, B, S]``, the others ``[1, 1]``."""
@@ -52,7 +53,7 @@ class SearchSpace:
         return torch.stack([torch.ones_like(found[v.name]) * slope(v, found[v.name]) for v in self.free])
 
 
-def slope(row: Parameter, value):
+def slope(row: Parameter, value: Any) -> Any:
     """Derivative of a parameter with respect to its place 0..1 in its range, where it has this value."""
     if row.scale == "log":
         return value * math.log(row.upper / row.lower)
@@ -70,7 +71,7 @@ def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, fre
         If a name is unknown, is both fixed and free, or a value does not lie within its bounds; or if nothing is left
         to search.
     """
-    rows = {v.name: v for v in _rows(model)}
+    rows = {v.name: v for v in model.every_parameter}
     if isinstance(free, str) or not isinstance(free, Iterable):
         raise ValueError(f"free must be a list of parameters' names; found {free!r}: write ['{free}'].")
     if fixed is not None and not isinstance(fixed, Mapping):
@@ -99,9 +100,6 @@ def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, fre
     if not searched:
         raise ValueError(f"all parameters of model {model.name} are fixed; expected one to search: free one.")
     names = {v.name for v in searched}
-    defaults = {v.name: v.default for v in rows.values() if v.name not in names and v.name not in optional}
+    rest = [v for v in rows.values() if v.name not in names and v.name not in optional]
+    defaults = {v.name: v.default for v in rest if v.default is not None}
     return SearchSpace(model, searched, {name: float(x) for name, x in (defaults | fixed).items()})
-
-
-def _rows(model: ModelSpec) -> tuple[Parameter, ...]:
-    return model.parameters + model.optional_parameters + model.routing_parameters

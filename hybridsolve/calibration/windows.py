@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Window:
     step: int = DAY
     backend: str = "auto"
 
-    def basins(self, index) -> Window:
+    def basins(self, index: np.ndarray) -> Window:
         """The window of some of its basins."""
         return replace(
             self,
@@ -63,7 +64,9 @@ class Window:
         """What a run over the window takes besides the forcing and the parameters."""
         return dict(inputs=self.inputs or None, step=self.step, backend=self.backend)
 
-    def flow(self, model: ModelSpec, values: Mapping[str, Tensor], initial_state=None) -> Tensor:
+    def flow(
+        self, model: ModelSpec, values: Mapping[str, Tensor], initial_state: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Flow at the gauge ``[T, B, S]``, mm per step, of parameters ``[B, S]`` in their units."""
         run = simulate_to_gauge(
             model, self.forcing, values, initial_state=initial_state, components="each", **self.options
@@ -71,7 +74,7 @@ class Window:
         return run.fluxes[model.outflow]
 
 
-def window(data: xr.Dataset, model: ModelSpec, period, warmup_years: float, backend: str = "auto") -> Window:
+def window(data: xr.Dataset, model: ModelSpec, period: Any, warmup_years: float, backend: str = "auto") -> Window:
     """Cut a period with its warm-up: as many years as asked for where the data allow, one at least.
 
     Raises
@@ -91,7 +94,7 @@ def window(data: xr.Dataset, model: ModelSpec, period, warmup_years: float, back
         rows = np.concatenate([rows[:year], rows])
     n_warmup = len(rows) - (scored.stop - scored.start)
 
-    def series(name):
+    def series(name: str) -> Tensor:
         values = data[name].transpose("time", "basin").values
         # A slice is a view: the whole record is in memory once, whatever the number of windows.
         return torch.as_tensor(values[rows] if spun_up else values[rows[0] : rows[-1] + 1])
@@ -105,7 +108,7 @@ def window(data: xr.Dataset, model: ModelSpec, period, warmup_years: float, back
 
 
 def flows(
-    space: SearchSpace, period: Window, usable, points: Tensor, initial_state: Callable | None = None
+    space: SearchSpace, period: Window, usable: np.ndarray, points: Tensor, initial_state: Callable | None = None
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Flow at the gauge ``[T, B, S]`` of some usable basins at a time, with their indices into `usable`.
 

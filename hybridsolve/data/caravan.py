@@ -158,7 +158,7 @@ def read_caravan(root, *, basins=None, period=None, pet="hargreaves", source=Non
         ).values
         attributes = pet_attributes(pet)
 
-    static = {
+    static: dict[str, tuple[np.ndarray, dict]] = {
         str(name): (column.to_numpy(), {})
         for name, column in table.items()
         if name not in ("gauge_lat", "gauge_lon", "area")

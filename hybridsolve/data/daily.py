@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
 
@@ -10,7 +12,7 @@ from .times import add_time_bounds
 from .units import DAY as DAY_SECONDS
 from .units import is_per_step, unit_at
 
-_REDUCED = {"sum": np.sum, "mean": np.mean, "minimum": np.min, "maximum": np.max}
+_REDUCED: dict[str, Callable] = {"sum": np.sum, "mean": np.mean, "minimum": np.min, "maximum": np.max}
 
 
 def to_days(data: xr.Dataset) -> xr.Dataset:

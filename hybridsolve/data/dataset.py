@@ -19,10 +19,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from numbers import Number
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike, DTypeLike
 
 from ..spec import ModelSpec, Variable
 from .ids import read_ids, refuse_duplicates, spelled_as, text_ids
@@ -101,12 +103,12 @@ def assemble(
     series: Mapping[str, np.ndarray],
     *,
     basin: Sequence[str],
-    time,
-    lat=None,
-    lon=None,
+    time: np.ndarray,
+    lat: ArrayLike | None = None,
+    lon: ArrayLike | None = None,
     static: Mapping[str, tuple[np.ndarray, Mapping]] | None = None,
     attrs: Mapping[str, str] | None = None,
-    dtype="float32",
+    dtype: DTypeLike = "float32",
     pet_attrs: Mapping[str, str] | None = None,
     model: ModelSpec | None = None,
 ) -> xr.Dataset:
@@ -174,7 +176,7 @@ def assemble(
     return add_time_bounds(ds)
 
 
-def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
+def resolve_basins(basins: Any, available: Sequence[str] | np.ndarray, where: str) -> np.ndarray:
     """Indices into `available` of the basins asked for, in the order asked.
 
     `basins` is None (all), a list of ids, or the path of a text file with one id a line (# begins a comment).
@@ -218,7 +220,7 @@ def resolve_basins(basins, available: Sequence[str], where: str) -> np.ndarray:
     return np.array([position[name] for name in wanted])
 
 
-def float_dtype(dtype) -> np.dtype:
+def float_dtype(dtype: DTypeLike) -> np.dtype:
     try:
         result = np.dtype(dtype)
     except TypeError:
@@ -235,7 +237,7 @@ _STAMP = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?)?"
 _ONE_DAY, _INSTANT = pd.Timedelta(days=1).as_unit("s"), pd.Timedelta(1, "us").as_unit("us")  # of any year
 
 
-def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
+def parse_period(period: Any) -> tuple[pd.Timestamp, pd.Timestamp]:
     """First and last day, both included, of ``"1999-10-01:2008-09-30"``; or steps, where a clock is given.
 
     Parameters
@@ -257,7 +259,7 @@ def parse_period(period) -> tuple[pd.Timestamp, pd.Timestamp]:
     return first, last
 
 
-def _parts(period) -> list[tuple[pd.Timestamp, bool]]:
+def _parts(period: Any) -> list[tuple[pd.Timestamp, bool]]:
     """First and last of a period, and of each whether it is a whole day."""
     form = "expected 'YYYY-MM-DD:YYYY-MM-DD', found {!r}; write for example 1999-10-01:2008-09-30."
     if isinstance(period, str):
@@ -299,10 +301,11 @@ def _limits(parts: list[tuple[pd.Timestamp, bool]]) -> tuple[pd.Timestamp, pd.Ti
 
 
 def _moment(moment: pd.Timestamp, day: bool, between: str = "T") -> str:
-    return moment.strftime("%Y-%m-%d" if day else f"%Y-%m-%d{between}%H:%M" + (":%S" if moment.second else ""))
+    form = "%Y-%m-%d" if day else f"%Y-%m-%d{between}%H:%M" + (":%S" if moment.second else "")
+    return str(moment.strftime(form))
 
 
-def period_text(period) -> str:
+def period_text(period: Any) -> str:
     """``"1999-10-01:2008-09-30"``, however the period was given."""
     return ":".join(_moment(*part) for part in _parts(period))
 
@@ -324,7 +327,7 @@ def overlap(periods: dict) -> str:
     return ""
 
 
-def select_period(ds: xr.Dataset, period) -> xr.Dataset:
+def select_period(ds: xr.Dataset, period: Any) -> xr.Dataset:
     """Cut a dataset to a period, both days included; None gives the dataset back.
 
     Raises
@@ -337,7 +340,7 @@ def select_period(ds: xr.Dataset, period) -> xr.Dataset:
     return ds.isel(time=period_slice(ds["time"].values, period))
 
 
-def period_slice(time: np.ndarray, period) -> slice:
+def period_slice(time: np.ndarray, period: Any) -> slice:
     """Slice of a sorted time axis that a period selects, the steps that begin in it."""
     parts = _parts(period)
     first, stop = _limits(parts)
@@ -364,7 +367,7 @@ def period_slice(time: np.ndarray, period) -> slice:
 # checking
 
 
-def refuse_no_dataset(data) -> None:
+def refuse_no_dataset(data: object) -> None:
     """Raise unless this is a dataset with the dims of basin data."""
     if not isinstance(data, xr.Dataset):
         raise TypeError(
@@ -519,9 +522,9 @@ def _check_values(ds: xr.Dataset, name: str) -> None:
         )
     finite = np.isfinite(values)
 
-    def place(mask):
+    def place(mask: np.ndarray) -> tuple[Any, str]:
         t, b = np.unravel_index(int(np.argmax(mask)), mask.shape)
-        return values[t, b], f"in basin {ds['basin'].values[b]} on {date_of_row(ds['time'].values, t)}"
+        return values[t, b], f"in basin {ds['basin'].values[b]} on {date_of_row(ds['time'].values, int(t))}"
 
     if name == "qobs":
         if not finite.any():

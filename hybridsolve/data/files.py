@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def refuse_overwriting(outputs: Mapping[str, object], inputs: Mapping[str, object]) -> None:
+def refuse_overwriting(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | Path | None]) -> None:
     """Raise if an output would take the place of an input, or of another output.
 
     Parameters
@@ -34,7 +34,7 @@ def refuse_overwriting(outputs: Mapping[str, object], inputs: Mapping[str, objec
                 raise ValueError(f"{name} and {other} must differ, found both {wanted[name]}; name two files.")
 
 
-def check_target(name: str, path) -> None:
+def check_target(name: str, path: str | Path) -> None:
     """Raise, before the work, if a file could not be written there: no folder to hold it, or a folder itself."""
     path = Path(path)
     if path.is_dir():
@@ -49,7 +49,7 @@ def check_target(name: str, path) -> None:
         raise PermissionError(f"the folder of {name} {path} must be writable, found it is not; name another.")
 
 
-def write_atomic(path, write: Callable[[Path], object]) -> Path:
+def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Write a file by `write`, which is given a temporary path in the same folder: whole or not at all.
 
     What is written is flushed to the disk and moved over the old file in one step, so that a killed run or a full disk
@@ -82,7 +82,7 @@ def write_atomic(path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def write_text_atomic(path, text: str) -> Path:
+def write_text_atomic(path: str | Path, text: str) -> Path:
     """Write a text file (UTF-8, newlines as given) atomically; errors as in `write_atomic`."""
     return write_atomic(path, lambda temp: temp.write_bytes(text.encode("utf-8")))
 
@@ -121,7 +121,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def locked(folder) -> Iterator[None]:
+def locked(folder: str | Path) -> Iterator[None]:
     """Keep other runs out of a folder, which is made if absent, until this one ends or its process dies.
 
     Raises

@@ -56,7 +56,7 @@ def with_time(ds: xr.Dataset, asked: Mapping[str, Asked], where: str, said: list
                 f"time of {where} must be of one dimension, found {name} with {ds[name].dims}; correct names."
             )
     else:
-        found = {v: _time_rank(v, ds[v]) for v in ds.variables if ds[v].ndim == 1}
+        found = {v: _time_rank(v, ds[v]) for v in map(str, ds.variables) if ds[v].ndim == 1}
         found = {v: rank for v, rank in found.items() if rank is not None}
         if not found:
             raise ValueError(
@@ -66,7 +66,7 @@ def with_time(ds: xr.Dataset, asked: Mapping[str, Asked], where: str, said: list
         name = min(found, key=lambda v: (found[v], ds[v].dims != (v,)))  # dates of basins have no dimension of theirs
     if name != "time":
         said.append(f"time: '{name}'")
-    dim = ds[name].dims[0]
+    dim = str(ds[name].dims[0])
     values = _decoded(ds[name], f"{name} of {where}")
     attrs, encoding = ds[name].attrs, ds[name].encoding
     ds = ds.drop_vars(name)
@@ -199,7 +199,9 @@ def with_basins(
             raise ValueError(
                 f"names says basin={ids}, which must hold one id for the one basin of {where}; correct it."
             )
-        name = next((v for v in ds.variables if ds[v].size == 1 and (v == ids or key_of(v) in BASIN_NAMES)), None)
+        name = next(
+            (v for v in map(str, ds.variables) if ds[v].size == 1 and (v == ids or key_of(v) in BASIN_NAMES)), None
+        )
         single = [stem] if name is None else text_ids(ds[name].values.reshape(1), f"{name} of {where}")
         if name is not None:
             _say(said, name)

@@ -235,7 +235,7 @@ def is_sum(variable: xr.DataArray, time_names) -> bool:
     return any(over.strip().casefold() in time_names for dims in found for over in dims.split(":"))
 
 
-def refer(ds: xr.Dataset, wanted: str, what: str, where: str) -> str:
+def refer(ds: xr.Dataset, wanted: str | None, what: str, where: str) -> str:
     """The variable that the user means: by its name, its header, or its name but for letters' case."""
     for same in (
         lambda v: str(v) == wanted,
@@ -244,7 +244,7 @@ def refer(ds: xr.Dataset, wanted: str, what: str, where: str) -> str:
     ):
         found = [v for v in ds.variables if same(v)]
         if len(found) == 1:
-            return found[0]
+            return str(found[0])
     raise ValueError(
         f"names says {what}={wanted}, and {where} must hold that variable, found {listed(ds.variables)}; correct the "
         "name."

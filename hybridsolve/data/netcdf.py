@@ -7,20 +7,23 @@ import shlex
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from .. import __version__
 from .files import write_atomic
+from .times import CF_UNITS
 
 _COMPRESS_ABOVE = 100_000  # elements; below it the chunk overhead costs more than it saves
 _RAISED = (OSError, RuntimeError, ValueError, TypeError, OverflowError)  # by the netCDF library and the decoding
 
 
-def open_netcdf(path, expected: str, **options) -> xr.Dataset:
+def open_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     """Open a NetCDF file lazily; what goes wrong is one sentence that names the file.
 
     Parameters
@@ -72,13 +75,13 @@ def _opened(path: Path, expected: str, **options) -> xr.Dataset:
         raise ValueError(_unreadable(path, reason, expected)) from error
 
 
-def load_netcdf(path, expected: str, **options) -> xr.Dataset:
+def load_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     """As `open_netcdf`, but all in memory and the file closed."""
     with open_netcdf(path, expected, **options) as file:
         return loaded(file, path, expected)
 
 
-def loaded(ds: xr.Dataset, path, expected: str) -> xr.Dataset:
+def loaded(ds: xr.Dataset, path: str | Path, expected: str) -> xr.Dataset:
     """The dataset with its values in memory; a part of the file that cannot be read is one sentence that names it."""
     try:
         return ds.load()
@@ -86,7 +89,7 @@ def loaded(ds: xr.Dataset, path, expected: str) -> xr.Dataset:
         raise ValueError(_unreadable(path, _first_line(error), expected)) from error
 
 
-def _unreadable(path, reason: str, expected: str) -> str:
+def _unreadable(path: str | Path, reason: str, expected: str) -> str:
     return f"{path} could not be read as NetCDF ({reason}), expected {expected}; check the file."
 
 
@@ -94,7 +97,14 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None) -> Path:
+def write_netcdf(
+    ds: xr.Dataset,
+    path: str | Path,
+    *,
+    command: str | None = None,
+    seed: int | None = None,
+    citation: str | Sequence[str] | None = None,
+) -> Path:
     """Write a dataset as NetCDF-4, atomically and with provenance.
 
     The values are written as they are in memory: packing left over from an input file (``scale_factor`` and
@@ -150,7 +160,7 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
 
     encoding = {}
     for name, variable in out.variables.items():
-        enc = {}
+        enc: dict[str, Any] = {}
         if variable.dtype.kind in "fiub" and variable.size > _COMPRESS_ABOVE:
             enc.update(zlib=True, complevel=1)
         if name in out.coords or name == bounds:
@@ -167,7 +177,7 @@ def write_netcdf(ds: xr.Dataset, path, *, command=None, seed=None, citation=None
 def _time_units(values: np.ndarray) -> str:
     """CF units in which all values are whole numbers."""
     origin = values.min().astype("datetime64[D]")
-    for unit, length in (("days", "D"), ("hours", "h"), ("minutes", "m"), ("seconds", "s")):
+    for unit, length in CF_UNITS:
         if not ((values - origin) % np.timedelta64(1, length)).astype("int64").any():
             return f"{unit} since {origin}"
     return f"nanoseconds since {origin}"

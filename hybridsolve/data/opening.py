@@ -6,10 +6,12 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import DTypeLike
 
 from ..spec import ModelSpec, Variable
 from .camels import is_pack, read_camels
@@ -36,15 +38,15 @@ _KINDS = (
 
 
 def open_dataset(
-    path_or_data,
+    path_or_data: str | Path | xr.Dataset,
     *,
-    basins=None,
-    period=None,
-    pet=None,
-    dtype="float32",
-    names=None,
-    day_ends=None,
-    utc_offset=None,
+    basins: Any = None,
+    period: Any = None,
+    pet: str | None = None,
+    dtype: DTypeLike = "float32",
+    names: Any = None,
+    day_ends: str | None = None,
+    utc_offset: float | None = None,
     model: ModelSpec | None = None,
 ) -> xr.Dataset:
     """Open basin data of any kind we know, as a dataset of the convention, in memory.
@@ -293,7 +295,7 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
         what, attrs = f"{name} ({v} of {where})", dict(ds[v].attrs)
         values = numbers(ds[v].values, what)
         how = ""
-        if name == "area_km2" and not is_ours(unit, "km2"):
+        if name == "area_km2" and unit is not None and not is_ours(unit, "km2"):
             values, how = convert(values, unit, "km2", what)[0], f" converted from {unit}"
         if v != name or how:
             said.append(f"{name}: '{v}'{how}")

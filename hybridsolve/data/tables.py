@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def read_table(path, as_text: Sequence[str] = (), *, unit_row: bool = False) -> 
     if not lines:
         raise ValueError(f"{path} must be a table with a header, found no line; check the file.")
     marks = {mark: lines[0].count(mark) for mark in ",;\t|"}
-    mark = max(marks, key=marks.get) if any(marks.values()) else None
+    mark = max(marks, key=marks.__getitem__) if any(marks.values()) else None
     header = _cells(lines[0], mark)
     below = _cells(lines[1], mark) if len(lines) > 1 else []
     units = dict(zip(header, below, strict=False)) if unit_row and _is_unit_row(below) else {}
@@ -182,8 +182,9 @@ def _times(frame: pd.DataFrame, columns: dict, where: str, asked: str | None):
         return parse_dates(frame[columns[base]].tolist(), f"{base} of {where}"), [base, ""]
     if isinstance(frame.index, pd.DatetimeIndex):
         return frame.index.tz_localize(None).to_numpy("datetime64[ns]"), []
-    parts = [next((keys[k] for k in names if k in keys), None) for names in (_YEAR, _MONTH, _DAY)]
-    if all(parts):
+    named = [next((keys[k] for k in names if k in keys), None) for names in (_YEAR, _MONTH, _DAY)]
+    parts = [base for base in named if base]
+    if len(parts) == 3:
         numbers = [pd.to_numeric(frame[columns[base]], errors="coerce") for base in parts]
         try:
             days = pd.to_datetime(dict(zip(("year", "month", "day"), numbers, strict=True)))
@@ -240,7 +241,8 @@ def read_folder(folder: Path, basins, time: str | None = None) -> xr.Dataset:
     files = _by_id(files, {name for table in attributes.values() for name in table.index}, folder)
     stems = list(files)
     ids = [stems[i] for i in resolve_basins(basins, stems, folder.name)]
-    tables, units = {}, {}
+    tables: dict[str, xr.Dataset] = {}
+    units: dict[Hashable, tuple[str, str | None]] = {}
     for name in ids:
         ds = table_dataset(read_table(files[name], AS_TEXT, unit_row=True), files[name].name, name, time)
         refuse_duplicates(ds["time"].values, f"dates of {files[name]}")

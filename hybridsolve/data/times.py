@@ -24,6 +24,7 @@ import datetime
 import math
 import re
 import warnings
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,12 @@ _ABSENT = {  # days that some calendars leave out
     "29 February": lambda day: (day.month == 2) & (day.day == 29),
     "31 December of leap years": lambda day: (day.month == 12) & (day.day == 31) & day.is_leap_year,
 }
-_CF_UNITS = (("days", "D"), ("hours", "h"), ("minutes", "m"), ("seconds", "s"))
+CF_UNITS: tuple[tuple[str, Literal["D", "h", "m", "s"]], ...] = (
+    ("days", "D"),
+    ("hours", "h"),
+    ("minutes", "m"),
+    ("seconds", "s"),
+)
 _WITHOUT_BOUNDS = "ds.drop_vars(ds['time'].attrs.get('bounds', []), errors='ignore')"  # xarray converts `time` alone
 _STORED = ("day_boundary", "utc_offset_hours", "step_boundary", "filled_days", "conversions")
 
@@ -117,7 +123,7 @@ def _intervals(ds: xr.Dataset, where: str, day_ends, utc_offset, *, daily: bool)
     name = bounds_name(ds)
     bounds = None if name is None else _bounds(ds, stamps, name, where)
     step = DAY if daily else _step(stamps, bounds, what)
-    if name is not None:
+    if name is not None and bounds is not None:
         start = _start_by_bounds(bounds, stamps, name, where, step)
         if day_ends is not None:
             said = _start_by_day_ends(stamps, day_ends, where, step)
@@ -193,7 +199,7 @@ def add_time_bounds(ds: xr.Dataset, step_seconds: int | None = None) -> xr.Datas
     name = f"start of the {_called(step)}"
     ds["time"].attrs.update(standard_name="time", long_name=name, bounds="time_bnds", axis="T")
     if len(start):  # one unit for time and bounds, for those who write with plain xarray
-        unit = next(unit for unit, length in _CF_UNITS if not step % np.timedelta64(1, length))
+        unit = next(unit for unit, length in CF_UNITS if not step % np.timedelta64(1, length))
         ds.variables["time"].encoding["units"] = f"{unit} since {str(start[0])[:19].replace('T', ' ')}"
     return ds
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .steps import date_of_row
@@ -19,8 +21,8 @@ def unmasked(values) -> np.ndarray:
         return values.data
     if values.dtype.kind in "iub":
         values = values.astype(np.float64)
-    nothing = {"f": np.nan, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}
-    return values.filled(nothing.get(values.dtype.kind, ""))
+    nothing: dict[str, Any] = {"f": np.nan, "M": np.datetime64("NaT"), "m": np.timedelta64("NaT")}
+    return np.ma.filled(values, nothing.get(values.dtype.kind, ""))
 
 
 def attribute(values) -> np.ndarray:

@@ -6,6 +6,7 @@ Config keys, attributes, layouts and names are that convention's; every key is h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from ..routing import unit_hydrograph
 from ..routing.unit_hydrograph import LENGTH
 from ..solve.simulate import simulate
 
-DEFAULTS = dict(
+DEFAULTS: dict[str, Any] = dict(
     warmup=0,
     warmup_states=True,
     dy_drop=0.0,
@@ -160,8 +161,8 @@ class _DropIn(nn.Module):
         for theirs, (ours, tail) in ROUTED.items():
             out[theirs] = out[f"{theirs}_no_rout"] = series[ours]
             if self.routing:
-                before = None if tails is None else tails[tail]
-                out[theirs], self._tails[tail] = unit_hydrograph(series[ours], *routing, before, return_memory=True)
+                (a, b), before = routing, None if tails is None else tails[tail]
+                out[theirs], self._tails[tail] = unit_hydrograph(series[ours], a, b, before, return_memory=True)
         out["PET_hydro"] = forcing["pet"][first:]
         out |= {theirs: series[ours] for theirs, ours in self._fluxes.items()}
         cut = self.warmup - first

@@ -129,7 +129,7 @@ class DifferentiableModel(nn.Module):
 def drop_dynamic(raw: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
     """Hold per-step parameters at their last step, in basins that are drawn for each parameter with a probability."""
 
-    def held(x):
+    def held(x: Tensor) -> Tensor:
         if x.dim() == 2:
             return x
         drop = torch.rand(x.shape[1], 1, device=x.device) < probability
@@ -173,10 +173,12 @@ def run_parameters(
     return GaugeRun({name: q[warmup - first :] for name, q in run.fluxes.items()}, run.final_state, run.memory)
 
 
-def of_steps(steps: slice, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
+def of_steps(
+    steps: slice, forcing: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The forcing and the parameters of some of the steps."""
 
-    def cut(x, axes):  # an axis of size 1 is shared by all steps
+    def cut(x: Tensor, axes: int) -> Tensor:  # an axis of size 1 is shared by all steps
         return x[steps] if x.dim() == axes and len(x) > 1 else x
 
     return {n: cut(x, 2) for n, x in forcing.items()}, {n: cut(x, 3) for n, x in parameters.items()}
@@ -201,7 +203,16 @@ class DischargeLSTM(nn.Module):
         self.head = nn.Linear(hidden, 1)
 
     def forward(
-        self, forcing, attributes, weather, *, inputs=None, step=DAY, warmup=0, warmup_gradient=True, fluxes=None
+        self,
+        forcing: Mapping[str, Tensor],
+        attributes: Tensor,
+        weather: Tensor,
+        *,
+        inputs: Mapping[str, Tensor] | None = None,
+        step: int = DAY,
+        warmup: int = 0,
+        warmup_gradient: bool = True,
+        fluxes: Sequence[str] | None = None,
     ) -> Run:
         if fluxes is not None and tuple(fluxes) != (self.outflow,):
             raise ValueError(f"an LSTM alone gives {self.outflow}; found {', '.join(fluxes)}: ask for that only.")

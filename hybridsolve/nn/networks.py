@@ -46,7 +46,7 @@ class Layout:
     routing: bool = True
     learned: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "model", models.get(self.model))
         known = [*self.model.parameter_names, *self.model.optional_parameter_names]
         for field, aim in (("dynamic", "vary by step"), ("learned", "learn")):
@@ -89,18 +89,18 @@ class Layout:
         c = self.components
         sizes = [c] * len(self.static_names) + [1] * len(self.routing_names)
         named = dict(zip(self.static_names + self.routing_names, static.split(sizes, -1), strict=True))
-        if self.dynamic:
+        if self.dynamic and dynamic is not None:
             named |= dict(zip(self.dynamic, dynamic.split(c, -1), strict=True))
         return {name: named[name] for name in self.names + self.routing_names}
 
 
-def _refuse_unfit(name: str, x: Tensor, width: int, layer: nn.Linear) -> None:
+def _refuse_unfit(name: str, x: Tensor, width: int, dtype: torch.dtype) -> None:
     """Raise if a network cannot take a tensor, and name its input."""
     if x.shape[-1] != width:
         raise ValueError(f"{name} must have {width} numbers each, found {x.shape[-1]}: give those of the training.")
-    if x.dtype != layer.weight.dtype:
+    if x.dtype != dtype:
         raise TypeError(
-            f"{name} must be {layer.weight.dtype} like the network's weights, found {x.dtype}: convert one of them, "
+            f"{name} must be {dtype} like the network's weights, found {x.dtype}: convert one of them, "
             "such as network.float() where torch's default dtype is float64."
         )
 
@@ -134,7 +134,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, layout.n_static))
 
     def forward(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
-        _refuse_unfit("attributes", attributes, self.n_attributes, self.layers[0])
+        _refuse_unfit("attributes", attributes, self.n_attributes, next(self.parameters()).dtype)
         return self.layout.split(self.layers(attributes))
 
 
@@ -156,11 +156,12 @@ class Recurrent(nn.Module):
         if weather is None:
             raise ValueError("an LSTM sees weather [T, B, W], found None: give it.")
         for name, x, width in (("weather", weather, self.n_weather), ("attributes", attributes, self.n_attributes)):
-            _refuse_unfit(name, x, width, self.of_weather)
+            _refuse_unfit(name, x, width, self.of_weather.weight.dtype)
         entered = self.of_weather(weather)
         if self.of_attributes is not None:
             entered = entered + self.of_attributes(attributes)  # broadcast over the steps
-        return self.dropout(self.lstm(torch.relu(entered))[0])
+        passed: Tensor = self.dropout(self.lstm(torch.relu(entered))[0])
+        return passed
 
 
 class LSTM(nn.Module):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from .style import MUTED, ORANGE, array, colour_bar, styled
 
+if TYPE_CHECKING:
+    from ..routing.network import RiverNetwork
 
-def _map(lat, lon):
+
+def _map(lat: np.ndarray, lon: np.ndarray) -> tuple[Figure, Axes]:
     """An empty figure and its axes of longitude and latitude, with all these points on it."""
     # A degree of longitude is shorter by the cosine of the latitude: the axes keep the shapes.
     stretch = 1.0 / max(0.2, np.cos(np.deg2rad(0.5 * (lat.min() + lat.max()))))
@@ -30,7 +38,14 @@ def _map(lat, lon):
 
 
 @styled
-def score_map(lat, lon, values, metric="NSE", unit="–", unscored=None):
+def score_map(
+    lat: ArrayLike,
+    lon: ArrayLike,
+    values: ArrayLike,
+    metric: str = "NSE",
+    unit: str = "–",
+    unscored: ArrayLike | None = None,
+) -> Figure:
     """Scores, or parameters, as points on a plain map of longitude and latitude.
 
     Parameters
@@ -92,7 +107,13 @@ def score_map(lat, lon, values, metric="NSE", unit="–", unscored=None):
 
 
 @styled
-def network_map(network, values, name="discharge", unit="m³/s", gauges=None):
+def network_map(
+    network: RiverNetwork,
+    values: ArrayLike,
+    name: str = "discharge",
+    unit: str = "m³/s",
+    gauges: ArrayLike | None = None,
+) -> Figure:
     """A value along a river network: a line from each reach to the one it flows to, wider and darker with the value.
 
     Parameters
@@ -131,8 +152,9 @@ def network_map(network, values, name="discharge", unit="m³/s", gauges=None):
     figure, axes = _map(lat, lon)
     ends = np.stack([lon, lat], axis=1)
 
-    def lines(rows, **style):
-        return axes.add_collection(LineCollection(np.stack([ends[rows], ends[network.downstream[rows]]], 1), **style))
+    def lines(rows: np.ndarray, **style: Any) -> Artist:
+        segments = np.stack([ends[rows], ends[network.downstream[rows]]], 1)
+        return axes.add_collection(LineCollection(segments, **style))  # type: ignore[arg-type]  # an array is a sequence
 
     flows = network.downstream >= 0  # an outlet has no line
     lines(np.flatnonzero(flows & ~good), colors="#c4c4c4", lw=0.4)

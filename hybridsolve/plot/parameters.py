@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from .style import BLUE, INK, MUTED, ORANGE, SKY, array, colour_bar, per, percent, styled
 
 
 @styled
-def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
+def parameter_bounds(
+    values: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    names: Sequence[str],
+    at_bound: ArrayLike,
+    flag: float = 0.1,
+    log: ArrayLike | None = None,
+) -> Figure:
     """Distribution of each parameter over basins within its bounds, with the share of basins at a bound.
 
     Parameters
@@ -79,7 +90,7 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
             1.17, p, f"{lower[p]:g} to {upper[p]:g}", color=MUTED, va="center", fontsize=9,
             transform=axes.get_yaxis_transform(),
         )  # fmt: skip
-    head = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "color": MUTED}
+    head: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": 9, "color": MUTED}
     axes.text(1.045, -0.75, "at bound", **head)
     axes.text(1.17, -0.75, "bounds", **head)
     axes.set_yticks(range(count), list(names))
@@ -92,7 +103,7 @@ def parameter_bounds(values, lower, upper, names, at_bound, flag=0.1, log=None):
 
 
 @styled
-def standard_errors(errors, names):
+def standard_errors(errors: ArrayLike, names: Sequence[str]) -> Figure:
     """Linearised standard errors of parameters over basins: how well the data identify each of them.
 
     Parameters
@@ -128,7 +139,7 @@ def standard_errors(errors, names):
 
 
 @styled
-def sensitivity_by_month(values, names, unit="mm d-1"):
+def sensitivity_by_month(values: ArrayLike, names: Sequence[str], unit: str = "mm d-1") -> Figure:
     """When flow answers to which parameter: medians over basins, each parameter over its strongest month.
 
     Parameters

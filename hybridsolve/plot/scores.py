@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from .style import BLUE, CYCLE, MUTED, ORANGE, array, percent, styled
 
 
 @styled
-def score_distribution(scores, metric="NSE", reference=None):
+def score_distribution(
+    scores: Mapping[str, ArrayLike], metric: str = "NSE", reference: Mapping[str, ArrayLike] | None = None
+) -> Figure:
     """Cumulative distributions of a score over basins, one curve per run, medians in the legend.
 
     A basin without score (NaN) counts as below every number, so every curve is over all basins asked for.
@@ -86,7 +91,7 @@ def score_distribution(scores, metric="NSE", reference=None):
 
 
 @styled
-def start_spread(scores, best, metric="NSE"):
+def start_spread(scores: ArrayLike, best: ArrayLike, metric: str = "NSE") -> Figure:
     """How the scores of the starts of a calibration lie around the start kept, basin by basin.
 
     Parameters
@@ -181,7 +186,7 @@ def start_spread(scores, best, metric="NSE"):
 
 
 @styled
-def against(x, y, name):
+def against(x: ArrayLike, y: ArrayLike, name: str) -> Figure:
     """One point a basin: a published value against ours, with the line of equality.
 
     Parameters

@@ -5,12 +5,23 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from .style import BLUE, INK, MUTED, ORANGE, SKY, array, per, styled
 
 
 @styled
-def hydrograph(time, obs, sim, *, precipitation=None, title=None, score_text=None, spread=None, unit="mm d-1"):
+def hydrograph(
+    time: ArrayLike,
+    obs: ArrayLike,
+    sim: ArrayLike,
+    *,
+    precipitation: ArrayLike | None = None,
+    title: str | None = None,
+    score_text: str | None = None,
+    spread: tuple[ArrayLike, ArrayLike] | None = None,
+    unit: str = "mm d-1",
+) -> Figure:
     """Observed and simulated flow of one basin, with precipitation above it if given.
 
     Parameters
@@ -86,7 +97,7 @@ def hydrograph(time, obs, sim, *, precipitation=None, title=None, score_text=Non
 
 
 @styled
-def flow_duration(sim, obs):
+def flow_duration(sim: ArrayLike, obs: ArrayLike) -> Figure:
     """Flow-duration curves over many basins: the median basin and the middle half, simulated and observed.
 
     Each basin's flows are divided by its mean observed flow; steps without observation count in neither.

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -15,10 +16,19 @@ import numpy as np
 from ..data.files import write_atomic
 from ..data.values import unmasked
 
+if TYPE_CHECKING:  # younger than the oldest matplotlib that serves
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
+    from numpy.typing import ArrayLike
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
 CYCLE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY)
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 10.5,
     "axes.titlesize": 12,
     "axes.titlelocation": "left",
@@ -41,18 +51,18 @@ STYLE = {
 }
 
 
-def styled(function):
+def styled(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function with the shared style; matplotlib reads most of it when an artist is made."""
 
     @functools.wraps(function)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         with matplotlib.rc_context(STYLE):
             return function(*args, **kwargs)
 
     return wrapped
 
 
-def array(name, values, ndim, shape=None):
+def array(name: str, values: ArrayLike, ndim: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Numbers of a shape, NaN where they are masked."""
     values = unmasked(values).astype(np.float64)
     if values.ndim != ndim or values.size == 0 or (shape is not None and values.shape != shape):
@@ -61,7 +71,7 @@ def array(name, values, ndim, shape=None):
     return values
 
 
-def percent(share):
+def percent(share: float) -> str:
     """A share as text, which never rounds to 0 % or 100 % what is not."""
     if 0 < share < 0.01:
         return "<1 %"
@@ -70,18 +80,18 @@ def percent(share):
     return f"{100 * share:.0f} %"
 
 
-def per(unit):
+def per(unit: str) -> str:
     """A unit as axes have it: "mm/d" of "mm d-1"."""
     return re.sub(r"^(\S+) (\w+)-1$", r"\1/\2", unit)
 
 
-def colour_bar(figure, axes, artist, extend, label):
+def colour_bar(figure: Figure, axes: Axes, artist: Any, extend: Any, label: str) -> None:
     bar = figure.colorbar(artist, ax=axes, extend=extend, shrink=0.86, pad=0.015, aspect=28)
     bar.set_label(label)
     bar.outline.set_visible(False)
 
 
-def save(fig, path):
+def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as PNG at 150 dpi, whole or not at all.
 
     Parameters
@@ -113,7 +123,8 @@ def save(fig, path):
 
 def draw(figures: Mapping[str, Callable], folder: Path) -> list[Path]:
     """Make and save figures by name; those that cannot be drawn are a warning, and the rest is drawn."""
-    written, left_out = [], {}
+    written = []
+    left_out: dict[str, list[str]] = {}
     for name, make in figures.items():
         try:
             written.append(save(make(), folder / f"{name}.png"))

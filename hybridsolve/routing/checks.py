@@ -72,7 +72,8 @@ def cycle_text(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
     """The ids along one cycle; whatever does not reach an outlet leads into one."""
     free = np.ones(len(ids), bool)
     free[reached] = False
-    row, seen = int(np.flatnonzero(free)[0]), {}
+    row = int(np.flatnonzero(free)[0])
+    seen: dict[int, int] = {}
     while row not in seen:
         seen[row] = len(seen)
         row = int(to[row])

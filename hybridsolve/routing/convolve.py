@@ -19,7 +19,7 @@ def reference_convolve(q: Tensor, ordinates: Tensor, memory: Tensor) -> Tensor:
 
 def convolve(
     q: Tensor, ordinates: Tensor, memory: Tensor | None = None, return_memory: bool = False, backend: str = "auto"
-):
+) -> Tensor | tuple[Tensor, Tensor]:
     """Convolve series with the ordinates of their unit hydrographs.
 
     Parameters
@@ -58,7 +58,9 @@ def convolve(
     return convolved(q, ordinates, memory, return_memory, backend)
 
 
-def convolved(q: Tensor, ordinates: Tensor, memory: Tensor | None, return_memory: bool, backend: str):
+def convolved(
+    q: Tensor, ordinates: Tensor, memory: Tensor | None, return_memory: bool, backend: str
+) -> Tensor | tuple[Tensor, Tensor]:
     """`convolve` of what has been checked."""
     past = len(ordinates) - 1
     if memory is None:

@@ -197,7 +197,7 @@ def _lateral(path):
         ):
             raise ValueError(
                 f"{path} must have lateral_inflow(time, reach) and the coordinate reach; found "
-                f"{', '.join(variables)}: rename or add them."
+                f"{', '.join(map(str, variables))}: rename or add them."
             )
         if "time" not in variables:
             raise ValueError(

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..solve import backends, compiled, ops
 from ..solve.compiled import MOST_INFLOW
 from ..solve.faults import BadInflow
 from ..solve.problem import dense, mapping
+from ..spec import Variable
 from .checks import reach_ids
 from .schemes import (
     CHANNEL,
@@ -148,11 +149,21 @@ def route(
     names, kernel = SCHEMES[scheme]
     values = _parameters(network, parameters, names, lateral, scheme)
 
-    def run(kernel, constants, rows, state, column, n_outputs, n_steps, repeat):
+    def run(
+        kernel: str,
+        constants: Tensor,
+        rows: Tensor,
+        state: Tensor,
+        column: Tensor,
+        n_outputs: int,
+        n_steps: int,
+        repeat: int,
+    ) -> tuple[Tensor, ...]:
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
         try:
             if backend == "reference":
-                return reference(kernel, graph, column, constants, rows, state, dt, sizes)
+                found: tuple[Tensor, ...] = reference(kernel, graph, column, constants, rows, state, dt, sizes)
+                return found
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
             tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
             tile = max(2, tile) if backend == "cuda" else min(tile, n_steps)
@@ -161,7 +172,7 @@ def route(
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
 
-    def accumulate(rows):
+    def accumulate(rows: Tensor) -> Tensor:
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
         return run("linear", passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
@@ -203,13 +214,15 @@ class _Graph(NamedTuple):
 _graphs: WeakKeyDictionary[RiverNetwork, dict[torch.device, _Graph]] = WeakKeyDictionary()
 
 
-def _graph(network, device) -> _Graph:
+def _graph(network: RiverNetwork, device: torch.device) -> _Graph:
     on = _graphs.setdefault(network, {})
     if device not in on:
         level = np.repeat(np.arange(network.n_levels, dtype=np.int32), np.diff(network.level_start))
         to = np.where(network.downstream < 0, np.int32(network.n_reaches), network.downstream)
-        arrays = [_moved(x, device, "the network") for x in (network.first, network.downstream, level, to)]
-        on[device] = _Graph(torch.from_numpy(network.level_start), *arrays, {}, set())
+        first, downstream, level, to = (
+            _moved(x, device, "the network") for x in (network.first, network.downstream, level, to)
+        )
+        on[device] = _Graph(torch.from_numpy(network.level_start), first, downstream, level, to, {}, set())
     return on[device]
 
 
@@ -225,17 +238,17 @@ def _moved(array: np.ndarray, device: torch.device, what: str) -> Tensor:
 # --- Checks of the inputs ------------------------------------------------------------------------------------------
 
 
-def check_network(network) -> None:
+def check_network(network: object) -> None:
     if not hasattr(network, "level_start"):
         raise ValueError(f"network must be a RiverNetwork; found {type(network).__name__}: make one of its table.")
 
 
-def check_scheme(scheme) -> None:
+def check_scheme(scheme: object) -> None:
     if scheme not in tuple(SCHEMES):
         raise ValueError(f"unknown scheme '{scheme}'; expected one of {', '.join(SCHEMES)}.")
 
 
-def _check_lateral(network, lateral, dt, repeat) -> int:
+def _check_lateral(network: RiverNetwork, lateral: Tensor, dt: float, repeat: int) -> int:
     dense(lateral, "lateral")
     if lateral.dim() != 2 or lateral.shape[1] != network.n_reaches or lateral.shape[0] == 0:
         raise ValueError(
@@ -244,14 +257,14 @@ def _check_lateral(network, lateral, dt, repeat) -> int:
         )
     if lateral.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"lateral must be float32 or float64; found {lateral.dtype}: convert it with .to().")
-    if isinstance(dt, bool) or not (isinstance(dt, Real) and 0 < dt < 1e9):
+    if isinstance(dt, bool) or not (isinstance(dt, Real) and 0 < float(dt) < 1e9):
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
-    if dt != int(dt):
+    if not float(dt).is_integer():
         raise ValueError(f"dt must be whole seconds; found {dt!r}: choose a step that is.")
-    return lateral.shape[0] * whole("repeat", repeat, 1)
+    return len(lateral) * whole("repeat", repeat, 1)
 
 
-def _in_network_order(network, lateral, ids):
+def _in_network_order(network: RiverNetwork, lateral: Tensor, ids: Sequence[int] | str) -> Tensor:
     if isinstance(ids, str):
         if ids != "network":
             raise ValueError(
@@ -275,7 +288,9 @@ def _in_network_order(network, lateral, ids):
     return lateral.index_select(1, _moved(at, lateral.device, "ids of the columns of lateral"))
 
 
-def _columns(network, graph, gauges, device):
+def _columns(
+    network: RiverNetwork, graph: _Graph, gauges: Sequence[int] | None, device: torch.device
+) -> tuple[np.ndarray, Tensor]:
     """The ids of the output's columns, and the column of each reach or -1."""
     if gauges is None:
         ids, at, key = network.ids, slice(None), b""
@@ -297,7 +312,9 @@ def _columns(network, graph, gauges, device):
     return ids, graph.columns[key]
 
 
-def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
+def _parameters(
+    network: RiverNetwork, given: Mapping[str, Tensor] | None, names: Sequence[str], like: Tensor, scheme: str
+) -> dict[str, Tensor]:
     given = {} if given is None else mapping(given, "parameters")
     if unknown := [name for name in given if name not in PARAMETERS]:
         raise ValueError(f"parameters has '{unknown[0]}'; expected {', '.join(PARAMETERS)}: remove or rename it.")
@@ -319,7 +336,7 @@ def _parameters(network, given, names, like, scheme) -> dict[str, Tensor]:
     return values
 
 
-def _of_reaches(network, x, what, like, row):
+def _of_reaches(network: RiverNetwork, x: Tensor, what: str, like: Tensor, row: Variable) -> Tensor:
     dense(x, what)
     if tuple(x.shape) not in ((network.n_reaches,), (1,)) or x.dtype != like.dtype or x.device != like.device:
         raise ValueError(
@@ -337,7 +354,7 @@ def _of_reaches(network, x, what, like, row):
     return x
 
 
-def _check_state(network, given, like, scheme) -> None:
+def _check_state(network: RiverNetwork, given: dict[str, Any], like: Tensor, scheme: str) -> None:
     if given.pop("substeps", None) is not None:
         warnings.warn(
             "initial_state's 'substeps' are ignored, since they follow from the state: pass substeps= to fix them.",
@@ -355,11 +372,12 @@ def _check_state(network, given, like, scheme) -> None:
             given[name] = _of_reaches(network, given[name], f"initial_state '{name}'", like, row)
 
 
-def _check_substeps(network, substeps, like) -> Tensor | None:
+def _check_substeps(network: RiverNetwork, substeps: Any, like: Tensor) -> Tensor | None:
     if substeps is None:
         return None
     whether = isinstance(substeps, bool) or getattr(substeps, "dtype", None) == torch.bool
-    if whether or not isinstance(substeps, Real | Tensor) or np.shape(substeps) not in ((), (1,), (network.n_reaches,)):
+    shape = getattr(substeps, "shape", ())
+    if whether or not isinstance(substeps, Real | Tensor) or shape not in ((), (1,), (network.n_reaches,)):
         raise ValueError(
             f"substeps must be a whole number, or a tensor [{network.n_reaches}] of them; found {substeps!r}."
         )
@@ -370,11 +388,12 @@ def _check_substeps(network, substeps, like) -> Tensor | None:
             f"substeps must be whole numbers from 1 to {MOST_SUBSTEPS}; found others: clip and round them."
         )
     if not isinstance(substeps, Tensor):
-        return like.new_full((network.n_reaches,), float(substeps))
+        number: Tensor = like.new_full((network.n_reaches,), float(substeps))
+        return number
     return substeps.to(like).expand(network.n_reaches)
 
 
-def _tile(interval, n_steps, n_reaches, keep) -> int:
+def _tile(interval: int | None, n_steps: int, n_reaches: int, keep: bool) -> int:
     """Steps between checkpoints; without checkpoints those that a thread takes at a time."""
     if interval is None:
         # The series of two levels of a tile fit the cache; the adjoint keeps those of all levels in memory.
@@ -383,7 +402,7 @@ def _tile(interval, n_steps, n_reaches, keep) -> int:
     return whole("checkpoint_interval", interval, 1)
 
 
-def _explain(network, lateral) -> str:
+def _explain(network: RiverNetwork, lateral: Tensor) -> str:
     bad = ~((lateral >= 0) & (lateral <= MOST_INFLOW))
     row, i = (int(v) for v in bad.nonzero()[0])
     return (
@@ -392,7 +411,13 @@ def _explain(network, lateral) -> str:
     )
 
 
-def hydraulics(network: RiverNetwork, discharge: Tensor, parameters: Mapping[str, Tensor] | None = None, *, ids=None):
+def hydraulics(
+    network: RiverNetwork,
+    discharge: Tensor,
+    parameters: Mapping[str, Tensor] | None = None,
+    *,
+    ids: Sequence[int] | np.ndarray | None = None,
+) -> dict[str, Tensor]:
     """Depth, top width and velocity of uniform flow in the channel of the default scheme.
 
     The top width is W = p d^q, and the hydraulic radius that of a wide channel, A / W = d / (q + 1).

@@ -389,7 +389,7 @@ class RiverNetwork:
             If n is less than 1 or more than there are outlets.
         """
         outlets = self.outlets
-        if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= n <= len(outlets):
+        if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= int(n) <= len(outlets):
             raise ValueError(
                 f"n must be 1 to {len(outlets)}, as many parts as there are outlets; found {n}: ask for fewer."
             )
@@ -425,7 +425,7 @@ class RiverNetwork:
             If `max_length` is not positive, there is no attribute length, or one is negative or not finite.
         """
         length = self.attribute("length")
-        if not isinstance(max_length, Real) or not 0 < max_length < np.inf:
+        if not isinstance(max_length, Real) or not 0 < float(max_length) < np.inf:
             raise ValueError(f"max_length must be above 0 m and finite; found {max_length!r}: choose a length.")
         bad = ~((length >= 0) & (length < np.inf))
         if bad.any():

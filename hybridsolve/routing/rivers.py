@@ -125,7 +125,7 @@ def simulate_rivers(
     catchment: Sequence[int] | None = None,
     reach: Sequence[int] | None = None,
     area: Tensor | None = None,
-    forcing_step: int = DAY,
+    forcing_step: float = DAY,
     dt: float = 3600.0,
     scheme: str = "todini",
     gauges: Sequence[int] | None = None,
@@ -193,8 +193,17 @@ def simulate_rivers(
     if run.memory is not None:
         state["hydrograph"] = {"memory": run.memory}
     lateral = lateral_inflow(runoff, network, catchment=catchment, reach=reach, area=area, step=step)
-    options = dict(ids="network", dt=dt, scheme=scheme, repeat=repeat, gauges=gauges)
-    routed: Routed = route(network, lateral, channel, initial_state=before.get("rivers"), **options)
+    routed: Routed = route(
+        network,
+        lateral,
+        channel,
+        initial_state=before.get("rivers"),
+        ids="network",
+        dt=dt,
+        scheme=scheme,
+        repeat=repeat,
+        gauges=gauges,
+    )
     return RiverRun(routed.discharge, routed.ids, runoff, state | {"rivers": routed.final_state})
 
 

@@ -5,7 +5,7 @@ Sources: Nash (1957) for the gamma form; Feng et al. (2022, doi 10.1029/2022WR03
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal, overload
 
 from torch import Tensor
 
@@ -23,9 +23,32 @@ def reference_unit_hydrograph(q: Tensor, a: Tensor, b: Tensor, memory: Tensor | 
     return reference_convolve(q, ordinates(GAMMA, dict(a=a, b=b)), memory)
 
 
+@overload
+def unit_hydrograph(
+    q: Tensor,
+    a: Tensor,
+    b: Tensor,
+    memory: Tensor | None = None,
+    return_memory: Literal[False] = False,
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def unit_hydrograph(
+    q: Tensor,
+    a: Tensor,
+    b: Tensor,
+    memory: Tensor | None = None,
+    *,
+    return_memory: Literal[True],
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
 def unit_hydrograph(
     q: Tensor, a: Tensor, b: Tensor, memory: Tensor | None = None, return_memory: bool = False, backend: str = "auto"
-) -> Any:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Route runoff by a gamma unit hydrograph of 15 steps.
 
     Parameters

@@ -9,8 +9,9 @@ differs from the whole by rounding.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from ..spec import DAY, ModelSpec
 FILLS_A_CARD = 2**17  # cells: with fewer, multiprocessors idle, and windows of time are the better cut
 PIECE = 2**31  # bytes: copied at full speed, and small enough that the first and last copies take little time
 SHORTEST = 64  # steps that a window should have
+Brought = tuple[list[Tensor], torch.Event | None]  # copies on their way, and the event of their arrival
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class StreamedRun(Run):
     plan: Plan
 
 
-def _device(given) -> torch.device:
+def _device(given: str | torch.device) -> torch.device:
     try:
         device = torch.device(given)
     except (RuntimeError, TypeError):
@@ -134,7 +137,7 @@ def plan(
             held += n_states * n_components * (-(-steps // every) + every)
         return held * basins * itemsize
 
-    def most(low: int, high: int, fits) -> int:
+    def most(low: int, high: int, fits: Callable[[int], bool]) -> int:
         """The largest number in low..high that fits, by halving; low - 1 if none does."""
         while low <= high:
             middle = (low + high) // 2
@@ -160,7 +163,7 @@ def plan(
         )
     # Pieces of about equal size, so that the last is not much smaller.
     basins, steps = (-(-n // -(-n // piece)) for n, piece in ((n_basins, basins), (n_steps, steps)))
-    return Plan(basins, steps, tuple(sizes), size(basins, steps), memory)
+    return Plan(basins, steps, (n_steps, n_basins, n_components), size(basins, steps), memory)
 
 
 def simulate(
@@ -239,7 +242,7 @@ def simulate(
 
 class _Streamed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, stream, *tensors):
+    def forward(ctx: Any, stream: _Stream, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         ctx.stream = stream
         ctx.save_for_backward(*tensors)
         faults.synchronize()  # faults of earlier runs are not reported as this one's
@@ -251,7 +254,7 @@ class _Streamed(torch.autograd.Function):
             raise ValueError(stream.explain(tensors) or str(error)) from None
 
     @staticmethod
-    def backward(ctx, d_series, d_final):
+    def backward(ctx: Any, d_series: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:
         return None, *_StreamedAdjoint.apply(
             ctx.stream, ctx.needs_input_grad[1:], d_series, d_final, *ctx.saved_tensors
         )
@@ -261,7 +264,9 @@ class _StreamedAdjoint(torch.autograd.Function):
     """The adjoint as a function whose derivative is refused."""
 
     @staticmethod
-    def forward(ctx, stream, needs, d_series, d_final, *tensors):
+    def forward(
+        ctx: Any, stream: _Stream, needs: Sequence[bool], d_series: Tensor, d_final: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor | None, ...]:
         return tuple(stream.with_memory_hint(stream.backward, [x.detach() for x in tensors], needs, d_series, d_final))
 
     backward = staticmethod(ops.refuse)
@@ -270,7 +275,7 @@ class _StreamedAdjoint(torch.autograd.Function):
 class _Stream:
     """One streamed run, whose tensors are those of its `Problem`, in their order."""
 
-    def __init__(self, whole: Problem, device, plan, interval: int | None):
+    def __init__(self, whole: Problem, device: torch.device, plan: Plan, interval: int | None):
         # The text and the sizes of the whole run; every call passes its tensors.
         self.text, self.step, self.each, self.weighted = whole.text, whole.step, whole.each, whole.weights is not None
         self.n_forcings, self.n_outputs, self.state_at = len(whole.forcing), len(whole.outputs), len(whole.tensors) - 1
@@ -286,12 +291,12 @@ class _Stream:
             return "b"
         return "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
 
-    def explain(self, tensors) -> str | None:
+    def explain(self, tensors: Sequence[Tensor]) -> str | None:
         """The message on a value out of bounds, if there is one."""
         whole = Problem.of(self.text, tensors, [*self.plan.sizes, 0, self.step])
         return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, whole)
 
-    def run(self, tensors, state):
+    def run(self, tensors: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
         tensors = [*tensors[: self.state_at], state, *tensors[self.state_at + 1 :]]
         n_steps = max([1, *(x.shape[0] for i, x in enumerate(tensors) if self.axes(i, x)[0] == "t")])
         interval = self.interval or backends.check_interval(n_steps)
@@ -300,7 +305,7 @@ class _Stream:
         piece = Problem.of(self.text, tensors, numbers)
         return reference.run(piece) if piece.backend == "reference" else ops.run(self.text, tensors, numbers)
 
-    def with_memory_hint(self, work, *args):
+    def with_memory_hint(self, work: Callable[..., T], *args: Any) -> T:
         """Do the work; an error for lack of memory says how to ask for less."""
         try:
             return work(*args)
@@ -310,7 +315,7 @@ class _Stream:
                 "there."
             ) from error
 
-    def forward(self, tensors):
+    def forward(self, tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
         n_steps, n_basins, n_components = self.plan.sizes
         each = (n_components,) if self.each else ()
         series = tensors[0].new_empty(self.n_outputs, n_steps, n_basins, *each)
@@ -318,10 +323,11 @@ class _Stream:
         card = _Card(self.device)
         pieces = [(b, t) for b, windows in self.plan.pieces() for t in windows]
         ahead = self.bring(card, tensors, *pieces[0])
-        state = None
+        state: Tensor  # that the piece starts from
         for i, (b, t) in enumerate(pieces):
             here = card.arrived(ahead)
-            state = here[self.state_at] if t.start == 0 else state
+            if t.start == 0:
+                state = here[self.state_at]
             out, state = self.run(here, state)
             card.wait()
             if i + 1 < len(pieces):
@@ -332,8 +338,10 @@ class _Stream:
         card.finish()
         return series, final
 
-    def backward(self, tensors, needs, d_series, d_final):
-        gradients = [torch.zeros_like(x) if need else None for x, need in zip(tensors, needs, strict=True)]
+    def backward(
+        self, tensors: list[Tensor], needs: Sequence[bool], d_series: Tensor, d_final: Tensor
+    ) -> list[Tensor | None]:
+        gradients = {k: torch.zeros_like(x) for k, x in enumerate(tensors) if needs[k]}
         wanted = [k for k, need in enumerate(needs) if need or k == self.state_at]
         card = _Card(self.device)
         for b, windows in self.plan.pieces():
@@ -358,9 +366,9 @@ class _Stream:
             if needs[self.state_at]:
                 card.add(d_state, gradients[self.state_at][:, b])
         card.finish()
-        return gradients
+        return [gradients.get(k) for k in range(len(tensors))]
 
-    def states_before(self, card, tensors, b, windows):
+    def states_before(self, card: _Card, tensors: list[Tensor], b: slice, windows: list[slice]) -> list[Tensor]:
         """The state before each window, in host memory."""
         first = tensors[self.state_at][:, b]
         states = [first, *(torch.empty_like(first) for _ in windows[1:])]
@@ -382,7 +390,7 @@ class _Stream:
         index = [parts.get(a, whole) if n > 1 else whole for a, n in zip(axes, x.shape, strict=False)]
         return x[tuple(index)]
 
-    def bring(self, card, tensors, b, t, state=None):
+    def bring(self, card: _Card, tensors: list[Tensor], b: slice, t: slice, state: Tensor | None = None) -> Brought:
         """Start to copy what a piece needs, with `state`, where given, in place of the initial one."""
         here = [self.cut(i, x, b, t) for i, x in enumerate(tensors)]
         if state is not None:
@@ -401,7 +409,7 @@ class _Card:
             self.computing = torch.cuda.current_stream(device)
             self.copying, self.returning = torch.cuda.Stream(device), torch.cuda.Stream(device)
 
-    def bring(self, tensors):
+    def bring(self, tensors: list[Tensor]) -> Brought:
         """Start to copy to the device; return the copies and the event of their arrival."""
         if not self.on_card:
             return [x.detach() for x in tensors], None
@@ -416,7 +424,7 @@ class _Card:
             return x
         return torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=True).copy_(x)
 
-    def arrived(self, brought):
+    def arrived(self, brought: Brought) -> list[Tensor]:
         here, event = brought
         if event is not None:
             self.computing.wait_event(event)
@@ -432,7 +440,7 @@ class _Card:
         """Add a result to what is in host memory, in the order of the calls."""
         self._return(x, target, True)
 
-    def _return(self, x, target, adding):
+    def _return(self, x: Tensor, target: Tensor, adding: bool) -> None:
         x = x.detach()
         event = None
         if self.on_card:

@@ -26,6 +26,10 @@ weights cost one more pass.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
@@ -100,6 +104,9 @@ def _refuse_no_tensor(name, x):
 class _Loss:
     """Observations, mask and the checks common to all losses."""
 
+    #: Whether the result is one number per series ([B] or [B, C]) and not a scalar.
+    per_series: bool
+
     def __init__(self, obs, *, dtype=None):
         _refuse_no_tensor("obs", obs)
         if obs.ndim != 2 or obs.shape[0] == 0 or obs.shape[1] == 0:
@@ -144,11 +151,18 @@ class _Loss:
         return x.unsqueeze(-1) if sim.ndim == 3 else x
 
 
-class _SeriesLoss(_Loss):
-    """One number per series; subclasses give `_prepare` and `_evaluate`."""
+class _SeriesLoss(_Loss, ABC):
+    """One number per series."""
 
-    #: Whether the result is one number per series ([B] or [B, C]) and not a scalar.
     per_series = True
+
+    @abstractmethod
+    def _prepare(self):
+        """Make of the observations what `_evaluate` needs."""
+
+    @abstractmethod
+    def _evaluate(self, sim, want_gradient):
+        """The value, and the gradient or None."""
 
     def __init__(self, obs, *, dtype=None):
         super().__init__(obs, dtype=dtype)
@@ -275,17 +289,16 @@ class NSE(_SeriesLoss):
 
     # `_transform(x, scratch)` turns the shifted flow into (transformed flow, what its error is divided by in
     # the gradient), in place where it can; `_factor` is the constant left in the gradient.
-    _transform = None
+    _transform: Callable | None = None
     _transform_name = "identity"
     _factor = 2.0
 
     def _evaluate(self, sim, want_gradient):
         cube, gradient, scratch, walk = self._start(sim, want_gradient)
-        error = None if want_gradient else scratch()
-        square, shifted = scratch(), None
+        error = gradient if want_gradient else scratch()
+        square = scratch()
+        shifted = square if self._transform is None else scratch()
         sums = torch.zeros(cube.shape[1:], dtype=torch.float64, device=cube.device)
-        if self._transform is not None:
-            shifted = scratch()
         for start, stop, missing in walk:
             n = stop - start
             # The error is written to the gradient's memory, and scaled there while still in the cache.
@@ -520,7 +533,7 @@ class NSEBatch(_BatchLoss):
         return self._mean(((sim - obs) * self._aligned(self._weight, sim)).square(), sim)
 
 
-_LOSSES = {
+_LOSSES: dict[str, type[_Loss]] = {
     "nse": NSE,
     "kge": KGE,
     "nse_sqrt": NSESqrt,
@@ -530,12 +543,12 @@ _LOSSES = {
 }
 
 
-def names(per_series=None):
+def names(per_series: bool | None = None) -> list[str]:
     """Names that `get` knows; `per_series` True or False gives only that family."""
     return [name for name, loss in _LOSSES.items() if per_series is None or loss.per_series == per_series]
 
 
-def get(name):
+def get(name: str) -> Any:
     """The class of a loss by its name: ``get("nse")(obs)(sim)``.
 
     Raises

@@ -19,9 +19,12 @@ Pushpalatha et al. 2012 (J. Hydrol. 420:171).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from ..data.values import unmasked
 
@@ -289,7 +292,7 @@ def _flv(pair, bottom=0.3):
     return -100.0 * (low_s - low_o) / np.where(low_o == 0.0, np.nan, low_o)
 
 
-def nse(sim, obs):
+def nse(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Nash-Sutcliffe efficiency, ``1 - sum (sim - obs)^2 / sum (obs - mean(obs))^2``, over the valid steps.
 
     The mean is that of the observations of the scored steps themselves.
@@ -316,17 +319,17 @@ def nse(sim, obs):
     return _nse(_Pair(sim, obs))
 
 
-def nse_sqrt(sim, obs):
+def nse_sqrt(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """NSE of ``sqrt(flow + mean(obs)/100)``, [B]; otherwise as `nse`."""
     return _nse_sqrt(_Pair(sim, obs))
 
 
-def nse_log(sim, obs):
+def nse_log(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """NSE of ``ln(flow + mean(obs)/100)``, [B]; otherwise as `nse` (Pushpalatha et al. 2012)."""
     return _nse_log(_Pair(sim, obs))
 
 
-def kge(sim, obs):
+def kge(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Kling-Gupta efficiency of 2009, ``1 - sqrt((r-1)^2 + (alpha-1)^2 + (beta-1)^2)``.
 
     ``r`` is Pearson's correlation, ``alpha`` the ratio of standard deviations, ``beta`` that of means (sim /
@@ -350,22 +353,22 @@ def kge(sim, obs):
     return _kge(_Pair(sim, obs))
 
 
-def kge_r(sim, obs):
+def kge_r(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Pearson's correlation, [B]; 0 for a constant simulation, NaN for constant observations."""
     return _kge_r(_Pair(sim, obs))
 
 
-def kge_alpha(sim, obs):
+def kge_alpha(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Ratio of standard deviations sim / obs, [B]; NaN for constant observations."""
     return _kge_alpha(_Pair(sim, obs))
 
 
-def kge_beta(sim, obs):
+def kge_beta(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Ratio of means sim / obs, [B]; NaN where the mean of the observations is zero."""
     return _kge_beta(_Pair(sim, obs))
 
 
-def kge_2012(sim, obs):
+def kge_2012(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Kling-Gupta efficiency of 2012: as `kge` with the ratio of coefficients of variation in place of alpha.
 
     A simulation of zeros, which has no coefficient of variation, is given the ratio 0 of any other constant.
@@ -374,12 +377,12 @@ def kge_2012(sim, obs):
     return _kge_2012(_Pair(sim, obs))
 
 
-def pbias(sim, obs):
+def pbias(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Bias of volume, ``100 sum(sim - obs) / sum(obs)``, percent, [B]; positive if too much is simulated."""
     return _pbias(_Pair(sim, obs))
 
 
-def fhv(sim, obs, top=0.02):
+def fhv(sim: ArrayLike, obs: ArrayLike, top: float = 0.02) -> np.ndarray:
     """Bias of the high-flow segment of the flow duration curve, percent, [B].
 
     ``100 sum_h (QS_h - QO_h) / sum_h QO_h`` over ``h = 1..H``, with both series sorted, each for itself,
@@ -402,7 +405,7 @@ def fhv(sim, obs, top=0.02):
     return _quiet(lambda pair: _fhv(pair, top))(_Pair(sim, obs))
 
 
-def flv(sim, obs, bottom=0.3):
+def flv(sim: ArrayLike, obs: ArrayLike, bottom: float = 0.3) -> np.ndarray:
     """Bias of the low-flow segment of the flow duration curve in log space, percent, [B].
 
     ``-100 (sum_l [ln QS_l - ln QS_L] - sum_l [ln QO_l - ln QO_L]) / sum_l [ln QO_l - ln QO_L]`` over the
@@ -431,12 +434,12 @@ def flv(sim, obs, bottom=0.3):
     return _quiet(lambda pair: _flv(pair, bottom))(_Pair(sim, obs))
 
 
-def n_valid(sim, obs):
+def n_valid(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Number of scored steps, [B], int64."""
     return _Pair(sim, obs).n.astype(np.int64)
 
 
-def n_nonfinite(sim, obs):
+def n_nonfinite(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Number of scored steps on which the simulation is not finite, [B], int64: where not 0, the basin has failed."""
     return _Pair(sim, obs).n_nonfinite.astype(np.int64)
 
@@ -446,7 +449,7 @@ def _share(name, value):
         raise ValueError(f"{name} must be a share of the steps in (0, 1], found {value}: two percent are 0.02.")
 
 
-def score(sim, obs):
+def score(sim: ArrayLike, obs: ArrayLike) -> dict[str, np.ndarray]:
     """All scores of every basin.
 
     Parameters
@@ -484,7 +487,7 @@ def score(sim, obs):
     return out
 
 
-def unscored(scores, name="nse"):
+def unscored(scores: Mapping[str, ArrayLike] | xr.Dataset, name: str = "nse") -> np.ndarray:
     """Whether each basin has no score for want of observations, or of variance in them, ``[B]`` bool.
 
     Parameters
@@ -501,7 +504,7 @@ def unscored(scores, name="nse"):
     return missing & (np.asarray(scores["n_valid"]) == 0) if "n_valid" in scores else np.zeros_like(missing)
 
 
-def summary(scores):
+def summary(scores: Mapping[str, ArrayLike]) -> dict[str, dict[str, float]]:
     """Medians of a table of scores, with the numbers of basins that have none, by why.
 
     Parameters
@@ -549,7 +552,7 @@ def summary(scores):
         out[name] = {
             "median": median,
             "median_defined": defined,
-            "n": int(length),
+            "n": values.size,
             "n_failed": int(failed.sum()),
             "n_unscored": int(apart.sum()),
         }

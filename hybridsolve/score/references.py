@@ -12,7 +12,7 @@ from ..data.ids import listed, refuse_duplicates, spelled_as, text_ids
 from ..data.tables import read_table
 
 
-def read_reference(path: str | Path, basins: Sequence[str]) -> np.ndarray:
+def read_reference(path: str | Path, basins: Sequence[str] | np.ndarray) -> np.ndarray:
     """The NSE of another model for each of these basins ``[B]``, NaN where it has none.
 
     Parameters

@@ -14,7 +14,7 @@ from . import metrics
 SCORES = {"nse": "NSE", "kge": "KGE", "pbias": "bias %", "fhv": "FHV %", "flv": "FLV %"}
 
 
-def medians_of(scores: Mapping) -> dict[str, dict]:
+def medians_of(scores: Mapping) -> dict[str, dict[str, float]]:
     """`metrics.summary` of the scores that reports show, of a dataset or mapping of scores ``[B]``."""
     names = [*SCORES, "n_valid", "n_nonfinite"]
     return metrics.summary({name: np.asarray(scores[name]) for name in names if name in scores})

@@ -10,24 +10,63 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from . import compiled
 from .problem import Problem, is_per_step
 
+Operator = Callable[..., list[Tensor]]
 NAMES = ("cpu", "triton", "cuda", "reference")
 DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each serves
 # What "auto" is for tensors on each device. On a GPU it is to be the faster one, and neither has been measured yet.
 DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
 
-def _engine(backend: str):
-    """What launches a backend's kernels: of all the same functions."""
+class Kernels(Protocol):
+    """What launches a backend's kernels: of `compiled.Engine` and of the module triton/launch.py the same functions."""
+
+    def available(self) -> str: ...
+
+    def interpreted(self) -> bool: ...
+
+    def check(self, device: torch.device) -> None: ...
+
+    def kernels(self) -> Iterable[str]: ...
+
+    def group_size(self, n_components: int, n_basins: int, reduced: bool) -> int: ...
+
+    def forward(self, run: Problem, fluxes: Tensor, final_state: Tensor) -> None: ...
+
+    def adjoint(
+        self,
+        run: Problem,
+        d_fluxes: Tensor,
+        d_final_state: Tensor,
+        d_forcing: Sequence[Tensor],
+        d_parameters: Sequence[Tensor],
+        d_state: Tensor,
+        d_weights: Tensor,
+    ) -> None: ...
+
+    def convolution_chunks(self, n_steps: int, length: int) -> int: ...
+
+    def convolve(self, inputs: Sequence[Tensor], reverse: bool = False, **arrays: Tensor) -> None: ...
+
+    def sum_middle(self, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None: ...
+
+
+def _compiled(backend: str) -> compiled.Engine:
+    compiled.extension(backend)
+    return {"cpu": compiled.Cpu, "cuda": compiled.Cuda}[backend]
+
+
+def _engine(backend: str) -> Kernels:
     if backend != "triton":
-        compiled.extension(backend)
-        return {"cpu": compiled.Cpu, "cuda": compiled.Cuda}[backend]
+        return _compiled(backend)
     try:
         from .triton import launch
     except ImportError as error:
@@ -78,7 +117,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
         )
     name = DEFAULT[device.type] if backend == "auto" else backend
     engine = _engine(name)
-    if DEVICE[name] != device.type and not (name == "triton" and engine.interpreted()):
+    if DEVICE[name] != device.type and not engine.interpreted():
         raise ValueError(
             f"backend '{name}' runs on {DEVICE[name]} tensors; found tensors on {device}: "
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
@@ -106,7 +145,7 @@ def check_interval(n_steps: int) -> int:
 # In arrays over cells basins follow one another on the CPU, where they are a pack's lanes; components on a GPU.
 
 
-def empty_series(backend: str, like: torch.Tensor, n: int, sizes) -> torch.Tensor:
+def empty_series(backend: str, like: Tensor, n: int, sizes: Sequence[int]) -> Tensor:
     """Room for n series ``[T, B, C]``."""
     n_steps, n_basins, n_components = sizes
     if backend == "cpu":
@@ -114,7 +153,7 @@ def empty_series(backend: str, like: torch.Tensor, n: int, sizes) -> torch.Tenso
     return like.new_empty((n, n_steps, n_basins, n_components))
 
 
-def empty_checkpoints(backend: str, like: torch.Tensor, sizes, interval: int) -> torch.Tensor:
+def empty_checkpoints(backend: str, like: Tensor, sizes: Sequence[int], interval: int) -> Tensor:
     """Room for the state before every interval-th step: ``[.., S, C, B]`` on the CPU, else ``[.., S, B, C]``."""
     n_steps, n_basins, n_components = sizes
     n = -(-n_steps // interval) if interval else 0
@@ -122,7 +161,7 @@ def empty_checkpoints(backend: str, like: torch.Tensor, sizes, interval: int) ->
     return like.new_empty((n, like.shape[0], *cells))
 
 
-def _sum_to(engine, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def _sum_to(engine: Kernels, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum the axes that have size 1 in `shape`, last first, each in order."""
     for axis in reversed(range(len(shape))):
         if shape[axis] == 1 and x.shape[axis] != 1:
@@ -133,12 +172,12 @@ def _sum_to(engine, x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return x
 
 
-def _fits(size: Callable[[list, list], str], remedy: str):
+def _fits(size: Callable[[list[Tensor], Sequence[int]], str], remedy: str) -> Callable[[Operator], Operator]:
     """Says of memory that is not there how large the run was, and how it would fit."""
 
-    def decorate(function):
+    def decorate(function: Operator) -> Operator:
         @functools.wraps(function)
-        def or_says(what, inputs, sizes, *more):
+        def or_says(what: str, inputs: list[Tensor], sizes: Sequence[int], *more: Any) -> list[Tensor]:
             try:
                 return function(what, inputs, sizes, *more)
             except torch.OutOfMemoryError as error:
@@ -166,7 +205,7 @@ _FORWARD_MODE = (
 )
 
 
-def forward_fake(what, inputs, sizes):
+def forward_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Empty tensors as `forward` gives them."""
     run = Problem.of(what, inputs, sizes)
     fluxes = run.state.new_empty(len(run.outputs), *run.sizes[:2])
@@ -177,63 +216,80 @@ def forward_fake(what, inputs, sizes):
     ]
 
 
-def _prepared(what, inputs, sizes, reduced: bool | None = None, **more):
-    """The run of an operator's arguments, with its engine and the groups in which that sums components."""
-    run = Problem.of(what, inputs, sizes, **more)
+def _prepared(run: Problem, reduced: bool, **changes: Any) -> tuple[Problem, Kernels]:
+    """A run with the groups in which its engine sums components, and that engine."""
     engine = _engine(run.backend)
-    group = engine.group_size(run.sizes[2], run.sizes[1], reduced=not run.each if reduced is None else reduced)
-    return run.with_(state=run.state.contiguous(), group=group), engine
+    group = engine.group_size(run.sizes[2], run.sizes[1], reduced)
+    return run.with_(**{"state": run.state.contiguous()} | changes, group=group), engine
 
 
-def _empty_fluxes(run: Problem) -> torch.Tensor:
+def _empty_fluxes(run: Problem) -> Tensor:
     if run.each:
         return empty_series(run.backend, run.state, len(run.outputs), run.sizes)
     return run.state.new_empty(len(run.outputs), *run.sizes[:2], run.n_groups)
 
 
-def _over_groups(engine, run: Problem, fluxes: torch.Tensor) -> torch.Tensor:
+def _over_groups(engine: Kernels, run: Problem, fluxes: Tensor) -> Tensor:
     return fluxes if run.each else _sum_to(engine, fluxes, (*fluxes.shape[:3], 1)).squeeze(-1)
 
 
 @_time_loop_fits
-def forward(what, inputs, sizes):
+def forward(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Run the model: fluxes, final state and checkpoints."""
-    run, engine = _prepared(what, inputs, sizes)
-    run = run.with_(checkpoints=empty_checkpoints(run.backend, run.state, run.sizes, run.interval))
+    run = Problem.of(what, inputs, sizes)
+    checkpoints = empty_checkpoints(run.backend, run.state, run.sizes, run.interval)
+    run, engine = _prepared(run, not run.each, checkpoints=checkpoints)
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     engine.forward(run, fluxes, final_state)
-    return [_over_groups(engine, run, fluxes), final_state, run.checkpoints]
+    return [_over_groups(engine, run, fluxes), final_state, checkpoints]
 
 
 @_time_loop_fits
-def tangent(what, inputs, sizes, tangents):
+def tangent(what: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]) -> list[Tensor]:
     """The derivative of fluxes and final state along tangents of the inputs, None where one does not move."""
-    run, engine = _prepared(what, inputs, sizes)
+    run = Problem.of(what, inputs, sizes)
     if run.backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(run.backend))
-    run = run.with_(interval=0)
+    run, engine = _prepared(run, not run.each, interval=0)
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
     forcing, _, parameters, (state, *weights) = run.split(tangents)
     state = None if state is None else state.contiguous()
-    engine.tangent(run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state)
+    _compiled(run.backend).tangent(
+        run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state
+    )
     return [_over_groups(engine, run, fluxes), final_state]
 
 
-def least_squares(run: Problem, ordinates, d_ordinates, observed, normal, flow=None, jacobian=None, **how) -> None:
+def least_squares(
+    run: Problem,
+    ordinates: Tensor,
+    d_ordinates: Sequence[Tensor],
+    observed: Mapping[str, tuple[Tensor, str]],
+    normal: Tensor,
+    flow: Tensor | None = None,
+    jacobian: Tensor | None = None,
+    **how: float,
+) -> None:
     """Fill the normal equations of a run and, where given, its flow and Jacobian: see `sensitivity`."""
-    _engine(run.backend).least_squares(run, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
+    _compiled(run.backend).least_squares(run, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
 
 
 @_time_loop_fits
-def adjoint(what, inputs, sizes, kept, cotangents, needs):
+def adjoint(
+    what: str,
+    inputs: list[Tensor],
+    sizes: Sequence[int],
+    kept: list[Tensor],
+    cotangents: list[Tensor],
+    needs: list[bool],
+) -> list[Tensor]:
     """The gradients of the inputs; where `needs` says that one is not wanted, an empty tensor."""
     (checkpoints,), (d_fluxes, d_final_state) = kept, cotangents
     run = Problem.of(what, inputs, sizes)
     need_forcing, need_inputs, need_parameters, (need_state, *need_weights) = run.split(needs)
     grouped = [is_per_step(p) and p.shape[-1] == 1 for p in run.parameters]
     reduced = not run.each or any(need_forcing) or any(n and g for n, g in zip(need_parameters, grouped, strict=True))
-    run, engine = _prepared(what, inputs, sizes, reduced, checkpoints=checkpoints)
-    run = run.with_(state=checkpoints[0])
+    run, engine = _prepared(run, reduced, checkpoints=checkpoints, state=checkpoints[0])
     n_steps, n_basins, n_components = run.sizes
     new = checkpoints.new_empty
     d_forcing = [new(n_steps, n_basins, run.n_groups) if need else new(0) for need in need_forcing]
@@ -254,11 +310,13 @@ def adjoint(what, inputs, sizes, kept, cotangents, needs):
         for d, p, need in zip(d_parameters, run.parameters, need_parameters, strict=True)
     ]
     found.append(d_state if need_state else new(0))
-    return found + [_sum_to(engine, d_weights, run.weights.shape) if need else d_weights for need in need_weights]
+    if run.weights is not None:
+        found.append(_sum_to(engine, d_weights, run.weights.shape) if need_weights[0] else d_weights)
+    return found
 
 
 @_convolution_fits
-def convolve(backend, inputs, sizes):
+def convolve(backend: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Convolve ``[T, N]`` series with ordinates ``[L, N]`` after a memory ``[L - 1, N]``."""
     inputs = [x.contiguous() for x in inputs]
     outflow = inputs[0].new_empty(inputs[0].shape)
@@ -267,7 +325,14 @@ def convolve(backend, inputs, sizes):
 
 
 @_convolution_fits
-def convolve_adjoint(backend, inputs, sizes, kept, cotangents, needs):
+def convolve_adjoint(
+    backend: str,
+    inputs: list[Tensor],
+    sizes: Sequence[int],
+    kept: list[Tensor],
+    cotangents: list[Tensor],
+    needs: list[bool],
+) -> list[Tensor]:
     """The gradients of inflow, ordinates and memory."""
     engine = _engine(backend)
     inputs = inflow, ordinates, memory = [x.contiguous() for x in inputs]
@@ -280,15 +345,17 @@ def convolve_adjoint(backend, inputs, sizes, kept, cotangents, needs):
 
 
 @_convolution_fits
-def convolve_tangent(backend, inputs, sizes, tangents):
+def convolve_tangent(
+    backend: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]
+) -> list[Tensor]:
     """The derivative of `convolve` along tangents of its inputs, None where one does not move."""
     if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
     inputs = [x.contiguous() for x in inputs]
-    moves = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
+    moving = [x.new_zeros(x.shape) if t is None else t.contiguous() for x, t in zip(inputs, tangents, strict=True)]
     result = inputs[0].new_empty(inputs[0].shape)
-    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), moves, strict=True))
-    _engine(backend).convolve(inputs, outflow=result, **moves)
+    moves = dict(zip(("t_inflow", "t_ordinates", "t_memory"), moving, strict=True))
+    _engine(backend).convolve(inputs, False, outflow=result, **moves)
     return [result]
 
 
@@ -297,7 +364,7 @@ def convolve_tangent(backend, inputs, sizes, tangents):
 # reaches, levels, outputs, repeat, tile (steps between checkpoints; negative where none are kept) and dt in s.
 
 
-def _route_checkpoints(backend: str, like: torch.Tensor, sizes) -> torch.Tensor:
+def _route_checkpoints(backend: str, like: Tensor, sizes: Sequence[int]) -> Tensor:
     """Room for what the adjoint of `route` starts from: `[tiles, STORES, N]` on the CPU, else `[segments, 4, N]`."""
     n_steps, n_reaches, n_levels, _, _, tile, _ = sizes
     shape = like.shape if backend == "cpu" else (4, n_reaches)
@@ -305,33 +372,40 @@ def _route_checkpoints(backend: str, like: torch.Tensor, sizes) -> torch.Tensor:
     return like.new_empty((n_ticks + tile - 1) // tile if tile > 0 else 0, *shape)
 
 
-def _route_parts(what, inputs, sizes):
+def _route_parts(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> tuple[Any, ...]:
     *sizes, tile, dt = sizes
     *network, constants, lateral, state = (x.contiguous() for x in inputs)
     return *what.split(" "), network, (constants, lateral), state, float(dt), [*sizes, abs(tile)]
 
 
-def route_fake(what, inputs, sizes):
+def route_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Empty tensors as `route` gives them."""
     state = inputs[-1]
     checkpoints = _route_checkpoints(what.split(" ")[0], state, sizes)
     return [state.new_empty(sizes[0], sizes[3]), state.new_empty(state.shape), checkpoints]
 
 
-def route(what, inputs, sizes):
+def route(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
     """Route lateral inflow through a network: discharge, final state and checkpoints; may raise faults.BadInflow."""
     backend, scheme, network, rows, state, dt, counts = _route_parts(what, inputs, sizes)
     discharge, final_state = state.new_empty(sizes[0], sizes[3]), state.clone()
     checkpoints = _route_checkpoints(backend, state, sizes)
-    _engine(backend).route(scheme, network, rows, state, final_state, discharge, checkpoints, dt, counts)
+    _compiled(backend).route(scheme, network, rows, state, final_state, discharge, checkpoints, dt, counts)
     return [discharge, final_state, checkpoints]
 
 
-def route_adjoint(what, inputs, sizes, kept, cotangents, needs):
+def route_adjoint(
+    what: str,
+    inputs: list[Tensor],
+    sizes: Sequence[int],
+    kept: list[Tensor],
+    cotangents: list[Tensor],
+    needs: list[bool],
+) -> list[Tensor]:
     """The gradients of constants, lateral inflow and initial state."""
     backend, scheme, network, rows, _, dt, counts = _route_parts(what, inputs, sizes)
     d_discharge, d_state = cotangents[0].contiguous(), cotangents[1].clone(memory_format=torch.contiguous_format)
-    found = [x.new_zeros(x.shape) for x in rows]
-    _engine(backend).route_adjoint(scheme, network, rows, *kept, d_discharge, d_state, found, dt, counts)
+    (checkpoints,), found = kept, [x.new_zeros(x.shape) for x in rows]
+    _compiled(backend).route_adjoint(scheme, network, rows, checkpoints, d_discharge, d_state, found, dt, counts)
     found = [*network, *found, d_state]
     return [d if need else d.new_empty(0) for d, need in zip(found, needs, strict=True)]

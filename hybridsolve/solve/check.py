@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -13,11 +13,23 @@ from ..spec import DAY, ModelSpec
 from . import backends
 from .problem import Problem, dense, mapping
 
+Tensors = dict[str, Tensor]
 FLOATS = (torch.float32, torch.float64)
 
 
 def problem(
-    model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, interval, raw, backend
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor] | None,
+    step: int,
+    initial_state: Mapping[str, Tensor] | None,
+    fluxes: Sequence[str] | None,
+    components: str,
+    weights: Tensor | None,
+    interval: int | None,
+    raw: bool,
+    backend: str,
 ) -> Problem:
     """The run that `simulate` is asked for; see there."""
     model = models.get(model)
@@ -39,8 +51,8 @@ def problem(
     forcing = _take(given, "forcing", model.forcing_names, model)
     inputs = _take(given, "inputs", model.input_names, model)
     rows = model.present_parameters(given["parameters"])
-    absent = [v for v in rows if v.default is not None and v.name not in given["parameters"]]
-    parameters = _take(given, "parameters", [v.name for v in rows if v not in absent], model)
+    absent = {v.name: v.default for v in rows if v.default is not None and v.name not in given["parameters"]}
+    parameters = _take(given, "parameters", [v.name for v in rows if v.name not in absent], model)
     _refuse_unknown(given["initial_state"], (*model.state_names, *model.line_names), "initial_state", model)
     sizes = _sizes(model, forcing, parameters, inputs, given["initial_state"], weights)
     interval = _interval(interval, sizes[0])
@@ -50,7 +62,7 @@ def problem(
     if raw and (absent or step != DAY):  # what the kernels do not scale
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
         raw = False
-    parameters |= {v.name: like.new_full((1, 1), v.default) for v in absent}
+    parameters |= {name: like.new_full((1, 1), default) for name, default in absent.items()}
     parameters = {v.name: parameters[v.name] for v in rows}
     state = _initial_state(model, given["initial_state"], parameters, like, sizes[1:], raw)
     if step != DAY:
@@ -73,7 +85,9 @@ def problem(
     )
 
 
-def _initial_state(model: ModelSpec, given, parameters, like: Tensor, cells, raw: bool) -> Tensor:
+def _initial_state(
+    model: ModelSpec, given: Tensors, parameters: Tensors, like: Tensor, cells: Sequence[int], raw: bool
+) -> Tensor:
     """The states ``[S, B, C]`` and the contents of the delay lines behind: what is given, else what the table says."""
     if not all(name in given for name in model.state_names):
         first = {name: p if p.dim() == 2 else p[0] for name, p in parameters.items()}
@@ -107,14 +121,14 @@ def output_names(model: ModelSpec, fluxes: Sequence[str] | None) -> tuple[str, .
     return tuple(names)
 
 
-def _take(given, what: str, names, model: ModelSpec) -> dict[str, Tensor]:
+def _take(given: Mapping[str, Tensors], what: str, names: Sequence[str], model: ModelSpec) -> dict[str, Tensor]:
     """The tensors of these names, in order; raise if one is missing, or there are others."""
     found = {name: _named(given, what, name) for name in names}
     _refuse_unknown(given[what], names, what, model)
     return found
 
 
-def _named(given, what: str, name: str) -> Tensor:
+def _named(given: Mapping[str, Tensors], what: str, name: str) -> Tensor:
     there = given[what]
     if name not in there:
         misplaced = [f"it is in {other}: move it" for other in given if other != what and name in given[other]]
@@ -123,7 +137,7 @@ def _named(given, what: str, name: str) -> Tensor:
     return dense(there[name], f"{what} '{name}'")
 
 
-def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
+def _refuse_unknown(given: Tensors, known: Sequence[str], what: str, model: ModelSpec) -> None:
     for name in given:
         if name not in known:
             raise ValueError(
@@ -132,7 +146,9 @@ def _refuse_unknown(given, known, what: str, model: ModelSpec) -> None:
             )
 
 
-def _sizes(model: ModelSpec, forcing, parameters, inputs, state, weights) -> list[int]:
+def _sizes(
+    model: ModelSpec, forcing: Tensors, parameters: Tensors, inputs: Tensors, state: Tensors, weights: Tensor | None
+) -> list[int]:
     """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
     every = [("forcing", n, x, "tb") for n, x in forcing.items()]
     every += [("parameter", n, x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
@@ -175,12 +191,12 @@ def _sizes(model: ModelSpec, forcing, parameters, inputs, state, weights) -> lis
     return [sizes.get(axis, 1) for axis in "tbc"]
 
 
-def _label(one) -> str:
+def _label(one: tuple) -> str:
     kind, name, _, _ = one
     return f"{kind} '{name}'" if name else kind
 
 
-def _refuse_tensor(first, one) -> None:
+def _refuse_tensor(first: tuple, one: tuple) -> None:
     """Say what is wrong with one of the tensors of a run, beside the first of them."""
     (kind, _, x, axes), (_, _, like, _) = one, first
     if like.dtype not in FLOATS:

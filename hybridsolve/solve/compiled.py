@@ -101,6 +101,10 @@ class Engine:
         built.check(torch.cuda.current_device() if torch.cuda.is_available() else 0)
         return f"built for {', '.join(built.architectures())}, on {torch.cuda.get_device_name()}"
 
+    def interpreted(self) -> bool:
+        """Whether it runs on the CPU in place of a GPU, which Triton alone can."""
+        return False
+
     def check(self, device: torch.device) -> None:
         """Raise if the backend cannot run on the device."""
         built = extension(self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
+from typing import Any
 
 import torch
 
@@ -81,7 +82,7 @@ def _span(v: State) -> str:
     return f"{v.lower:g} {v.unit} or more" if v.upper >= 1e30 else f"in [{v.lower:g}, {v.upper:g}] {v.unit}"
 
 
-def _first_outside(x: torch.Tensor, lower: float, upper: float):
+def _first_outside(x: torch.Tensor, lower: float, upper: float) -> tuple[tuple[int, ...], float] | None:
     bad = ~((x >= lower) & (x <= upper))
     if not bad.any():
         return None
@@ -162,13 +163,13 @@ class Watch:
 GONE = object()
 
 
-def _weakly(x):
+def _weakly(x: Any) -> Any:
     if isinstance(x, list):
         return [_weakly(v) for v in x]
     return (lambda: None) if x is None else weakref.ref(x)
 
 
-def _strongly(x):
+def _strongly(x: Any) -> Any:
     if isinstance(x, list):
         values = [_strongly(v) for v in x]
         return GONE if any(v is GONE for v in values) else values

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ MOST_TENSORS = 96  # of one kernel's inputs, kept tensors and cotangents
 _library = torch.library.Library("hybridsolve", "DEF")
 
 
-def refuse(*_):
+def refuse(ctx: Any, *grad_outputs: Any) -> NoReturn:
     """The formula of every derivative's own derivative."""
     raise NotImplementedError(
         "second derivatives of hybridsolve are not implemented: the adjoint has none of its own; "
@@ -82,8 +83,9 @@ class _Direct:
     @classmethod
     def apply(cls, *args):
         if torch._C._are_functorch_transforms_active():
-            return super().apply(*args)
-        return super(torch.autograd.Function, cls).apply(*torch._functorch.utils.unwrap_dead_wrappers(args))
+            return super().apply(*args)  # type: ignore[misc]  # of the Function behind this class
+        unwrapped = torch._functorch.utils.unwrap_dead_wrappers(args)
+        return super(torch.autograd.Function, cls).apply(*unwrapped)  # type: ignore[misc]  # as above
 
 
 def _nothing_is_differentiated() -> bool:
@@ -112,14 +114,15 @@ def _of_every_arity(function) -> list:
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         n_words = len(inspect.signature(function.forward).parameters) - 1
-        forward.__signature__ = inspect.Signature([inspect.Parameter(f"x{i}", kind) for i in range(n_words + n)])
+        signature = inspect.Signature([inspect.Parameter(f"x{i}", kind) for i in range(n_words + n)])
+        forward.__signature__ = signature  # type: ignore[attr-defined]  # which inspect reads
         return type(f"{function.__name__}{n}", (function,), {"forward": staticmethod(forward)})
 
     return [of(n) for n in range(MOST_TENSORS)]
 
 
 _ADJOINTS: dict[str, list] = {}  # of each kernel, by number of tensors: as torch.compile takes them
-_DIRECT_ADJOINTS: dict[str, type] = {}
+_DIRECT_ADJOINTS: dict[str, Any] = {}
 
 
 class Differentiable:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from .. import models
 from ..spec import DAY, ModelSpec, Parameter, Variable
 
 
-def dense(x, what: str) -> Tensor:
+def dense(x: object, what: str) -> Tensor:
     """The tensor itself; raise if it is none, or not laid out with strides."""
     if not isinstance(x, Tensor):
         how = "torch.as_tensor(x.values)" if hasattr(x, "values") else "torch.as_tensor(x)"
@@ -30,7 +31,7 @@ def dense(x, what: str) -> Tensor:
     return x
 
 
-def mapping(x, what: str) -> dict:
+def mapping(x: object, what: str) -> dict[str, Any]:
     """A copy of a mapping of names; raise if it is none."""
     if hasattr(x, "final_state"):
         raise ValueError(f"{what} must map names to tensors; found a {type(x).__name__}: pass its final_state.")
@@ -143,7 +144,7 @@ class Problem:
         return [*self.sizes, self.interval, self.step]
 
     @classmethod
-    def of(cls, text: str, tensors: Sequence[Tensor], numbers: Sequence[int], **more) -> Problem:
+    def of(cls, text: str, tensors: Sequence[Tensor], numbers: Sequence[int], **more: Any) -> Problem:
         """The run of an operator's arguments."""
         backend, key, optional, outputs, flags = text.split(" ")
         spec, present = models.by_key(key), tuple(filter(None, optional.split(",")))
@@ -167,7 +168,7 @@ class Problem:
             n += line.slots - 1
         return named
 
-    def with_(self, **changes) -> Problem:
+    def with_(self, **changes: Any) -> Problem:
         other = object.__new__(Problem)  # dataclasses.replace checks every field, which takes longer than a small run
         other.__dict__.update(self.__dict__, **changes)
         return other

@@ -5,6 +5,7 @@ Slow on purpose: nothing here but the equations and torch's own automatic differ
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     return series, torch.cat([final, *(state[name] for name in model.line_names)])
 
 
-def _check_names(model: ModelSpec, what: str, found, expected) -> None:
+def _check_names(model: ModelSpec, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
     if set(found) != set(expected):
         raise ValueError(
             f"the step of model {model.name} must return each {what} of its table, {', '.join(expected)}; found "

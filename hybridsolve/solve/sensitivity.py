@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -100,8 +101,7 @@ def normal_equations(
     _, n_basins, n_components = run.sizes
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    how = dict(transform=TRANSFORMS.index(transform), exponent=exponent)
-    backends.least_squares(run, w, dw, observed, out, **how)
+    backends.least_squares(run, w, dw, observed, out, transform=TRANSFORMS.index(transform), exponent=exponent)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
     upper, gradient = out[: len(rows)].permute(1, 2, 0), out[len(rows) : -1].permute(1, 2, 0)
@@ -158,7 +158,15 @@ def jacobian(
     return flow, {name: columns[name] for name in names or every}
 
 
-def _prepare(model, forcing, parameters, inputs, step, initial_state, backend):
+def _prepare(
+    model: ModelSpec | str,
+    forcing: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor] | None,
+    step: int,
+    initial_state: Mapping[str, Tensor] | None,
+    backend: str,
+) -> tuple[Problem, tuple[Tensor, list[Tensor]], tuple[str, ...], list[Tensor] | None]:
     """The run, the ordinates of its hydrograph with their derivatives, and the names of all parameters.
 
     Last, where the step is no day, the derivatives of the parameters of a step with respect to those of the table.
@@ -183,14 +191,15 @@ def _prepare(model, forcing, parameters, inputs, step, initial_state, backend):
     if step != DAY:
         one = run.state.new_ones(1, 1)
         table = [physics.get(v.name, one * (v.default or 0.0)) for v in run.rows]
-        factors = [_along_itself(lambda x, v=v: v.at_step(x, step), x) for v, x in zip(run.rows, table, strict=True)]
+        factors = [_along_itself(partial(v.at_step, seconds=step), x) for v, x in zip(run.rows, table, strict=True)]
         factors += [one] * len(model.routing_parameters)
     return run, _ordinates(run, given), names, factors
 
 
 def _along_itself(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The derivative of a function that takes every value for itself."""
-    return torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+    derivative: Tensor = torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+    return derivative
 
 
 def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -200,7 +209,11 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
         return like.new_ones(1, 1, 1), []
     values, cells = {}, tuple(run.sizes[1:])
     for v in routing.parameters:
-        if v.name not in given and v.default is None:
+        if v.name in given:
+            x = dense(given[v.name], f"parameter '{v.name}'")
+        elif v.default is not None:
+            x = like.new_full((1, 1), v.default)
+        else:
             raise ValueError(
                 f"parameters lacks '{v.name}' of the unit hydrograph; expected it beside the others: add it."
             )
@@ -212,7 +225,7 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
     columns = {name: x.expand(shape).flatten() for name, x in values.items()}
 
-    def along(name):
+    def along(name: str) -> Tensor:
         return _along_itself(lambda x: ordinates(routing, columns | {name: x}, run.step), columns[name])
 
     w = ordinates(routing, columns, run.step)

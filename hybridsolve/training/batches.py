@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,10 +89,10 @@ class Batches(torch.utils.data.Dataset):
     def __init__(self, basins: Basins, config: Config, epoch: int, rank: int):
         self.basins, self.config, self.epoch, self.rank = basins, config, epoch, rank
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.config.steps_per_epoch
 
-    def __getitem__(self, i: int):
+    def __getitem__(self, i: int) -> dict[str, Any]:
         if i >= len(self):
             raise IndexError(i)
         x = self.basins
@@ -124,9 +125,11 @@ def loss_of(name: str, sim: Tensor, obs: Tensor, sigma: Tensor, least: int) -> T
     """A number for a batch; of a score by series the mean over the windows that have one."""
     kind = losses.get(name)
     if not kind.per_series:
-        return (kind(obs, sigma) if name == "nse_batch" else kind(obs))(sim)
-    part = scored(name, obs, least)
-    return kind(obs[:, part])(sim[:, part]).mean()
+        loss: Tensor = (kind(obs, sigma) if name == "nse_batch" else kind(obs))(sim)
+    else:
+        part = scored(name, obs, least)
+        loss = kind(obs[:, part])(sim[:, part]).mean()
+    return loss
 
 
 def scored(name: str, obs: Tensor, least: int) -> Tensor:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.files import locked, refuse_file, write_text_atomic
 from .config import Config
@@ -25,10 +26,16 @@ RUNS = {
 }
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes of one training."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
+    return rank == 0
+
+
 def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
     """Raise if a folder already holds a run that this one would overwrite."""
     refuse_file(out)
-    if overwrite or rank_zero_only.rank != 0:  # the first process has checked, and has begun to write
+    if overwrite or not is_first():  # the first process has checked, and has begun to write
         return
     for other, files in RUNS.items():
         found = next((file for file in files if (out / file).exists()), None)
@@ -43,9 +50,9 @@ def check_folder(out: Path, kind: str, resume: bool, overwrite: bool) -> None:
             )
 
 
-def alone_in(out: Path):
+def alone_in(out: Path) -> AbstractContextManager:
     """Lock a folder against other runs; of the processes of one training the first does so for all."""
-    return locked(out) if rank_zero_only.rank == 0 else nullcontext()
+    return locked(out) if is_first() else nullcontext()
 
 
 def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite: bool) -> Path | None:
@@ -56,10 +63,13 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
     digest = hashlib.sha256()
     for name in names:
         values = data[name].values
-        digest.update(repr(values.tolist()).encode() if values.dtype.kind in "OUS" else np.ascontiguousarray(values))
+        if values.dtype.kind in "OUS":
+            digest.update(repr(values.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(values))  # type: ignore[arg-type]  # a buffer, as all arrays are
     record = {**config.model_dump(), "data": digest.hexdigest(), "basins": [str(b) for b in data["basin"].values]}
     last, kept = out / "checkpoints" / "last.ckpt", out / "training.yaml"
-    if rank_zero_only.rank != 0:  # the first process has checked all this
+    if not is_first():  # the first process has checked all this
         return last if resume and last.exists() else None
     if overwrite:
         for file in (last, last.with_name("best.ckpt"), out / "trained.pt"):
@@ -107,14 +117,14 @@ def read_finished(path: Path, backend: str) -> Trained:
 class BestCheckpoint(ModelCheckpoint):
     """Finds its files again after the folder was moved."""
 
-    def load_state_dict(self, state):
-        best = str(Path(self.dirpath) / "best.ckpt")
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        best = str(Path(self.dirpath or "") / "best.ckpt")
         scores = dict.fromkeys([best], *state["best_k_models"].values()) if state["best_k_models"] else {}
         there = dict(dirpath=self.dirpath, best_model_path=best, kth_best_model_path=best, best_k_models=scores)
         super().load_state_dict({**state, **(there if scores else dict(dirpath=self.dirpath))})
 
 
-def read_checkpoint(path: Path, module, config: Config) -> dict:
+def read_checkpoint(path: Path, module: nn.Module, config: Config) -> dict:
     """Read a checkpoint, and load its weights into the module."""
     remedy = "set overwrite to begin anew, or train into another folder"
     content = load_weights_only(path, "a checkpoint of `hybridsolve train`", remedy)

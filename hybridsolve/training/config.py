@@ -123,7 +123,7 @@ class Config(_Section):
     @property
     def layout(self) -> Layout:
         """Which parameters the network gives to the model."""
-        return Layout(self.model, self.components, tuple(self.dynamic), learned=tuple(self.learned))
+        return Layout(models.get(self.model), self.components, tuple(self.dynamic), learned=tuple(self.learned))
 
     @field_validator("model")
     @classmethod

@@ -97,11 +97,11 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
 
 def _stored(model: ModelSpec, state: Mapping, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
     """Water stored, mm, the mean over the components ``[B]``."""
-    if model.balance.storage is not None:
+    if model.balance and model.balance.storage is not None:
         stored = model.balance.storage(state, {name: x[:, None] for name, x in inputs.items()}, parameters)
     else:
-        depths = {v.name for v in (*model.states, *model.lines) if v.unit == "mm"}
         lines = {line.name for line in model.lines}
+        depths = {v.name for v in model.states if v.unit == "mm"} | {v.name for v in model.lines if v.unit == "mm"}
         stored = sum(x.sum(0) if name in lines else x for name, x in state.items() if name in depths)
     if not isinstance(stored, Tensor):
         return stored

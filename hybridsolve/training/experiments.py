@@ -6,10 +6,10 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from pytorch_lightning.utilities import rank_zero_only
 
 from .. import models
 from ..arguments import whole
@@ -18,7 +18,7 @@ from ..data.methods import forcing_methods
 from ..data.netcdf import open_netcdf
 from ..data.usable import varies
 from ..score import metrics
-from .checkpoints import alone_in, check_folder
+from .checkpoints import alone_in, check_folder, is_first
 from .config import Config, read_config
 from .diagnostics import check_diagnostics, diagnose
 from .loop import check_options, fit_scaling, train, usable
@@ -102,7 +102,7 @@ def experiment(
         fit_scaling(data, config)
     if resume and (out / "experiment.nc").exists():
         _refuse_another(out / "experiment.nc", config, kind, fold)
-    options = dict(
+    options: dict[str, Any] = dict(
         resume=resume,
         overwrite=overwrite,
         accelerator=accelerator,
@@ -119,13 +119,13 @@ def experiment(
             members = []
             for seed, this in zip(seeds, configs, strict=True):
                 folder = out / (f"seed{seed}" if kind == "temporal" else f"fold{k}-seed{seed}")
-                if rank_zero_only.rank == 0:
+                if is_first():
                     logger.info("training %s on %d basins, seed %d", config.name, len(others), seed)
                 trained = train(data.isel(basin=others), this, out=folder, **options)
-                if rank_zero_only.rank == 0:
+                if is_first():
                     members.append(_predict(trained, data.isel(basin=inside)))
             held_out.append(members)
-    if rank_zero_only.rank != 0:
+    if not is_first():
         return None
     joined = [xr.concat([fold[m] for fold in held_out], "basin") for m in range(len(seeds))]
     joined = [member.sel(basin=data["basin"].values) for member in joined]
@@ -179,14 +179,21 @@ def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
     kept = kept.assign(diagnose(trained, data, period))
     learned = trained.parameters(data, period)
     for name, x in learned.items():
-        mean = x.mean("component") if "component" in x.dims else x
+        v, mean = model.variable(str(name)), x.mean("component") if "component" in x.dims else x
         kept[f"parameter_{name}"] = mean.assign_attrs(
-            units=model.variable(name).unit, long_name=f"{model.variable(name).meaning}, mean over components and time"
+            units=v.unit, long_name=f"{v.meaning}, mean over components and time"
         )
     return kept
 
 
-def _score(data, config, kind, fold, seeds, members: list[xr.Dataset]) -> xr.Dataset:
+def _score(
+    data: xr.Dataset,
+    config: Config,
+    kind: str,
+    fold: np.ndarray,
+    seeds: Sequence[int],
+    members: list[xr.Dataset],
+) -> xr.Dataset:
     period = period_slice(data["time"].values, config.periods.test)
     obs = data["qobs"].values[period]
     flows = [member["flow"].values for member in members]

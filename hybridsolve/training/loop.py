@@ -13,9 +13,10 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,9 +25,8 @@ import xarray as xr
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import models
 from ..arguments import MOST_DEVICES, whole
@@ -39,7 +39,7 @@ from ..nn import DifferentiableModel
 from ..score import metrics
 from ..spec import DAY
 from .batches import Basins, Batches, loss_of
-from .checkpoints import BestCheckpoint, alone_in, check_folder, prepare, read_checkpoint, read_finished
+from .checkpoints import BestCheckpoint, alone_in, check_folder, is_first, prepare, read_checkpoint, read_finished
 from .config import Config, read_config
 from .inputs import Scaling, input_tensors
 from .trained import Trained, make_module, predict_flow, single_precision
@@ -132,7 +132,7 @@ def train(
         best = out / "checkpoints" / ("best.ckpt" if config.periods.validation else "last.ckpt")
         read_checkpoint(best, module, config)
         module.cpu().eval()
-        if rank_zero_only.rank == 0:
+        if is_first():
             trained.save(out / "trained.pt")
     return trained
 
@@ -150,11 +150,11 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
 
 
-def _run(training: _Training, config: Config, out: Path, last: Path | None, progress: bool, **options) -> None:
+def _run(training: _Training, config: Config, out: Path, last: Path | None, progress: bool, **options: Any) -> None:
     """Train from the last checkpoint, or from the start, unless early stopping has ended the training."""
-    monitor = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
-    keep = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
-    callbacks = []
+    monitor: dict[str, Any] = dict(monitor="validation_nse", mode="max") if config.periods.validation else {}
+    keep: dict[str, Any] = dict(dirpath=out / "checkpoints", save_on_train_epoch_end=True)
+    callbacks: list[Callback] = []
     if monitor:
         callbacks.append(BestCheckpoint(filename="best", enable_version_counter=False, **monitor, **keep))
         if config.patience:
@@ -163,7 +163,7 @@ def _run(training: _Training, config: Config, out: Path, last: Path | None, prog
             )
     # Last, since it saves the state of the others.
     callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False, **keep))
-    callbacks += [_Rate()] + ([_Bar(refresh_rate=1)] if progress else [])
+    callbacks += [_Rate(), *([_Bar(refresh_rate=1)] if progress else [])]
     if last is not None:
         if monitor and (best := out / "checkpoints" / "best.ckpt").exists():
             read_checkpoint(best, training.module, config)
@@ -191,7 +191,7 @@ def _run(training: _Training, config: Config, out: Path, last: Path | None, prog
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Silence the notices and advertisements of libraries; what they print goes to stderr."""
     libraries = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning", "lightning_fabric")]
     levels = [library.level for library in libraries]
@@ -234,7 +234,7 @@ def _fit(trainer: pl.Trainer, training: _Training, last: Path | None) -> None:
         raise KeyboardInterrupt
 
 
-def _trainer(**options) -> pl.Trainer:
+def _trainer(**options: Any) -> pl.Trainer:
     try:
         return pl.Trainer(**options)
     except MisconfigurationException as error:
@@ -247,7 +247,7 @@ Tqdm.monitor_interval = 0  # tqdm's monitor is a thread that outlives the bar
 class _Bar(TQDMProgressBar):
     """Ends before an error is printed."""
 
-    def on_exception(self, *_):
+    def on_exception(self, *_: Any) -> None:
         for bar in (
             self._val_progress_bar,
             self._train_progress_bar,
@@ -256,7 +256,7 @@ class _Bar(TQDMProgressBar):
                 bar.close()
 
 
-def _validation_basins(data: xr.Dataset, period) -> np.ndarray:
+def _validation_basins(data: xr.Dataset, period: Any) -> np.ndarray:
     """The basins that have a score in the validation period; a warning names the others, which do not count."""
     seen = varies(data, period)
     if not seen.any():
@@ -292,10 +292,19 @@ def fit_scaling(data: xr.Dataset, config: Config) -> Scaling:
 
 
 class _Training(pl.LightningModule):
-    def __init__(self, module, config: Config, basins: Basins, trained: Trained, data: xr.Dataset, validation):
+    def __init__(
+        self,
+        module: nn.Module,
+        config: Config,
+        basins: Basins,
+        trained: Trained,
+        data: xr.Dataset,
+        validation: np.ndarray | None,
+    ):
         super().__init__()
         self.module, self.config, self.basins = module, config, basins
-        self.trained, self.drawn, self.hook, self.began = trained, None, None, False
+        self.drawn: Tensor  # the basins of the batch
+        self.trained, self.hook, self.began = trained, None, False
         if validation is not None:
             self.data, self.attributes = data.isel(basin=validation), basins.attributes[validation]
         if isinstance(module, DifferentiableModel):
@@ -309,14 +318,14 @@ class _Training(pl.LightningModule):
     def on_train_start(self) -> None:
         self.began = True
 
-    def train_dataloader(self):
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
         batches = Batches(self.basins, self.config, self.current_epoch, self.global_rank)
         return torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)
 
-    def val_dataloader(self):
-        return torch.utils.data.DataLoader([0], batch_size=None)
+    def val_dataloader(self) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader([0], batch_size=None)  # type: ignore[arg-type]  # a sequence is a Dataset
 
-    def training_step(self, batch, i):
+    def training_step(self, batch: dict[str, Any], i: int) -> Tensor:
         # The draws of dropout, too, are a function of the seed, the epoch and the step alone.
         key = [self.config.seed, self.current_epoch, i, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
@@ -341,12 +350,12 @@ class _Training(pl.LightningModule):
         self.log("loss", loss, prog_bar=True, batch_size=1)
         return loss
 
-    def validation_step(self, *_):
+    def validation_step(self, *_: Any) -> None:
         flow, obs = predict_flow(self.trained, self.data, self.config.periods.validation, self.attributes)
         nse = metrics.summary({"nse": metrics.nse(flow, obs)})["nse"]["median"]  # every basin has observations
         self.log("validation_nse", float(nse), prog_bar=True, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         o = self.config.optimiser
         kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW, adadelta=torch.optim.Adadelta)[o.name]
         optimiser = kind(self.module.parameters(), lr=o.learning_rate, weight_decay=o.weight_decay)
@@ -356,7 +365,7 @@ class _Training(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         return dict(optimizer=optimiser, lr_scheduler=dict(scheduler=schedule, interval="step"))
 
-    def _check_parameters(self, _module, _inputs, raw):
+    def _check_parameters(self, _module: nn.Module, _inputs: Any, raw: dict[str, Tensor]) -> None:
         """Check that the parameters and their gradients are finite."""
         if not self.training:
             return
@@ -381,11 +390,11 @@ class _Training(pl.LightningModule):
 class _Rate(Callback):
     """Log basins x days per second over the epoch so far."""
 
-    def on_train_batch_start(self, trainer, module, batch, i):
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, i: int) -> None:
         if i == 0:
             self.began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, i):
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, i: int) -> None:
         done = (i + 1) * batch["obs"].numel() * trainer.world_size * module.basins.step / DAY
         rate = done / (time.perf_counter() - self.began)
         module.log("basin_days_per_s", rate, prog_bar=True, batch_size=1)

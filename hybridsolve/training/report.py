@@ -69,7 +69,7 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
     return written + figures
 
 
-def check_references(files, train: str, test: str, basins=None) -> dict[str, np.ndarray]:
+def check_references(files, train: str, test: str | None, basins=None) -> dict[str, np.ndarray]:
     """The scores of other models by label, for these basins.
 
     Raises
@@ -134,14 +134,14 @@ def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
     last = str(result["member"].values[-1])
     nse = result["nse"].sel(member=last).values
     runs = {m: result["nse"].sel(member=m).values[~left] for m, left in apart.items()}
-    makers = {
+    makers: dict[str, Callable] = {
         "scores": make(plot.score_distribution, runs, "NSE", references or None),
         "flow_duration": make(plot.flow_duration, result["flow"].values, result["obs"].values),
     }
     if "lat" in result.coords and "lon" in result.coords:
         at = result["lat"].values, result["lon"].values
         makers["map"] = make(plot.score_map, *at, nse, "NSE", unscored=apart[last])
-        for name in [n for n in result.data_vars if n.startswith("parameter_")]:
+        for name in [n for n in map(str, result.data_vars) if n.startswith("parameter_")]:
             label = name.removeprefix("parameter_")
             makers[name] = make(plot.score_map, *at, result[name].values, label, result[name].attrs["units"])
     for signature, simulated, observed in _compared(result):

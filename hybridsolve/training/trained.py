@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ CELL_STEPS = 6.4e7  # in a run at a time, to bound the memory
 
 
 @contextmanager
-def single_precision():
+def single_precision() -> Iterator[None]:
     """Make modules and tensors in float32, in which trainings are run, whatever torch's default dtype is."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
@@ -105,7 +105,7 @@ class Trained:
     methods: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, module, config, scaling, data: xr.Dataset) -> Trained:
+    def of(cls, module: nn.Module, config: Config, scaling: Scaling, data: xr.Dataset) -> Trained:
         versions = {"hybridsolve": __version__, "torch": str(torch.__version__)}
         ids = [str(b) for b in data["basin"].values]
         methods = forcing_methods(data, config.forcing_names)
@@ -180,7 +180,9 @@ class Trained:
         about = held.basins, held.versions, held.citation, held.methods
         return cls(module, config, held.scaling, *about)
 
-    def predict(self, data: xr.Dataset, period=None, fluxes=None, *, skip_unusable: bool = False) -> xr.Dataset:
+    def predict(
+        self, data: xr.Dataset, period: Any = None, fluxes: Sequence[str] | None = None, *, skip_unusable: bool = False
+    ) -> xr.Dataset:
         """Series ``[time, basin]`` of any basins and period, with units.
 
         Parameters
@@ -199,7 +201,7 @@ class Trained:
         ValueError
             If an attribute, flux or period does not fit, or a basin cannot be run.
         """
-        outflow = self.module.outflow
+        outflow = str(self.module.outflow)
         fluxes = [outflow] if fluxes is None else [fluxes] if isinstance(fluxes, str) else list(fluxes)
         if not fluxes:
             raise ValueError(f"fluxes must name one at least, found none: ask for {outflow}.")
@@ -223,7 +225,7 @@ class Trained:
         )
         return carry_days(out, data)
 
-    def _runnable(self, data: xr.Dataset, period, skip: bool) -> xr.Dataset:
+    def _runnable(self, data: xr.Dataset, period: Any, skip: bool) -> xr.Dataset:
         """The steps of a period and its warm-up, of the basins that can be run; the others are refused, or left out."""
         names = self.config.forcing_names
         check_dataset(data, forcing_names=names, values=False)
@@ -232,7 +234,7 @@ class Trained:
         usable = usable_basins(data, names, skip=skip)
         return data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)
 
-    def parameters(self, data: xr.Dataset, period=None) -> xr.Dataset:
+    def parameters(self, data: xr.Dataset, period: Any = None) -> xr.Dataset:
         """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
         if self.config.model == "none":
             raise ValueError("this is a network without a process model and has no parameters: ask for its flow.")
@@ -257,21 +259,25 @@ class evaluating:
     def __init__(self, module: nn.Module):
         self.module, self.before = module, module.training
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self.module.eval()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.module.train(self.before)
 
 
-def predict_flow(trained: Trained, data: xr.Dataset, period, attributes=None) -> tuple[np.ndarray, np.ndarray]:
+def predict_flow(
+    trained: Trained, data: xr.Dataset, period: Any, attributes: Tensor | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Flow at the gauge and observations ``[T, B]`` of a period; `attributes` are the scaled ones where known."""
-    outflow = trained.module.outflow
+    outflow = str(trained.module.outflow)
     run, rows = _run(trained, data, period, [outflow], attributes)
     return run[outflow], data["qobs"].values[rows]
 
 
-def _run(trained: Trained, data: xr.Dataset, period, fluxes, attributes=None) -> tuple[dict[str, np.ndarray], slice]:
+def _run(
+    trained: Trained, data: xr.Dataset, period: Any, fluxes: Sequence[str], attributes: Tensor | None = None
+) -> tuple[dict[str, np.ndarray], slice]:
     _check(trained, data)
     rows, _ = _rows(trained.config, data, period)
     parts = []
@@ -300,7 +306,9 @@ def _check(trained: Trained, data: xr.Dataset) -> None:
             )
 
 
-def chunks(trained: Trained, data: xr.Dataset, period, attributes: Tensor | None = None) -> Iterator[dict[str, Any]]:
+def chunks(
+    trained: Trained, data: xr.Dataset, period: Any, attributes: Tensor | None = None
+) -> Iterator[dict[str, Any]]:
     """Some basins at a time over a period and its warm-up, as the module's arguments."""
     config, device = trained.config, next(trained.module.parameters()).device
     rows, first = _rows(config, data, period)
@@ -321,7 +329,7 @@ def chunks(trained: Trained, data: xr.Dataset, period, attributes: Tensor | None
         )
 
 
-def _rows(config: Config, data: xr.Dataset, period) -> tuple[slice, int]:
+def _rows(config: Config, data: xr.Dataset, period: Any) -> tuple[slice, int]:
     """The steps asked for, and the first that is run to warm up."""
     rows = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
     return rows, max(0, rows.start - rows_of_days(data, 365.25 * config.warmup_years))
@@ -345,7 +353,7 @@ def load_weights_only(path: Path, expected: str, remedy: str = "give that") -> d
     return content
 
 
-def load_weights(module: nn.Module, weights: dict, path) -> None:
+def load_weights(module: nn.Module, weights: dict, path: str | Path) -> None:
     """Load weights into a module, whose names and shapes they must have.
 
     Raises

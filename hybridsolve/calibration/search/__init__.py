@@ -1,8 +1,8 @@
 """Searches of the unit cube; `base` says what they share."""
 
-from .base import starting_points
+from .base import Search, starting_points
 from .evolution import EvolutionSearch
 from .gradient import GradientSearch
 from .least_squares import LeastSquaresSearch
 
-__all__ = ["EvolutionSearch", "GradientSearch", "LeastSquaresSearch", "starting_points"]
+__all__ = ["EvolutionSearch", "GradientSearch", "LeastSquaresSearch", "Search", "starting_points"]

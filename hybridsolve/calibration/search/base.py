@@ -10,23 +10,40 @@ on its points are kept as they are, whatever its neighbours do. A search ends wh
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
+Loss = Callable[[Tensor], Tensor]  # an objective
 LEAST_IMPROVEMENT = 1e-3  # share of a basin's best loss by which it must fall to count as improved
 
 
-def starting_points(n_parameters: int, n_basins: int, n_starts: int, seed: int, dtype=torch.float32) -> Tensor:
+def starting_points(
+    n_parameters: int, n_basins: int, n_starts: int, seed: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Scrambled Sobol points ``[P, B, S]``, the same for every basin: its result does not depend on its neighbours."""
     points = SobolEngine(n_parameters, scramble=True, seed=seed).draw(n_starts, dtype=torch.float64)
     return points.clamp(0.02, 0.98).to(dtype).T[:, None, :].repeat(1, n_basins, 1)
 
 
-class Search:
+class Squares(Protocol):
+    """An objective that has normal equations."""
+
+    is_least_squares: bool
+
+    def __call__(self, points: Tensor) -> Tensor: ...
+
+    def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+class Search(ABC):
     """What the searches share: the best points, and for how many steps each basin has not improved."""
 
-    def __init__(self, objective, points: Tensor, n_steps: int, patience: int):
+    def __init__(self, objective: Loss, points: Tensor, n_steps: int, patience: int):
         self.objective, self.n_steps, self.done, self.patience = objective, n_steps, 0, patience
         self.steps_taken = 0  # `done` jumps to the last step at an early end
         self.best = points.clone()
@@ -39,6 +56,15 @@ class Search:
     def converged(self) -> Tensor:
         """Which basins ``[B]`` have stopped improving."""
         return self.stalled >= self.patience
+
+    @property
+    @abstractmethod
+    def evaluations_per_step(self) -> int:
+        """Runs of every basin."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Advance by one step."""
 
     def _keep(self, points: Tensor, loss: Tensor, better: Tensor) -> None:
         """Take over the better points of the basins that have not converged."""

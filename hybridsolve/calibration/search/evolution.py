@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Search
+from .base import Loss, Search
 
 
 class EvolutionSearch(Search):
@@ -26,7 +26,7 @@ class EvolutionSearch(Search):
 
     GREEDY = 0.1  # share of the population from which a leader is drawn
 
-    def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
+    def __init__(self, objective: Loss, points: Tensor, n_steps: int, seed: int):
         super().__init__(objective, points, n_steps, patience=-(-n_steps // 2))
         self.random = torch.Generator().manual_seed(seed)
         self.factor = points.new_full(points.shape[1:], 0.5)
@@ -36,7 +36,7 @@ class EvolutionSearch(Search):
     def evaluations_per_step(self) -> int:
         return self.best.shape[2]
 
-    def _uniform(self, shape) -> Tensor:
+    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self.random, dtype=self.best.dtype)
 
     @torch.no_grad()
@@ -49,7 +49,7 @@ class EvolutionSearch(Search):
         factor = torch.where(self._uniform(shape) < 0.1, 0.1 + 0.9 * self._uniform(shape), self.factor)
         crossover = torch.where(self._uniform(shape) < 0.1, self._uniform(shape), self.crossover)
 
-        def members(index):
+        def members(index: Tensor) -> Tensor:
             return self.best.gather(2, index.expand(n_parameters, -1, -1))
 
         leaders = self.best_loss.argsort(1)[:, : max(2, round(self.GREEDY * size))]

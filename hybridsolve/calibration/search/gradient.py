@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .base import Search
+from .base import Loss, Search
 
 
 class GradientSearch(Search):
@@ -24,7 +24,7 @@ class GradientSearch(Search):
         Learning rate at the start, in logits a step.
     """
 
-    def __init__(self, objective, points: Tensor, n_steps: int, rate: float = 0.15):
+    def __init__(self, objective: Loss, points: Tensor, n_steps: int, rate: float = 0.15):
         super().__init__(objective, points, n_steps, patience=-(-n_steps // 2))  # losses fall again as the rate does
         self.logits = points.logit().requires_grad_()
         self.optimizer = torch.optim.Adam([self.logits], lr=rate, betas=(0.9, 0.99))

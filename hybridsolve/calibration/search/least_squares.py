@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Search, starting_points
+from .base import Search, Squares, starting_points
 from .gradient import GradientSearch
 
 
@@ -29,18 +29,19 @@ class LeastSquaresSearch(Search):
         Of the points from which starts restart.
     """
 
+    objective: Squares
     LONGEST_STEP = 0.3  # share of a parameter's range
     FLOOR = 1e-3  # share of the largest curvature below which a parameter's damping does not fall
     WINDOW = 4  # steps over which a start's rate of improvement is taken
     TOLERANCE = 3e-4  # share of the loss gained in a step, below which a start no longer improves
     PATIENCE = 25  # steps: most starts take half of them, so that each has restarted meanwhile
 
-    def __init__(self, objective, points: Tensor, n_steps: int, seed: int):
+    def __init__(self, objective: Squares, points: Tensor, n_steps: int, seed: int):
         super().__init__(objective, points, n_steps, self.PATIENCE)
         self.seed = seed
         self.first_steps = n_steps if objective.is_least_squares else max(1, 2 * n_steps // 3)
         self.points = points.clone()
-        self.matrix = self.gradient = self.loss = None  # at `points`; the matrix is J'J
+        self.matrix = self.gradient = self.loss = points.new_empty(0)  # at `points`, once met; the matrix is J'J
         self.damping = points.new_full(points.shape[1:], 0.1)
         self.recent = points.new_full((self.WINDOW, *points.shape[1:]), torch.inf)  # losses of the last steps
         self.visits = torch.ones(points.shape[1:], dtype=torch.long)  # points from which each start has run
@@ -83,7 +84,7 @@ class LeastSquaresSearch(Search):
         step = torch.where(step.isfinite(), step, 0.0)  # one singular basin must not stop the others
         return (x + step.to(x.dtype)).clamp(0, 1).permute(2, 0, 1).contiguous()
 
-    def _accept(self, trial, matrix, gradient, loss) -> None:
+    def _accept(self, trial: Tensor, matrix: Tensor, gradient: Tensor, loss: Tensor) -> None:
         step = (trial - self.points).permute(1, 2, 0).double()
         linear = 2 * (self.gradient * step).sum(-1) + torch.einsum("bsi,bsij,bsj->bs", step, self.matrix.double(), step)
         gain = self.loss - loss

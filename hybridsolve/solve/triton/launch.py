@@ -76,7 +76,7 @@ def _width(run: Problem) -> int:
 
 def _common(run: Problem, n_programs: int) -> dict:
     """The arguments that both kernels take."""
-    model = import_module(run.spec.triton)
+    model = import_module(str(run.spec.triton))
     names = [*model.FLUXES, *run.spec.state_names]
     present = [v.name for v in run.rows]
     slots = tuple(line.slots for line in run.spec.lines)
@@ -145,7 +145,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
 def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
     """Fill the gradients that are not empty."""
     n_programs = min(_blocks(run), PROGRAMS)
-    model = import_module(run.spec.triton)
+    model = import_module(str(run.spec.triton))
     wanted = lambda d: d if d.numel() else None  # noqa: E731
     over_outputs, *within = d_fluxes.stride()
     if len(run.outputs) == 1:
