@@ -52,14 +52,14 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
 
 
-def open_zarr(path: Path, expected: str, **options) -> xr.Dataset:
+def open_zarr(path: Path, expected: str, **options: Any) -> xr.Dataset:
     """Open a Zarr store lazily, as `open_netcdf` does a file."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
         return _opened(path, expected, engine="zarr", **options)
 
 
-def _opened(path: Path, expected: str, **options) -> xr.Dataset:
+def _opened(path: Path, expected: str, **options: Any) -> xr.Dataset:
     try:
         with warnings.catch_warnings():  # dates of other calendars are told by who reads them (`times.standard_time`)
             warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)

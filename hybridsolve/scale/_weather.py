@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 
 
 @njit(cache=True)
-def add_lattice(out, lattice, y, x, weight):
+def add_lattice(out: np.ndarray, lattice: np.ndarray, y: np.ndarray, x: np.ndarray, weight: float) -> None:
     """Add to ``out [T, B]`` what lies at (y, x) of ``lattice [T, Y, X]``, interpolated to unit variance."""
     for t in range(out.shape[0]):
         for b in range(out.shape[1]):
@@ -24,7 +25,15 @@ def add_lattice(out, lattice, y, x, weight):
 
 
 @njit(cache=True)
-def rain(field, threshold, season, cosine, mean, amounts, per_unit):
+def rain(
+    field: np.ndarray,
+    threshold: np.ndarray,
+    season: np.ndarray,
+    cosine: np.ndarray,
+    mean: np.ndarray,
+    amounts: np.ndarray,
+    per_unit: float,
+) -> None:
     """Make normal numbers precipitation, in place: above the threshold a gamma amount by their rank among the wet."""
     last = len(amounts) - 2
     for t in range(field.shape[0]):
@@ -41,7 +50,9 @@ def rain(field, threshold, season, cosine, mean, amounts, per_unit):
 
 
 @njit(cache=True)
-def temperature(field, mean, amplitude, season, diurnal):
+def temperature(
+    field: np.ndarray, mean: np.ndarray, amplitude: np.ndarray, season: np.ndarray, diurnal: np.ndarray
+) -> None:
     """Make normal numbers temperature, degC, in place."""
     for t in range(field.shape[0]):
         for b in range(field.shape[1]):
@@ -49,7 +60,7 @@ def temperature(field, mean, amplitude, season, diurnal):
 
 
 @njit(cache=True)
-def demand(temperature, out, radiation, place):
+def demand(temperature: np.ndarray, out: np.ndarray, radiation: np.ndarray, place: np.ndarray) -> None:
     """Oudin's potential evapotranspiration, mm per step, of temperature (degC) and radiation ``[T, L]`` (MJ m-2)."""
     for t in range(out.shape[0]):
         for b in range(out.shape[1]):

@@ -254,9 +254,9 @@ def geography(n: int, seed: int) -> tuple[RiverNetwork, dict[str, np.ndarray]]:
 
     def smooth(purpose: str, spacing: float = 6.0) -> np.ndarray:
         lattice = _nodes(seed, purpose, spacing, 0)
-        out = np.zeros((1, n), np.float32)
-        _add_lattice(out, lattice[None], *_place(lat, lon, spacing), np.float64(1.0))
-        return out[0].astype(np.float64)
+        out: np.ndarray = np.zeros((1, n))
+        _add_lattice(out, lattice[None], *_place(lat, lon, spacing), 1.0)
+        return out.reshape(n)
 
     wet = np.clip(750 * np.exp(0.5 * smooth("wetness") - 0.4 * (lat - SOUTH) / (NORTH - SOUTH)), 150, 2500)
     rain = wet * (1 + np.clip(elevation, 0, 2500) / 2500)  # mm per year
