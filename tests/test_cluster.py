@@ -72,8 +72,8 @@ pytestmark = [
 
 
 def squared(x):
-    if x == 13:
-        raise ValueError("13 is no part")
+    if x < 0:
+        raise ValueError(f"{x} is no part")
     time.sleep(0.02)
     return x * x, os.getpid(), torch.get_num_threads()
 
@@ -89,8 +89,8 @@ def test_parts_are_done_once_each_by_all_workers(client):
 
 def test_an_error_of_a_part_ends_the_work(client):
     for where in (client, None):
-        with pytest.raises(ValueError, match="13 is no part"):
-            list(spread(squared, range(30), where))
+        with pytest.raises(ValueError, match="-1 is no part"):
+            list(spread(squared, [*range(9), -1, *range(30)], where))
     assert dict(spread(squared, [5], client))[0][0] == 25  # the workers go on with other work
 
 
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_costs_its_part(client, tmp_path):
 
 @kills
 def test_a_part_that_kills_workers_is_named(client):
-    with pytest.raises(RuntimeError, match="part 1 of the work has lost 3 workers"):
+    with pytest.raises(RuntimeError, match="part 1 of the work has brought down several workers"):
         list(spread(lambda i: os.kill(os.getpid(), signal.SIGKILL) if i == 1 else i, range(3), client))
     client.wait_for_workers(2, timeout=60)
 
@@ -237,7 +237,7 @@ def test_twenty_kills_of_workers_cost_no_bit(data, client, monkeypatch):
     whole = run(data, **long)
 
     def kill():
-        while not end.wait(seconds.uniform(0.5, 3)) and len(killed) < 20:
+        while not end.wait(seconds.uniform(4, 8)) and len(killed) < 20:
             pids = list(client.run(os.getpid, on_error="ignore").values())
             if pids:
                 killed.append(seconds.choice(pids))

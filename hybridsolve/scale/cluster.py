@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 WAIT = 10.0  # s: how long a scheduler may take to answer
-DEATHS = 3  # workers that one part may lose before it counts as what kills them
 AHEAD = 16  # parts that wait at the scheduler at least, so that no worker does
 
 
@@ -79,8 +78,8 @@ def spread(
                     result = future.result()
                 except KilledWorker as error:
                     raise RuntimeError(
-                        f"part {i} of the work has lost {DEATHS} workers, which were killed or ran out of memory; give "
-                        "the workers more memory, or look at their logs."
+                        f"part {i} of the work has brought down several workers, which were killed or ran out of "
+                        "memory; give them more memory, or look at their logs."
                     ) from error
                 except FutureCancelledError as error:
                     raise RuntimeError(
