@@ -154,7 +154,7 @@ def test_what_the_curvature_tells(data):
 
 def test_chunks_of_basins_give_the_same_result(data, monkeypatch):
     whole = run(data, steps=5)
-    monkeypatch.setattr("hybridsolve.calibration.blocks.BLOCK_BYTES", 1)
+    monkeypatch.setattr("hybridsolve.calibration.blocks.basins_of_a_block", lambda *of: 1)
     xr.testing.assert_allclose(whole, run(data, steps=5), rtol=1e-4)  # torch's own exp rounds by place in memory
 
 
@@ -224,7 +224,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("chunks", [False, True])
 def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, chunks, tmp_path, monkeypatch):
     if chunks:
-        monkeypatch.setattr("hybridsolve.calibration.blocks.BLOCK_BYTES", 1)
+        monkeypatch.setattr("hybridsolve.calibration.blocks.basins_of_a_block", lambda *of: 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "WINDOW", 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # starts restart at once
     run = functools.partial(run_, loss=loss)

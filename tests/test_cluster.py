@@ -182,8 +182,14 @@ def test_one_worker_for_each_gpu(monkeypatch):
 
 @pytest.mark.parametrize("changes", [{}, {"method": "evolution"}, {"method": "gradient", "loss": "kge"}])
 def test_a_cluster_gives_the_bits_of_this_process(data, client, monkeypatch, changes):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 730 * 16 * 3)  # blocks of a few basins
+    monkeypatch.setattr(blocks, "basins_of_a_block", lambda *of: 5)
     xr.testing.assert_identical(run(data, cluster=client, **changes), run(data, **changes))
+
+
+def test_blocks_are_small_but_not_too_small_for_threads():
+    assert blocks.basins_of_a_block(4000, 10) == 62  # by their bytes
+    assert blocks.basins_of_a_block(35_000, 10) == 51  # by their cells
+    assert blocks.basins_of_a_block(3_000_000, 10) == 2 and blocks.basins_of_a_block(10**8, 64) == 1  # at most
 
 
 def test_many_starts_are_searches_of_their_own(data, client, monkeypatch):
@@ -205,7 +211,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("cluster_first", [True, False])
 def test_an_interrupted_one_repeats_no_finished_basin(data, client, monkeypatch, tmp_path, cluster_first):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 730 * 3 * 3)  # of three basins: four blocks
+    monkeypatch.setattr(blocks, "basins_of_a_block", lambda *of: 3)
     whole, keep, kept = run(data), blocks.Checkpoint.keep, []
 
     def dies(self, block, found):
@@ -232,7 +238,7 @@ def test_an_interrupted_one_repeats_no_finished_basin(data, client, monkeypatch,
 
 @kills
 def test_twenty_kills_of_workers_cost_no_bit(data, client, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "basins_of_a_block", lambda *of: 1)
     long, seconds, end, killed = dict(starts=16, steps=40), random.Random(0), threading.Event(), []
     whole = run(data, **long)
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints of a running search
-BLOCK_BYTES = 4e7  # of one flow series [T, B, S] of a block
+BLOCK_BYTES, MOST_BYTES = 1e7, 3e8  # of one flow series [T, B, S] of a block: usually, and at most
+BLOCK_CELLS = 512  # basins x starts of a block at least, within its most bytes, so that threads have work
 STARTS = 64  # of a search at most
 Found = tuple[Tensor, Tensor, int]  # best points [P, B, S], losses [B, S] in order, steps taken
 
@@ -89,6 +90,12 @@ class Block:
         return best, search.best_loss.gather(1, order), search.steps_taken
 
 
+def basins_of_a_block(n_steps: int, n_starts: int) -> int:
+    """How many basins a block has at most: few, so that blocks end early, are kept soon, and many workers have some."""
+    of_a_basin = 4 * n_steps * n_starts
+    return max(1, int(min(max(BLOCK_BYTES / of_a_basin, BLOCK_CELLS / n_starts), MOST_BYTES / of_a_basin)))
+
+
 def searched(block: Block) -> Found:
     """A block searched from its first step to its last, as a worker does it."""
     search = block.search()
@@ -125,10 +132,9 @@ def search_blocks(
         size = max(groups)
     # Where no gradient is taken, points run in slices, and only one slice of them counts.
     at_once = min(size, max(n_starts, Objective.SLICE))
-    length = max(1, int(BLOCK_BYTES / (4 * len(train.obs) * at_once)))
-    basins = [usable[i : i + length] for i in range(0, len(usable), length)]
+    basins = np.array_split(usable, -(-len(usable) // basins_of_a_block(len(train.obs), at_once)))
     places = [(b, g) for b in range(len(basins)) for g in range(len(groups))]
-    saved = Checkpoint(checkpoint, f"{fingerprint} {length} {groups}", resume)
+    saved = Checkpoint(checkpoint, f"{fingerprint} {len(basins)} {groups}", resume)
 
     def block(i: int) -> Block:
         b, g = places[i]
