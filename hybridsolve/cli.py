@@ -285,6 +285,11 @@ def _calibrate_arguments(sub) -> None:
         help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
     )
     _backend_argument(sub)
+    sub.add_argument(
+        "--dask",
+        metavar="local|ADDRESS",
+        help="search on Dask workers: one a core of this machine, or those of a scheduler (default: in this process)",
+    )
     sub.add_argument("--allow-overlap", action="store_true", help="take periods that share days, and say so")
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
     _fit_arguments(sub, "calibration", "to draw beside, labelled")
@@ -388,6 +393,7 @@ def _calibrate(arguments) -> None:
     from .calibration import report
     from .calibration.fit import calibrate, check_arguments
     from .data.files import locked, refuse_overwriting
+    from .scale.cluster import connected
 
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
@@ -400,26 +406,28 @@ def _calibrate(arguments) -> None:
     refuse_overwriting({f"{name} of --out": folder / name for name in report.FILES}, _files(arguments))
     again = dict(resume=arguments.resume, overwrite=arguments.overwrite)
     report.refuse_other_run(folder, **again)
-    data = open_data(arguments, model)
-    if arguments.hydrograph is not None:
-        report.check_basin(arguments.hydrograph, data["basin"].values)
-    references = report.read_references(arguments.reference, data["basin"].values)
-    began = time.perf_counter()
-    with locked(folder):
-        report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
-        result = calibrate(
-            data,
-            model,
-            **options,
-            skip_unusable=arguments.skip_unusable,
-            checkpoint=folder / "checkpoint.pt",
-            resume=arguments.resume,
-        )
-        print(report.text(result))
-        print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
-        written = report.write(
-            result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
-        )
+    with connected(arguments.dask) as client:  # an error before the data are read
+        data = open_data(arguments, model)
+        if arguments.hydrograph is not None:
+            report.check_basin(arguments.hydrograph, data["basin"].values)
+        references = report.read_references(arguments.reference, data["basin"].values)
+        began = time.perf_counter()
+        with locked(folder):
+            report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
+            result = calibrate(
+                data,
+                model,
+                **options,
+                skip_unusable=arguments.skip_unusable,
+                checkpoint=folder / "checkpoint.pt",
+                resume=arguments.resume,
+                cluster=client,
+            )
+            print(report.text(result))
+            print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
+            written = report.write(
+                result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
+            )
     print("wrote " + ", ".join(str(path) for path in written))
 
 

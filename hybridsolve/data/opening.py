@@ -21,7 +21,7 @@ from .fulda import read_fulda
 from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
 from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, role_of, split_unit, unit_of
-from .netcdf import loaded, open_netcdf
+from .netcdf import is_zarr, loaded, open_netcdf, open_zarr
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .steps import step_seconds
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
@@ -31,7 +31,10 @@ from .values import attribute, numbers, refuse_codes, without_codes
 
 _STATIC_UNITS = {"lat": "degrees_north", "lon": "degrees_east", "area_km2": "km2"}
 
-_KINDS = "a NetCDF or CSV file of basins' series, a folder of CSV files, a Caravan folder, the CAMELS pack or 'fulda'"
+_KINDS = (
+    "a NetCDF or CSV file or a Zarr store of basins' series, a folder of CSV files, a Caravan folder, the CAMELS pack "
+    "or 'fulda'"
+)
 
 
 def open_dataset(
@@ -52,11 +55,11 @@ def open_dataset(
     ----------
     path_or_data : path_like, "fulda", pandas.DataFrame or xarray.Dataset
         The CAMELS pack; a Caravan folder (with ``timeseries/netcdf``); the word ``fulda``; or data of one's own: a
-        NetCDF file or dataset of series over time and basin, whatever these dimensions are called; a CSV file or frame
-        of one basin, a column a variable; a folder of CSV files, one a basin and called by its id, with attributes in
-        ``attributes.csv``. Precipitation and mean temperature are needed (or both extremes), and `pet` or what it is
-        computed from: both extremes and `lat`; or what `model` needs. Series may be of days, or of any step of whole
-        seconds that divides one.
+        NetCDF file, Zarr store or dataset of series over time and basin, whatever these dimensions are called; a CSV
+        file or frame of one basin, a column a variable; a folder of CSV files, one a basin and called by its id, with
+        attributes in ``attributes.csv``. Precipitation and mean temperature are needed (or both extremes), and `pet`
+        or what it is computed from: both extremes and `lat`; or what `model` needs. Series may be of days, or of any
+        step of whole seconds that divides one.
     basins : None, list of str, or path_like
         Ids to take, or a text file with one id a line.
     period : str or pair, optional
@@ -117,6 +120,9 @@ def open_dataset(
         raise ValueError(f"data must be {_KINDS}, found an empty path; name one.")
     path = Path(path_or_data).expanduser()
     if path.is_dir():
+        if is_zarr(path):
+            with open_zarr(path, _KINDS, decode_timedelta=False) as source:
+                return _own_data(source, path.name, path.stem, *own)
         if (path / "timeseries" / "netcdf").is_dir():
             _refuse_options(asked, days, "a Caravan folder")
             return _named_by(read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen), rows)
