@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | route.
+"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | route.
 
 torch and whatever needs it are imported where a command runs: help and usage errors come at once.
 """
@@ -23,6 +23,7 @@ from . import __version__, models
 from .arguments import MOST_DEVICES, whole
 from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
+from .scale import command
 
 MOST_THREADS = 1024
 REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # errors in what was asked
@@ -206,6 +207,12 @@ def _parser() -> argparse.ArgumentParser:
         ),
         "train": (_train_arguments, _train, "train a network in front of a model on many basins, test it, and report"),
         "simulate": (_simulate_arguments, _simulate, "run calibrated parameters, or a trained model, over a period"),
+        "run": (command.run_arguments, command.run, "run a model over a continent, from a store on disk to a store"),
+        "consolidate": (
+            command.consolidate_arguments,
+            command.consolidate,
+            "join what a run has appended into one store",
+        ),
         "route": (_route_arguments, _route, "route lateral inflow through a river network to discharge"),
     }
     for name, (arguments, run, help) in table.items():
