@@ -79,7 +79,7 @@ def squared(x):
 
 
 def test_parts_are_done_once_each_by_all_workers(client):
-    n = 3 * cluster.AHEAD
+    n = 40
     found = dict(spread(squared, iter(range(n)), client))
     assert [found[i][0] for i in range(n)] == [i * i for i in range(n)]
     assert len({pid for _, pid, _ in found.values()} - {os.getpid()}) == 2
@@ -98,7 +98,7 @@ def test_parts_are_taken_as_workers_become_free(client):
     taken = []
     found = spread(squared, (taken.append(i) or i for i in range(100, 1000)), client)
     next(found)
-    assert len(taken) <= 2 * cluster.AHEAD
+    assert len(taken) <= 5
     found.close()
 
 
@@ -122,8 +122,9 @@ def test_a_worker_that_dies_costs_its_part(client, tmp_path):
 
 
 @kills
-def test_a_part_that_kills_workers_is_named(client):
-    with pytest.raises(RuntimeError, match="part 1 of the work has brought down several workers"):
+def test_a_part_that_kills_workers_is_named(client, monkeypatch):
+    monkeypatch.setattr(cluster, "RETRIES", 0)
+    with pytest.raises(RuntimeError, match="workers die time after time, the last with part . of the work"):
         list(spread(lambda i: os.kill(os.getpid(), signal.SIGKILL) if i == 1 else i, range(3), client))
     client.wait_for_workers(2, timeout=60)
 
@@ -244,7 +245,7 @@ def test_twenty_kills_of_workers_cost_no_bit(data, client, monkeypatch):
 
     def kill():
         while not end.wait(seconds.uniform(4, 8)) and len(killed) < 20:
-            pids = list(client.run(os.getpid, on_error="ignore").values())
+            pids = [nanny.pid for nanny in client.cluster.workers.values() if nanny.pid]
             if pids:
                 killed.append(seconds.choice(pids))
                 os.kill(killed[-1], signal.SIGKILL)
