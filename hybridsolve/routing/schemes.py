@@ -52,8 +52,15 @@ def by_blocks(make: Callable[..., Tensor], *given: Tensor) -> Tensor:
     n = given[0].shape[-1]
     if given[0].device.type != "cpu":
         return make(*given)
-    padded = [torch.cat([x, x[..., -1:].expand(*x.shape[:-1], -n % LANES)], -1) for x in given]
-    return torch.cat([make(*part) for part in zip(*(x.split(BLOCK, -1) for x in padded), strict=True)], -1)[..., :n]
+    with torch.no_grad():
+        padded = [torch.cat([x, x[..., -1:].expand(*x.shape[:-1], -n % LANES)], -1) for x in given]
+        found = torch.cat([make(*part) for part in zip(*(x.split(BLOCK, -1) for x in padded), strict=True)], -1)[
+            ..., :n
+        ]
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in given)):
+        return found
+    whole = make(*given)
+    return whole + (found - whole).detach()  # exactly what was found, with the gradient of the whole
 
 
 # --- The constants of a reach: [CONSTANTS, N], in the order of csrc/routing/muskingum.h -----------------------------
