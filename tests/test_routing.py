@@ -298,7 +298,7 @@ def test_sub_steps_follow_the_courant_number(counted):
     n, c = torch.cat(counted, dim=1)
     assert n.unique().tolist() == [1, 2, 3, 4, 5, 6, 7, 8] and (n == c.ceil().clamp(1, 8)).all() and c.max() > 8
     assert_close(both_ways(net, "todini", x), expected, 1e-10)
-    of_steps = n[60:].view(12, 60)  # the first ones are of the initial storage
+    of_steps = n[-12 * 60 :].view(12, 60)  # the first ones are of the initial storage
     assert (of_steps.amax(0) - of_steps.amin(0)).max() > 2
 
 

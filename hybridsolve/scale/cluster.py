@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 WAIT = 10.0  # s: how long a scheduler may take to answer
-AHEAD = 16  # parts that wait at the scheduler at least, so that no worker does
+AHEAD = 2  # parts for each thread of the workers: one waits while one is worked on
+WAITING = 16  # parts at a scheduler that has no workers yet
+RETRIES = 3  # of a part that Dask gives up: it blames a part for the end of each worker that it waited at
 
 
 def spread(
@@ -62,24 +64,30 @@ def spread(
     source, places = enumerate(parts), {}
     done = as_completed([])
 
-    def submit(n: int) -> None:
-        for i, part in islice(source, max(0, n)):
-            future = cluster.submit(_on_worker, function, part, __version__, pure=False)
-            places[future] = i
-            done.add(future)
+    def submit(i: int, part: Part, tried: int = 0) -> None:
+        future = cluster.submit(_on_worker, function, part, __version__, pure=False)
+        places[future] = i, part, tried
+        done.add(future)
+
+    def fill() -> None:
+        for i, part in islice(source, max(0, _ahead(cluster) - len(places))):
+            submit(i, part)
 
     # A part goes along with its task: data left on a worker would die with it.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
         try:
-            submit(_ahead(cluster))
+            fill()
             for future in done:
-                i = places.pop(future)
+                i, part, tried = places.pop(future)
                 try:
                     result = future.result()
                 except KilledWorker as error:
+                    if tried < RETRIES:
+                        submit(i, part, tried + 1)
+                        continue
                     raise RuntimeError(
-                        f"part {i} of the work has brought down several workers, which were killed or ran out of "
-                        "memory; give them more memory, or look at their logs."
+                        f"workers die time after time, the last with part {i} of the work, killed or out of memory; "
+                        "give them more memory, or look at their logs."
                     ) from error
                 except FutureCancelledError as error:
                     raise RuntimeError(
@@ -87,7 +95,7 @@ def spread(
                         "and go on from the checkpoint."
                     ) from error
                 future.release()
-                submit(_ahead(cluster) - len(places))
+                fill()
                 yield i, result
         finally:
             cluster.cancel(list(places), reason="the caller has stopped")
@@ -183,7 +191,7 @@ def workers_of_this_machine(gpus: bool) -> list[dict[str, Any]]:
 
 def _ahead(client: Client) -> int:
     threads: int = sum(client.nthreads().values())
-    return max(AHEAD, 2 * threads)
+    return AHEAD * threads or WAITING
 
 
 def _address(client: Client) -> str:
