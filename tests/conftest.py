@@ -11,6 +11,9 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+# torch's threads sleep while they wait: spinning, they take the core from the other process of `pytest -n`.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import plugins
 import pytest
@@ -70,6 +73,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker("cuda_on_cpu")
         elif variant.get("gpu") == "triton" and not torch.cuda.is_available():
             item.add_marker("slow")
+            if item.get_closest_marker("long_in_interpreter"):
+                item.add_marker("nightly")
         waits = any(item.get_closest_marker(name) for name in ("slow", "compile", "cuda_on_cpu"))
         if item.path.stem.removeprefix("test_") in FAST and not waits:
             item.add_marker("fast")
