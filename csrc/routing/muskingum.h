@@ -4,6 +4,7 @@
 //     mean     the sum of what the upstream reaches publish of the step besides (AUX); each scheme says what that is
 //     ql       lateral inflow over the step;  all in m3/s
 // State: o, the discharge at the outlet, m3/s, and with STORES = 2 the storage s, m3.
+// PAIRED: the step is a chain of operations so long that two packs of reaches run beside one another (see core/pair.h).
 // c: constants of a reach, made of its parameters in hybridsolve/routing/muskingum.py, whose adjoint torch knows.
 //
 // Linear Muskingum (McCarthy 1938; RAPID: David et al. 2011, J. Hydrometeorol. 12:913):
@@ -22,7 +23,7 @@ template <class V> struct Inflow {
 struct Linear {
   static constexpr const char* name = "linear";
   static constexpr int CONSTANTS = 4, STORES = 1;
-  static constexpr bool AUX = false;
+  static constexpr bool AUX = false, PAIRED = false;
 
   template <class V, class T> HS_FN static void step(const V* c, T, const Inflow<V>& in, V* s, V&) {
     s[0] = fma(c[0], in.i1, fma(c[1], in.i0, fma(c[2], s[0], c[3] * in.ql)));
@@ -51,7 +52,7 @@ struct Ddr {
   static constexpr const char* name = "ddr";
   enum { A, E, Q, LOG2_P, R, LENGTH, X, CONSTANTS };
   static constexpr int STORES = 1;
-  static constexpr bool AUX = true;
+  static constexpr bool AUX = true, PAIRED = true;
 
   template <class V> struct Section {
     V log2_o, d, log2_d, width, z_raw, z, bottom_raw, bottom, root, perimeter, radius, velocity, celerity;
@@ -152,7 +153,7 @@ struct Todini {
   // given, 2 to MOST; it has no gradient.
   enum { F, G, E, H, LIMIT, CONSTANTS };
   static constexpr int STORES = 2, MOST = 16;
-  static constexpr bool AUX = true;
+  static constexpr bool AUX = true, PAIRED = true;
 
   template <class V> struct Numbers {
     V log2_q, c, d_raw, d, o;

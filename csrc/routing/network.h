@@ -108,87 +108,122 @@ template <class Scheme, class V> struct Router {
   };
   static HS_FN int64_t place(int64_t j, int64_t row) { return j / L * row + j % L; }
 
+  static HS_FN V& part(V& w, int) { return w; }
+  static HS_FN V& part(Pair<V>& w, int p) { return p ? w.b : w.a; }
+
+  // The reaches of one pack: i and those after it, and where their discharge goes.
+  struct Side {
+    int64_t i = 0;
+    int n_lanes = 0;
+    const int32_t* column = nullptr;
+    bool output = false, together = false;  // any reach has an output; all have, one beside the other
+
+    Side() = default;
+    Side(const Router& router, int64_t i_, int64_t end)
+        : i(i_), n_lanes(int(end - i_ < L ? end - i_ : L)), column(router.r.column + i_), together(n_lanes == L) {
+      for (int l = 0; l < n_lanes; ++l)
+        output |= column[l] >= 0, together &= column[l] >= 0 && column[l] == column[0] + l;
+    }
+    HS_FN void put(T* out, V discharge) const {
+      if (together) {
+        store(out + column[0], discharge);
+        __builtin_prefetch(out + column[0] + 2 * L, 1);
+      } else if (output) {
+        for (int l = 0; l < n_lanes; ++l)
+          if (column[l] >= 0) out[column[l]] = lane(discharge, l);
+      }
+    }
+    HS_FN void take(V& d, const T* d_out) const {
+      if (together) {
+        d += load<V>(d_out + column[0]);
+      } else if (output) {
+        for (int l = 0; l < n_lanes; ++l)
+          if (column[l] >= 0) lane(d, l) += d_out[column[l]];
+      }
+    }
+  };
+
   // `zero` is the place of the row of zeros, relative to the level's series.
-  Upstream upstream(const Level& up, int64_t zero, int64_t i, int n_lanes) const {
+  Upstream upstream(const Level& up, int64_t zero, const Side& side) const {
     Upstream u;
-    u.first = r.first + i, u.start = up.start, u.row = row, u.n_lanes = n_lanes;
-    for (int l = 0; l < n_lanes; ++l) {
+    u.first = r.first + side.i, u.start = up.start, u.row = row, u.n_lanes = side.n_lanes;
+    for (int l = 0; l < side.n_lanes; ++l) {
       const int count = u.first[l + 1] - u.first[l];
       u.most = count > u.most ? count : u.most;
     }
     for (int k = 0; k < u.most && k < MOST_UPSTREAM; ++k)
       for (int l = 0; l < L; ++l) {
-        const bool there = l < n_lanes && k < u.first[l + 1] - u.first[l];
+        const bool there = l < side.n_lanes && k < u.first[l + 1] - u.first[l];
         u.index[k][l] = there ? place(u.first[l] + k - up.start, row) : zero;
       }
     return u;
   }
 
-  void load_constants(V* c, int64_t i, int n_lanes) const {
-    for (int k = 0; k < C; ++k) c[k] = load_some<V>(r.constants + k * r.n_reaches + i, n_lanes);
-    if (n_lanes < L)  // idle lanes repeat the first, so that they divide by nothing that is zero
-      for (int k = 0; k < C; ++k)
-        for (int l = n_lanes; l < L; ++l) c[k][l] = c[k][0];
-  }
-
-  bool has_output(int64_t i, int n_lanes) const {
-    bool found = false;
-    for (int l = 0; l < n_lanes; ++l) found |= r.column[i + l] >= 0;
-    return found;
-  }
-  bool neighbouring_outputs(int64_t i, int n_lanes) const {
-    bool found = n_lanes == L;
-    for (int l = 0; l < n_lanes; ++l) found &= r.column[i + l] >= 0 && r.column[i + l] == r.column[i] + l;
-    return found;
+  template <class W> void load_constants(W* c, int p, const Side& side) const {
+    for (int k = 0; k < C; ++k) {
+      V x = load_some<V>(r.constants + k * r.n_reaches + side.i, side.n_lanes);
+      for (int l = side.n_lanes; l < L; ++l) x[l] = x[0];  // so that idle lanes divide by nothing that is zero
+      part(c[k], p) = x;
+    }
   }
 
   // All steps of the tile for one level. With KEEP all that the reversal needs is left in `here`, and nothing elsewhere.
   template <bool KEEP> bool run_level(const Level& up, const Level& here, const T* state) const {
     bool fault = false;
-    for (int64_t i = here.start, g = 0; i < here.end; i += L, ++g) {
-      const int n_lanes = int(here.end - i < L ? here.end - i : L);
-      V c[C], s[S];
-      load_constants(c, i, n_lanes);
-      for (int k = 0; k < S; ++k) s[k] = load_some<V>(state + k * r.n_reaches + i, n_lanes);
-      const Upstream u = upstream(up, memory - up.at, i, n_lanes);
-      const Upstream u_aux = Scheme::AUX ? upstream(up, memory - up.series(0, row, 1), i, n_lanes) : u;
-      const bool output = !KEEP && has_output(i, n_lanes), together = output && neighbouring_outputs(i, n_lanes);
-      T* series[KEPT];
-      for (int k = 0; k < KEPT; ++k) series[k] = here.series(g, row, k);
-      store(series[0], s[0]);
-      if (KEEP && S > 1) store(series[KEPT - 1], s[S - 1]);
-      Inflow<V> in;
-      in.i0 = u.sum(up.at, 0), in.mean = V{};
-      Index good = splat<V>(0) == splat<V>(0);
-      int64_t left = r.repeat - t0 % r.repeat;
-      const T* lateral = r.lateral + t0 / r.repeat * r.n_reaches + i;
-      T* out = r.discharge + t0 * r.n_outputs;
-      for (int64_t t = 0; t < n; ++t, out += r.n_outputs) {
-        in.ql = load_some<V>(lateral, n_lanes);
-        // Rows lie far apart, where no processor looks ahead by itself: two packs on is soon wanted.
-        __builtin_prefetch(lateral + 2 * L);
-        if (--left == 0) left = r.repeat, lateral += r.n_reaches;
-        good &= (in.ql >= V{}) & (in.ql <= splat<V>(T(MOST_INFLOW)));
-        in.i1 = u.sum(up.at, t + 1);
-        if (Scheme::AUX) in.mean = u_aux.sum(up.series(0, row, 1), t + 1);
-        V aux;
-        Scheme::step(c, r.dt, in, s, aux);
-        store(series[0] + (t + 1) * L, s[0]);
-        if (Scheme::AUX) store(series[1] + (t + 1) * L, aux);
-        if (KEEP && S > 1) store(series[KEPT - 1] + (t + 1) * L, s[S - 1]);
-        if (together) {
-          store(out + r.column[i], s[0]);
-          __builtin_prefetch(out + r.column[i] + 2 * L, 1);
-        } else if (output) {
-          for (int l = 0; l < n_lanes; ++l)
-            if (r.column[i + l] >= 0) out[r.column[i + l]] = lane(s[0], l);
-        }
-        in.i0 = in.i1;
-      }
-      for (int k = 0; !KEEP && k < S; ++k) store_some(r.state + k * r.n_reaches + i, s[k], n_lanes);
-      fault |= any(~good);
-    }
+    int64_t i = here.start, g = 0;
+    if constexpr (Scheme::PAIRED)
+      for (; here.end - i > L; i += 2 * L, g += 2) fault |= run_packs<KEEP, Pair<V>>(up, here, state, i, g);
+    for (; i < here.end; i += L, ++g) fault |= run_packs<KEEP, V>(up, here, state, i, g);
     return fault;
+  }
+  // A pack of the level from reach i on or, as their steps are chains of dependent operations, two beside one another.
+  template <bool KEEP, class W>
+  bool run_packs(const Level& up, const Level& here, const T* state, int64_t i, int64_t g) const {
+    constexpr int U = sizeof(W) / sizeof(V);
+    Side side[U];
+    Upstream u[U], u_aux[U];
+    T* series[U][KEPT];
+    W c[C], s[S];
+    Inflow<W> in;
+    in.mean = W{};
+    for (int p = 0; p < U; ++p) {
+      side[p] = Side(*this, i + p * L, here.end);
+      load_constants<W>(c, p, side[p]);
+      for (int k = 0; k < S; ++k) part(s[k], p) = load_some<V>(state + k * r.n_reaches + side[p].i, side[p].n_lanes);
+      u[p] = upstream(up, memory - up.at, side[p]);
+      if (Scheme::AUX) u_aux[p] = upstream(up, memory - up.series(0, row, 1), side[p]);
+      for (int k = 0; k < KEPT; ++k) series[p][k] = here.series(g + p, row, k);
+      store(series[p][0], part(s[0], p));
+      if (KEEP && S > 1) store(series[p][KEPT - 1], part(s[S - 1], p));
+      part(in.i0, p) = u[p].sum(up.at, 0);
+    }
+    auto good = splat<W>(0) <= splat<W>(0);
+    int64_t left = r.repeat - t0 % r.repeat;
+    const T* lateral = r.lateral + t0 / r.repeat * r.n_reaches + i;
+    T* out = r.discharge + t0 * r.n_outputs;
+    for (int64_t t = 0; t < n; ++t, out += r.n_outputs) {
+      for (int p = 0; p < U; ++p) {
+        part(in.ql, p) = load_some<V>(lateral + p * L, side[p].n_lanes);
+        part(in.i1, p) = u[p].sum(up.at, t + 1);
+        if (Scheme::AUX) part(in.mean, p) = u_aux[p].sum(up.series(0, row, 1), t + 1);
+      }
+      // Rows lie far apart, where no processor looks ahead by itself: two packs on is soon wanted.
+      for (int p = 0; p < U; ++p) __builtin_prefetch(lateral + (U + 1 + p) * L);
+      if (--left == 0) left = r.repeat, lateral += r.n_reaches;
+      good = good & (in.ql >= W{}) & (in.ql <= splat<W>(T(MOST_INFLOW)));
+      W aux;
+      Scheme::step(c, r.dt, in, s, aux);
+      for (int p = 0; p < U; ++p) {
+        store(series[p][0] + (t + 1) * L, part(s[0], p));
+        if (Scheme::AUX) store(series[p][1] + (t + 1) * L, part(aux, p));
+        if (KEEP && S > 1) store(series[p][KEPT - 1] + (t + 1) * L, part(s[S - 1], p));
+        if (!KEEP) side[p].put(out, part(s[0], p));
+      }
+      in.i0 = in.i1;
+    }
+    for (int p = 0; !KEEP && p < U; ++p)
+      for (int k = 0; k < S; ++k) store_some(r.state + k * r.n_reaches + side[p].i, part(s[k], p), side[p].n_lanes);
+    return any(~good);
   }
 
   Router(const Reaches<T>& r, int64_t number, void* workspace)
@@ -258,56 +293,70 @@ template <class Scheme, class V> struct Router {
   }
 
   void reverse_level(const Level& up, const Level& here, const Level& d_down, const Level& d_here) const {
-    for (int64_t i = here.start, g = 0; i < here.end; i += L, ++g) {
-      const int n_lanes = int(here.end - i < L ? here.end - i : L);
-      V c[C], d_c[C], d_s[S];
-      load_constants(c, i, n_lanes);
-      for (int k = 0; k < C; ++k) d_c[k] = load_some<V>(r.d_constants + k * r.n_reaches + i, n_lanes);
-      for (int k = 0; k < S; ++k) d_s[k] = load_some<V>(r.d_state + k * r.n_reaches + i, n_lanes);
-      V d_i0 = load_some<V>(r.d_inflow + i, n_lanes);  // of the inflow at the end of the step, from the step after it
-      const Upstream u = upstream(up, memory - up.at, i, n_lanes);
-      const Upstream u_aux = Scheme::AUX ? upstream(up, memory - up.series(0, row, 1), i, n_lanes) : u;
-      Index down, down_aux;
+    int64_t i = here.start, g = 0;
+    if constexpr (Scheme::PAIRED)
+      for (; here.end - i > L; i += 2 * L, g += 2) reverse_packs<Pair<V>>(up, here, d_down, d_here, i, g);
+    for (; i < here.end; i += L, ++g) reverse_packs<V>(up, here, d_down, d_here, i, g);
+  }
+  template <class W>
+  void reverse_packs(const Level& up, const Level& here, const Level& d_down, const Level& d_here, int64_t i,
+                     int64_t g) const {
+    constexpr int U = sizeof(W) / sizeof(V);
+    Side side[U];
+    Upstream u[U], u_aux[U];
+    Index down[U], down_aux[U];
+    W c[C], d_c[C], d_s[S], i1;
+    W d_i0;  // of the inflow at the end of the step, from the step after it
+    for (int p = 0; p < U; ++p) {
+      const Side& at = side[p] = Side(*this, i + p * L, here.end);
+      load_constants<W>(c, p, at);
+      for (int k = 0; k < C; ++k) part(d_c[k], p) = load_some<V>(r.d_constants + k * r.n_reaches + at.i, at.n_lanes);
+      for (int k = 0; k < S; ++k) part(d_s[k], p) = load_some<V>(r.d_state + k * r.n_reaches + at.i, at.n_lanes);
+      part(d_i0, p) = load_some<V>(r.d_inflow + at.i, at.n_lanes);
+      u[p] = upstream(up, memory - up.at, at);
+      if (Scheme::AUX) u_aux[p] = upstream(up, memory - up.series(0, row, 1), at);
       for (int l = 0; l < L; ++l) {
-        const int64_t j = l < n_lanes ? r.downstream[i + l] : -1;
-        down[l] = j < 0 ? memory - d_down.at : place(j - d_down.start, row);
-        down_aux[l] = j < 0 ? memory - d_down.series(0, row, 1) : place(j - d_down.start, row);
+        const int64_t j = l < at.n_lanes ? r.downstream[at.i + l] : -1;
+        down[p][l] = j < 0 ? memory - d_down.at : place(j - d_down.start, row);
+        down_aux[p][l] = j < 0 ? memory - d_down.series(0, row, 1) : place(j - d_down.start, row);
       }
-      const bool output = has_output(i, n_lanes), together = output && neighbouring_outputs(i, n_lanes);
-      const T *discharge = here.series(g, row), *storage = here.series(g, row, KEPT - 1);
-      T *d_inflow = d_here.series(g, row), *d_mean = d_here.series(g, row, SERIES - 1);
-      V i1 = u.sum(up.at, n);
-      for (int64_t t = n - 1; t >= 0; --t) {
-        Inflow<V> in, d;
-        in.i1 = i1, in.i0 = i1 = u.sum(up.at, t), in.mean = V{};
-        if (Scheme::AUX) in.mean = u_aux.sum(up.series(0, row, 1), t + 1);
-        const int64_t lateral = (t0 + t) / r.repeat * r.n_reaches + i;
-        in.ql = load_some<V>(r.lateral + lateral, n_lanes);
-        const T* d_out = r.d_discharge + (t0 + t) * r.n_outputs;
-        if (together) {
-          d_s[0] += load<V>(d_out + r.column[i]);
-        } else if (output) {
-          for (int l = 0; l < n_lanes; ++l)
-            if (r.column[i + l] >= 0) lane(d_s[0], l) += d_out[r.column[i + l]];
-        }
-        d_s[0] += gather(d_down.at + (t + 1) * L, down);
-        const V d_aux = Scheme::AUX ? gather(d_down.series(0, row, 1) + (t + 1) * L, down_aux) : V{};
-        V s[S];
-        s[0] = load<V>(discharge + t * L);
-        if (S > 1) s[S - 1] = load<V>(storage + t * L);
-        Scheme::step_adj(c, r.dt, in, s, d_aux, d_s, d, d_c);
-        store(d_inflow + (t + 1) * L, d.i1 + d_i0);
-        if (Scheme::AUX) store(d_mean + (t + 1) * L, d.mean);
-        d_i0 = d.i0;
-        store_some(r.d_lateral + lateral, load_some<V>(r.d_lateral + lateral, n_lanes) + d.ql, n_lanes);
+      part(i1, p) = u[p].sum(up.at, n);
+    }
+    for (int64_t t = n - 1; t >= 0; --t) {
+      Inflow<W> in, d;
+      in.i1 = i1, in.mean = W{};
+      W s[S], d_aux = W{};
+      const int64_t lateral = (t0 + t) / r.repeat * r.n_reaches + i;
+      for (int p = 0; p < U; ++p) {
+        part(i1, p) = u[p].sum(up.at, t);
+        if (Scheme::AUX) part(in.mean, p) = u_aux[p].sum(up.series(0, row, 1), t + 1);
+        part(in.ql, p) = load_some<V>(r.lateral + lateral + p * L, side[p].n_lanes);
+        side[p].take(part(d_s[0], p), r.d_discharge + (t0 + t) * r.n_outputs);
+        part(d_s[0], p) += gather(d_down.at + (t + 1) * L, down[p]);
+        if (Scheme::AUX) part(d_aux, p) = gather(d_down.series(0, row, 1) + (t + 1) * L, down_aux[p]);
+        part(s[0], p) = load<V>(here.series(g + p, row) + t * L);
+        if (S > 1) part(s[S - 1], p) = load<V>(here.series(g + p, row, KEPT - 1) + t * L);
       }
-      store_some(r.d_inflow + i, d_i0, n_lanes);
+      in.i0 = i1;
+      Scheme::step_adj(c, r.dt, in, s, d_aux, d_s, d, d_c);
+      W d_i1 = d.i1 + d_i0;
+      d_i0 = d.i0;
+      for (int p = 0; p < U; ++p) {
+        store(d_here.series(g + p, row) + (t + 1) * L, part(d_i1, p));
+        if (Scheme::AUX) store(d_here.series(g + p, row, SERIES - 1) + (t + 1) * L, part(d.mean, p));
+        T* d_lateral = r.d_lateral + lateral + p * L;
+        store_some(d_lateral, load_some<V>(d_lateral, side[p].n_lanes) + part(d.ql, p), side[p].n_lanes);
+      }
+    }
+    for (int p = 0; p < U; ++p) {
+      const Side& at = side[p];
+      store_some(r.d_inflow + at.i, part(d_i0, p), at.n_lanes);
       if (t0 == 0) {  // the discharges before the first step are an inflow too
-        store(d_inflow, d_i0);
-        d_s[0] += gather(d_down.at, down);
+        store(d_here.series(g + p, row), part(d_i0, p));
+        part(d_s[0], p) += gather(d_down.at, down[p]);
       }
-      for (int k = 0; k < C; ++k) store_some(r.d_constants + k * r.n_reaches + i, d_c[k], n_lanes);
-      for (int k = 0; k < S; ++k) store_some(r.d_state + k * r.n_reaches + i, d_s[k], n_lanes);
+      for (int k = 0; k < C; ++k) store_some(r.d_constants + k * r.n_reaches + at.i, part(d_c[k], p), at.n_lanes);
+      for (int k = 0; k < S; ++k) store_some(r.d_state + k * r.n_reaches + at.i, part(d_s[k], p), at.n_lanes);
     }
   }
 };

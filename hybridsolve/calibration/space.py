@@ -99,7 +99,6 @@ def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, fre
     )
     if not searched:
         raise ValueError(f"all parameters of model {model.name} are fixed; expected one to search: free one.")
-    names = {v.name for v in searched}
-    rest = [v for v in rows.values() if v.name not in names and v.name not in optional]
-    defaults = {v.name: v.default for v in rest if v.default is not None}
-    return SearchSpace(model, searched, {name: float(x) for name, x in (defaults | fixed).items()})
+    left_out = {v.name for v in searched} | {name for name in optional if name not in fixed}
+    held = {v.name: fixed.get(v.name, v.default) for v in rows.values() if v.name not in left_out}
+    return SearchSpace(model, searched, {name: float(x) for name, x in held.items() if x is not None})
