@@ -220,8 +220,8 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(files, tmp_path, capsys, ca
     assert cli.main(command) == 0
     printed = capsys.readouterr()
     assert "Epoch 0" in printed.err and "Epoch" not in printed.out and "not scored" in printed.out
-    # Advertisements and notices of libraries go to their loggers.
-    assert {record.name.split(".")[0] for record in caplog.records} == {"hybridsolve"}
+    # Advertisements and notices of libraries go to their loggers; which fonts matplotlib lacks depends on the machine.
+    assert {record.name.split(".")[0] for record in caplog.records} - {"matplotlib"} == {"hybridsolve"}
 
 
 @pytest.fixture(scope="module")
