@@ -347,7 +347,9 @@ def test_cpu(group):
 
 
 @pytest.mark.parametrize(
-    "group, only", ((runs, DAILY), pytest.param(runs, None, marks=pytest.mark.nightly), (routed, None))
+    "group, only",
+    ((runs, DAILY), pytest.param(runs, None, marks=pytest.mark.nightly), (routed, None)),
+    ids=("runs, daily", "runs", "routed"),
 )
 def test_triton(group, only):
     pytest.importorskip("triton", reason="triton is not installed")
