@@ -222,17 +222,16 @@ def killed_after(given, out, lines):
     (out / "0000.zarr" / "streamflow" / "c" / "0" / "0.abc.partial").write_bytes(b"half")
 
 
-@pytest.mark.slow
-def test_twenty_kills(continent, tmp_path, pytestconfig):
+@pytest.mark.nightly
+def test_twenty_kills(continent, tmp_path):
     """Killed again and again at random, by SIGKILL; each time the store opens, and in the end its bits are the same."""
-    kills = 20 if pytestconfig.getoption("--all-kills", default=False) else 2
     given = settings(continent, tmp_path / "whole", window=3, block=9, fluxes=["streamflow", "swe"])
     run(given, progress=False)
     (tmp_path / "config.yaml").write_text(json.dumps(given | dict(out=str(tmp_path / "out"))))
     command = [sys.executable, "-m", "hybridsolve", "run", str(tmp_path / "config.yaml")]
     random = np.random.default_rng(0)
     journal, killed = Journal(tmp_path / "out", 0), 0
-    while killed < kills:
+    while killed < 20:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         target = len(journal.lines()) + int(random.integers(1, 3))
         while len(journal.lines()) < target and process.poll() is None:
