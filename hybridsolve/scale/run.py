@@ -82,7 +82,7 @@ def run(
         paths = [folder / f"{number:04d}{kind}.zarr" for kind in setup.kinds]
         if all(store.is_complete(path) for path in paths):
             return f"{planned}\n{folder} is finished to {setup.source.end}; nothing was done."
-        for path, content in zip(paths, _stores(setup, plan, rows), strict=True):
+        for path, content in zip(paths, stores_of(setup, plan, rows), strict=True):
             store.create(path, *content, compress=setup.config.compress)
         parts = [Part(setup.config, plan, number, rows, i) for i in range(plan.parts)]
         began = time.perf_counter()
@@ -204,7 +204,9 @@ def _segments(folder: Path, setup: Setup, plan: Plan, further: bool) -> list[sli
     return rows
 
 
-def _stores(setup: Setup, plan: Plan, rows: slice) -> Iterator[tuple[list[store.Output], dict[str, store.Axis], dict]]:
+def stores_of(
+    setup: Setup, plan: Plan, rows: slice
+) -> Iterator[tuple[list[store.Output], dict[str, store.Axis], dict]]:
     """Outputs, coordinates and attributes of each store of a segment."""
     source, model = setup.source, setup.model
     n_steps, start = rows.stop - rows.start, source.time[rows]
