@@ -24,8 +24,8 @@ import xarray as xr
 from hybridsolve.scale import store as stores
 from hybridsolve.scale import synthetic_continent, synthetic_parameters
 from hybridsolve.scale.config import read_config
+from hybridsolve.scale.continental import run, stores_of
 from hybridsolve.scale.part import compute
-from hybridsolve.scale.run import run, stores_of
 from hybridsolve.scale.setup import make_setup
 
 from . import record

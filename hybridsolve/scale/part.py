@@ -25,8 +25,8 @@ from ..routing.muskingum import route
 from ..routing.schemes import SCHEMES
 from . import store
 from .config import RunConfig
+from .cut import IN_FLIGHT, Plan
 from .journal import RECORD, Journal, State
-from .plan import IN_FLIGHT, Plan
 from .setup import Setup, make_setup
 
 

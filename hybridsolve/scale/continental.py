@@ -1,6 +1,6 @@
 """Continental runs: any model over a forcing that no memory holds, window by window, to a store that is never half.
 
-`run` checks everything (setup.py), makes the plan (plan.py) and the stores (store.py), and gives the parts to
+`run` checks everything (setup.py), makes the plan (cut.py) and the stores (store.py), and gives the parts to
 `run_part`, the loop (part.py), here or on workers of Dask.
 """
 
@@ -20,9 +20,9 @@ from ..data.units import unit_at
 from . import store
 from .cluster import connected, spread
 from .config import RunConfig, read_config
+from .cut import Plan
 from .journal import RECORD
 from .part import Part, compute, run_part
-from .plan import Plan
 from .setup import Setup, make_setup
 
 REACHES = 8192  # of a chunk of discharge
