@@ -118,6 +118,7 @@ def test_the_older_names_of_a_hydrofabric_and_another_table(tmp_path):
         40: 5,
         10: 0,
     }
+    assert set(network.ids[network.below_waterbody]) == {10, 30, 40, 50}
     path = hydrofabric(tmp_path, "flowpath-attributes-ml", columns={("flowpath-attributes-ml", "id"): None})
     assert (RiverNetwork.from_hydrofabric(path, channels="flowpath-attributes-ml").attributes["x"] == 0.2).all()
     assert "no flowpath-attributes, only" in refusal(lambda: RiverNetwork.from_hydrofabric(path))
