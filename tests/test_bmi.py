@@ -109,7 +109,7 @@ def calls(monkeypatch):
 def test_many_steps_in_one_call_of_the_kernel(tmp_path, monkeypatch):
     """The same bits; `update_until` holds the inputs and gives the depth of all its steps."""
     f = as_nextgen(forcing())
-    one, series, held, kept = (catchments(tmp_path, areas=1.0 and [1.0] * B) for _ in range(4))
+    one, series, held, kept = (catchments(tmp_path, areas=[1.0] * B) for _ in range(4))
     depths, flows = [], []
     for t in range(T):
         put(one, f, t)

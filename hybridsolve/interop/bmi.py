@@ -489,10 +489,11 @@ class Catchments(Bmi):
         return self.get_grid_size(grid)
 
     def get_grid_edge_count(self, grid: int) -> int:
-        return 0 * self.get_grid_size(grid)
+        self.get_grid_size(grid)  # raises
+        return 0
 
     def get_grid_face_count(self, grid: int) -> int:
-        return 0 * self.get_grid_size(grid)
+        return self.get_grid_edge_count(grid)
 
     def get_grid_x(self, grid: int, x: Array) -> Array:
         x[:] = np.arange(self.get_grid_size(grid))

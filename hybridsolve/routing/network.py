@@ -461,7 +461,7 @@ class RiverNetwork:
         label[self.index(np.atleast_1d(gauges))] = 0
         if (label < 0).all():
             raise ValueError("gauges must name one reach or more; found none: give the ids of gauged reaches.")
-        return self._take(self._upstream_of(label) == 0)
+        return self.take(self._upstream_of(label) == 0)
 
     def parts(self, n) -> list[RiverNetwork]:
         """Independent networks of about equal size that together are this one.
@@ -494,7 +494,7 @@ class RiverNetwork:
         for i in np.argsort(-sizes, kind="stable"):  # the largest remaining basin goes to the smallest part
             load, part[i] = heapq.heappop(loads)
             heapq.heappush(loads, (load + sizes[i], part[i]))
-        return [self._take(part[outlet] == i) for i in range(n)]
+        return [self.take(part[outlet] == i) for i in range(n)]
 
     def split_long(self, max_length) -> tuple[RiverNetwork, np.ndarray]:
         """Reaches longer than `max_length` in pieces of equal length, one after the other.
@@ -554,7 +554,7 @@ class RiverNetwork:
         spread_upstream(self.downstream, label)
         return label
 
-    def _take(self, keep: np.ndarray) -> RiverNetwork:
+    def take(self, keep: np.ndarray) -> RiverNetwork:
         """The network of the reaches where `keep` ``[N]``; one whose downstream reach is not kept becomes an outlet."""
         taken, place = np.flatnonzero(keep), np.cumsum(keep) - 1
         to = self.downstream[taken]

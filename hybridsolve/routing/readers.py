@@ -167,7 +167,7 @@ def read_merit(path: str | Path, catchments: str | Path | None) -> Table:
     ids, to = (reach_ids(table[name].to_numpy(), f"{name} of {path}", nan=0) for name in ("COMID", "NextDownID"))
     refuse_duplicates(ids, f"COMID of {path}")
     if set(above) <= set(table):
-        upstream = table[list(above)].to_numpy().astype(np.int64)
+        upstream = table[list(above)].fillna(0).to_numpy().astype(np.int64)
         _refuse_contradiction(path, ids, to, np.where(np.isin(upstream, ids), upstream, 0))  # a table may be cut out
     attributes = _scaled(table, MERIT)
     if catchments is not None:
