@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | route.
+"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | grid | route.
 
 torch and whatever needs it are imported where a command runs: help and usage errors come at once.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from . import __version__, models
 from .arguments import MOST_DEVICES, whole
+from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
 from .scale import command
@@ -91,7 +92,18 @@ def _status(argv: list[str] | None) -> int:
 def _expand(arguments: argparse.Namespace) -> None:
     """Expand ~ in paths, which shells do not in ``--out=~/x``, and refuse empty ones."""
     positional = ("data", "config", "parameters", "inflow", "network")
-    for name in (*positional, "out", "trained", "basins", "gauges", "restart", "write_restart", "map"):
+    for name in (
+        *positional,
+        "out",
+        "trained",
+        "basins",
+        "gauges",
+        "restart",
+        "write_restart",
+        "map",
+        "polygons",
+        "weights",
+    ):
         given = getattr(arguments, name, None)
         if given == "" and name not in ("basins", "gauges"):
             what = name if name in positional else f"--{name.replace('_', '-')}"
@@ -213,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
             command.consolidate,
             "join what a run has appended into one store",
         ),
+        "grid": (add_grid_arguments, run_grid, "forcing of basins from gridded files and polygons"),
         "route": (_route_arguments, _route, "route lateral inflow through a river network to discharge"),
     }
     for name, (arguments, run, help) in table.items():
