@@ -79,7 +79,7 @@ def simulate_dataset(
     check_dataset(data, model=model, values=not lazy)
     step = step_seconds(data)
     model.check_step(step)
-    values = _by_basin(parameters, model, text_ids(data["basin"].values, "basins of the data"))
+    values = by_basin(parameters, model, text_ids(data["basin"].values, "basins of the data"))
     inputs = static_inputs(data, model.inputs)
     run = _Run(model, names, step, backend)
     if lazy:
@@ -181,8 +181,13 @@ def _chunk(
     return run(data, values, inputs, state)
 
 
-def _by_basin(parameters: xr.Dataset, model: ModelSpec, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """The model's parameters that are given, of the basins in their order."""
+def by_basin(
+    parameters: xr.Dataset, model: ModelSpec, ids: np.ndarray, over: str | None = None
+) -> dict[str, np.ndarray]:
+    """The model's parameters that are given, of the basins in their order.
+
+    Each is ``[B]``, or ``[B, M]`` where it has the dimension `over` besides.
+    """
     given = [p.name for p in model.every_parameter if p.name in parameters.variables]
     needed = [p.name for p in model.parameters if p.default is None]
     missing = [name for name in needed if name not in given]
@@ -209,14 +214,16 @@ def _by_basin(parameters: xr.Dataset, model: ModelSpec, ids: np.ndarray) -> dict
         array = parameters[name]
         if "start" in array.dims:
             array = array.isel(start=0)
-        if array.dims not in ((), ("basin",)):
+        if over in array.dims and "basin" in array.dims:
+            array = array.transpose("basin", over)
+        if array.dims not in ((), ("basin",), ("basin", over)):
             raise ValueError(
                 f"parameter '{name}' must be over basin, or one number, found dimensions {array.dims}; select one of "
                 "each other."
             )
         values = array.values.astype(np.float64)
         found[name] = np.broadcast_to(values, ids.shape) if array.ndim == 0 or place is None else values[place]
-        blank = np.isnan(found[name])
+        blank = np.isnan(found[name]).reshape(len(ids), -1).any(1)
         if blank.any():
             raise ValueError(
                 f"parameter '{name}' must have a number for each basin, found none for {listed(ids[blank])}; leave "
