@@ -26,6 +26,7 @@ from ..data.lags import warn_of_early_flow
 from ..data.steps import step_seconds
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
+from ..routing.units import at_gauges, units_of
 from ..scale.cluster import connected
 from ..score import losses
 from ..solve import backends
@@ -70,7 +71,9 @@ def calibrate(
     ----------
     data : xarray.Dataset
         Of `hybridsolve.data.open_dataset`: the model's forcings and `qobs`, ``[time, basin]``, at any step that the
-        model can run at; its static inputs, ``[basin]``.
+        model can run at; its static inputs, ``[basin]``. Where the coordinate `gauge` ``[basin]`` names the gauge of
+        each, the basins are its units, with areas `area_km2`: they share the gauge's parameters, their outflow is
+        summed before the hydrograph, and the basins of the result are the gauges (see docs/grids-and-units.md).
     model : ModelSpec or str
     train, validation, test : str or pair of dates
         ``"1999-10-01:2008-09-30"``, both days included. Only `train` is fitted. With a `validation` period, a basin's
@@ -155,11 +158,12 @@ def calibrate(
     model.check_step(step_seconds(data))
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     data = used_days(data, periods.values(), settings["warmup_years"])
+    units = units_of(data)
     usable = usable_basins(data, model.forcing_names, train, least=len(space.free), skip=skip_unusable)
     kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
     check_dataset(kept, model=model, need_qobs=True)
     refuse_outside(kept, model)
-    warn_of_early_flow(kept, train)
+    warn_of_early_flow(kept if units is None else at_gauges(kept, units_of(kept)), train)
     windows = {name: window(data, model, period, warmup_years, backend) for name, period in periods.items()}
     for name, w in windows.items():
         if w.spun_up:
@@ -168,7 +172,12 @@ def calibrate(
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
-    fingerprint = _fingerprint(data, usable, model, windows["train"].inputs, settings)
+    about = windows["train"].inputs
+    if units is not None:
+        about = about | {"gauge": torch.from_numpy(units.gauge), "share": torch.from_numpy(units.share)}
+    fingerprint = _fingerprint(data, usable, model, about, settings)
+    if units is not None:
+        data, usable = at_gauges(data, units), np.unique(units.gauge[usable])
     with connected(cluster) as client:
         points, train_loss, settings["steps_taken"] = search_blocks(
             space, windows["train"], usable, settings, fingerprint, checkpoint, resume, progress, client
