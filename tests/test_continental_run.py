@@ -400,3 +400,15 @@ def test_a_plan_fits_its_memory():
     assert small.memory <= 3e8 and small.block <= plan.block
     with pytest.raises(ValueError, match="memory must hold"):
         make_plan(**sizes, memory=1e6)
+
+
+def test_parts_run_on_workers(continent, tmp_path):
+    distributed = pytest.importorskip(
+        "distributed", reason="distributed is not installed: pip install hybridsolve[scale]"
+    )
+    given = settings(continent, tmp_path / "out", parts=3, block=16, window=50)
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        run(given, cluster=client, progress=False)
+    np.testing.assert_array_equal(
+        open_run(tmp_path / "out")["streamflow"].values, in_one(continent)["streamflow"].numpy()
+    )
