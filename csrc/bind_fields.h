@@ -107,7 +107,7 @@ template <class T> void bind_reaches(pybind11::module_& m) {
   HS_FIELD(dt), HS_FIELD(level_start), HS_FIELD(first), HS_FIELD(downstream), HS_FIELD(column), HS_FIELD(constants);
   HS_FIELD(lateral), HS_FIELD(state), HS_FIELD(discharge), HS_FIELD(checkpoints), HS_FIELD(d_discharge);
   HS_FIELD(d_state), HS_FIELD(d_constants), HS_FIELD(d_lateral), HS_FIELD(d_inflow), HS_FIELD(level);
-  HS_FIELD(initial), HS_FIELD(scratch);
+  HS_FIELD(initial), HS_FIELD(scratch), HS_FIELD(given), HS_FIELD(given_series), HS_FIELD(n_given), HS_FIELD(published);
 #undef HS_FIELD
 }
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from . import calibration, data, learn, models, nn, plot, routing, scale, score, training
     from .calibration.fit import calibrate
     from .routing.unit_hydrograph import unit_hydrograph
+    from .scale.datasets import simulate_dataset
     from .solve.faults import synchronize
     from .solve.sensitivity import jacobian
     from .solve.simulate import Run, simulate
@@ -26,6 +27,7 @@ _PLACES = {
     "experiment": ".training.experiments",
     "jacobian": ".solve.sensitivity",
     "simulate": ".solve.simulate",
+    "simulate_dataset": ".scale.datasets",
     "synchronize": ".solve.faults",
     "train": ".training.loop",
     "unit_hydrograph": ".routing.unit_hydrograph",
@@ -46,6 +48,7 @@ __all__ = [
     "scale",
     "score",
     "simulate",
+    "simulate_dataset",
     "synchronize",
     "train",
     "training",

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | route.
+"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | grid | route.
 
 torch and whatever needs it are imported where a command runs: help and usage errors come at once.
 """
@@ -21,8 +21,10 @@ from pathlib import Path
 
 from . import __version__, models
 from .arguments import MOST_DEVICES, whole
+from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
+from .scale import command
 
 MOST_THREADS = 1024
 REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # errors in what was asked
@@ -90,7 +92,18 @@ def _status(argv: list[str] | None) -> int:
 def _expand(arguments: argparse.Namespace) -> None:
     """Expand ~ in paths, which shells do not in ``--out=~/x``, and refuse empty ones."""
     positional = ("data", "config", "parameters", "inflow", "network")
-    for name in (*positional, "out", "trained", "basins", "gauges", "restart", "write_restart", "map"):
+    for name in (
+        *positional,
+        "out",
+        "trained",
+        "basins",
+        "gauges",
+        "restart",
+        "write_restart",
+        "map",
+        "polygons",
+        "weights",
+    ):
         given = getattr(arguments, name, None)
         if given == "" and name not in ("basins", "gauges"):
             what = name if name in positional else f"--{name.replace('_', '-')}"
@@ -206,6 +219,13 @@ def _parser() -> argparse.ArgumentParser:
         ),
         "train": (_train_arguments, _train, "train a network in front of a model on many basins, test it, and report"),
         "simulate": (_simulate_arguments, _simulate, "run calibrated parameters, or a trained model, over a period"),
+        "run": (command.run_arguments, command.run, "run a model over a continent, from a store on disk to a store"),
+        "consolidate": (
+            command.consolidate_arguments,
+            command.consolidate,
+            "join what a run has appended into one store",
+        ),
+        "grid": (add_grid_arguments, run_grid, "forcing of basins from gridded files and polygons"),
         "route": (_route_arguments, _route, "route lateral inflow through a river network to discharge"),
     }
     for name, (arguments, run, help) in table.items():
@@ -285,6 +305,11 @@ def _calibrate_arguments(sub) -> None:
         help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
     )
     _backend_argument(sub)
+    sub.add_argument(
+        "--dask",
+        metavar="local|ADDRESS",
+        help="search on Dask workers: one a core of this machine, or those of a scheduler (default: in this process)",
+    )
     sub.add_argument("--allow-overlap", action="store_true", help="take periods that share days, and say so")
     sub.add_argument("--hydrograph", metavar="BASIN", help="basin to draw (default: the one of median score)")
     _fit_arguments(sub, "calibration", "to draw beside, labelled")
@@ -336,7 +361,7 @@ def _route_arguments(sub) -> None:
     sub.add_argument(
         "inflow", help="NetCDF file with lateral_inflow(time, reach) in m3 s-1; time is the interval's begin"
     )
-    sub.add_argument("network", help="file of RiverNetwork.save, or RouteLink.nc of the National Water Model")
+    sub.add_argument("network", help="file of RiverNetwork.save, RouteLink.nc, or NextGen hydrofabric (.gpkg)")
     sub.add_argument("--dt", type=float, default=3600.0, help="seconds of a step (default: %(default)g)")
     sub.add_argument("--scheme", default="todini", help="todini, ddr, muskingum or accumulate (default: %(default)s)")
     sub.add_argument("--gauges", help="ids joined by commas, or a file with one a line (default: all reaches)")
@@ -388,6 +413,7 @@ def _calibrate(arguments) -> None:
     from .calibration import report
     from .calibration.fit import calibrate, check_arguments
     from .data.files import locked, refuse_overwriting
+    from .scale.cluster import connected
 
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
@@ -400,26 +426,28 @@ def _calibrate(arguments) -> None:
     refuse_overwriting({f"{name} of --out": folder / name for name in report.FILES}, _files(arguments))
     again = dict(resume=arguments.resume, overwrite=arguments.overwrite)
     report.refuse_other_run(folder, **again)
-    data = open_data(arguments, model)
-    if arguments.hydrograph is not None:
-        report.check_basin(arguments.hydrograph, data["basin"].values)
-    references = report.read_references(arguments.reference, data["basin"].values)
-    began = time.perf_counter()
-    with locked(folder):
-        report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
-        result = calibrate(
-            data,
-            model,
-            **options,
-            skip_unusable=arguments.skip_unusable,
-            checkpoint=folder / "checkpoint.pt",
-            resume=arguments.resume,
-        )
-        print(report.text(result))
-        print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
-        written = report.write(
-            result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
-        )
+    with connected(arguments.dask) as client:  # an error before the data are read
+        data = open_data(arguments, model)
+        if arguments.hydrograph is not None:
+            report.check_basin(arguments.hydrograph, data["basin"].values)
+        references = report.read_references(arguments.reference, data["basin"].values)
+        began = time.perf_counter()
+        with locked(folder):
+            report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
+            result = calibrate(
+                data,
+                model,
+                **options,
+                skip_unusable=arguments.skip_unusable,
+                checkpoint=folder / "checkpoint.pt",
+                resume=arguments.resume,
+                cluster=client,
+            )
+            print(report.text(result))
+            print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
+            written = report.write(
+                result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
+            )
     print("wrote " + ", ".join(str(path) for path in written))
 
 

@@ -11,22 +11,27 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+# torch's threads sleep while they wait: spinning, they take the core from the other process of `pytest -n`.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import plugins
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 if not torch.cuda.is_available():
     # Triton reads this when a kernel is defined: its interpreter then runs the kernels on CPU tensors.
     os.environ["TRITON_INTERPRET"] = "1"
 
+import trainings
 from models import example
 from models.examples import normal, uniform
 from models.toy import toy
 
 import hybridsolve as hs
-from hybridsolve import _cpu
+from hybridsolve import _cpu, plot
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +75,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker("cuda_on_cpu")
         elif variant.get("gpu") == "triton" and not torch.cuda.is_available():
             item.add_marker("slow")
+            if item.get_closest_marker("long_in_interpreter"):
+                item.add_marker("nightly")
         waits = any(item.get_closest_marker(name) for name in ("slow", "compile", "cuda_on_cpu"))
         if item.path.stem.removeprefix("test_") in FAST and not waits:
             item.add_marker("fast")
@@ -119,6 +126,32 @@ def threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Data of trainings that take a moment: three basins, two years. Who changes them takes a deep copy."""
+    return trainings.make()
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny, tmp_path_factory):
+    """A folder with these data and a config, for the command line."""
+    folder = tmp_path_factory.mktemp("files")
+    tiny.to_netcdf(folder / "data.nc")
+    (folder / "config.yaml").write_text(yaml.safe_dump(trainings.SEEN))
+    return folder
+
+
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Figures are drawn, and their files are marks: to save them takes a second."""
+
+    def save(figure, path):
+        path.touch()
+        return path
+
+    monkeypatch.setattr(plot, "save", save)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
+import filelock
 import pybind11
 import torch
 
@@ -111,9 +112,10 @@ def _made_once(cache: Path, name: str, make: Callable[[Path], Path]) -> Path:
     sources = [p for folder in (CSRC, STAND_IN) for p in sorted(folder.rglob("*")) if p.is_file()]
     text = b"".join(p.read_bytes() for p in (*sources, TOY, ROOT / "setup.py", Path(__file__)))
     known = cache / f"{hashlib.sha256(text).hexdigest()[:16]}-{name}"
-    if not known.exists():
-        for old in cache.glob(f"*-{name}"):
-            old.unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            os.replace(make(Path(folder)), known)
+    with filelock.FileLock(cache / f"{name}.lock"):  # pytest -n: one process compiles, the others wait
+        if not known.exists():
+            for old in cache.glob(f"*-{name}"):
+                old.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache) as folder:
+                os.replace(make(Path(folder)), known)
     return known

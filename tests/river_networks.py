@@ -10,6 +10,7 @@ from hybridsolve.routing.network import RiverNetwork
 # 10 and 20 flow to 30; 30 and 40 to 50, which flows out; 60 to 70, which flows out.
 IDS, TO = [50, 10, 70, 40, 30, 60, 20], [0, 30, 0, 50, 50, 70, 30]
 LENGTH = [5.0, 1.0, 7.0, 4.0, 3.0, 6.0, 2.0]
+DT = 3600.0  # s, of a step of routing
 
 
 def small(**attributes) -> RiverNetwork:
@@ -18,6 +19,22 @@ def small(**attributes) -> RiverNetwork:
 
 def chain(n, **attributes) -> RiverNetwork:
     return RiverNetwork.from_downstream([*range(1, n), -1], **attributes)
+
+
+def reaches(n=150, seed=0, **attributes):
+    """A random tree with reaches of every kind: steep and flat, short and long, with up to n upstream neighbours."""
+    rng = np.random.default_rng(seed)
+    downstream = np.array([-1, *(rng.integers(max(0, i - 40), i) for i in range(1, n))])
+    made = dict(
+        n=rng.uniform(0.02, 0.1, n),
+        p=rng.uniform(5, 60, n),
+        q=rng.uniform(0.05, 0.9, n),
+        slope=10 ** rng.uniform(-4, -1.5, n),
+        length=rng.uniform(800, 7000, n),
+        x=rng.uniform(0.1, 0.35, n),
+        k=rng.uniform(1800, 9000, n),
+    )
+    return RiverNetwork.from_downstream(downstream, ids=1000 + np.arange(n), **made | attributes)
 
 
 def tangle(n=5000, seed=0):

@@ -154,7 +154,7 @@ def test_what_the_curvature_tells(data):
 
 def test_chunks_of_basins_give_the_same_result(data, monkeypatch):
     whole = run(data, steps=5)
-    monkeypatch.setattr("hybridsolve.calibration.fit.CHUNK_BYTES", 1)
+    monkeypatch.setattr("hybridsolve.calibration.blocks.basins_of_a_block", lambda *of: 1)
     xr.testing.assert_allclose(whole, run(data, steps=5), rtol=1e-4)  # torch's own exp rounds by place in memory
 
 
@@ -224,7 +224,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("chunks", [False, True])
 def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, chunks, tmp_path, monkeypatch):
     if chunks:
-        monkeypatch.setattr("hybridsolve.calibration.fit.CHUNK_BYTES", 1)
+        monkeypatch.setattr("hybridsolve.calibration.blocks.basins_of_a_block", lambda *of: 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "WINDOW", 1)
     monkeypatch.setattr(search.LeastSquaresSearch, "TOLERANCE", 0.2)  # starts restart at once
     run = functools.partial(run_, loss=loss)
@@ -243,7 +243,7 @@ def test_a_killed_run_resumes_to_the_same_bits(data, method, loss, chunks, tmp_p
     checkpoint = tmp_path / "checkpoint.pt"
     with monkeypatch.context() as patch:
         patch.setattr(kind, "step", dies)
-        patch.setattr("hybridsolve.calibration.fit.SAVE_EVERY", 0)
+        patch.setattr("hybridsolve.calibration.blocks.SAVE_EVERY", 0)
         if chunks:
             with pytest.raises(Killed):
                 run(data, method=method, steps=8, checkpoint=checkpoint)
@@ -414,7 +414,7 @@ def test_report_writes_what_it_says_and_simulate_repeats_it(data, tmp_path):
     ],
 )
 def test_bad_arguments_are_refused_by_name(data, changes, message, monkeypatch):
-    monkeypatch.setattr("hybridsolve.calibration.fit._search", None)
+    monkeypatch.setattr("hybridsolve.calibration.fit.search_blocks", None)
     with pytest.raises(ValueError, match=message):
         run(data, **changes)
 

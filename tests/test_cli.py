@@ -72,31 +72,24 @@ def test_calibrate_then_simulate(file, tmp_path, capsys):
     assert not {"time", "bnds"} & set(xr.load_dataset(out / "calibration.nc").sizes)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
     def command(out, *more):
-        return [
-            sys.executable,
-            "-m",
-            "hybridsolve.cli",
-            "calibrate",
-            str(file),
-            *CALIBRATE[:-1],
-            "400",
-            "--out",
-            str(out),
-            *more,
-        ]
+        return ["calibrate", str(file), *CALIBRATE[:-1], "400", "--out", str(out), *more]
 
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
-    environment = os.environ | {"HYBRIDSOLVE_SAVE_EVERY": "0"}
-    process = subprocess.Popen(command(tmp_path / "killed"), env=environment, **quiet)
+    assert cli.main(command(tmp_path / "whole")) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hybridsolve.cli", *command(tmp_path / "killed")],
+        env=os.environ | {"HYBRIDSOLVE_SAVE_EVERY": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while not (tmp_path / "killed" / "checkpoint.pt").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "calibration.nc").exists()
-    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, **quiet)
+    assert cli.main(command(tmp_path / "killed", "--resume")) == 0
     whole, resumed = (xr.load_dataset(tmp_path / name / "calibration.nc") for name in ("whole", "killed"))
     xr.testing.assert_equal(whole, resumed)
 

@@ -152,7 +152,7 @@ MEANINGLESS = {
 
 @pytest.mark.parametrize("more, match", MEANINGLESS.values(), ids=MEANINGLESS)
 def test_what_means_nothing_is_refused_before_the_work(folder, more, match, monkeypatch):
-    monkeypatch.setattr("hybridsolve.calibration.fit._search", None)
+    monkeypatch.setattr("hybridsolve.calibration.fit.search_blocks", None)
     refused(folder, match, "calibrate", "d.nc", *PERIODS, "--out", "new", *more)
 
 

@@ -1,6 +1,7 @@
 """The GPU's kernels against the oracle. Where there is no GPU a few cells run on the CPU: Triton's in its interpreter,
 CUDA's compiled as plain C++ (tests/cuda_on_cpu)."""
 
+import itertools
 import re
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import (
     ONE_EACH,
     OUTFLOW,
+    VARIANTS,
     assert_close,
     assert_same_bits,
     both_precisions,
@@ -35,7 +37,24 @@ OPTIONS = [{}, OUTFLOW, {"components": "each"}]
 # The driver is one for all models; in an interpreter it is tested on the smallest.
 DRIVEN = ONE_EACH if DEVICE == "cuda" else ONE_EACH[-1:]
 one_for_the_driver = pytest.mark.parametrize("variant", DRIVEN)
-every_way = pytest.mark.parametrize("options", OPTIONS, ids=("mean", "outflow", "each"))
+# Every model goes through some tests in the interpreter, the smallest through all that depends on the driver alone.
+long = pytest.mark.long_in_interpreter
+DRIVER_FIRST = [pytest.param(*v.values, id=v.id, marks=() if v in DRIVEN else long) for v in VARIANTS]
+driver_first = pytest.mark.parametrize("variant", DRIVER_FIRST)
+WAYS = dict(zip(("mean", "outflow", "each"), OPTIONS, strict=True))
+
+
+def every_way(*short):
+    """Of which the interpreter meets these every day, all others at night."""
+    ways = [pytest.param(options, id=name, marks=() if name in short else long) for name, options in WAYS.items()]
+    return pytest.mark.parametrize("options", ways)
+
+
+GRADIENTS = [
+    pytest.param(*v.values, options, moving, id=f"{moving}-{name}-{v.id}",
+                 marks=() if v in DRIVEN or (moving, name) == ("some", "mean") else long)
+    for moving, (name, options), v in itertools.product(("none", "some", "all"), WAYS.items(), VARIANTS)
+]  # fmt: skip
 
 
 @pytest.fixture(params=("triton", "cuda"))
@@ -80,23 +99,21 @@ def assert_matches(gpu, x, **options):
     )
 
 
-@every_variant
-@every_way
-@pytest.mark.parametrize("per_step", ("none", "some", "all"))
+@pytest.mark.parametrize("variant, options, per_step", GRADIENTS)
 def test_all_gradients_match_the_reference(gpu, variant, options, per_step):
     moving = {"none": (), "some": variant[1][::3], "all": variant[1]}[per_step]
     x = random_inputs(variant, T=7, B=3, C=3, per_step=moving, weights=per_step == "some" and not options)
     assert_matches(gpu, x, **options)
 
 
-@every_variant
+@driver_first
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 1, 2), (4, 37, 1), (3, 2, 17), (3, 2, 33), (2, 1, 70)], ids=str)
 def test_small_and_odd_sizes(gpu, variant, shape):
     assert_matches(gpu, random_inputs(variant, *shape, per_step=variant[1][:1]))
 
 
 @every_variant
-@every_way
+@every_way("mean")
 def test_exact_ties(gpu, variant, options):
     assert_matches(gpu, ties(variant, T=9, B=3, C=2), **options)
 
@@ -108,14 +125,14 @@ def test_empty_stores_and_no_water(gpu, variant):
 
 
 @every_variant
-@pytest.mark.parametrize("moving", (False, True), ids=("static", "per-step"))
+@pytest.mark.parametrize("moving", (pytest.param(False, id="static", marks=long), pytest.param(True, id="per-step")))
 def test_raw_parameters(gpu, variant, moving):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1][::2] if moving else ())
     x.parameters = {n: 2 * normal(*p.shape, seed=i) for i, (n, p) in enumerate(x.parameters.items())}
     assert_matches(gpu, x, raw=True)
 
 
-@every_variant
+@driver_first
 @pytest.mark.parametrize("shape", [(1, 3, 2), (5, 1, 2), (5, 3, 1), (1, 1, 1)], ids=str)
 def test_shared_axes(gpu, variant, shape):
     x = random_inputs(variant, T=5, B=3, C=2, per_step=variant[1], weights=True)
@@ -130,8 +147,8 @@ def test_shared_axes(gpu, variant, shape):
 
 
 @one_for_the_driver
-@every_way
-@both_precisions
+@every_way("mean", "each")
+@pytest.mark.parametrize("dtype", (torch.float32, pytest.param(torch.float64, marks=long)), ids=str)
 def test_bits_for_intervals_chunks_and_windows(gpu, variant, options, dtype):
     x = random_inputs(variant, T=7, B=5, C=3, dtype=dtype, per_step=variant[1][:1])
     d_outputs = cotangents(x.outputs(**options))

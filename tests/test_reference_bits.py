@@ -120,6 +120,12 @@ TINY = {
     ("hbv10 betaet", torch.float32): (),
     ("hbv11p", torch.float32): ("streamflow", "raw", "ties"),
 }
+# Of those, what it runs every day; the others at night.
+DAILY = ("hbv10, float64, all", "hbv10 betaet, float64, ties", "hbv11p, float32, raw")
+DAILY += tuple(
+    f"hbv11p, float64, {case}"
+    for case in ("streamflow", "weights, per-step", "raw, per-step, each", "shared axes", "ties", "empty")
+)
 
 
 def run_cases(C):
@@ -146,18 +152,19 @@ def interpreted(backend, device):
     return backend == "triton" and device == "cpu"
 
 
-def runs(backend, device):
+def runs(backend, device, only=None):
     tiny = interpreted(backend, device)
     sizes = dict(T=6, B=3, C=2) if tiny else dict(T=19, B=37, C=3)
     for variant, (model, names, every) in VARIANTS.items():
         for dtype in (torch.float64, torch.float32):
             for case, inputs, options in run_cases(sizes["C"]):
-                if tiny and case not in TINY.get((variant, dtype), [case]):
+                name = f"{variant}, {str(dtype)[6:]}, {case}"
+                if tiny and case not in TINY.get((variant, dtype), [case]) or only and name not in only:
                     continue
                 options = dict(fluxes=(*every, *STATES), raw="raw" in case, backend=backend) | options
                 of = options.pop("of", ("forcing", "parameters", "initial_state", "weights"))
                 x = convert(make(names, **sizes | inputs), lambda v, to=(device, dtype): v.to(*to))
-                yield f"{variant}, {str(dtype)[6:]}, {case}", a_run(model, x, of, options)
+                yield name, a_run(model, x, of, options)
 
 
 def a_run(model, x, of, options):
@@ -301,8 +308,9 @@ def distance(found, name):
     return float((found.detach().cpu() - kept).abs().max() / kept.abs().max())
 
 
-def check(group, backend, device):
-    where, cases = place(backend, device), dict(group(backend, device))
+def check(group, backend, device, only=None):
+    only = None if os.environ.get(WRITE) else only  # an entry is written whole
+    where, cases = place(backend, device), dict(group(backend, device, *filter(None, [only])))
     if group is routed:
         cases = {case: {n: {n: x} for n, x in results.items()} for case, results in cases.items()}
     found = {case: {kind: digest(x) for kind, x in results.items()} for case, results in cases.items()}
@@ -314,7 +322,7 @@ def check(group, backend, device):
     kept = next((entry for names, entry in entries if where in names.split(", ")), None)
     if kept is None:
         pytest.skip(f"no entry of {group.__name__} by {where} in {DIGESTS.name}: write one where the bits are right")
-    assert found.keys() == kept.keys()
+    assert found.keys() == (set(only) if only else kept.keys())
     elsewhere = {case for case in found if found[case].get("torch") != kept[case].get("torch")}
     wrong = []
     for case in sorted(found.keys() - elsewhere):
@@ -338,10 +346,14 @@ def test_cpu(group):
     check(group, "cpu", "cpu")
 
 
-@pytest.mark.parametrize("group", (runs, routed))
-def test_triton(group):
+@pytest.mark.parametrize(
+    "group, only",
+    ((runs, DAILY), pytest.param(runs, None, marks=pytest.mark.nightly), (routed, None)),
+    ids=("runs, daily", "runs", "routed"),
+)
+def test_triton(group, only):
     pytest.importorskip("triton", reason="triton is not installed")
-    check(group, "triton", "cuda" if torch.cuda.is_available() else "cpu")
+    check(group, "triton", "cuda" if torch.cuda.is_available() else "cpu", only)
 
 
 @pytest.mark.parametrize("group", (runs, rivers, routed))

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from trainings import QUICK, SEEN, TINY, TINY_RECURRENT, make, said_by
+from trainings import QUICK, TINY, TINY_RECURRENT, make, said_by
 
 import hybridsolve as hs
-from hybridsolve import cli, plot
+from hybridsolve import cli
 from hybridsolve.data.files import locked
 from hybridsolve.nn import LSTM, MLP, Layout
 from hybridsolve.training import loop as training
@@ -22,31 +22,6 @@ from hybridsolve.training.config import read_config
 from hybridsolve.training.experiments import experiment
 from hybridsolve.training.inputs import Scaling
 from hybridsolve.training.trained import Trained
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make()
-
-
-@pytest.fixture(scope="module")
-def files(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    data.to_netcdf(folder / "data.nc")
-    (folder / "config.yaml").write_text(yaml.safe_dump(SEEN))
-    return folder
-
-
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Figures are drawn, and their files are marks: to save them takes a second."""
-
-    def save(figure, path):
-        path.touch()
-        return path
-
-    monkeypatch.setattr(plot, "save", save)
-
 
 # --- What a network is given ------------------------------------------------------------------------------------------
 
@@ -71,12 +46,12 @@ def test_an_mlp_without_attributes_is_refused():
 
 
 @pytest.mark.parametrize("settings", (TINY, TINY_RECURRENT), ids=("mlp", "lstm"))
-def test_the_default_precision_of_torch_does_not_matter(data, tmp_path, settings):
+def test_the_default_precision_of_torch_does_not_matter(tiny, tmp_path, settings):
     def flow(out):
-        trained = hs.learn.train(data, settings, out=tmp_path / out, **QUICK)
+        trained = hs.learn.train(tiny, settings, out=tmp_path / out, **QUICK)
         assert all(x.dtype == torch.float32 for x in trained.module.state_dict().values())
         runs = trained, Trained.load(tmp_path / out / "trained.pt")
-        return [r.predict(data, TINY["periods"]["test"])["streamflow"].values for r in runs]
+        return [r.predict(tiny, TINY["periods"]["test"])["streamflow"].values for r in runs]
 
     single = flow("single")
     torch.set_default_dtype(torch.float64)
@@ -108,37 +83,37 @@ def fit(data, *names, fill=(), weather=()):
 
 
 @pytest.mark.parametrize("values", ([0.1] * 3, [1e17] * 3, ["x"] * 3, [True] * 3), ids=str)
-def test_constant_attributes_are_found_by_their_extremes(data, values):
+def test_constant_attributes_are_found_by_their_extremes(tiny, values):
     # The standard deviation of three times 0.1 is 1e-17 and not 0.
     with pytest.raises(ValueError, match="attribute 'flat' is constant over the 3 training basins"):
-        fit(data.assign(flat=("basin", values)), "flat")
+        fit(tiny.assign(flat=("basin", values)), "flat")
 
 
-def test_constant_weather_is_found_by_its_extremes(data):
-    flat = data.assign(pet=data["pet"].astype(np.float64) * 0 + 0.1)
+def test_constant_weather_is_found_by_its_extremes(tiny):
+    flat = tiny.assign(pet=tiny["pet"].astype(np.float64) * 0 + 0.1)
     with pytest.raises(ValueError, match="weather 'pet' is constant"):
         fit(flat, "area", weather=["pet"])
 
 
 @pytest.mark.parametrize("blank", ("", "  ", "nan", "NaN", "<NA>", "None", None, np.nan, pd.NA, b"", "\0"), ids=repr)
-def test_text_that_is_blank_is_missing(data, blank):
-    rock = data.assign(rock=("basin", np.array(["lime", "sand", blank], object)))
+def test_text_that_is_blank_is_missing(tiny, blank):
+    rock = tiny.assign(rock=("basin", np.array(["lime", "sand", blank], object)))
     with pytest.raises(ValueError, match=r"attribute 'rock' is missing in 1 of 3 basins \(02\): list it in fill"):
         fit(rock, "rock")
     found = fit(rock, "rock", fill=["rock"])
     assert found.categories == {"rock": ["lime", "sand"]}
     with pytest.raises(ValueError, match=r"missing in 3 of 3"):
-        fit(data.assign(rock=("basin", np.array([blank] * 3, object))), "rock")
+        fit(tiny.assign(rock=("basin", np.array([blank] * 3, object))), "rock")
 
 
-def test_numbers_among_objects_stay_numbers(data):
-    found = fit(data.assign(depth=("basin", np.array([2.0, None, 5], object))), "depth", fill=["depth"])
+def test_numbers_among_objects_stay_numbers(tiny):
+    found = fit(tiny.assign(depth=("basin", np.array([2.0, None, 5], object))), "depth", fill=["depth"])
     assert found.categories == {} and found.attribute_mean == [3.5]
     with pytest.raises(ValueError, match="attribute 'day' must be numbers or text, found dtype datetime64"):
-        fit(data.assign(day=("basin", pd.date_range("2000-01-01", periods=3))), "day")
-    rock = fit(data.assign(rock=("basin", ["lime", "sand", "clay"])), "rock")
+        fit(tiny.assign(day=("basin", pd.date_range("2000-01-01", periods=3))), "day")
+    rock = fit(tiny.assign(rock=("basin", ["lime", "sand", "clay"])), "rock")
     with pytest.raises(ValueError, match="attribute 'rock' must be text as in training, found numbers"):
-        rock.scaled_attributes(data.assign(rock=("basin", [1.0, 2.0, 3.0])))
+        rock.scaled_attributes(tiny.assign(rock=("basin", [1.0, 2.0, 3.0])))
 
 
 @pytest.mark.parametrize(
@@ -153,37 +128,37 @@ def test_numbers_among_objects_stay_numbers(data):
         (lambda x: x.isel(basin=[]), ValueError, "basin must have at least one entry"),
     ),
 )
-def test_data_of_another_shape_are_refused(data, tmp_path, change, error, message):
+def test_data_of_another_shape_are_refused(tiny, tmp_path, change, error, message):
     for run in (hs.learn.train, experiment):
         with pytest.raises(error, match=message):
-            run(change(data), TINY, out=tmp_path / "out", **QUICK)
+            run(change(tiny), TINY, out=tmp_path / "out", **QUICK)
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_basin_without_rain_has_no_shares_of_it(data, tmp_path):
-    dry = data.copy(deep=True)
+def test_a_basin_without_rain_has_no_shares_of_it(tiny, tmp_path):
+    dry = tiny.copy(deep=True)
     dry["prcp"].values[360:, 1] = 0
     result = experiment(dry, TINY, out=tmp_path, **QUICK)
     assert np.isnan(result["runoff"].values[1]) and np.isfinite(result["runoff"].values[[0, 2]]).all()
     assert "nan" not in training_report.text(result).splitlines()[-1]
 
 
-def test_predictions_refuse_data_of_another_shape(data, tmp_path):
-    trained = hs.learn.train(data, TINY, out=tmp_path, **QUICK)
+def test_predictions_refuse_data_of_another_shape(tiny, tmp_path):
+    trained = hs.learn.train(tiny, TINY, out=tmp_path, **QUICK)
     for run in (trained.predict, trained.parameters):
         with pytest.raises(TypeError, match="data must be a dataset .* found str"):
             run("camels.nc")
         with pytest.raises(ValueError, match="data must have the dims time and basin"):
-            run(data.rename(basin="gauge"))
+            run(tiny.rename(basin="gauge"))
 
 
-def test_values_out_of_bounds_are_told_by_basin_and_date(data, tmp_path):
-    warm = data.copy(deep=True)
+def test_values_out_of_bounds_are_told_by_basin_and_date(tiny, tmp_path):
+    warm = tiny.copy(deep=True)
     warm["tmean"].values[100:120, 1] = 285.0
     message = r"forcing 'tmean' must lie in \[-150, 150\] degC; found 285 in basin 01 on 2000-04-10 \(20 such values\)"
     with pytest.raises(ValueError, match=message):
         hs.learn.train(warm, TINY, out=tmp_path / "a", **QUICK)
-    trained = hs.learn.train(data, TINY, out=tmp_path / "b", **QUICK)
+    trained = hs.learn.train(tiny, TINY, out=tmp_path / "b", **QUICK)
     with pytest.raises(ValueError, match=message):
         trained.predict(warm)
     warm["tmean"].values[100:120, 1] = np.nan
@@ -211,10 +186,10 @@ NOT_A_CONFIG = {
 
 
 @pytest.mark.parametrize("content", NOT_A_CONFIG.values(), ids=NOT_A_CONFIG)
-def test_what_is_no_config_is_said_with_its_file(files, tmp_path, capsys, content):
+def test_what_is_no_config_is_said_with_its_file(tiny_files, tmp_path, capsys, content):
     file = tmp_path / "config.yaml"
     file.write_text(content)
-    said = said_by(capsys, ["train", file, files / "data.nc", "--out", tmp_path / "out"])
+    said = said_by(capsys, ["train", file, tiny_files / "data.nc", "--out", tmp_path / "out"])
     assert str(file) in said and len(said) < 600 and not (tmp_path / "out").exists()
 
 
@@ -250,16 +225,16 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.parametrize("options, message", BAD_OPTIONS.values(), ids=BAD_OPTIONS)
-def test_options_that_mean_nothing_are_refused_before_the_work(data, tmp_path, options, message):
+def test_options_that_mean_nothing_are_refused_before_the_work(tiny, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        experiment(data, TINY, out=tmp_path / "out", **QUICK | options)
+        experiment(tiny, TINY, out=tmp_path / "out", **QUICK | options)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_package_is_said(data, tmp_path, monkeypatch):
+def test_a_missing_package_is_said(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="log 'tensorboard' needs the package tensorboard, found none: install it"):
-        hs.learn.train(data, TINY, out=tmp_path, log="tensorboard", **QUICK)
+        hs.learn.train(tiny, TINY, out=tmp_path, log="tensorboard", **QUICK)
 
 
 def test_one_basin_cannot_be_held_out(tmp_path):
@@ -270,30 +245,30 @@ def test_one_basin_cannot_be_held_out(tmp_path):
 # --- Folders ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_run_is_written_over_unasked(data, tmp_path):
+def test_no_run_is_written_over_unasked(tiny, tmp_path):
     (tmp_path / "calibrated").mkdir()
     (tmp_path / "calibrated" / "calibration.nc").touch()
     for run in (hs.learn.train, experiment):
         with pytest.raises(ValueError, match="holds files of another kind of run, such as calibration.nc"):
-            run(data, TINY, out=tmp_path / "calibrated", resume=True, **QUICK)
+            run(tiny, TINY, out=tmp_path / "calibrated", resume=True, **QUICK)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="must be a folder for results, found a file"):
-        hs.learn.train(data, TINY, out=tmp_path / "file", **QUICK)
-    first = hs.learn.train(data, TINY, out=tmp_path / "run", **QUICK)
+        hs.learn.train(tiny, TINY, out=tmp_path / "file", **QUICK)
+    first = hs.learn.train(tiny, TINY, out=tmp_path / "run", **QUICK)
     with pytest.raises(ValueError, match="holds a training already: set resume .* or set overwrite"):
-        hs.learn.train(data, TINY, out=tmp_path / "run", **QUICK)
+        hs.learn.train(tiny, TINY, out=tmp_path / "run", **QUICK)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(ValueError, match="holds a training already"):  # by its result
-        hs.learn.train(data, TINY, out=tmp_path / "run", **QUICK)
-    assert hs.learn.train(data, TINY, out=tmp_path / "run", resume=True, **QUICK).config == first.config
-    again = hs.learn.train(data, TINY | dict(seed=5), out=tmp_path / "run", overwrite=True, **QUICK)
+        hs.learn.train(tiny, TINY, out=tmp_path / "run", **QUICK)
+    assert hs.learn.train(tiny, TINY, out=tmp_path / "run", resume=True, **QUICK).config == first.config
+    again = hs.learn.train(tiny, TINY | dict(seed=5), out=tmp_path / "run", overwrite=True, **QUICK)
     assert again.config.seed == Trained.load(tmp_path / "run" / "trained.pt").config.seed == 5
 
 
-def test_two_trainings_are_kept_out_of_one_folder(data, tmp_path):
+def test_two_trainings_are_kept_out_of_one_folder(tiny, tmp_path):
     with locked(tmp_path), pytest.raises(ValueError, match="is in use by process .* wait for it to end"):
-        hs.learn.train(data, TINY, out=tmp_path, **QUICK)
-    hs.learn.train(data, TINY, out=tmp_path, **QUICK)
+        hs.learn.train(tiny, TINY, out=tmp_path, **QUICK)
+    hs.learn.train(tiny, TINY, out=tmp_path, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -321,14 +296,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
             pass
 
 
-def test_a_bar_of_training_leaves_no_thread(data, tmp_path, capsys):
+def test_a_bar_of_training_leaves_no_thread(tiny, tmp_path, capsys):
     before = set(threading.enumerate())
-    hs.learn.train(data, TINY, out=tmp_path, accelerator="cpu")
+    hs.learn.train(tiny, TINY, out=tmp_path, accelerator="cpu")
     assert set(threading.enumerate()) == before and "Epoch" in capsys.readouterr().err
 
 
-def test_an_experiment_resumes_its_own_result_only(tmp_path, files, capsys, unsaved):
-    config, nc = files / "config.yaml", files / "data.nc"
+def test_an_experiment_resumes_its_own_result_only(tmp_path, tiny_files, capsys, unsaved):
+    config, nc = tiny_files / "config.yaml", tiny_files / "data.nc"
     out = tmp_path / "out"
     assert cli.main(["train", str(config), str(nc), "--out", str(out)]) == 0
     capsys.readouterr()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-import yaml
 from trainings import QUICK, SEEN, TINY, make, said_by
 
 import hybridsolve as hs
@@ -22,20 +21,6 @@ from hybridsolve.training import loop as training
 from hybridsolve.training import report as training_report
 from hybridsolve.training.experiments import experiment
 from hybridsolve.training.trained import Trained
-
-
-@pytest.fixture(scope="module")
-def data():
-    return make()
-
-
-@pytest.fixture(scope="module")
-def files(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    data.to_netcdf(folder / "data.nc")
-    (folder / "config.yaml").write_text(yaml.safe_dump(SEEN))
-    return folder
-
 
 # --- Damaged files ----------------------------------------------------------------------------------------------------
 
@@ -121,26 +106,26 @@ DAMAGES = {
 
 
 @pytest.fixture(scope="module")
-def finished(files, tmp_path_factory):
+def finished(tiny_files, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
     # An experiment's first folder, so that the command line can resume it.
-    data = xr.load_dataset(files / "data.nc")
+    data = xr.load_dataset(tiny_files / "data.nc")
     hs.learn.train(data, SEEN, out=out / "seed0", **QUICK)
     return out
 
 
 @pytest.mark.parametrize("name, damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_file_is_named(files, finished, tmp_path, capsys, name, damage):
+def test_a_damaged_file_is_named(tiny_files, finished, tmp_path, capsys, name, damage):
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     damage(out / "seed0" / name)
     if name.startswith("checkpoints"):
         (out / "seed0" / "trained.pt").unlink()  # so that the training goes on
-    said = said_by(capsys, ["train", files / "config.yaml", files / "data.nc", "--out", out, "--resume"])
+    said = said_by(capsys, ["train", tiny_files / "config.yaml", tiny_files / "data.nc", "--out", out, "--resume"])
     assert str(out / "seed0") in said and name.split("/")[-1] in said and len(said) < 500
     if name == "trained.pt":
         said = said_by(
-            capsys, ["simulate", "--trained", out / "seed0" / name, files / "data.nc", "--out", out / "x.nc"]
+            capsys, ["simulate", "--trained", out / "seed0" / name, tiny_files / "data.nc", "--out", out / "x.nc"]
         )
         assert str(out / "seed0" / name) in said
 
@@ -170,8 +155,8 @@ def of_its_own(signum, frame):
     ),
     ids=("Ctrl-C", "an exception of the caller's", "an interrupt", "no handler"),
 )
-def test_a_stopped_training_is_no_finished_one(data, tmp_path, monkeypatch, number, handler, raised):
-    whole = hs.learn.train(data, TINY | dict(epochs=3), out=tmp_path / "whole", **QUICK)
+def test_a_stopped_training_is_no_finished_one(tiny, tmp_path, monkeypatch, number, handler, raised):
+    whole = hs.learn.train(tiny, TINY | dict(epochs=3), out=tmp_path / "whole", **QUICK)
     step = training._Training.training_step
 
     def stopping(self, *x):
@@ -184,22 +169,22 @@ def test_a_stopped_training_is_no_finished_one(data, tmp_path, monkeypatch, numb
         with monkeypatch.context() as m:
             m.setattr(training._Training, "training_step", stopping)
             with pytest.raises(raised) as caught:
-                hs.learn.train(data, TINY | dict(epochs=3), out=tmp_path / "out", **QUICK)
+                hs.learn.train(tiny, TINY | dict(epochs=3), out=tmp_path / "out", **QUICK)
         assert signal.getsignal(number) == handler  # a second Ctrl-C works, too
     finally:
         signal.signal(number, before)
     if raised is SystemExit:
         assert caught.value.code == 128 + signal.SIGTERM
     assert not (tmp_path / "out" / "trained.pt").exists()
-    resumed = hs.learn.train(data, TINY | dict(epochs=3), out=tmp_path / "out", resume=True, **QUICK)
+    resumed = hs.learn.train(tiny, TINY | dict(epochs=3), out=tmp_path / "out", resume=True, **QUICK)
     for name, x in resumed.module.state_dict().items():
         assert torch.equal(x, whole.module.state_dict()[name])
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_command(files, tmp_path):
+def test_ctrl_c_ends_the_command(tiny_files, tmp_path):
     command = [sys.executable, "-c", "import sys; from hybridsolve import cli; sys.exit(cli.main())", "train"]
-    command += [str(files / "config.yaml"), str(files / "data.nc"), "--out", str(tmp_path / "out")]
+    command += [str(tiny_files / "config.yaml"), str(tiny_files / "data.nc"), "--out", str(tmp_path / "out")]
     command += ["--set", "epochs=100000", "--accelerator", "cpu", "--threads", "1"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     late = time.monotonic() + 120
@@ -215,13 +200,13 @@ def test_ctrl_c_ends_the_command(files, tmp_path):
 # --- What is left behind ----------------------------------------------------------------------------------------------
 
 
-def test_results_go_to_stdout_and_the_rest_to_stderr(files, tmp_path, capsys, caplog, unsaved):
-    command = ["train", str(files / "config.yaml"), str(files / "data.nc"), "--out", str(tmp_path / "out")]
+def test_results_go_to_stdout_and_the_rest_to_stderr(tiny_files, tmp_path, capsys, caplog, unsaved):
+    command = ["train", str(tiny_files / "config.yaml"), str(tiny_files / "data.nc"), "--out", str(tmp_path / "out")]
     assert cli.main(command) == 0
     printed = capsys.readouterr()
     assert "Epoch 0" in printed.err and "Epoch" not in printed.out and "not scored" in printed.out
-    # Advertisements and notices of libraries go to their loggers.
-    assert {record.name.split(".")[0] for record in caplog.records} == {"hybridsolve"}
+    # Advertisements and notices of libraries go to their loggers; which fonts matplotlib lacks depends on the machine.
+    assert {record.name.split(".")[0] for record in caplog.records} - {"matplotlib"} == {"hybridsolve"}
 
 
 @pytest.fixture(scope="module")
@@ -261,17 +246,6 @@ FIGURES = {
     ),
     "no score": (lambda r: r.assign(obs=r.obs * np.nan), {}, "flow_duration is not drawn: no basin has observed flow"),
 }
-
-
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Figures are drawn, and their files are marks: to save them takes a second."""
-
-    def save(figure, path):
-        path.touch()
-        return path
-
-    monkeypatch.setattr(plot, "save", save)
 
 
 @pytest.mark.parametrize("change, broke, message", FIGURES.values(), ids=FIGURES)
@@ -317,14 +291,14 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize("content, message", REFERENCES.values(), ids=REFERENCES)
-def test_references_are_checked_before_the_work(files, tmp_path, capsys, content, message):
+def test_references_are_checked_before_the_work(tiny_files, tmp_path, capsys, content, message):
     file = tmp_path / "theirs.csv"
     file.write_text(content)
     with pytest.raises(ValueError, match=message):
         read_reference(file, ["00", "01", "02"])
 
 
-def test_a_reference_is_matched_by_id(tmp_path, monkeypatch, files, capsys):
+def test_a_reference_is_matched_by_id(tmp_path, monkeypatch, tiny_files, capsys):
     file = tmp_path / "theirs.csv"
     file.write_text("basin,nse\n02,0.7\n00,0.5\n77,0.1\n", encoding="utf-8-sig")
     np.testing.assert_array_equal(read_reference(file, ["00", "01", "02"]), [0.5, np.nan, 0.7])
@@ -333,13 +307,21 @@ def test_a_reference_is_matched_by_id(tmp_path, monkeypatch, files, capsys):
     # On the command line before anything is trained.
     monkeypatch.setattr(training_report, "OWN_SPLIT", (SEEN["periods"]["train"], SEEN["periods"]["test"]))
     file.write_text("basin,nse\nx,0.7\n")
-    command = ["train", files / "config.yaml", files / "data.nc", "--out", tmp_path / "out", "--reference", file]
+    command = [
+        "train",
+        tiny_files / "config.yaml",
+        tiny_files / "data.nc",
+        "--out",
+        tmp_path / "out",
+        "--reference",
+        file,
+    ]
     assert "must have basins of the data" in said_by(capsys, command) and not (tmp_path / "out").exists()
     assert "does not exist" in said_by(capsys, [*command[:-1], tmp_path / "none.csv"])
 
 
-def test_a_checkout_that_nobody_installed_saves(data, tmp_path, monkeypatch):
+def test_a_checkout_that_nobody_installed_saves(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("hybridsolve.training.trained.__version__", "0+source")
-    hs.learn.train(data, TINY, out=tmp_path, **QUICK)
+    hs.learn.train(tiny, TINY, out=tmp_path, **QUICK)
     assert Trained.load(tmp_path / "trained.pt").versions["hybridsolve"] == "0+source"
     assert json.dumps(Trained.load(tmp_path / "trained.pt").versions)  # plain text, torch's too

@@ -33,6 +33,11 @@ template <class T> struct Reaches {
   T* state;                   // [STORES, N], of the begin, which the run makes that of the end
   T* discharge;               // [T, n_outputs], at the end of every step
   T* checkpoints;             // [tiles, STORES, N], or null: the state before each tile
+  // Of a network that is a part of another (forward, on a CPU): reaches whose steps another part has taken.
+  const int32_t* given;       // [N]: the column of what is given, or -1; null where nothing is
+  const T* given_series;      // [T, 2, n_given]: discharge at the end of every step, and what a scheme publishes besides
+  int64_t n_given;
+  T* published;               // [T, n_outputs] of the latter at the outputs, or null
   // The adjoint's own.
   const T* d_discharge;       // [T, n_outputs]
   T *d_state, *d_constants, *d_lateral;  // d_state comes as the final state's; the others are zero and added to
@@ -117,12 +122,24 @@ template <class Scheme, class V> struct Router {
     int n_lanes = 0;
     const int32_t* column = nullptr;
     bool output = false, together = false;  // any reach has an output; all have, one beside the other
+    const int32_t* given = nullptr;
+    bool is_given = false;  // any reach is
 
     Side() = default;
     Side(const Router& router, int64_t i_, int64_t end)
         : i(i_), n_lanes(int(end - i_ < L ? end - i_ : L)), column(router.r.column + i_), together(n_lanes == L) {
       for (int l = 0; l < n_lanes; ++l)
         output |= column[l] >= 0, together &= column[l] >= 0 && column[l] == column[0] + l;
+      if (!router.r.given) return;
+      given = router.r.given + i;
+      for (int l = 0; l < n_lanes; ++l) is_given |= given[l] >= 0;
+    }
+    HS_FN void receive(V& discharge, V& aux, const Reaches<T>& r, int64_t t) const {
+      for (int l = 0; l < n_lanes; ++l)
+        if (given[l] >= 0) {
+          const T* at = r.given_series + 2 * t * r.n_given + given[l];
+          lane(discharge, l) = at[0], lane(aux, l) = at[r.n_given];
+        }
     }
     HS_FN void put(T* out, V discharge) const {
       if (together) {
@@ -214,10 +231,12 @@ template <class Scheme, class V> struct Router {
       W aux;
       Scheme::step(c, r.dt, in, s, aux);
       for (int p = 0; p < U; ++p) {
+        if (side[p].is_given) side[p].receive(part(s[0], p), part(aux, p), r, t0 + t);
         store(series[p][0] + (t + 1) * L, part(s[0], p));
         if (Scheme::AUX) store(series[p][1] + (t + 1) * L, part(aux, p));
         if (KEEP && S > 1) store(series[p][KEPT - 1] + (t + 1) * L, part(s[S - 1], p));
         if (!KEEP) side[p].put(out, part(s[0], p));
+        if (!KEEP && Scheme::AUX && r.published) side[p].put(r.published + (t0 + t) * r.n_outputs, part(aux, p));
       }
       in.i0 = in.i1;
     }

@@ -58,26 +58,29 @@ def evaluate(
         **{f"{name}_method": method for name, method in forcing_methods(data, model.forcing_names).items()},
         **settings,
     )
-    found = []
+    time, found = data["time"].values, []
+    rows = {name: np.arange(len(time))[period_slice(time, period)] for name, period in periods.items()}
+    every = np.unique(np.concatenate(list(rows.values())))
+    # Of many basins the largest array by far: made once, and filled a few basins at a time.
+    flow = np.full((4, len(every), data.sizes["basin"]), np.nan, next(iter(windows.values())).obs.numpy().dtype)
+    written = np.zeros(len(every), bool)
     for name, w in windows.items():
-        found.append(_over_period(data, space, w, name, usable, points, ensemble))
+        at = np.searchsorted(every, rows[name])
+        # Periods may overlap; the flow of a step is the one of the first period that holds it.
+        found.append(_over_period(data, space, w, name, usable, points, ensemble, flow, at, ~written[at]))
+        written[at] = True
     for name, (dims, attrs) in _SCORED.items():
         values = np.stack([f[name] for f in found])
         ds[name] = (("period", *dims), values, attrs)
     for score in metrics.NAMES:
         ds[score] = (("period", "member", "basin"), np.stack([f["scores"][score] for f in found]), dict(units="1"))
-    series = []
-    for name, f in zip(windows, found, strict=True):
-        time = data["time"].values[period_slice(data["time"].values, periods[name])]
-        coords = {"time": time, "basin": data["basin"].values}
-        series.append(xr.DataArray(f["flow"], dims=("member", "time", "basin"), coords=coords))
-    # Periods may overlap; the flow of a step is the one of the first period that holds it.
-    flow = series[0] if len(series) == 1 else xr.concat(series, "time").drop_duplicates("time").sortby("time")
     unit = unit_at(model.variable(model.outflow).unit, step)
-    ds["flow"] = flow[:2].assign_attrs(units=unit, long_name="flow at the gauge")
+    ds = ds.assign_coords(time=data["time"].isel(time=every))
+    ds["flow"] = (("member", "time", "basin"), flow[:2], dict(units=unit, long_name="flow at the gauge"))
     for i, name in enumerate(("lowest", "highest"), start=2):
-        ds[f"flow_{name}"] = flow[i].assign_attrs(units=unit, long_name=f"{name} flow of the ensemble's starts")
-    ds["obs"] = data["qobs"].sel(time=flow["time"])
+        attrs = dict(units=unit, long_name=f"{name} flow of the ensemble's starts")
+        ds[f"flow_{name}"] = (("time", "basin"), flow[i], attrs)
+    ds["obs"] = data["qobs"].isel(time=every)
     ds.attrs.update({f"{name}_period": period_text(period) for name, period in periods.items()})
     return carry_days(ds, data)
 
@@ -103,20 +106,34 @@ def _over_period(
     usable: np.ndarray,
     points: Tensor,
     ensemble: int,
+    flow: np.ndarray,
+    at: np.ndarray,
+    new: np.ndarray,
 ) -> dict:
-    """Over one period: flow of the members and the extremes of the ensemble ``[4, T, basin]``, and scores."""
-    n_basins, n_starts = data.sizes["basin"], points.shape[2]
+    """Scores over one period; flow of the members and the extremes of the ensemble go into ``flow [4, time, basin]``.
+
+    Parameters
+    ----------
+    at : ndarray of int ``[T]``
+        Rows of `flow` that the period's steps have.
+    new : ndarray of bool ``[T]``
+        Which of them no other period has filled.
+    """
+    n_basins, n_starts, n_first = data.sizes["basin"], points.shape[2], rows_of_days(data, 30)
+    first = slice(w.n_warmup, w.n_warmup + n_first)
     wet = flows(space, w, usable, points[:, :, :1], lambda values: _wet_state(space.model, values))
-    wet = np.concatenate([flow[w.n_warmup :, :, 0].numpy() for _, flow in wet], 1)
-    members, start_nse = [], []
-    for part, flow in flows(space, w, usable, points):
-        flow = flow[w.n_warmup :]
+    wet = np.concatenate([q[first, :, 0].numpy().copy() for _, q in wet], 1)
+    start_nse, differences, scores = [], [], []
+    for part, q in flows(space, w, usable, points):
+        q = q[w.n_warmup :]
         obs = w.obs[w.n_warmup :, usable[part]].numpy()
-        kept = flow[:, :, :ensemble]
-        members.append(torch.stack([flow[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy())
-        start_nse.append(np.stack([metrics.nse(flow[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
-    members = np.concatenate(members, 2)
-    difference = _over_all(_difference(members[0], wet, rows_of_days(data, 30)), usable, n_basins)
+        kept = q[:, :, :ensemble]
+        members = torch.stack([q[:, :, 0], kept.mean(2), kept.amin(2), kept.amax(2)]).numpy()
+        flow[np.ix_(np.arange(4), at[new], usable[part])] = members[:, new]
+        start_nse.append(np.stack([metrics.nse(q[:, :, i].numpy(), obs) for i in range(n_starts)], 1))
+        differences.append(_difference(members[0], wet[:, part], n_first))
+        scores.append([_scores(member, obs) for member in members[: len(MEMBERS)]])
+    difference = _over_all(np.concatenate(differences), usable, n_basins)
     late = np.flatnonzero(difference > MEMORY_LEFT)
     if late.size:
         days = w.n_warmup / rows_of_days(data, 1)
@@ -126,15 +143,19 @@ def _over_period(
             f"({listed(data['basin'].values[late])}); take a longer warm-up.",
             stacklevel=4,
         )
+
+    def over_members(name: str) -> np.ndarray:
+        over_all = np.repeat(np.asarray(blank[name], np.float64), n_basins)[None].repeat(len(MEMBERS), 0)
+        over_all[:, usable] = np.concatenate([[member[name] for member in part] for part in scores], 1)
+        return over_all
+
     # A basin that was left out has no observations here: it is not scored, and has not failed.
-    obs = _over_all(w.obs[w.n_warmup :, usable].numpy(), usable, n_basins, 1)
-    members = _over_all(members, usable, n_basins, 2)
-    scores = [_scores(member, obs) for member in members[: len(MEMBERS)]]
+    nothing = np.full((len(at), 1), np.nan)
+    blank = _scores(nothing, nothing)
     return dict(
-        flow=members,
         nse_start=_over_all(np.concatenate(start_nse), usable, n_basins),
         warmup_difference=difference,
-        scores={name: np.stack([s[name] for s in scores]).astype(np.float64) for name in metrics.NAMES},
+        scores={name: over_members(name) for name in metrics.NAMES},
     )
 
 

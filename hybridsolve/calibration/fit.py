@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +17,28 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import models
 from ..arguments import SEEDS, finite, whole
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
-from ..data.files import write_atomic
 from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
 from ..data.steps import step_seconds
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
+from ..routing.units import at_gauges, units_of
+from ..scale.cluster import connected
 from ..score import losses
 from ..solve import backends
 from ..spec import ModelSpec
+from .blocks import search_blocks
 from .evaluate import evaluate, rank
 from .objective import Objective
-from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, Search, starting_points
 from .space import SearchSpace, search_space
 from .windows import Window, window
 
 METHODS = {"lm": 40, "gradient": 300, "evolution": 250}  # and the steps that each takes unless asked otherwise
-FORMAT = 3  # of a checkpoint; raised when older ones no longer mean the same
-SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints
-CHUNK_BYTES = 3e8  # of one flow series [T, B, S]: more basins are calibrated in chunks, one after another
+FORMAT = 4  # of a checkpoint; raised when older ones no longer mean the same
 
 
 def calibrate(
@@ -70,6 +63,7 @@ def calibrate(
     resume: bool = False,
     progress: bool = True,
     backend: str = "auto",
+    cluster: Any = None,
 ) -> xr.Dataset:
     """Calibrate every basin of a dataset from many starts at once, and score the result.
 
@@ -77,7 +71,9 @@ def calibrate(
     ----------
     data : xarray.Dataset
         Of `hybridsolve.data.open_dataset`: the model's forcings and `qobs`, ``[time, basin]``, at any step that the
-        model can run at; its static inputs, ``[basin]``.
+        model can run at; its static inputs, ``[basin]``. Where the coordinate `gauge` ``[basin]`` names the gauge of
+        each, the basins are its units, with areas `area_km2`: they share the gauge's parameters, their outflow is
+        summed before the hydrograph, and the basins of the result are the gauges (see docs/grids-and-units.md).
     model : ModelSpec or str
     train, validation, test : str or pair of dates
         ``"1999-10-01:2008-09-30"``, both days included. Only `train` is fitted. With a `validation` period, a basin's
@@ -110,13 +106,16 @@ def calibrate(
     free : sequence of str, optional
         Parameters to calibrate that the model's table fixes at their defaults, or has as optional ones.
     checkpoint : path, optional
-        A file in which the state is kept while the search runs.
+        A file in which the state is kept while the search runs; finished blocks of basins lie in a folder beside it.
     resume : bool
         Go on from `checkpoint`, to the same result as a run that was not stopped.
     progress : bool
         Show a progress bar with throughput and time left.
     backend : str
         As for `simulate`.
+    cluster : "local", str, or a cluster or client of Dask, optional
+        Whose workers search blocks of basins and starts, to the same bits as this process does on one thread:
+        "local" starts one worker a core, see `hybridsolve.scale.connected`. None: in this process.
 
     Returns
     -------
@@ -159,11 +158,12 @@ def calibrate(
     model.check_step(step_seconds(data))
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
     data = used_days(data, periods.values(), settings["warmup_years"])
+    units = units_of(data)
     usable = usable_basins(data, model.forcing_names, train, least=len(space.free), skip=skip_unusable)
     kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
     check_dataset(kept, model=model, need_qobs=True)
     refuse_outside(kept, model)
-    warn_of_early_flow(kept, train)
+    warn_of_early_flow(kept if units is None else at_gauges(kept, units_of(kept)), train)
     windows = {name: window(data, model, period, warmup_years, backend) for name, period in periods.items()}
     for name, w in windows.items():
         if w.spun_up:
@@ -172,10 +172,16 @@ def calibrate(
                 "year is run twice to warm up.",
                 stacklevel=2,
             )
-    fingerprint = _fingerprint(data, usable, model, windows["train"].inputs, settings)
-    points, train_loss, settings["steps_taken"] = _search(
-        space, windows["train"], usable, settings, fingerprint, checkpoint, resume, progress
-    )
+    about = windows["train"].inputs
+    if units is not None:
+        about = about | {"gauge": torch.from_numpy(units.gauge), "share": torch.from_numpy(units.share)}
+    fingerprint = _fingerprint(data, usable, model, about, settings)
+    if units is not None:
+        data, usable = at_gauges(data, units), np.unique(units.gauge[usable])
+    with connected(cluster) as client:
+        points, train_loss, settings["steps_taken"] = search_blocks(
+            space, windows["train"], usable, settings, fingerprint, checkpoint, resume, progress, client
+        )
     if validation is not None:
         order = rank(space, windows["validation"], usable, points, train_loss, loss)
         points, train_loss = points.gather(2, order.expand_as(points)), train_loss.gather(1, order)
@@ -292,133 +298,3 @@ def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, inputs:
     for x in inputs.values():
         digest.update(x.numpy())
     return digest.hexdigest()
-
-
-class Bar(tqdm):
-    """Without tqdm's thread, which outlives the bar.
-
-    A NetCDF file that the user has left open is closed by whichever thread collects garbage; where that is not the main
-    thread, which may be reading or writing another, the HDF5 library crashes.
-    """
-
-    monitor_interval = 0
-
-
-def _search(
-    space: SearchSpace,
-    train: Window,
-    usable: np.ndarray,
-    settings: dict,
-    fingerprint: str,
-    checkpoint: str | Path | None,
-    resume: bool,
-    progress: bool,
-) -> tuple[Tensor, Tensor, int]:
-    """Best points ``[P, B, S]`` and losses ``[B, S]``, starts in order, of the usable basins; and the steps taken."""
-    n_starts, steps = settings["starts"], settings["steps"]
-    size = max(8, 6 * n_starts) if settings["method"] == "evolution" else n_starts
-    # An evolution's population runs in slices, so only one slice of members counts.
-    length = max(1, int(CHUNK_BYTES / (4 * len(train.obs) * min(size, max(n_starts, Objective.SLICE)))))
-    chunks = [usable[i : i + length] for i in range(0, len(usable), length)]
-    state = _read_checkpoint(checkpoint, fingerprint) if resume and checkpoint is not None else None
-    finished = state["finished"] if state else []
-    unfinished = state["search"] if state else None
-
-    def save(search: dict | None) -> None:
-        if checkpoint:
-            content = dict(fingerprint=fingerprint, finished=finished, search=search)
-            write_atomic(checkpoint, lambda temporary: torch.save(content, temporary))
-
-    with Bar(
-        total=len(chunks) * steps,
-        disable=not progress,
-        unit="step",
-        miniters=1,
-        dynamic_ncols=True,
-        desc=f"calibrate {space.model.name}, {len(usable)} basins x {size}",
-    ) as bar:
-        bar.update(len(finished) * steps)
-        for i in range(len(finished), len(chunks)):
-            all_basins = len(chunks) == 1 and len(usable) == train.obs.shape[1]
-            objective = Objective(space, train if all_basins else train.basins(chunks[i]), settings["loss"])
-            search = _make_search(objective, len(chunks[i]), size, settings, i)
-            if unfinished:
-                search.load_state_dict(unfinished)
-                bar.update(search.done)
-                unfinished = None
-            _run_search(search, objective, bar, save)
-            order = search.best_loss.argsort(1)[:, :n_starts]
-            best = search.best.gather(2, order.expand(len(space.free), -1, -1))
-            finished.append((best, search.best_loss.gather(1, order), search.steps_taken))
-            save(None)
-    points, loss, taken = zip(*finished, strict=True)
-    return torch.cat(points, dim=1), torch.cat(loss), max(taken)
-
-
-def _make_search(objective: Objective, n_basins: int, size: int, settings: dict, chunk: int) -> Search:
-    steps, seed = settings["steps"], settings["seed"]
-    start = starting_points(len(objective.space.free), n_basins, size, seed, objective.period.obs.dtype)
-    if settings["method"] == "lm":
-        return LeastSquaresSearch(objective, start, steps, seed)
-    if settings["method"] == "gradient":
-        return GradientSearch(objective, start, steps)
-    return EvolutionSearch(objective, start, steps, seed + chunk)
-
-
-def _run_search(search: Search, objective: Objective, bar: Bar, save: Callable[[dict], None]) -> None:
-    """Run a search to its end, with its state saved from time to time and where it is interrupted."""
-    saved = time.monotonic()
-    try:
-        while search.done < search.n_steps:
-            before, began = search.done, time.perf_counter()
-            with _postponed_signals():
-                search.step()
-            rate = search.evaluations_per_step * objective.period.obs.numel()
-            rate /= 1e6 * (time.perf_counter() - began)
-            median = search.best_loss.amin(1).median()
-            bar.set_postfix_str(f"median loss {median:.4f}, {rate:.0f} M cell-steps/s", refresh=False)
-            bar.update(search.done - before)
-            if time.monotonic() - saved > SAVE_EVERY:
-                save(search.state_dict())
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        if search.done:
-            save(search.state_dict())
-        raise
-
-
-@contextmanager
-def _postponed_signals() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until a step has ended, so that the state is consistent and can be saved."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread alone
-        return
-    caught = []
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: caught.append((number, frame)))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for number, frame in caught[:1]:
-        handlers[number](number, frame)
-
-
-def _read_checkpoint(path: str | Path, fingerprint: str) -> dict | None:
-    if not Path(path).exists():
-        return None
-    from ..training.trained import load_weights_only
-
-    what, remedy = "a checkpoint of `hybridsolve calibrate`", "remove it and calibrate anew, without resume"
-    state = load_weights_only(Path(path), what, remedy)
-    if not {"fingerprint", "finished", "search"} <= state.keys():
-        raise ValueError(f"{path} is not {what}: {remedy}.")
-    if state["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"checkpoint {path} is of another calibration (settings, basins, data or version differ); resume with the "
-            "arguments of the first run, or calibrate anew, without resume."
-        )
-    return state

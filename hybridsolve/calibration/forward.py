@@ -55,6 +55,20 @@ def normal_equations(
 ) -> NormalEquations:
     """As `hybridsolve.solve.sensitivity.normal_equations`, along the parameters of `names`."""
     q, columns = jacobian(model, forcing, parameters, names, **options)
+    return of_jacobian(q, columns, target, weight, names=names, transform=transform, shift=shift)
+
+
+def of_jacobian(
+    q: Tensor,
+    columns: Mapping[str, Tensor],
+    target: Tensor,
+    weight: Tensor,
+    *,
+    names: Sequence[str],
+    transform: str = "identity",
+    shift: Tensor | None = None,
+) -> NormalEquations:
+    """The normal equations of flow ``[T, B, S]`` whose derivatives are known."""
     shifted = q if shift is None else q + shift[:, None]
     seen = (weight != 0)[..., None]
     shifted = torch.where(seen, shifted, 1.0)  # a step without observation has no part, whatever its flow

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..score import losses
 from ..solve import sensitivity
+from ..solve.sensitivity import NormalEquations
 from . import forward
 from .identifiability import linearised
 from .space import SearchSpace
@@ -51,11 +52,17 @@ class Objective:
         """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
         space, period = self.space, self.period
         model, forcing, values = space.model, period.forcing, space.values(points)
-        options = self.squares.least_squares() | period.options
-        if period.backend == "reference":
-            found = forward.normal_equations(model, forcing, values, names=space.names, **options)
+        squares = self.squares.least_squares()
+        if period.units is not None:  # a start at a time, since a Jacobian over all steps is large
+            each = [
+                forward.of_jacobian(*self.jacobian(part), names=space.names, **squares) for part in points.split(1, 2)
+            ]
+            joined = [torch.cat([getattr(x, name) for x in each], 1) for name in ("matrix", "gradient", "cost")]
+            found = NormalEquations(*joined, space.names)
+        elif period.backend == "reference":
+            found = forward.normal_equations(model, forcing, values, names=space.names, **squares, **period.options)
         else:
-            found = sensitivity.normal_equations(model, forcing, values, **options)
+            found = sensitivity.normal_equations(model, forcing, values, **squares, **period.options)
         slopes = space.slopes(points).permute(1, 2, 0)
         matrix, gradient = found.matrix, found.gradient
         if found.names != space.names:
@@ -63,18 +70,27 @@ class Objective:
             matrix, gradient = matrix[..., at, :][..., at], gradient[..., at]
         return matrix * slopes[..., None] * slopes[..., None, :], gradient * slopes, found.cost
 
+    def jacobian(self, points: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow at the gauge ``[T, B, S]`` and its derivatives by name, with respect to parameters in their units."""
+        space, period = self.space, self.period
+        jacobian = forward.jacobian if period.backend == "reference" else sensitivity.jacobian
+        # All units of a gauge have its hydrograph, so that the sum of routed flows is the routed sum.
+        values = period.of_units(space.model, space.values(points), routing=True)
+        q, columns = jacobian(space.model, period.forcing, values, names=space.names, **period.options)
+        if (units := period.units) is None:
+            return q, columns
+        return units.summed(q), {name: units.summed(x) for name, x in columns.items()}
+
     def by_month(self, points: Tensor, month: np.ndarray) -> np.ndarray:
         """Mean sensitivity of flow ``[P, 12, B]`` over the steps of each month, whose numbers the last steps have.
 
         The sensitivity is |dQ/dp| times dp/du of the parameter's place u in its range: on a linear scale times the
         range.
         """
-        space, period = self.space, self.period
-        jacobian = forward.jacobian if period.backend == "reference" else sensitivity.jacobian
-        columns = jacobian(space.model, period.forcing, space.values(points), names=space.names, **period.options)[1]
-        j = torch.stack([columns[name][-len(month) :, :, 0] for name in space.names]).abs()
+        columns = self.jacobian(points)[1]
+        j = torch.stack([columns[name][-len(month) :, :, 0] for name in self.space.names]).abs()
         means = torch.stack([j[:, month == m].mean(1) for m in range(1, 13)], 1)
-        return (means * space.slopes(points)[:, None, :, 0]).numpy()
+        return (means * self.space.slopes(points)[:, None, :, 0]).numpy()
 
     def curvature(self, points: Tensor, month: np.ndarray) -> tuple[xr.Dataset, np.ndarray]:
         """The linearised errors at points ``[P, B, 1]``; and ``[B, P]``, where flow does not respond to a parameter.

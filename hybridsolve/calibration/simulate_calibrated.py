@@ -21,6 +21,7 @@ from ..data.times import carry_days
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.gauge import simulate_to_gauge
+from ..routing.units import units_of
 from ..solve.check import output_names
 from ..solve.problem import bounds
 from ..spec import ModelSpec
@@ -69,7 +70,8 @@ def simulate_calibrated(
     Returns
     -------
     xarray.Dataset
-        Each flux ``[time, basin]`` with units.
+        Each flux ``[time, basin]`` with units. Where the basins of the data are units of gauges (see `calibrate`), the
+        basins are the gauges, and fluxes other than the outflow are ``[time, unit]``.
 
     Raises
     ------
@@ -94,15 +96,18 @@ def simulate_calibrated(
     w = window(data, model, period, warmup_years, backend)
     values = {name: torch.as_tensor(x).to(w.obs.dtype) for name, x in stored.items()}
     with torch.no_grad():
-        series = simulate_to_gauge(model, w.forcing, values, fluxes=fluxes, **w.options).fluxes
-    out = xr.Dataset(
-        coords={"time": data["time"].values[period_slice(data["time"].values, period)], "basin": data["basin"]}
-    )
+        values = w.of_units(model, values)
+        series = simulate_to_gauge(model, w.forcing, values, fluxes=fluxes, units=w.units, **w.options).fluxes
+    days = data["time"].values[period_slice(data["time"].values, period)]
+    out = xr.Dataset(coords={"time": days, "basin": data["basin"] if w.units is None else list(w.units.ids)})
     for name in fluxes:
         v = model.variable(name)
         meaning = "flow at the gauge" if name == model.outflow else v.meaning
         attrs = dict(units=unit_at(v.unit, w.step), long_name=meaning)
-        out[name] = (("time", "basin"), series[name][w.n_warmup :].numpy(), attrs)
+        of_units = w.units is not None and name != model.outflow
+        out[name] = (("time", "unit" if of_units else "basin"), series[name][w.n_warmup :].numpy(), attrs)
+    if "unit" in out.dims:
+        out = out.assign_coords(unit=data["basin"].values, gauge=("unit", data["gauge"].values))
     title = f"{model.title}, simulated"
     for name, (found, fitted) in methods.items():
         out.attrs.update({f"{name}_method": found, f"calibrated_{name}_method": fitted})
@@ -202,7 +207,8 @@ def _methods(
 def _refuse_unknown_basins(parameters: xr.Dataset, data: xr.Dataset) -> None:
     """Raise if a basin of the data has no stored parameters."""
     there = set(parameters["basin"].values.astype(str).tolist())
-    missing = [str(b) for b in data["basin"].values if str(b) not in there]
+    units = units_of(data)
+    missing = [str(b) for b in (data["basin"].values if units is None else units.ids) if str(b) not in there]
     if missing:
         other = spelled_as(missing[0], sorted(there))
         raise ValueError(
@@ -220,12 +226,15 @@ def _usable(
         data = data.isel(basin=usable)
     names = _stored_names(parameters, model)
     stored = parameters[names].assign_coords(basin=parameters["basin"].values.astype(str))
-    stored = stored.sel(basin=data["basin"].values.astype(str)).isel(start=slice(0, n_starts))
+    units = units_of(data)
+    ids = data["basin"].values.astype(str) if units is None else np.array(units.ids)
+    stored = stored.sel(basin=ids).isel(start=slice(0, n_starts))
     blank = np.any([np.isnan(stored[n].values).any(1) for n in names], axis=0)
     if blank.any():
-        left_out = f"{blank.sum()} basins were left out of the calibration ({listed(data['basin'].values[blank])})"
+        left_out = f"{blank.sum()} basins were left out of the calibration ({listed(ids[blank])})"
         if not skip or blank.all():
             raise ValueError(f"{left_out}; choose others, or leave them out with skip_unusable.")
         warnings.warn(f"{left_out} and are left out here.", stacklevel=3)
-        data, stored = data.isel(basin=~blank), stored.isel(basin=~blank)
+        kept = ~blank if units is None else ~blank[units.gauge]
+        data, stored = data.isel(basin=kept), stored.isel(basin=~blank)
     return data, {name: stored[name].values for name in names}

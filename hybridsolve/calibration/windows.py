@@ -15,6 +15,7 @@ from ..data.dataset import period_slice
 from ..data.steps import rows_of_days, step_seconds
 from ..data.usable import static_inputs
 from ..routing.gauge import simulate_to_gauge
+from ..routing.units import Units, units_of
 from ..spec import DAY, ModelSpec
 from .space import SearchSpace
 
@@ -31,7 +32,7 @@ class Window:
     inputs : dict of str to Tensor ``[B]``
         The model's static inputs.
     obs : Tensor ``[T, B]``
-        Observed flow, mm per step; NaN where missing, and throughout the warm-up.
+        Observed flow, mm per step; NaN where missing, and throughout the warm-up. With units ``[T, G]``.
     n_warmup : int
         Steps of T before the period.
     spun_up : bool
@@ -40,6 +41,8 @@ class Window:
         Length of a step, s.
     backend : str
         As for `simulate`.
+    units : Units, optional
+        Of which gauges the B basins of the forcing are units; the basins of everything else are then the G gauges.
     """
 
     forcing: dict[str, Tensor]
@@ -49,15 +52,25 @@ class Window:
     spun_up: bool
     step: int = DAY
     backend: str = "auto"
+    units: Units | None = None
 
     def basins(self, index: np.ndarray) -> Window:
         """The window of some of its basins."""
+        units, rows = (None, index) if self.units is None else self.units.of_gauges(index)
         return replace(
             self,
-            forcing={name: x[:, index] for name, x in self.forcing.items()},
-            inputs={name: x[index] for name, x in self.inputs.items()},
+            forcing={name: x[:, rows] for name, x in self.forcing.items()},
+            inputs={name: x[rows] for name, x in self.inputs.items()},
             obs=self.obs[:, index],
+            units=units,
         )
+
+    def of_units(self, model: ModelSpec, values: Mapping[str, Tensor], routing: bool = False) -> dict[str, Tensor]:
+        """Values of gauges ``[G, S]`` at their units ``[B, S]``; the hydrograph's stay the gauges', unless asked."""
+        if self.units is None:
+            return dict(values)
+        kept = () if routing else model.routing_parameter_names
+        return {name: x if name in kept else self.units.spread(x) for name, x in values.items()}
 
     @property
     def options(self) -> dict:
@@ -68,8 +81,10 @@ class Window:
         self, model: ModelSpec, values: Mapping[str, Tensor], initial_state: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Flow at the gauge ``[T, B, S]``, mm per step, of parameters ``[B, S]`` in their units."""
+        state = None if initial_state is None else self.of_units(model, initial_state)
+        values, units = self.of_units(model, values), self.units
         run = simulate_to_gauge(
-            model, self.forcing, values, initial_state=initial_state, components="each", **self.options
+            model, self.forcing, values, initial_state=state, components="each", units=units, **self.options
         )
         return run.fluxes[model.outflow]
 
@@ -104,7 +119,9 @@ def window(data: xr.Dataset, model: ModelSpec, period: Any, warmup_years: float,
     obs = series("qobs").clone() if "qobs" in data else torch.empty(len(rows), data.sizes["basin"], dtype=dtype)
     obs[: n_warmup if "qobs" in data else None] = torch.nan
     inputs = {name: torch.as_tensor(x, dtype=dtype) for name, x in static_inputs(data, model.inputs).items()}
-    return Window(forcing, inputs, obs, n_warmup, spun_up, step, backend)
+    units = units_of(data)
+    obs = obs if units is None else obs[:, units.first]
+    return Window(forcing, inputs, obs, n_warmup, spun_up, step, backend, units)
 
 
 def flows(

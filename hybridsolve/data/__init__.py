@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .dataset import VARIABLES, assemble, check_dataset, parse_period, select_period
     from .files import write_text_atomic
     from .fulda import read_fulda
+    from .grid_weights import basin_weights, read_weights
+    from .grids import Lapse, basin_means, to_grid, to_polygons
     from .lags import lag_of_days
     from .netcdf import write_netcdf
     from .opening import open_dataset
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAMELS_DISCHARGE_SIGNATURES",
+    "Lapse",
     "PET_METHODS",
     "VARIABLES",
     "as_days",
     "as_steps",
     "assemble",
+    "basin_means",
+    "basin_weights",
     "check_dataset",
     "data_dir",
     "lag_of_days",
@@ -40,11 +45,14 @@ __all__ = [
     "read_camels",
     "read_caravan",
     "read_fulda",
+    "read_weights",
     "rows_of_days",
     "select_period",
     "static_inputs",
     "step_seconds",
     "to_days",
+    "to_grid",
+    "to_polygons",
     "unit_at",
     "write_netcdf",
     "write_text_atomic",
@@ -54,11 +62,14 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "CAMELS_DISCHARGE_SIGNATURES": ".camels",
+        "Lapse": ".grids",
         "PET_METHODS": ".pet",
         "VARIABLES": ".dataset",
         "as_days": ".times",
         "as_steps": ".times",
         "assemble": ".dataset",
+        "basin_means": ".grids",
+        "basin_weights": ".grid_weights",
         "check_dataset": ".dataset",
         "data_dir": ".camels",
         "lag_of_days": ".lags",
@@ -68,11 +79,14 @@ __getattr__, __dir__ = attach(
         "read_camels": ".camels",
         "read_caravan": ".caravan",
         "read_fulda": ".fulda",
+        "read_weights": ".grid_weights",
         "rows_of_days": ".steps",
         "select_period": ".dataset",
         "static_inputs": ".usable",
         "step_seconds": ".steps",
         "to_days": ".daily",
+        "to_grid": ".grids",
+        "to_polygons": ".grids",
         "unit_at": ".units",
         "write_netcdf": ".netcdf",
         "write_text_atomic": ".files",

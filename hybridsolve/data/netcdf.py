@@ -44,10 +44,26 @@ def open_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
+    return _opened(path, expected, engine="netcdf4", **options)
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store, of format 3 or 2."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
+
+
+def open_zarr(path: Path, expected: str, **options: Any) -> xr.Dataset:
+    """Open a Zarr store lazily, as `open_netcdf` does a file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+        return _opened(path, expected, engine="zarr", **options)
+
+
+def _opened(path: Path, expected: str, **options: Any) -> xr.Dataset:
     try:
         with warnings.catch_warnings():  # dates of other calendars are told by who reads them (`times.standard_time`)
             warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
-            return xr.open_dataset(path, engine="netcdf4", **options)
+            return xr.open_dataset(path, **options)
     except _RAISED as error:
         reason = _first_line(error)
         units = re.search(r"unable to decode time units (.+?)(?:\. |$)", reason)

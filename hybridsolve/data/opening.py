@@ -21,7 +21,7 @@ from .fulda import read_fulda
 from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
 from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, role_of, split_unit, unit_of
-from .netcdf import loaded, open_netcdf
+from .netcdf import is_zarr, loaded, open_netcdf, open_zarr
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .steps import step_seconds
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
@@ -31,7 +31,10 @@ from .values import attribute, numbers, refuse_codes, without_codes
 
 _STATIC_UNITS = {"lat": "degrees_north", "lon": "degrees_east", "area_km2": "km2"}
 
-_KINDS = "a NetCDF or CSV file of basins' series, a folder of CSV files, a Caravan folder, the CAMELS pack or 'fulda'"
+_KINDS = (
+    "a NetCDF or CSV file or a Zarr store of basins' series, a folder of CSV files, a Caravan folder, the CAMELS pack "
+    "or 'fulda'"
+)
 
 
 def open_dataset(
@@ -52,11 +55,11 @@ def open_dataset(
     ----------
     path_or_data : path_like, "fulda", pandas.DataFrame or xarray.Dataset
         The CAMELS pack; a Caravan folder (with ``timeseries/netcdf``); the word ``fulda``; or data of one's own: a
-        NetCDF file or dataset of series over time and basin, whatever these dimensions are called; a CSV file or frame
-        of one basin, a column a variable; a folder of CSV files, one a basin and called by its id, with attributes in
-        ``attributes.csv``. Precipitation and mean temperature are needed (or both extremes), and `pet` or what it is
-        computed from: both extremes and `lat`; or what `model` needs. Series may be of days, or of any step of whole
-        seconds that divides one.
+        NetCDF file, Zarr store or dataset of series over time and basin, whatever these dimensions are called; a CSV
+        file or frame of one basin, a column a variable; a folder of CSV files, one a basin and called by its id, with
+        attributes in ``attributes.csv``. Precipitation and mean temperature are needed (or both extremes), and `pet`
+        or what it is computed from: both extremes and `lat`; or what `model` needs. Series may be of days, or of any
+        step of whole seconds that divides one.
     basins : None, list of str, or path_like
         Ids to take, or a text file with one id a line.
     period : str or pair, optional
@@ -117,6 +120,9 @@ def open_dataset(
         raise ValueError(f"data must be {_KINDS}, found an empty path; name one.")
     path = Path(path_or_data).expanduser()
     if path.is_dir():
+        if is_zarr(path):
+            with open_zarr(path, _KINDS, decode_timedelta=False) as source:
+                return _own_data(source, path.name, path.stem, *own)
         if (path / "timeseries" / "netcdf").is_dir():
             _refuse_options(asked, days, "a Caravan folder")
             return _named_by(read_caravan(path, basins=basins, period=period, dtype=dtype, **chosen), rows)
@@ -170,17 +176,31 @@ def _refuse_options(asked, days, what: str) -> None:
         raise ValueError(f"{given[0]} is for data of one's own, and {what} needs none; leave it out.")
 
 
-def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows) -> xr.Dataset:
-    """A dataset of the convention from series under any names, dimensions and units."""
-    said: list[str] = []
+def _names(rows) -> tuple[list[str], list[str]]:
+    """The series that are needed, and what the model calls those of `SERIES`, in their order."""
     needed = list(rows) or ["prcp", "tmean", "pet"]
     # what the model calls by another name than ours; observed flow is never among its forcings
     roles = {role_of(name): name for name in needed} | {"qobs": "qobs"}
-    prcp, mean, low, high, demand, flow = (roles.get(name, name) for name in SERIES)
-    if pet is not None and demand in asked:
-        raise ValueError(
-            f"{demand} is computed by {pet} or read by names from '{asked[demand].variable}', found both; give one."
-        )
+    return needed, [roles.get(name, name) for name in SERIES]
+
+
+def recognised(
+    source: xr.Dataset,
+    where: str,
+    stem: str,
+    asked: dict[str, Asked],
+    rows: dict[str, Variable],
+    pet: str | None,
+    said: list[str],
+) -> tuple[xr.Dataset, dict[str, Said]]:
+    """A dataset whose time, basins and series have our names, still as it is stored; and what is said of each series.
+
+    Raises
+    ------
+    ValueError
+        A series that is needed is not found, or several may be meant.
+    """
+    needed, (prcp, mean, low, high, demand, flow) = _names(rows)
     ds = with_time(source, asked, where, said)
     known = list(dict.fromkeys([prcp, mean, low, high, demand, flow, *needed]))
     if rows:
@@ -193,11 +213,24 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
     extremes = {low, high} <= set(found)
     absent = [name for name in needed if name not in found and name != demand and not (name == mean and extremes)]
     _refuse_missing(absent, ds, series, where)
+    if demand in needed and (pet is not None or demand not in found) and mean not in found and not extremes:
+        _refuse_missing([mean], ds, series, where)
     ds = with_basins(ds, found, asked, where, stem, said)
-    read = {name: _Said.of(v, ds[v], asked.get(name)) for name, v in found.items()}
+    read = {name: Said.of(v, ds[v], asked.get(name)) for name, v in found.items()}
     for name in set(found) - set(found.values()):
         ds = aside(ds, name)
-    ds = ds.rename({v: name for name, v in found.items() if v != name})
+    return ds.rename({v: name for name, v in found.items() if v != name}), read
+
+
+def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows) -> xr.Dataset:
+    """A dataset of the convention from series under any names, dimensions and units."""
+    said: list[str] = []
+    needed, (_, mean, low, high, demand, _) = _names(rows)
+    if pet is not None and demand in asked:
+        raise ValueError(
+            f"{demand} is computed by {pet} or read by names from '{asked[demand].variable}', found both; give one."
+        )
+    ds, read = recognised(source, where, stem, asked, rows, pet, said)
     if basins is not None:
         ds = ds.isel(basin=resolve_basins(basins, ds["basin"].values, where))
     ds = loaded(select_period(as_steps(ds, where, **days), period), where, _KINDS).transpose("time", "basin", ...)
@@ -207,16 +240,15 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
         ds = _in_our_unit(ds, name, about, where, said, step, rows.get(name))
     compute = demand in needed and (pet is not None or demand not in ds)
     if (mean in needed or compute) and mean not in ds:
-        _refuse_missing([] if extremes else [mean], ds, series, where)
         ds[mean] = ((ds[low] + ds[high]) / 2).assign_attrs(attributes_at(mean, step, rows.get(mean)))
         said.append(f"{mean}: ({low} + {high}) / 2")
     if compute:
         temperatures = {"tmean": mean, "tmin": low, "tmax": high}
         ds = _with_pet(ds, "hargreaves" if pet is None else pet, where, step, demand, temperatures)
-        lacking = int((np.isnan(ds[demand]) & ~np.isnan(ds[mean])).any("basin").sum())
+        lacking = int((ds[demand].isnull() & ds[mean].notnull()).any("basin").sum())
         if step < DAY and lacking:
             said.append(f"{demand}: missing in {lacking} steps, of days that the data do not hold whole")
-    for name in known:
+    for name in {*read, mean, demand}:
         if name in ds:
             ds[name] = ds[name].astype(dtype).copy(data=np.ascontiguousarray(ds[name].values, dtype=dtype))
     if step == DAY:
@@ -229,7 +261,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
 
 
 @dataclass(frozen=True)
-class _Said:
+class Said:
     """What the data and the user say of one series."""
 
     variable: str
@@ -240,7 +272,7 @@ class _Said:
     asked: bool
 
     @classmethod
-    def of(cls, variable: str, array: xr.DataArray, asked: Asked | None) -> _Said:
+    def of(cls, variable: str, array: xr.DataArray, asked: Asked | None) -> Said:
         unit, summed, missing = split_unit(unit_of(variable, array) or "")
         summed = summed or is_sum(array, TIME_NAMES)
         if asked is not None:
@@ -303,7 +335,7 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
 
 
 def _in_our_unit(
-    ds, name: str, about: _Said, where: str, said: list[str], step: int, row: Variable | None
+    ds, name: str, about: Said, where: str, said: list[str], step: int, row: Variable | None
 ) -> xr.Dataset:
     own = attributes_at(name, step, row)
     ours, what = own["units"], f"{name} ('{about.variable}' of {where})"

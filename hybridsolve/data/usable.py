@@ -85,8 +85,13 @@ def usable_basins(
     if not skip or len(why) == len(ids):
         leave_out = "" if len(why) == len(ids) else ", or leave such basins out with skip_unusable (--skip-unusable)"
         raise ValueError(f"{said}; fill it or choose another period{leave_out}.")
-    warnings.warn(f"{len(why)} of {len(ids)} basins are left out ({listed(ids[sorted(why)])}): {said}.", stacklevel=3)
-    return np.setdiff1d(np.arange(len(ids)), list(why))
+    out = np.array(sorted(why))
+    if "gauge" in data.coords:  # the basins are units, and a gauge has all of its own or none
+        out = np.flatnonzero(np.isin(data["gauge"].values, data["gauge"].values[out]))
+    if len(out) == len(ids):
+        raise ValueError(f"{said}; every gauge has such a unit: fill it or choose another period.")
+    warnings.warn(f"{len(out)} of {len(ids)} basins are left out ({listed(ids[out])}): {said}.", stacklevel=3)
+    return np.setdiff1d(np.arange(len(ids)), out)
 
 
 def refuse_outside(data: xr.Dataset, model: ModelSpec) -> None:

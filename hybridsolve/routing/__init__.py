@@ -6,17 +6,22 @@ from .._lazy import attach
 from .unit_hydrograph import unit_hydrograph  # at once: its module has its name, and would be found in its place
 
 if TYPE_CHECKING:
-    from .muskingum import Routed, hydraulics, route
+    from .muskingum import Handed, Routed, hydraulics, route
     from .network import RiverNetwork
+    from .parts import RiverPart, cut_parts, route_parts
     from .rivers import RiverRun, lateral_inflow, simulate_rivers
 
 __all__ = [
+    "Handed",
     "RiverNetwork",
+    "RiverPart",
     "RiverRun",
     "Routed",
+    "cut_parts",
     "hydraulics",
     "lateral_inflow",
     "route",
+    "route_parts",
     "simulate_rivers",
     "unit_hydrograph",
 ]
@@ -24,12 +29,16 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "Handed": ".muskingum",
         "RiverNetwork": ".network",
+        "RiverPart": ".parts",
         "RiverRun": ".rivers",
         "Routed": ".muskingum",
+        "cut_parts": ".parts",
         "hydraulics": ".muskingum",
         "lateral_inflow": ".rivers",
         "route": ".muskingum",
+        "route_parts": ".parts",
         "simulate_rivers": ".rivers",
     },
 )

@@ -52,3 +52,23 @@ def spread_upstream(downstream, label):
     for i in range(len(downstream) - 1, -1, -1):
         if label[i] < 0 and downstream[i] >= 0:
             label[i] = label[downstream[i]]
+
+
+@njit(cache=True)
+def cut(downstream, first, most):
+    """Which reaches to cut off below, that no part is larger than `most`, heads that it receives included."""
+    n = len(downstream)
+    load, is_cut = np.empty(n, np.int64), np.zeros(n, np.bool_)
+    for i in range(n):
+        total = 1
+        for j in range(first[i], first[i + 1]):
+            total += load[j]
+        while total > most:
+            largest = -1
+            for j in range(first[i], first[i + 1]):
+                if not is_cut[j] and (largest < 0 or load[j] > load[largest]):
+                    largest = j
+            is_cut[largest] = True
+            total -= load[largest] - 1
+        load[i] = total
+    return is_cut

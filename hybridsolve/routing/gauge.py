@@ -15,6 +15,7 @@ from ..solve.problem import dense, mapping
 from ..solve.simulate import Run, simulate
 from ..spec import DAY, Hydrograph, ModelSpec
 from .convolve import convolve
+from .units import Units
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def simulate_to_gauge(
     components: str = "mean",
     raw: bool = False,
     memory: Tensor | None = None,
+    units: Units | None = None,
     **options: Any,
 ) -> GaugeRun:
     """Run a model, and route its outflow as its table says.
@@ -54,11 +56,14 @@ def simulate_to_gauge(
         The model's outflow if left out; the others are not routed.
     memory : Tensor, optional
         Of the run that this one continues.
+    units : Units, optional
+        Which basins are units of which gauges: their outflow is summed by area before the hydrograph, whose parameters
+        are then of the G gauges, in place of B.
 
     Returns
     -------
     GaugeRun
-        Series as those of `simulate`.
+        Series as those of `simulate`; with units the outflow is ``[T, G]``, mm per step over the gauge's area.
 
     Raises
     ------
@@ -79,14 +84,21 @@ def simulate_to_gauge(
     names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
     if not routing or model.routing is None or model.outflow not in names:
         run = simulate(model, forcing, physics, fluxes=fluxes, components=components, raw=raw, **options)
-        return GaugeRun(run.fluxes, run.final_state)
+        return GaugeRun(_summed(run.fluxes, model.outflow, units), run.final_state)
     run = simulate(model, forcing, physics, fluxes=fluxes, components="each" if each else "mean", raw=raw, **options)
-    series = dict(run.fluxes)
+    series = _summed(run.fluxes, model.outflow, units)
     step = options.get("step", DAY)
     series[model.outflow], memory = _routed(series[model.outflow], model.routing, routing, step, memory)
     if each and components == "mean":
         series = {name: q.mean(-1) for name, q in series.items()}
     return GaugeRun(series, run.final_state, memory)
+
+
+def _summed(series: Mapping[str, Tensor], outflow: str, units: Units | None) -> dict[str, Tensor]:
+    """The series, the outflow at the gauges where there are units."""
+    if units is None or outflow not in series:
+        return dict(series)
+    return dict(series) | {outflow: units.summed(series[outflow])}
 
 
 def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ from .schemes import (
     PARAMETERS,
     SCHEMES,
     STATE,
+    by_blocks,
     ddr,
     linear,
     passing,
@@ -44,6 +45,25 @@ from .schemes import (
 
 if TYPE_CHECKING:
     from .network import RiverNetwork
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What reaches hand on to a part of the network that lies below them, see `hybridsolve.routing.parts`.
+
+    Attributes
+    ----------
+    ids : ndarray ``[K]``
+        Of the reaches.
+    series : Tensor ``[T, 2, K]``
+        Discharge at the end of each step, m3/s; and what the scheme hands on besides.
+    initial : Tensor ``[K]``
+        Discharge before the first step.
+    """
+
+    ids: np.ndarray
+    series: Tensor
+    initial: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,11 +79,14 @@ class Routed:
     final_state : dict of str to Tensor ``[N]``
         "discharge" (m3/s) and, in the scheme that conserves mass, "storage" (m3) of every reach in the network's order:
         the `initial_state` of a run that continues this one, which gives the bits of one run over both.
+    handed : Handed, optional
+        Of the reaches of `hand_on`.
     """
 
     discharge: Tensor
     ids: np.ndarray
     final_state: dict[str, Tensor]
+    handed: Handed | None = None
 
 
 def route(
@@ -80,6 +103,8 @@ def route(
     substeps: Tensor | int | None = None,
     checkpoint_interval: int | None = None,
     backend: str = "auto",
+    handed: Handed | None = None,
+    hand_on: Sequence[int] | None = None,
 ) -> Routed:
     """Route lateral inflow through a river network; gradients come back to inflow, parameters and initial state.
 
@@ -116,6 +141,11 @@ def route(
         Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
     backend : {"auto", "cpu", "cuda", "reference"}
         "auto": "cpu" for CPU tensors, "cuda" for CUDA tensors.
+    handed : Handed, optional
+        Of reaches without any upstream here, whose steps a part of the network above has taken. Their lateral inflow
+        and parameters have no part.
+    hand_on : sequence of int, optional
+        Reaches whose discharge a part below needs. Like `handed` on a CPU, without gradients.
 
     Returns
     -------
@@ -146,6 +176,13 @@ def route(
     backend = backends.choose(backend, device)
     graph = _graph(network, device)
     columns, column = _columns(network, graph, gauges, device)
+    n_gauges, at_hand = len(columns), np.zeros(0, np.int64)
+    if hand_on is not None:
+        below = network.ids[np.atleast_1d(network.index(hand_on))]
+        every = columns if gauges is None else np.concatenate([columns, below[~np.isin(below, columns)]])
+        columns, column = _columns(network, graph, None if gauges is None else every.tolist(), device)
+        at_hand = np.array([int(np.flatnonzero(columns == i)[0]) for i in below], np.int64)
+    received = None if handed is None else _check_handed(network, handed, lateral, n_steps)
     names, kernel = SCHEMES[scheme]
     values = _parameters(network, parameters, names, lateral, scheme)
 
@@ -158,21 +195,33 @@ def route(
         n_outputs: int,
         n_steps: int,
         repeat: int,
+        part: bool = False,
     ) -> tuple[Tensor, ...]:
         sizes = [n_steps, network.n_reaches, network.n_levels, n_outputs, repeat]
         try:
-            if backend == "reference":
+            if backend == "reference" and not part:
                 found: tuple[Tensor, ...] = reference(kernel, graph, column, constants, rows, state, dt, sizes)
                 return found
             keep = torch.is_grad_enabled() and any(x.requires_grad for x in (constants, rows, state))
             tile = _tile(checkpoint_interval, n_steps, network.n_reaches, keep)
             tile = max(2, tile) if backend == "cuda" else min(tile, n_steps)
             arrays = [graph.level_start, graph.first, graph.downstream, column, graph.level, constants, rows, state]
+            if part:
+                if keep or backend != "cpu":
+                    raise NotImplementedError(
+                        f"a part of a network is routed by backend 'cpu' without gradients; found '{backend}'"
+                        f"{' and a gradient' if keep else ''}: route the whole, or under torch.no_grad()."
+                    )
+                series = None if handed is None else handed.series
+                return backends.route_part(f"{backend} {kernel}", arrays, [*sizes, -tile, int(dt)], received, series)
             return ops.route(f"{backend} {kernel}", arrays, [*sizes, tile if keep else -tile, int(dt)])
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
 
     def accumulate(rows: Tensor) -> Tensor:
+        if handed is not None:
+            rows = rows.clone()
+            rows[:, network.index(handed.ids)] = handed.initial
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
         return run("linear", passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
@@ -182,18 +231,30 @@ def route(
     _check_state(network, given, lateral, scheme)
     discharge = given["discharge"] if "discharge" in given else accumulate(lateral[:1])[0]
     if scheme == "todini":
-        constants = todini(values, dt, _check_substeps(network, substeps, lateral))
+        fixed = _check_substeps(network, substeps, lateral)
+        of_each = [*values.values()] + ([] if fixed is None else [fixed])
+        constants = by_blocks(lambda *x: todini(dict(zip(values, x, strict=False)), dt, *x[len(values) :]), *of_each)
         padded = discharge.new_zeros(network.n_reaches + 1)  # the last one collects the outlets' flow
         inflow = padded.index_add(0, graph.to, discharge)[:-1]
-        storage = given["storage"] if "storage" in given else storage_of(constants, dt, inflow, discharge)
+        storage = given.get("storage")
+        if storage is None:
+            storage = by_blocks(lambda c, i, o: storage_of(c, dt, i, o), constants, inflow, discharge)
         state = torch.stack([discharge, storage])
     elif scheme == "ddr":
-        constants, state = ddr(values), discharge.clamp(min=LEAST)[None]
+        constants = by_blocks(lambda *x: ddr(dict(zip(values, x, strict=True))), *values.values())
+        state = discharge.clamp(min=LEAST)[None]
     else:
         constants = linear(values["k"], values["x"], dt) if scheme == "muskingum" else passing(discharge)
         state = discharge[None]
-    series, final = run(kernel, constants, lateral, state.contiguous(), column, len(columns), n_steps, repeat)
-    return Routed(series, columns, dict(zip(STATE, final.unbind(0), strict=False)))
+    part = handed is not None or hand_on is not None
+    state = state.contiguous()
+    series, final, *more = run(kernel, constants, lateral, state, column, len(columns), n_steps, repeat, part)
+    found = None
+    if hand_on is not None:
+        both = torch.stack([series[:, at_hand], more[0][:, at_hand]], 1)
+        found = Handed(columns[at_hand], both, state[0, network.index(columns[at_hand])])
+    final_state = dict(zip(STATE, final.unbind(0), strict=False))
+    return Routed(series[:, :n_gauges], columns[:n_gauges], final_state, found)
 
 
 # --- The network on a device --------------------------------------------------------------------------------------
@@ -262,6 +323,21 @@ def _check_lateral(network: RiverNetwork, lateral: Tensor, dt: float, repeat: in
     if not float(dt).is_integer():
         raise ValueError(f"dt must be whole seconds; found {dt!r}: choose a step that is.")
     return len(lateral) * whole("repeat", repeat, 1)
+
+
+def _check_handed(network: RiverNetwork, handed: Handed, like: Tensor, n_steps: int) -> Tensor:
+    """Of each reach the column of what is given for it, or -1."""
+    at, (series, initial) = network.index(handed.ids), (handed.series, handed.initial)
+    if tuple(series.shape) != (n_steps, 2, len(at)) or tuple(initial.shape) != (len(at),) or series.dtype != like.dtype:
+        raise ValueError(
+            f"handed must hold series [{n_steps}, 2, {len(at)}] and initial [{len(at)}] of {like.dtype}, as lateral "
+            f"has; found {list(series.shape)} and {list(initial.shape)} of {series.dtype}: route the parts alike."
+        )
+    if (network.first[at] < network.first[at + 1]).any():
+        raise ValueError("handed must be of reaches without any upstream here; found others: take parts of cut_parts.")
+    received = np.full(network.n_reaches, -1, np.int32)
+    received[at] = np.arange(len(at))
+    return torch.from_numpy(received)
 
 
 def _in_network_order(network: RiverNetwork, lateral: Tensor, ids: Sequence[int] | str) -> Tensor:

@@ -6,7 +6,7 @@ which judges the kernels: the same step, level by level.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from ..solve.faults import BadInflow
 from ..spec import Variable
 
 LEAST = 1e-4  # m3/s: the discharge at which a dry reach's hydraulics are taken
+BLOCK, LANES = 2**14, 64  # reaches: fewer than torch shares among threads; a multiple of what it computes together
 MOST_SUBSTEPS = 16  # as in csrc/routing/muskingum.h; of those that follow from the state there are 8 at most
 PARAMETERS = {
     v.name: v
@@ -41,6 +42,25 @@ STATE = {
     "discharge": Variable("discharge", "m3/s", "at the end of a step", 0.0, 1e30),
     "storage": Variable("storage", "m3", "in the reach", -1e30, 1e30),
 }
+
+
+def by_blocks(make: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    """``make(*given)`` of tensors ``[..., N]``, a block of reaches at a time: a reach's bits are its own.
+
+    On a CPU torch rounds the last few numbers of an array, and those where threads part it, otherwise than the rest.
+    """
+    n = given[0].shape[-1]
+    if given[0].device.type != "cpu":
+        return make(*given)
+    with torch.no_grad():
+        padded = [torch.cat([x, x[..., -1:].expand(*x.shape[:-1], -n % LANES)], -1) for x in given]
+        found = torch.cat([make(*part) for part in zip(*(x.split(BLOCK, -1) for x in padded), strict=True)], -1)[
+            ..., :n
+        ]
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in given)):
+        return found
+    whole = make(*given)
+    return whole + (found - whole).detach()  # exactly what was found, with the gradient of the whole
 
 
 # --- The constants of a reach: [CONSTANTS, N], in the order of csrc/routing/muskingum.h -----------------------------

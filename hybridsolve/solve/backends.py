@@ -397,6 +397,27 @@ def route(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]
     return [discharge, final_state, checkpoints]
 
 
+def route_part(
+    what: str, inputs: list[Tensor], sizes: Sequence[int], given: Tensor | None, series: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `route`, of a part of a network on a CPU: discharge, final state, and what is published besides, of outputs.
+
+    Parameters
+    ----------
+    given : Tensor of int32 ``[N]``, optional
+        The column of `series` ``[T, 2, K]`` of each reach whose steps are given, or -1.
+    """
+    backend, scheme, network, rows, state, dt, counts = _route_parts(what, inputs, sizes)
+    discharge, final_state = state.new_empty(sizes[0], sizes[3]), state.clone()
+    more: dict[str, Any] = dict(published=torch.zeros_like(discharge))
+    if given is not None and series is not None:
+        series = series.contiguous()
+        more |= dict(given=given, given_series=series, n_given=series.shape[2])
+    none = state.new_empty(0, *state.shape)
+    _compiled(backend).route(scheme, network, rows, state, final_state, discharge, none, dt, counts, **more)
+    return discharge, final_state, more["published"]
+
+
 def route_adjoint(
     what: str,
     inputs: list[Tensor],

@@ -308,7 +308,7 @@ class Engine:
             arguments.scratch = _address(scratch)
         return self.call("route", constants, scheme, arguments, reverse)
 
-    def route(self, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes) -> None:
+    def route(self, scheme, graph, inputs, state, final_state, discharge, checkpoints, dt, sizes, **part) -> None:
         """Fill discharge and checkpoints, and make `final_state`, which comes as the initial one, that of the end.
 
         Raises `faults.BadInflow`.
@@ -319,7 +319,7 @@ class Engine:
                 raise faults.BadInflow
         if self.on_gpu and len(checkpoints):
             checkpoints[0, : len(state)] = state
-        results = dict(state=final_state, discharge=discharge, checkpoints=checkpoints)
+        results = dict(state=final_state, discharge=discharge, checkpoints=checkpoints, **part)
         if self._route(scheme, False, graph, inputs, state, dt, sizes, **results):
             raise faults.BadInflow
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from reprlib import Repr
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .. import models
+from ..configuration import Section, checked, read_yaml
 from ..data.dataset import overlap, parse_period
 from ..nn.networks import Layout
 from ..score import losses
@@ -24,11 +21,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the seeds that torch takes
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Network(_Section):
+class Network(Section):
     """The network: an MLP on attributes, or an LSTM on weather and attributes."""
 
     kind: Literal["mlp", "lstm"]
@@ -37,7 +30,7 @@ class Network(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-class Batch(_Section):
+class Batch(Section):
     """A batch: so many basins, each with a window of its own of warm-up and scored days, whatever the data's step."""
 
     basins: Positive = 100
@@ -46,7 +39,7 @@ class Batch(_Section):
     warmup_gradient: bool = True
 
 
-class Optimiser(_Section):
+class Optimiser(Section):
     """Of `torch.optim`, its learning rate over the training, and the largest norm of a gradient."""
 
     name: Literal["adam", "adamw", "adadelta"] = "adamw"
@@ -56,7 +49,7 @@ class Optimiser(_Section):
     clip: Annotated[float, Field(gt=0)] | None = 1.0
 
 
-class Periods(_Section):
+class Periods(Section):
     """First and last day, both included; the test period is used once, after training."""
 
     train: str
@@ -77,7 +70,7 @@ class Periods(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """All that a training depends on besides the data.
 
     `model` is a process model's name, or "none" for a network alone. `attributes` are the data's variables that the
@@ -199,77 +192,18 @@ def read_config(source: str | Path | Mapping | Config, changes: Sequence[str] = 
     if isinstance(source, Config):
         values, where = source.model_dump(), "the config"
     elif isinstance(source, Mapping):
-        values, where = copy.deepcopy(dict(source)), "the config"
+        values, where = dict(source), "the config"
     elif str(source) in recipes():
         where = f"recipe {source}"
-        values = _yaml((_folder() / f"{source}.yaml").read_bytes(), where)
+        values = read_yaml((_folder() / f"{source}.yaml").read_bytes(), where)
     elif Path(source).is_file():
         where = str(source)
-        values = _yaml(Path(source).read_bytes(), where)
+        values = read_yaml(Path(source).read_bytes(), where)
     else:
         raise ValueError(
             f"config '{source}' is neither a file nor a recipe; expected a path, or one of {', '.join(recipes())}."
         )
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a mapping of keys to values; found {type(values).__name__}: correct it.")
-    for change in changes:
-        _change(values, change)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"{where}: {_sentence(error.errors()[0])}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, and takes 1e-3 for a number."""
-
-    def construct_mapping(self, node, deep=False):
-        # Keys that `<<` merges may be repeated: they override.
-        keys = [self.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key '{key}' is given twice")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _yaml(text: str | bytes, where: str):
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # malformed dates and numbers, deep nesting
-        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}: correct it.") from None
-
-
-def _change(values: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    if not equals:
-        raise ValueError(f"a change of the config must be key=value; found '{change}': write for example epochs=10.")
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ValueError(f"the config has no section '{section}' to change in '{change}': correct the key.")
-    values[last] = _yaml(text, f"the value of '{change}'")
-
-
-def _sentence(error) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"the key '{key}' is unknown: remove or rename it."
-    if error["type"] == "missing":
-        return f"the key '{key}' is missing: add it."
-    if error["type"] == "value_error":
-        message = str(error["ctx"]["error"])
-        return f"'{key}': {message}" if key else message
-    return f"the key '{key}' does not fit: {error['msg'].lower()}; found {_SHORT.repr(error['input'])}: correct it."
-
-
-_SHORT = Repr()
-_SHORT.maxstring = 60
+    return checked(Config, values, where, changes)
 
 
 def _folder():

@@ -11,7 +11,8 @@ from .base import Loss, Search
 class EvolutionSearch(Search):
     """Differential evolution, current-to-pbest/1/bin, with factors that adapt themselves member by member.
 
-    It takes no gradient, and is an independent check of the searches that do. Sources: Zhang and Sanderson (2009, IEEE
+    All basins are moved by the same random numbers, so that a basin does not depend on its neighbours. It takes no
+    gradient, and is an independent check of the searches that do. Sources: Zhang and Sanderson (2009, IEEE
     Trans. Evol. Comput. 13:945) for the mutation, Brest et al. (2006, same journal 10:646) for the adaptation.
 
     Parameters
@@ -36,38 +37,36 @@ class EvolutionSearch(Search):
     def evaluations_per_step(self) -> int:
         return self.best.shape[2]
 
-    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+    def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.random, dtype=self.best.dtype)
+
+    def _whole(self, least: int, most: int, size: int) -> Tensor:
+        return torch.randint(least, most, (1, size), generator=self.random).expand(self.best.shape[1], size)
 
     @torch.no_grad()
     def step(self) -> None:
         if self.done == 0:
             self.best_loss = self.objective(self.best)
             return self._count(self.n_steps)
-        n_parameters, n_basins, size = self.best.shape
-        shape = (n_basins, size)
-        factor = torch.where(self._uniform(shape) < 0.1, 0.1 + 0.9 * self._uniform(shape), self.factor)
-        crossover = torch.where(self._uniform(shape) < 0.1, self._uniform(shape), self.crossover)
+        n_parameters, _, size = self.best.shape
+        factor = torch.where(self._uniform(size) < 0.1, 0.1 + 0.9 * self._uniform(size), self.factor)
+        crossover = torch.where(self._uniform(size) < 0.1, self._uniform(size), self.crossover)
 
         def members(index: Tensor) -> Tensor:
             return self.best.gather(2, index.expand(n_parameters, -1, -1))
 
         leaders = self.best_loss.argsort(1)[:, : max(2, round(self.GREEDY * size))]
-        leader = leaders.gather(1, torch.randint(leaders.shape[1], shape, generator=self.random))
-        first = torch.randint(
-            1, size, shape, generator=self.random
-        )  # distances round the ring, never 0: a member is moved by others
-        second = torch.randint(1, size - 1, shape, generator=self.random)
+        leader = leaders.gather(1, self._whole(0, leaders.shape[1], size))
+        first = self._whole(1, size, size)  # distances round the ring, never 0: a member is moved by others
+        second = self._whole(1, size - 1, size)
         second = second + (second >= first)
-        here = torch.arange(size).expand(shape)
+        here = torch.arange(size)
         trial = self.best + factor * (
             members(leader) - self.best + members((here + first) % size) - members((here + second) % size)
         )
         trial = torch.where(trial < 0, self.best / 2, torch.where(trial > 1, (1 + self.best) / 2, trial))
-        crossed = self._uniform((n_parameters, *shape)) < crossover
-        crossed |= torch.arange(n_parameters)[:, None, None] == torch.randint(
-            n_parameters, shape, generator=self.random
-        )
+        crossed = self._uniform(n_parameters, 1, size) < crossover
+        crossed |= torch.arange(n_parameters)[:, None, None] == self._whole(0, n_parameters, size)
         trial = torch.where(crossed, trial, self.best)
 
         loss = self.objective(trial)

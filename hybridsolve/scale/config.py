@@ -1,0 +1,103 @@
+"""The settings of a continental run: what one YAML file, or the command line, says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from .. import models
+from ..configuration import Section, checked, read_yaml
+from ..data.dataset import parse_period
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Rivers(Section):
+    """The river network that the runoff of the basins, which have the ids of its reaches, is routed along.
+
+    `dt` is the routing's step in s; `constants` are channel parameters that all reaches share, `gauges` the reaches
+    whose discharge is kept: "all", ids joined by commas, or a file with one a line.
+    """
+
+    network: str
+    scheme: Literal["todini", "ddr", "muskingum", "accumulate"] = "todini"
+    dt: Annotated[float, Field(gt=0)] = 3600.0
+    constants: dict[str, float] = {}
+    gauges: str = "all"
+
+
+class RunConfig(Section):
+    """All that a run depends on besides its files' contents.
+
+    `forcing` is a Zarr store, a NetCDF file or a pattern of files that follow one another in time; `names` says what
+    its variables are, as for `open_dataset`. `parameters` is a NetCDF file or Zarr store of parameters by basin, such
+    as calibration.nc, of whose starts `member` takes the best or the ensemble; in its place `trained` is trained.pt of
+    `hybridsolve train`. `fluxes` are fluxes and states of the model to keep, at all `basins` or at those named.
+    `memory` is in GB, for the arrays of the run; `window` and `block`, in steps and basins, are chosen by it if left
+    out.
+    """
+
+    forcing: str
+    out: str
+    parameters: str | None = None
+    trained: str | None = None
+    model: str | None = None
+    member: Literal["best", "ensemble"] = "best"
+    names: str | None = None
+    period: str | None = None
+    fluxes: list[str] | None = None
+    basins: str | None = None
+    rivers: Rivers | None = None
+    compress: bool = False
+    memory: Annotated[float, Field(gt=0)] = 2.0
+    window: Positive | None = None
+    block: Positive | None = None
+    parts: Positive = 1
+    backend: str = "auto"
+
+    @field_validator("period")
+    @classmethod
+    def _dates(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_period(value)
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            models.get(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> RunConfig:
+        if (self.parameters is None) == (self.trained is None):
+            raise ValueError("one of parameters and trained must be given, and not both: name a file of parameters.")
+        if self.parts > 1 and (self.rivers is not None or self.basins is not None):
+            raise ValueError(
+                f"a run with rivers or with chosen basins has one part, found parts: {self.parts}; leave parts out, or "
+                "keep all basins and route afterwards."
+            )
+        return self
+
+
+def read_config(source: str | Path | Mapping | RunConfig, changes: Sequence[str] = ()) -> RunConfig:
+    """A checked configuration of a YAML file or a mapping; `changes` such as ``"memory=4"`` are taken in its place.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, missing or ill-typed; the message names it.
+    """
+    if isinstance(source, RunConfig):
+        values: Any = source.model_dump()
+    elif isinstance(source, Mapping):
+        values = source
+    elif Path(source).is_file():
+        return checked(RunConfig, read_yaml(Path(source).read_bytes(), str(source)), str(source), changes)
+    else:
+        raise FileNotFoundError(f"{source} does not exist, expected a YAML file of a run's settings; check the path.")
+    return checked(RunConfig, values, "the run's settings", changes)

@@ -1,0 +1,323 @@
+"""The loop of a continental run: a range of basins, window by window.
+
+While a block of basins is computed, the next is read and the last is written. At the end of a window the state is kept
+and the journal gets its line (journal.py); a run that was killed goes on from there, to the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from ..data.usable import refuse_outside
+from ..routing.gauge import simulate_to_gauge
+from ..routing.muskingum import route
+from ..routing.schemes import SCHEMES
+from . import store
+from .config import RunConfig
+from .cut import IN_FLIGHT, Plan
+from .journal import RECORD, Journal, State
+from .setup import Setup, make_setup
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of blocks of a segment, as a worker takes it: `rows` of the forcing, as it is cut by the plan."""
+
+    config: RunConfig
+    plan: Plan
+    segment: int
+    rows: slice
+    number: int
+
+
+def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) -> tuple[float, float]:
+    """Run one part from where its journal ends; the seconds that it waited for input and for output.
+
+    Raises
+    ------
+    ValueError
+        If the forcing of the last finished window is not what it was, or a value lies out of the model's bounds.
+    """
+    setup = make_setup(part.config) if setup is None else setup
+    folder, plan = Path(part.config.out), part.plan
+    journal, blocks = Journal(folder, part.number), plan.blocks_of(part.number)
+    lines = journal.lines()
+    done, state = part.rows.start, None
+    if lines:
+        _refuse_other_past(setup, lines[-1], part, blocks)
+        state = journal.state(lines[-1])
+        done = part.rows.start + (lines[-1]["steps"][1] if lines[-1]["segment"] == part.segment else 0)
+    paths = [folder / f"{part.segment:04d}{kind}.zarr" for kind in setup.kinds]
+    arrays = {name: array for path in paths for name, array in store.open_arrays(path).arrays()}
+    states = _States(state, blocks)
+    windows = list(plan.windows(part.rows.stop, done))
+    n_cells = (blocks[-1].stop - blocks[0].start) * setup.members
+    waits = [0.0, 0.0]
+    bar = tqdm(
+        total=(part.rows.stop - part.rows.start) * n_cells,
+        initial=(done - part.rows.start) * n_cells,
+        disable=not progress,
+        unit="cell-steps",
+        unit_scale=True,
+        dynamic_ncols=True,
+        desc=f"run {setup.model.name}",
+    )
+    with bar, ThreadPoolExecutor(1) as reader, _Writer() as writer:
+        todo = iter([(rows, cols) for rows in windows for cols in blocks])
+        coming: list[Future] = []
+
+        def ask() -> None:
+            for rows, cols in todo:
+                coming.append(reader.submit(_read, setup, rows, cols))
+                return
+
+        for _ in range(IN_FLIGHT - 1):
+            ask()
+        for rows in windows:
+            at = slice(rows.start - part.rows.start, rows.stop - part.rows.start)
+            held = _Held(setup, rows)
+            sums: dict[str, int] = dict.fromkeys(setup.source.series, 0)
+            for i, cols in enumerate(blocks):
+                began = time.perf_counter()
+                forcing, bits = coming.pop(0).result()
+                waits[0] += time.perf_counter() - began
+                ask()
+                series, after = compute(setup, forcing, cols, rows, states.before(i))
+                states.put(i, after)
+                sums = _added(sums, bits)
+                began = time.perf_counter()
+                for name, x in held.take(series, cols).items():
+                    writer.put(arrays[name], (at, ..., cols), x)
+                waits[1] += time.perf_counter() - began
+                bar.update((rows.stop - rows.start) * (cols.stop - cols.start) * setup.members)
+                bar.set_postfix_str("waits for input {:.0%}, output {:.0%}".format(*(w / _elapsed(bar) for w in waits)))
+            for name, (x, where) in held.finish(states, at).items():
+                writer.put(arrays[name], where, x)
+            began = time.perf_counter()
+            writer.call(journal.finish, part.segment, at, states.copy(), sums)  # after what is to be written before it
+            waits[1] += time.perf_counter() - began
+        began = time.perf_counter()
+        writer.wait()
+        waits[1] += time.perf_counter() - began
+    return waits[0], waits[1]
+
+
+def _elapsed(bar: tqdm) -> float:
+    return max(1e-9, time.time() - bar.start_t) if hasattr(bar, "start_t") else np.inf
+
+
+def _read(setup: Setup, rows: slice, cols: slice) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The forcing of a block, and the sum of the bits of each."""
+    forcing = setup.source.read(rows, cols)
+    return forcing, {name: checksum(x) for name, x in forcing.items()}
+
+
+def _added(sums: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {name: (x + more[name]) % 2**64 for name, x in sums.items()}
+
+
+def checksum(x: np.ndarray) -> int:
+    """A sum of a block's bits, which any changed value changes; the order of the blocks does not matter."""
+    words = np.ascontiguousarray(x).reshape(-1)
+    pairs = words[: len(words) // 2 * 2].view(np.uint64)
+    rest = words[len(words) // 2 * 2 :].view(np.uint32)
+    return int(np.add.reduce(pairs)) + int(np.add.reduce(rest, dtype=np.uint64))
+
+
+def _refuse_other_past(setup: Setup, line: Mapping[str, Any], part: Part, blocks: Sequence[slice]) -> None:
+    """Raise if the forcing of a finished window has changed since, where it is still there."""
+    first, last = line["steps"]
+    start = json.loads((Path(part.config.out) / RECORD).read_text())["segments"][line["segment"]][0]
+    begin = setup.source.row_of(np.datetime64(start))
+    if begin + first < 0:
+        return
+    rows, sums = slice(begin + first, begin + last), dict.fromkeys(setup.source.series, 0)
+    for cols in blocks:
+        sums = _added(sums, _read(setup, rows, cols)[1])
+    if changed := [name for name, x in sums.items() if x != line["forcing"][name]]:
+        raise ValueError(
+            f"the forcing's past must stay as it was, found another {changed[0]} in the steps from "
+            f"{setup.source.time[rows.start]} to {setup.source.time[rows.stop - 1]} than the run in {part.config.out} "
+            "has read; begin anew in another folder."
+        )
+
+
+def compute(
+    setup: Setup, forcing: Mapping[str, np.ndarray], cols: slice, rows: slice, before: State | None
+) -> tuple[dict[str, torch.Tensor], State]:
+    """Series ``[T, B]`` or ``[T, M, B]`` of a block over a window, and the state after it.
+
+    A state is ``[.., C, M, B]``: of each component, member and basin.
+    """
+    model, n = setup.model, cols.stop - cols.start
+    in_forcing = setup.source.members or 1
+
+    def column(x: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(x[cols].astype(np.float32)).reshape(n, -1).repeat(in_forcing, 1)
+
+    def cells(x: np.ndarray) -> torch.Tensor:  # [.., C, M, B] as [.., M B, C]
+        return torch.as_tensor(x).movedim(-3, -1).flatten(-3, -2)
+
+    state = {name: cells(x) for name, x in (before or {}).items() if name != "hydrograph"}
+    memory = None if before is None or "hydrograph" not in before else torch.as_tensor(before["hydrograph"]).flatten(1)
+    try:
+        with torch.no_grad():
+            run = simulate_to_gauge(
+                model,
+                {name: torch.as_tensor(x.reshape(len(x), -1)) for name, x in forcing.items()},
+                {name: column(x) for name, x in setup.values.items()},
+                fluxes=setup.needed,
+                components="each" if setup.apart else "mean",
+                inputs={name: column(x)[:, 0] for name, x in setup.inputs.items()} or None,
+                step=setup.source.step,
+                initial_state=state or None,
+                memory=memory,
+                backend=setup.config.backend,
+            )
+    except ValueError:
+        variables = {name: (("time", "basin"), x) for name, x in forcing.items() if x.ndim == 2}
+        coords = {"time": setup.source.time[rows], "basin": setup.source.basins[cols]}
+        if len(variables) == len(forcing):
+            refuse_outside(xr.Dataset(variables, coords=coords), model)  # names the basin and the date
+        raise
+    after = {
+        name: x.unflatten(-2, (in_forcing, n)).movedim(-1, -3).contiguous().numpy()
+        for name, x in run.final_state.items()
+    }
+    if run.memory is not None:
+        after["hydrograph"] = run.memory.reshape(len(run.memory), -1, in_forcing, n).numpy()
+    series = {}
+    for name, x in run.fluxes.items():
+        if setup.apart:
+            series[name] = x.transpose(1, 2)
+        else:
+            series[name] = x.unflatten(1, (in_forcing, n)) if setup.source.members else x
+    return series, after
+
+
+class _States:
+    """The states of a part's basins, from window to window; those of the rivers beside them."""
+
+    def __init__(self, whole: State | None, blocks: Sequence[slice]):
+        self.first, self.blocks = blocks[0].start, blocks
+        self.arrays: State = {} if whole is None else dict(whole)
+        self.known = whole is not None
+
+    def before(self, i: int) -> State | None:
+        if not self.known:
+            return None
+        cols = self._place(i)
+        return {name: x[..., cols] for name, x in self.arrays.items() if not name.startswith("rivers.")}
+
+    def put(self, i: int, after: State) -> None:
+        for name, x in after.items():
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((*x.shape[:-1], self.blocks[-1].stop - self.first), x.dtype)
+            self.arrays[name][..., self._place(i)] = x
+        self.known = self.known or i == len(self.blocks) - 1
+
+    def copy(self) -> State:
+        return {name: x.copy() for name, x in self.arrays.items()}
+
+    def rivers(self) -> dict[str, torch.Tensor] | None:
+        found = {
+            k.removeprefix("rivers."): torch.as_tensor(x) for k, x in self.arrays.items() if k.startswith("rivers.")
+        }
+        return found or None
+
+    def put_rivers(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.arrays.update({f"rivers.{name}": x.numpy() for name, x in state.items()})
+
+    def _place(self, i: int) -> slice:
+        return slice(self.blocks[i].start - self.first, self.blocks[i].stop - self.first)
+
+
+class _Held:
+    """What a window gives only when all its blocks are done: chosen basins, and the discharge of rivers."""
+
+    def __init__(self, setup: Setup, rows: slice):
+        self.setup, n_steps = setup, rows.stop - rows.start
+        self.chosen: dict[str, np.ndarray] = {}
+        if setup.chosen is not None:
+            members = [setup.members] if setup.members > 1 else []
+            shape = (n_steps, *members, len(setup.chosen))
+            self.chosen = {name: np.empty(shape, np.float32) for name in setup.fluxes}
+        self.lateral = None
+        if setup.network is not None:
+            self.lateral = torch.zeros(n_steps, setup.network.n_reaches)
+            self.weight = torch.as_tensor(setup.network.attribute("area")).float() / (1000 * setup.source.step)
+
+    def take(self, series: Mapping[str, torch.Tensor], cols: slice) -> dict[str, np.ndarray]:
+        """What of a block is written at once."""
+        if self.lateral is not None:
+            reach = torch.as_tensor(self.setup.reach[cols])
+            self.lateral[:, reach] = series[self.setup.model.outflow] * self.weight[reach]
+        if self.setup.chosen is None:
+            return {name: series[name].contiguous().numpy() for name in self.setup.fluxes}
+        first, last = np.searchsorted(self.setup.chosen, [cols.start, cols.stop])
+        for name, x in self.chosen.items():
+            x[..., first:last] = series[name][..., self.setup.chosen[first:last] - cols.start].numpy()
+        return {}
+
+    def finish(self, states: _States, at: slice) -> dict[str, tuple[np.ndarray, tuple]]:
+        """What of the window is left to write, by name, and where."""
+        left: dict[str, tuple[np.ndarray, tuple]] = {name: (x, (at, ...)) for name, x in self.chosen.items()}
+        rivers, network = self.setup.config.rivers, self.setup.network
+        if self.lateral is None or rivers is None or network is None:
+            return left
+        constants = {n: torch.tensor([x]) for n, x in rivers.constants.items() if n in SCHEMES[rivers.scheme][0]}
+        with torch.no_grad():
+            routed = route(
+                network,
+                self.lateral,
+                constants,
+                initial_state=states.rivers(),
+                ids="network",
+                dt=rivers.dt,
+                scheme=rivers.scheme,
+                repeat=self.setup.repeat,
+                gauges=None if self.setup.gauges is None else self.setup.gauges.tolist(),
+            )
+        states.put_rivers(routed.final_state)
+        steps = slice(at.start * self.setup.repeat, at.stop * self.setup.repeat)
+        left["discharge"] = routed.discharge.numpy(), (steps, ...)
+        return left
+
+
+class _Writer:
+    """One thread that writes, one thing after another, and a few blocks that wait for it."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.pending: list[Future] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=kind is not None)
+
+    def put(self, array: Any, where: tuple, x: np.ndarray) -> None:
+        self.call(array.__setitem__, where, x)
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function when all before it are done; raises what one of them has raised."""
+        while len(self.pending) >= IN_FLIGHT:
+            self.pending.pop(0).result()
+        self.pending.append(self.pool.submit(function, *arguments))
+
+    def wait(self) -> None:
+        for future in self.pending:
+            future.result()
+        self.pending.clear()
