@@ -12,7 +12,7 @@ import torch
 import hybridsolve as hs
 from hybridsolve import _cpu
 from hybridsolve.compiler import StepError, cache, header
-from hybridsolve.models.primitives import minimum
+from hybridsolve.models.primitives import minimum, select
 from hybridsolve.spec import Balance, Forcing, Parameter, State, Variable
 
 pytestmark = [
@@ -36,7 +36,8 @@ def bucket(share=1.0):
     @hs.models.define(name="defined_bucket", **TABLE)
     def step(f, k, p, s):
         water = s["store"] + f["rain"]
-        aet = minimum(water, f["demand"])
+        dry = ~(f["rain"] >= 2.0) & (water >= 1.0) | (f["demand"] >= 1.8)
+        aet = select(dry, minimum(water, f["demand"]), minimum(0.5 * water, f["demand"]))
         flow = p["k"] * share * (water - aet)
         return dict(store=water - aet - flow), dict(aet=aet, flow=flow)
 

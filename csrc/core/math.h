@@ -21,6 +21,9 @@ template <class V> HS_FN void adj_min(V a, V b, V d_r, V& d_a, V& d_b) {
   d_b = select(a <= b, d_b, d_b + d_r);
 }
 
+HS_FN bool no(bool mask) { return !mask; }
+template <class M> HS_FN M no(M mask) { return ~mask; }
+
 template <class V> HS_FN V max(V a, V b) { return select(a != a, a, above(a, b)); }
 template <class V> HS_FN void adj_max(V a, V b, V d_r, V& d_a, V& d_b) {
   d_a = select(a >= b, d_a + d_r, d_a);
