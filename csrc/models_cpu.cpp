@@ -8,8 +8,15 @@ namespace hs {
 namespace HS_ISA {
 namespace {
 
+template <class V, bool PAIRED> struct Interleaved {
+  using type = Pair<V>;
+};
+template <class V> struct Interleaved<V, false> {
+  using type = V;
+};
+
 template <class M, class V> struct Entry {
-  using B = Block<M, Pair<V>>;
+  using B = Block<M, typename Interleaved<V, M::PAIRED>::type>;
 
   static size_t workspace(const Run& run) { return B::tape_bytes(run); }
   static int64_t n_blocks(const Run& run) { return B::count(run); }

@@ -361,7 +361,7 @@ def _route_arguments(sub) -> None:
     sub.add_argument(
         "inflow", help="NetCDF file with lateral_inflow(time, reach) in m3 s-1; time is the interval's begin"
     )
-    sub.add_argument("network", help="file of RiverNetwork.save, or RouteLink.nc of the National Water Model")
+    sub.add_argument("network", help="file of RiverNetwork.save, RouteLink.nc, or NextGen hydrofabric (.gpkg)")
     sub.add_argument("--dt", type=float, default=3600.0, help="seconds of a step (default: %(default)g)")
     sub.add_argument("--scheme", default="todini", help="todini, ddr, muskingum or accumulate (default: %(default)s)")
     sub.add_argument("--gauges", help="ids joined by commas, or a file with one a line (default: all reaches)")

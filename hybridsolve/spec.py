@@ -121,7 +121,7 @@ class DelayLine:
     slots : int
         n, at most.
     ordinates : callable
-        ``(inputs, parameters) -> [n, B, C]``, both mappings.
+        ``(inputs, parameters) -> [n, B, C]``, both mappings; or a list of n values, as the model compiler needs it.
     """
 
     name: str

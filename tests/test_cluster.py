@@ -249,7 +249,7 @@ def test_twenty_kills_of_workers_cost_no_bit(data, client, monkeypatch):
             os.kill(killed[-1], signal.SIGKILL)
         keep(self, block, found)
 
-    long = dict(starts=16, steps=40)
+    long = dict(starts=16, steps=8)
     whole = run(data, **long)
     monkeypatch.setattr(blocks.Checkpoint, "keep", kills)
     while len(killed) < 20:

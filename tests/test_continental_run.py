@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from hybridsolve.routing.files import open_network
 from hybridsolve.routing.gauge import simulate_to_gauge
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install hybridsolve[scale]")
+from hybridsolve.scale.continental import run  # noqa: E402
+from hybridsolve.scale.cut import make_plan  # noqa: E402
 from hybridsolve.scale.journal import Journal  # noqa: E402
-from hybridsolve.scale.plan import make_plan  # noqa: E402
-from hybridsolve.scale.run import run  # noqa: E402
 from hybridsolve.scale.store import consolidate, open_run, segments  # noqa: E402
 
 pytestmark = pytest.mark.fast
@@ -381,6 +382,15 @@ def test_settings_are_refused_in_a_sentence(continent, tmp_path, capsys):
         run(settings(continent, tmp_path / "out"), further=True, progress=False)
 
 
+def test_the_page_runs(tmp_path, monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "continental-runs.md"
+    code = page.read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(code, found)
+    assert found["flow"].shape == (731, 500) and found["discharge"].shape == (731 * 24, 3)
+
+
 def test_a_plan_fits_its_memory():
     sizes = dict(n_steps=3650, n_basins=180_000, n_forcings=3, n_outputs=1, state_rows=20, chunk=(365, 4096))
     plan = make_plan(**sizes, memory=2e9)
@@ -390,3 +400,15 @@ def test_a_plan_fits_its_memory():
     assert small.memory <= 3e8 and small.block <= plan.block
     with pytest.raises(ValueError, match="memory must hold"):
         make_plan(**sizes, memory=1e6)
+
+
+def test_parts_run_on_workers(continent, tmp_path):
+    distributed = pytest.importorskip(
+        "distributed", reason="distributed is not installed: pip install hybridsolve[scale]"
+    )
+    given = settings(continent, tmp_path / "out", parts=3, block=16, window=50)
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        run(given, cluster=client, progress=False)
+    np.testing.assert_array_equal(
+        open_run(tmp_path / "out")["streamflow"].values, in_one(continent)["streamflow"].numpy()
+    )

@@ -39,6 +39,7 @@ namespace HS_ISA {
 
 struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0;
+  static constexpr bool PAIRED = true;  // on a CPU two packs side by side, unless a step is too long for the registers
   static constexpr int SLOTS[1] = {0};
   static constexpr const char *input_names = "", *line_names = "";
 };

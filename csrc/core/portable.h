@@ -12,8 +12,10 @@
 
 #if defined(__CUDACC__)
 #define HS_FN __host__ __device__ __forceinline__
+#define HS_APART __host__ __device__ __noinline__
 #else
 #define HS_FN inline __attribute__((always_inline))
+#define HS_APART __attribute__((noinline))  // of what runs once, and is called at several places
 #endif
 
 // Every instruction set's code lives in a namespace of its own. Shared names would be merged by the linker, which keeps

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..arguments import SEEDS
-from ..data.files import check_target, write_atomic
+from ..data.files import check_target, load_weights_only, write_atomic
 from ..scale.cluster import spread
 from .objective import Objective
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, Search, starting_points
@@ -241,8 +241,6 @@ class Checkpoint:
         write_atomic(path, lambda temporary: torch.save(content, temporary))
 
     def _read(self, path: Path, names: set[str]) -> dict:
-        from ..training.trained import load_weights_only
-
         what, remedy = "a checkpoint of `hybridsolve calibrate`", "remove it and calibrate anew, without resume"
         state = load_weights_only(path, what, remedy)
         if not names | {"fingerprint"} <= state.keys():

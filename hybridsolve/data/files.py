@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import socket
@@ -85,6 +86,26 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> Path:
 def write_text_atomic(path: str | Path, text: str) -> Path:
     """Write a text file (UTF-8, newlines as given) atomically; errors as in `write_atomic`."""
     return write_atomic(path, lambda temp: temp.write_bytes(text.encode("utf-8")))
+
+
+def load_weights_only(path: Path, expected: str, remedy: str = "give that") -> dict:
+    """The mapping that a file of `torch.save` holds; nothing in it is run.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or of another kind.
+    """
+    import torch
+
+    raw = io.BytesIO(path.read_bytes())
+    try:
+        content = torch.load(raw, weights_only=True, map_location="cpu")
+    except Exception:  # torch raises what the bytes happen to lead to, and advises to run what the file holds
+        raise ValueError(f"{path} is damaged or not {expected}: {remedy}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not {expected}, found a {type(content).__name__}: {remedy}.")
+    return content
 
 
 def _sync_folder(folder: Path) -> None:

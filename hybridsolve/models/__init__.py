@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
@@ -16,6 +17,14 @@ def register(model: ModelSpec) -> ModelSpec:
     """Make a model known by its name, in place of another of that name."""
     MODELS[model.name] = model
     return model
+
+
+def __getattr__(name: str) -> Any:
+    if name == "define":  # the compiler is above the tables, and stands here by the name that users know
+        from ..compiler.definition import define
+
+        return define
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def get(model: str | ModelSpec) -> ModelSpec:

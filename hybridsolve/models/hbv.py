@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..spec import Balance, Forcing, Hydrograph, ModelSpec, Parameter, Signature, State, Variable
-from .primitives import clip, maximum, minimum, power, relu
+from .primitives import clip, maximum, minimum, power, relu, select
 
 EPS = 1e-5  # mm, the floor of a store that evaporation or capillary rise could empty
 
@@ -101,34 +101,38 @@ def reference_step(f, k, p, s):
     """
     prcp, tmean, pet = f["prcp"], f["tmean"], f["pet"]
 
-    rain = prcp.where(tmean >= p["tt"], 0.0)
+    rain = select(tmean >= p["tt"], prcp, 0.0)
     snowfall = prcp - rain
     snowpack = s["snowpack"] + snowfall
-    melt = minimum(relu(p["cfmax"] * (tmean - p["tt"])), snowpack)
+    warmth = tmean - p["tt"]
+    potential = p["cfmax"] * warmth
+    melt = minimum(relu(potential), snowpack)
     meltwater, snowpack = s["meltwater"] + melt, snowpack - melt
-    refreezing = minimum(relu(p["cfr"] * p["cfmax"] * (p["tt"] - tmean)), meltwater)
+    refreezing = minimum(relu(-p["cfr"] * potential), meltwater)
     snowpack, meltwater = snowpack + refreezing, meltwater - refreezing
     infiltration = relu(meltwater - p["cwh"] * snowpack)
     meltwater = meltwater - infiltration
 
     water = rain + infiltration
-    recharge = water * clip(power(s["sm"] / p["fc"], p["beta"]), 0.0, 1.0)
+    wetness = clip(power(s["sm"] / p["fc"], p["beta"]), 0.0, 1.0)
+    recharge = water * wetness
     sm = s["sm"] + (water - recharge)
     excess = relu(sm - p["fc"])
-    sm = sm.where(~(sm >= p["fc"]), p["fc"])  # sm - excess, without its rounding
-    dryness = sm / (p["lp"] * p["fc"])
-    if "betaet" in p:
-        dryness = power(dryness, p["betaet"])
-    evapfactor = clip(dryness, 0.0, 1.0)
+    sm = select(sm >= p["fc"], p["fc"], sm)  # sm - excess, without its rounding
+    relative = sm / (p["lp"] * p["fc"])
+    evapfactor = clip(power(relative, p["betaet"]), 0.0, 1.0) if "betaet" in p else minimum(relative, 1.0)
     aet = minimum(sm, pet * evapfactor)
-    sm = maximum(sm - aet, EPS)
+    left = sm - aet
+    soil = maximum(left, EPS)
 
     slz = s["slz"]
     fluxes = {}
     if "c" in p:
-        fill = sm / p["fc"]
+        fill = soil / p["fc"]
         capillary = minimum(slz, p["c"] * slz * (1 - minimum(fill, 1.0)))
-        sm, slz = maximum(sm + capillary, EPS), maximum(slz - capillary, EPS)
+        # aet - capillary as one number, since the rounding of sm, once more a day, is most of the error of dry basins
+        soil = select(left >= EPS, sm - (aet - capillary), soil + capillary)
+        slz = maximum(slz - capillary, EPS)
         fluxes["capillary"] = capillary
 
     suz = s["suz"] + recharge + excess
@@ -142,7 +146,7 @@ def reference_step(f, k, p, s):
     q2 = p["k2"] * slz
     slz = slz - q2
 
-    state = dict(snowpack=snowpack, meltwater=meltwater, sm=sm, suz=suz, slz=slz)
+    state = dict(snowpack=snowpack, meltwater=meltwater, sm=soil, suz=suz, slz=slz)
     fluxes.update(
         streamflow=q0 + q1 + q2,
         q0=q0,

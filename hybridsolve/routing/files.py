@@ -35,7 +35,9 @@ RESTART = "a restart file of `hybridsolve route`"
 
 
 def open_network(path) -> RiverNetwork:
-    """A network written by `RiverNetwork.save`, or a RouteLink file of the National Water Model."""
+    """A network of `RiverNetwork.save`, a RouteLink file of the National Water Model, or a hydrofabric (.gpkg)."""
+    if Path(path).suffix.lower() == ".gpkg":
+        return RiverNetwork.from_hydrofabric(path)
     with open_netcdf(path, "a network of RiverNetwork.save or a RouteLink file") as file:
         routelink = "link" in file.variables
     return RiverNetwork.from_routelink(path) if routelink else RiverNetwork.load(path)
@@ -167,6 +169,11 @@ def route_file(
     )
     if offset is not None:
         result["discharge_daily_mean"] = daily_means(result["discharge"], offset)
+    if "waterbody" in network.attributes:
+        below = network.below_waterbody[network.index(routed.ids)].astype(np.int8)
+        meaning = "whether a lake or reservoir, which is routed as a river, lies here or upstream"
+        flags = dict(flag_values=np.array([0, 1], np.int8), flag_meanings="no yes")
+        result["below_waterbody"] = ("reach", below, dict(long_name=meaning) | flags)
     written = [write_netcdf(result, out, command=command)]
     if write_restart is not None:
         written.append(write_netcdf(_restart(routed, network, scheme, ends[-1]), write_restart, command=command))

@@ -26,7 +26,16 @@ from .checks import (
     refuse_no_network,
     table_of_edges,
 )
-from .readers import SAVED, read_rapid, read_routelink, read_saved, write_saved
+from .readers import (
+    SAVED,
+    read_hydrofabric,
+    read_hydrorivers,
+    read_merit,
+    read_rapid,
+    read_routelink,
+    read_saved,
+    write_saved,
+)
 
 MOST_REACHES = 2**31 - 2  # their positions have 32 bits
 DIVIDED = ("length", "area", "k")  # attributes of a reach that its pieces share
@@ -200,6 +209,81 @@ class RiverNetwork:
         return cls.from_ids(ids, to, dangling=dangling, **attributes)
 
     @classmethod
+    def from_hydrofabric(
+        cls, path: str | Path, *, dangling: str = "refuse", channels: str | None = None
+    ) -> RiverNetwork:
+        """The network of a NextGen hydrofabric, version 2.
+
+        Parameters
+        ----------
+        path : path_like
+            GeoPackage with the tables flowpaths, nexus and flowpath-attributes; the number in ``wb-12`` is a reach's
+            id. It makes length (m), area and drained_area (m2), and of the channels what `from_routelink` makes, its
+            waterbody the first of several, 0 where that is no number.
+        dangling : {"refuse", "outlet"}
+            As for `from_ids`; a subset may need "outlet".
+        channels : str, optional
+            The table of the channels, in place of flowpath-attributes: such as flowpath-attributes-ml.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            As `from_ids`, or if it is not such a file, lacks a table or a column, or has an id twice.
+        """
+        ids, to, attributes = read_hydrofabric(path, dangling, channels)
+        return cls.from_ids(ids, to, dangling=dangling, **attributes)
+
+    @classmethod
+    def from_merit(
+        cls, path: str | Path, catchments: str | Path | None = None, *, dangling: str = "refuse"
+    ) -> RiverNetwork:
+        """The network of MERIT-Basins.
+
+        Parameters
+        ----------
+        path : path_like
+            Shapefile or GeoPackage of the rivers (riv_pfaf_...). It makes length (m), slope (m/m), drained_area (m2)
+            and strahler_order.
+        catchments : path_like, optional
+            That of the catchments (cat_pfaf_...), which makes area (m2).
+        dangling : {"refuse", "outlet"}
+            As for `from_ids`.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            As `from_ids`, if it is not such a file, or if upstream and downstream ids contradict each other.
+        """
+        ids, to, attributes = read_merit(path, catchments)
+        return cls.from_ids(ids, to, dangling=dangling, **attributes)
+
+    @classmethod
+    def from_hydrorivers(cls, path: str | Path, *, dangling: str = "refuse") -> RiverNetwork:
+        """The network of HydroRIVERS, version 1.
+
+        Parameters
+        ----------
+        path : path_like
+            Shapefile, geodatabase or GeoPackage. It makes length, distance_to_outlet (m), area, drained_area (m2),
+            mean_discharge (m3/s) and strahler_order; slope and Manning's n come from elsewhere.
+        dangling : {"refuse", "outlet"}
+            As for `from_ids`.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            As `from_ids`, or if it is not such a file.
+        """
+        ids, to, attributes = read_hydrorivers(path)
+        return cls.from_ids(ids, to, dangling=dangling, **attributes)
+
+    @classmethod
     def random(cls, n, seed=0) -> RiverNetwork:
         """A dendritic network of n reaches with plausible attributes: Scheidegger's lattice.
 
@@ -343,6 +427,15 @@ class RiverNetwork:
     def upstream_area(self) -> np.ndarray:
         """Area drained by each reach, m2, float64 ``[N]``; ValueError if there is no attribute area."""
         return self.accumulate(self.attribute("area"))
+
+    @property
+    def below_waterbody(self) -> np.ndarray:
+        """Whether each reach is part of a lake or reservoir or lies anywhere downstream of one, bool ``[N]``.
+
+        These are routed as rivers, which shows in the discharge all the way to the outlet; gauges there are scored
+        apart. Needs the attribute waterbody, an id, negative or NaN where there is none; ValueError without.
+        """
+        return self.accumulate(self.attribute("waterbody") >= 0) > 0
 
     # --- Others made of it -----------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from .run import run
+    from .continental import run
 
     text = run(
         settings(arguments),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ from ..routing.muskingum import route
 from ..routing.schemes import SCHEMES
 from . import store
 from .config import RunConfig
+from .cut import IN_FLIGHT, Plan
 from .journal import RECORD, Journal, State
-from .plan import IN_FLIGHT, Plan
 from .setup import Setup, make_setup
 
 
@@ -79,7 +79,7 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
 
         def ask() -> None:
             for rows, cols in todo:
-                coming.append(reader.submit(setup.source.read, rows, cols))
+                coming.append(reader.submit(_read, setup, rows, cols))
                 return
 
         for _ in range(IN_FLIGHT - 1):
@@ -90,13 +90,12 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
             sums: dict[str, int] = dict.fromkeys(setup.source.series, 0)
             for i, cols in enumerate(blocks):
                 began = time.perf_counter()
-                forcing = coming.pop(0).result()
+                forcing, bits = coming.pop(0).result()
                 waits[0] += time.perf_counter() - began
                 ask()
                 series, after = compute(setup, forcing, cols, rows, states.before(i))
                 states.put(i, after)
-                for name, x in forcing.items():
-                    sums[name] = (sums[name] + checksum(x)) % 2**64
+                sums = _added(sums, bits)
                 began = time.perf_counter()
                 for name, x in held.take(series, cols).items():
                     writer.put(arrays[name], (at, ..., cols), x)
@@ -106,14 +105,26 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
             for name, (x, where) in held.finish(states, at).items():
                 writer.put(arrays[name], where, x)
             began = time.perf_counter()
-            writer.wait()
-            journal.finish(part.segment, at, states.whole(), sums)
+            writer.call(journal.finish, part.segment, at, states.copy(), sums)  # after what is to be written before it
             waits[1] += time.perf_counter() - began
+        began = time.perf_counter()
+        writer.wait()
+        waits[1] += time.perf_counter() - began
     return waits[0], waits[1]
 
 
 def _elapsed(bar: tqdm) -> float:
     return max(1e-9, time.time() - bar.start_t) if hasattr(bar, "start_t") else np.inf
+
+
+def _read(setup: Setup, rows: slice, cols: slice) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The forcing of a block, and the sum of the bits of each."""
+    forcing = setup.source.read(rows, cols)
+    return forcing, {name: checksum(x) for name, x in forcing.items()}
+
+
+def _added(sums: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {name: (x + more[name]) % 2**64 for name, x in sums.items()}
 
 
 def checksum(x: np.ndarray) -> int:
@@ -133,8 +144,7 @@ def _refuse_other_past(setup: Setup, line: Mapping[str, Any], part: Part, blocks
         return
     rows, sums = slice(begin + first, begin + last), dict.fromkeys(setup.source.series, 0)
     for cols in blocks:
-        for name, x in setup.source.read(rows, cols).items():
-            sums[name] = (sums[name] + checksum(x)) % 2**64
+        sums = _added(sums, _read(setup, rows, cols)[1])
     if changed := [name for name, x in sums.items() if x != line["forcing"][name]]:
         raise ValueError(
             f"the forcing's past must stay as it was, found another {changed[0]} in the steps from "
@@ -217,8 +227,8 @@ class _States:
             self.arrays[name][..., self._place(i)] = x
         self.known = self.known or i == len(self.blocks) - 1
 
-    def whole(self) -> State:
-        return self.arrays
+    def copy(self) -> State:
+        return {name: x.copy() for name, x in self.arrays.items()}
 
     def rivers(self) -> dict[str, torch.Tensor] | None:
         found = {
@@ -286,7 +296,7 @@ class _Held:
 
 
 class _Writer:
-    """One thread that writes, and a few blocks that wait for it."""
+    """One thread that writes, one thing after another, and a few blocks that wait for it."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1)
@@ -299,9 +309,13 @@ class _Writer:
         self.pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def put(self, array: Any, where: tuple, x: np.ndarray) -> None:
+        self.call(array.__setitem__, where, x)
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function when all before it are done; raises what one of them has raised."""
         while len(self.pending) >= IN_FLIGHT:
             self.pending.pop(0).result()
-        self.pending.append(self.pool.submit(array.__setitem__, where, x))
+        self.pending.append(self.pool.submit(function, *arguments))
 
     def wait(self) -> None:
         for future in self.pending:

@@ -24,8 +24,8 @@ from ..solve import backends
 from ..solve.check import output_names
 from ..spec import ModelSpec
 from .config import RunConfig
+from .cut import Plan, make_plan
 from .datasets import by_basin
-from .plan import Plan, make_plan
 from .source import Source, open_source
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..data.files import write_text_atomic
 from . import metrics
@@ -31,6 +32,37 @@ def median_line(label: str, scores: Mapping | None = None) -> str:
     s = medians_of(scores)
     counts = f"{s['nse']['n_failed']:9d}{s['nse']['n_unscored']:12d}"
     return f"{label:22}" + "".join(f"{s[n]['median']:9.3f}" for n in SCORES) + counts
+
+
+def by_waterbody(scores: Mapping, below: ArrayLike) -> dict[str, dict[str, np.ndarray]]:
+    """Scores of the gauges apart, by whether a waterbody, which is routed as a river, lies upstream.
+
+    Parameters
+    ----------
+    scores : mapping or dataset of ``[B]``
+    below : bool ``[B]``
+        Of the gauges' reaches: `RiverNetwork.below_waterbody`, or below_waterbody of the discharge's file.
+
+    Returns
+    -------
+    dict of str to dict of ``[B']``
+        By the labels of lines of `median_line`, which takes each.
+
+    Raises
+    ------
+    ValueError
+        If below is not ``[B]``.
+    """
+    there = np.asarray(below).astype(bool)
+    arrays = {str(name): np.asarray(scores[name]) for name in scores}
+    for name, x in arrays.items():
+        if x.shape != there.shape:
+            raise ValueError(
+                f"below must be {list(x.shape)} as the scores '{name}' are; found {list(there.shape)}: take the "
+                "reaches of the scored gauges."
+            )
+    sides = {"no waterbody above": ~there, "below a waterbody": there}
+    return {label: {name: x[side] for name, x in arrays.items()} for label, side in sides.items()}
 
 
 def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:

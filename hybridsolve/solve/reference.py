@@ -5,7 +5,7 @@ Slow on purpose: nothing here but the equations and torch's own automatic differ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
         if t == 0 or not static:
             p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
             p |= model.prepare(k, p) if model.prepare else {}
-            ordinates = {line.name: line.ordinates(k, p) for line in model.lines}
+            ordinates = {line.name: _stacked(line.ordinates(k, p)) for line in model.lines}
             p |= {name: w[0] for name, w in ordinates.items()}
         lines = {name: state[name] for name in ordinates}
         new, fluxes = model.reference_step(f, k, p, state | {name: content[0] for name, content in lines.items()})
@@ -59,6 +59,14 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
         series = (series * weights).sum(-1)
     final = torch.stack([state[name] for name in model.state_names])
     return series, torch.cat([final, *(state[name] for name in model.line_names)])
+
+
+def _stacked(ordinates: Tensor | Sequence[Tensor | float]) -> Tensor:
+    """The ordinates of a delay line ``[n, B, C]``, where the model gives them as a list."""
+    if isinstance(ordinates, Tensor):
+        return ordinates
+    like = next(w for w in ordinates if isinstance(w, Tensor))
+    return torch.stack(torch.broadcast_tensors(*(torch.as_tensor(w).to(like) for w in ordinates)))
 
 
 def _check_names(model: ModelSpec, what: str, found: Iterable[str], expected: Iterable[str]) -> None:

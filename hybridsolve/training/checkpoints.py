@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
-from ..data.files import locked, refuse_file, write_text_atomic
+from ..data.files import load_weights_only, locked, refuse_file, write_text_atomic
 from ..routing.units import AREA, GAUGE
 from .config import Config
-from .trained import Trained, load_weights, load_weights_only
+from .trained import Trained, load_weights
 
 # The files that tell which kind of run a folder holds.
 RUNS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import __version__, models
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
-from ..data.files import write_atomic
+from ..data.files import load_weights_only, write_atomic
 from ..data.methods import forcing_methods
 from ..data.steps import rows_of_days, step_seconds
 from ..data.times import carry_days
@@ -347,24 +346,6 @@ def _rows(config: Config, data: xr.Dataset, period: Any) -> tuple[slice, int]:
     """The steps asked for, and the first that is run to warm up."""
     rows = slice(0, data.sizes["time"]) if period is None else period_slice(data["time"].values, period)
     return rows, max(0, rows.start - rows_of_days(data, 365.25 * config.warmup_years))
-
-
-def load_weights_only(path: Path, expected: str, remedy: str = "give that") -> dict:
-    """The mapping that a file of `torch.save` holds; nothing in it is run.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or of another kind.
-    """
-    raw = io.BytesIO(path.read_bytes())
-    try:
-        content = torch.load(raw, weights_only=True, map_location="cpu")
-    except Exception:  # torch raises what the bytes happen to lead to, and advises to run what the file holds
-        raise ValueError(f"{path} is damaged or not {expected}: {remedy}.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not {expected}, found a {type(content).__name__}: {remedy}.")
-    return content
 
 
 def load_weights(module: nn.Module, weights: dict, path: str | Path) -> None:

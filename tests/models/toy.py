@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import torch
 
-from hybridsolve.models.primitives import maximum, minimum, power, relu
+from hybridsolve.models.primitives import maximum, minimum, power, relu, select
 from hybridsolve.spec import Balance, DelayLine, Forcing, ModelSpec, Parameter, Signature, State, Variable
 
 from .examples import Example as Generic
@@ -52,9 +52,8 @@ def prepare(k, p):
 
 
 def ordinates(k, p):
-    """``[SLOTS, B, C]``; their sum is 1."""
-    j = torch.arange(SLOTS, dtype=p["lag"].dtype, device=p["lag"].device)[:, None, None]
-    return relu(1 - relu(j - p["lag"]) - relu(p["lag"] - j))
+    """SLOTS of them; their sum is 1."""
+    return [relu(1 - relu(j - p["lag"]) - relu(p["lag"] - j)) for j in range(SLOTS)]
 
 
 def reference_step(f, k, p, s):
@@ -75,7 +74,7 @@ def reference_step(f, k, p, s):
     baseflow = p["drain"] * relu(level)
     level = level - baseflow
     spill = relu(level - TOP)
-    level = level.where(level < TOP, TOP)  # the constant at a tie, where the spill has the gradient
+    level = select(level >= TOP, TOP, level)  # the constant at a tie, where the spill has the gradient
 
     state = dict(soil=soil, level=level, channel=overflow)
     fluxes = dict(

@@ -1,6 +1,6 @@
 """Continental runs: any model over a forcing that no memory holds, window by window, to a store that is never half.
 
-`run` checks everything (setup.py), makes the plan (plan.py) and the stores (store.py), and gives the parts to
+`run` checks everything (setup.py), makes the plan (cut.py) and the stores (store.py), and gives the parts to
 `run_part`, the loop (part.py), here or on workers of Dask.
 """
 
@@ -20,9 +20,9 @@ from ..data.units import unit_at
 from . import store
 from .cluster import connected, spread
 from .config import RunConfig, read_config
+from .cut import Plan
 from .journal import RECORD
 from .part import Part, compute, run_part
-from .plan import Plan
 from .setup import Setup, make_setup
 
 REACHES = 8192  # of a chunk of discharge
@@ -82,7 +82,7 @@ def run(
         paths = [folder / f"{number:04d}{kind}.zarr" for kind in setup.kinds]
         if all(store.is_complete(path) for path in paths):
             return f"{planned}\n{folder} is finished to {setup.source.end}; nothing was done."
-        for path, content in zip(paths, _stores(setup, plan, rows), strict=True):
+        for path, content in zip(paths, stores_of(setup, plan, rows), strict=True):
             store.create(path, *content, compress=setup.config.compress)
         parts = [Part(setup.config, plan, number, rows, i) for i in range(plan.parts)]
         began = time.perf_counter()
@@ -204,7 +204,9 @@ def _segments(folder: Path, setup: Setup, plan: Plan, further: bool) -> list[sli
     return rows
 
 
-def _stores(setup: Setup, plan: Plan, rows: slice) -> Iterator[tuple[list[store.Output], dict[str, store.Axis], dict]]:
+def stores_of(
+    setup: Setup, plan: Plan, rows: slice
+) -> Iterator[tuple[list[store.Output], dict[str, store.Axis], dict]]:
     """Outputs, coordinates and attributes of each store of a segment."""
     source, model = setup.source, setup.model
     n_steps, start = rows.stop - rows.start, source.time[rows]

@@ -1,0 +1,108 @@
+"""A graph on plain floats, node by node: what the kernels compute in double, without a compiler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .graph import Graph, Leaf
+
+TINY, LARGEST = 2.0**-500, 690.0
+
+
+def exp(x: float) -> float:
+    return math.exp(min(max(x, -LARGEST), LARGEST))
+
+
+def log(x: float) -> float:
+    return math.log(max(x, TINY))
+
+
+def sqrt(x: float) -> float:
+    return math.sqrt(max(x, TINY))
+
+
+def power(x: float, y: float) -> float:
+    x = max(x, TINY)
+    return x**y if abs(y * math.log2(x)) < 1001 else 2.0 ** math.copysign(1001.0, y * math.log2(x))
+
+
+tanh, sin, cos = math.tanh, math.sin, math.cos
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
+def softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(exp(-abs(x)))
+
+
+def floor(x: float) -> float:
+    return float(math.floor(x))
+
+
+_SLOPES = {
+    "exp": lambda x, r: r,
+    "log": lambda x, r: 1 / max(x, TINY),
+    "sqrt": lambda x, r: 0.5 / r,
+    "tanh": lambda x, r: 1 - r * r,
+    "sigmoid": lambda x, r: r * (1 - r),
+    "softplus": lambda x, r: sigmoid(x),
+    "sin": lambda x, r: math.cos(x),
+    "cos": lambda x, r: -math.sin(x),
+}
+_OPERATIONS = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "neg": lambda a: -a,
+    "div": lambda a, b: a / b,
+    "reciprocal": lambda a: 1 / a,
+    "quotient": lambda a, b, per_b: a / b,
+    "fma": lambda a, b, c: a * b + c,
+    "min": lambda a, b: a if a <= b else b,
+    "max": lambda a, b: a if a >= b else b,
+    "ge": lambda a, b: a >= b,
+    "no": lambda m: not m,
+    "and": lambda m, n: m and n,
+    "or": lambda m, n: m or n,
+    "select": lambda m, a, b: a if m else b,
+    "power": lambda x, y: (math.log2(max(x, TINY)), power(x, y)),
+    "power01": lambda x, y: (math.log2(max(x, TINY)), min(power(x, y), 1.0)),
+    "log2_of": lambda r: r[0],
+    "value_of": lambda r: r[1],
+    "over_positive": lambda a, b: a / max(b, TINY),
+    **{f.__name__: f for f in (exp, log, sqrt, tanh, sigmoid, softplus, sin, cos, floor)},
+    **{f"adj_{name}": lambda x, r, d, slope=slope: d * slope(x, r) for name, slope in _SLOPES.items()},
+}
+
+
+def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, float]) -> list[float]:
+    """The values of these nodes.
+
+    Parameters
+    ----------
+    graph : Graph
+    roots : sequence of int
+    leaves : mapping of (kind, index) to float
+    """
+    from .graph import needed
+
+    values: dict = {}
+    for i in sorted(needed(graph, roots)):
+        op, args, value = graph.nodes[i]
+        operands = [values[a] for a in args]
+        if op == "leaf":
+            values[i] = leaves[value]  # type: ignore[index]
+        elif op == "const":
+            values[i] = value
+        elif op == "at_least":
+            values[i] = operands[0] if operands[0] >= value else value  # type: ignore[operator]
+        elif op == "at_most":
+            values[i] = operands[0] if operands[0] <= value else value  # type: ignore[operator]
+        else:
+            values[i] = _OPERATIONS[op](*operands)
+    return [values[r] for r in roots]

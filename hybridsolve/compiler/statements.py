@@ -1,0 +1,309 @@
+"""A graph as statements of C++: which nodes are statements, in which order, and what they are called."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Iterable, Mapping, Sequence
+
+from .graph import MASKS, Graph, needed
+
+LONGEST = 76  # of an expression that is still written where it is used
+ATOM, PRODUCT, SUM, COMPARISON = 3, 2, 1, 0
+_WORDS = set(
+    """V T s q f p d w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow relu at_least
+    at_most quotient splat lane step prepare ordinates auto bool break case catch char class const continue default
+    delete do double else enum explicit export extern false float for friend goto if inline int long mutable namespace
+    new
+    operator private protected public register return short signed sizeof static struct switch template this throw true
+    try typedef typename union unsigned using virtual void volatile while and or not xor asm log2 exp2 power pow01 below
+    above any read load store gather""".split()
+)
+
+
+class Body:
+    """The body of one function.
+
+    Parameters
+    ----------
+    graph : Graph
+    enums : mapping of str to list of str
+        For each kind of leaf the names of its rows.
+    kept : sequence of int
+        Nodes that stand in `kept`.
+    given : mapping of int to str
+        Nodes that are there already, and how they are read.
+    """
+
+    def __init__(
+        self, graph: Graph, enums: Mapping[str, list[str]], kept: Sequence[int] = (), given: Mapping[int, str] = {}
+    ) -> None:
+        self.graph, self.enums = graph, enums
+        self.taken = set(_WORDS)
+        self.fields = {i: self.unused(self.wish(i)) for i in kept}
+        self.taken = set(_WORDS)
+        self.given = dict(given)
+        self.added: set[str] = set()  # kinds of cotangents that are added to
+        self.called: dict[int, str] = {}
+        self.lines: list[str] = []
+        self.place: tuple[str, int] | None = None
+
+    def kept_fields(self) -> list[str]:
+        powers = [name for i, name in self.fields.items() if self.graph.op(i).startswith("power")]
+        others = [name for i, name in self.fields.items() if not self.graph.op(i).startswith("power")]
+        return [f"{kind} {', '.join(names)};" for kind, names in (("V", others), ("Power<V>", powers)) if names]
+
+    def forward(self, roots: Mapping[str, Sequence[int]]) -> list[str]:
+        """A program's results, made and then stored, so that no state is overwritten before it is read."""
+        g = self.graph
+        every = [i for rows in roots.values() for i in rows] + list(self.fields)
+        stored = [i for i in roots.get("s", ()) if g.op(i) != "const"]
+        self.choose(every, (), stored)
+        for i in sorted(needed(g, every)):
+            self.write(i, known=False)
+        for i in stored:
+            self.write_again(i)
+        self.lines.append("")
+        for kind, rows in roots.items():
+            for n, i in enumerate(rows):
+                name = self.enums[kind][n] if kind != "w" else str(n)
+                self.lines.append(f"{kind}[{name}] = {self.called.get(i) or self.vector(i)};")
+        return self.lines
+
+    def backward(self, d_leaves: Mapping[tuple[str, int], int]) -> list[str]:
+        """Cotangents, each sum stored as soon as its operands are there, so that none waits in a register."""
+        g = self.graph
+        self.added = {f"d_{kind}" for kind, _ in d_leaves if kind != "s"}
+        roots = [i for (kind, n), i in d_leaves.items() if g.nodes[i].value != (f"d_{kind}", n) or g.op(i) != "leaf"]
+        stop = [*self.fields, *self.given]
+        states = [i for (kind, _), i in d_leaves.items() if kind == "s"]
+        self.sums = self.chains(roots, stop)
+        self.choose(roots, stop, [i for i in states if g.op(i) != "const"])
+        for i in self.order(roots, states, stop):
+            self.write(i, known=True)
+        for i in states:
+            if g.op(i) != "const":
+                self.write_again(i)
+        if states:
+            self.lines.append("")
+        for (kind, n), i in d_leaves.items():
+            if kind == "s":
+                self.lines.append(f"d_s[{self.enums['s'][n]}] = {self.called.get(i) or self.vector(i)};")
+        return self.lines
+
+    # Which nodes are statements.
+
+    def choose(self, roots: Sequence[int], stop: Sequence[int], stored: Sequence[int]) -> None:
+        g, ends = self.graph, set(stop)
+        self.live = needed(g, roots, stop)
+        self.uses: dict[int, int] = {i: 1 for i in roots}
+        for i in self.live - ends:
+            for a in g.args(i):
+                self.uses[a] = self.uses.get(a, 0) + 1
+        self.stored = set(stored)
+        self.sums = getattr(self, "sums", {})
+
+    def is_statement(self, i: int) -> bool:
+        op = self.graph.op(i)
+        if op in ("leaf", "const", "neg", "value_of", "log2_of") or i in self.given:
+            return False
+        if i in self.sums or i in self.fields or op in ("power", "power01"):
+            return True
+        return i in self.graph.names or self.uses.get(i, 0) > 1
+
+    def chains(self, roots: Iterable[int], stop: Sequence[int]) -> dict[int, str]:
+        """Partial sums of what is added to, and where they are stored."""
+        g, found = self.graph, {}
+        live = needed(g, roots, stop)
+        users: dict[int, list[int]] = {}
+        for i in sorted(live):
+            for a in g.args(i):
+                users.setdefault(a, []).append(i)
+        for i in sorted(live):
+            leaf = g.nodes[i].value
+            if g.op(i) != "leaf" or not isinstance(leaf, tuple) or leaf[0] not in self.added:
+                continue
+            todo = [i]
+            while todo:
+                j = todo.pop()
+                for u in users.get(j, ()):
+                    after = users.get(u, [])
+                    part = len(after) == 1 and g.op(after[0]) == "select" and j in g.args(after[0])
+                    if u not in found and not part:
+                        found[u] = self.leaf(i)
+                        todo.append(u)
+        return found
+
+    def order(self, roots: Sequence[int], first: Sequence[int], stop: Sequence[int]) -> list[int]:
+        """The nodes that the states' cotangents need, in their order, and each other one as soon as it can be made."""
+        g, ends = self.graph, set(stop)
+        live, spine = needed(g, roots, stop), needed(g, first, stop)
+        users: dict[int, list[int]] = {}
+        waits: dict[int, int] = {}
+        for i in sorted(live - spine):
+            operands = set() if i in ends else set(g.args(i))
+            waits[i] = len(operands)
+            for a in operands:
+                users.setdefault(a, []).append(i)
+        done: dict[int, None] = {}
+
+        def put(i: int) -> None:
+            todo = [i]
+            while todo:
+                j = todo.pop()
+                if j in done:
+                    continue
+                done[j] = None
+                ready = []
+                for u in users.get(j, ()):
+                    waits[u] -= 1
+                    if waits[u] == 0:
+                        ready.append(u)
+                todo += reversed(ready)
+
+        for i in sorted(live):
+            if i in ends or not g.args(i):
+                put(i)
+        for i in [*sorted(spine), *sorted(live - spine)]:
+            put(i)
+        return list(done)
+
+    # What they are called.
+
+    def unused(self, wish: str) -> str:
+        name, n = wish, 1
+        if wish in _WORDS:
+            name = f"{wish}_"
+        while name in self.taken:
+            n += 1
+            name = f"{wish}_{n}"
+        self.taken.add(name)
+        return name
+
+    def wish(self, i: int) -> str:
+        g = self.graph
+        if i in g.names:
+            return g.names[i]
+        op, args, _ = g.nodes[i]
+        if op in ("power", "power01"):
+            values = [j for j in range(i + 1, len(g.nodes)) if g.op(j) == "value_of" and g.args(j) == (i,)]
+            return next((g.names[j] for j in values if j in g.names), "power")
+        return "where" if op in MASKS else {"adj": "d"}.get(op[:3], "x")
+
+    # Statements.
+
+    def write(self, i: int, known: bool) -> None:
+        if not self.is_statement(i) and not (i in self.uses and len(self.text(i)[0]) > LONGEST):
+            return
+        g = self.graph
+        op = g.op(i)
+        if i in self.fields:
+            if not known:
+                self.remark(i)
+                function = {"reciprocal": "reciprocal", "power": "pow", "power01": "pow01"}.get(op, op)
+                operands = ", ".join(self.vector(a) for a in g.args(i))
+                self.lines.append(f"keep_{function}<KNOWN>(kept.{self.fields[i]}, {operands});")
+            return
+        if op in ("leaf", "const", "neg", "value_of", "log2_of") or i in self.given or i in self.called:
+            return
+        text, _ = self.text(i)
+        self.remark(i)
+        if i in self.sums:
+            self.called[i] = self.sums[i]
+            self.lines.append(f"{self.sums[i]} = {text};")
+            return
+        name = self.unused(self.wish(i))
+        self.called[i] = name
+        self.lines.append(f"const {'auto' if op in MASKS or op.startswith('power') else 'V'} {name} = {text};")
+
+    def write_again(self, i: int) -> None:
+        """A copy of what is about to be overwritten, or of what has no statement yet."""
+        if i not in self.called:
+            self.remark(i)
+            name = self.unused(f"new_{self.wish(i)}" if self.graph.op(i) == "leaf" else self.wish(i))
+            self.lines.append(f"const V {name} = {self.vector(i)};")
+            self.called[i] = name
+
+    def remark(self, i: int) -> None:
+        """The line of the step that a statement comes from, where that is another than before."""
+        place = self.graph.places.get(i)
+        if place is not None and place != self.place:
+            self.place = place
+            self.lines.append(f"// {place[1]}: {linecache.getline(*place).strip()}")
+
+    # Expressions.
+
+    def leaf(self, i: int) -> str:
+        value = self.graph.nodes[i].value
+        assert isinstance(value, tuple)
+        kind, n = value
+        if kind == "dt":
+            return "in.dt"
+        if kind == "d_w" and kind not in self.added:  # of ordinates, which are numbered through
+            return f"d_w[{n}]"
+        if kind in ("d_f", "d_p", "d_d", "d_w"):
+            return f"d.{kind[2:]}[{self.enums[kind[2:]][n]}]"
+        where = {"k": "in.k", "d": "in.d", "w": "in.w"}.get(kind, kind)
+        return f"{where}[{self.enums[kind.removeprefix('d_')][n]}]"
+
+    def scalar(self, i: int) -> str | None:
+        """Of a number, or of the length of the step: what operators take as it is."""
+        x = self.graph.number(i)
+        if x is not None:
+            return f"T({int(x) if x == int(x) and abs(x) < 1e15 else repr(x)})"
+        return "in.dt" if self.graph.nodes[i].value == ("dt", 0) else None
+
+    def vector(self, i: int, at_least: int = 0) -> str:
+        """A node as a value of V, in brackets where it binds less than `at_least`."""
+        number = self.scalar(i)
+        if number is not None:
+            return "V{}" if self.graph.number(i) == 0 else f"splat<V>({number})"
+        return self.bracketed(i, at_least)
+
+    def bracketed(self, i: int, at_least: int) -> str:
+        text, binds = (self.called[i], ATOM) if i in self.called else self.text(i)
+        return text if binds >= at_least else f"({text})"
+
+    def either(self, i: int, at_least: int) -> str:
+        return self.scalar(i) or self.bracketed(i, at_least)
+
+    def text(self, i: int) -> tuple[str, int]:
+        """A node's expression, and how strongly it binds."""
+        op, a, value = self.graph.nodes[i]
+        if i in self.given:
+            return self.given[i], ATOM
+        if op == "leaf":
+            return self.leaf(i), ATOM
+        if op == "const":
+            return self.vector(i), ATOM
+        if i in self.fields:
+            return f"kept.{self.fields[i]}", ATOM
+        if op in ("value_of", "log2_of"):
+            return f"{self.bracketed(a[0], ATOM)}.{'value' if op == 'value_of' else 'log2_x'}", ATOM
+        if op == "neg":
+            return f"-{self.vector(a[0], ATOM)}", PRODUCT
+        if op in ("add", "sub", "mul", "div"):
+            binds = PRODUCT if op in ("mul", "div") else SUM
+            first, second = self.either(a[0], binds), self.either(a[1], binds + 1)
+            if self.scalar(a[0]) and self.scalar(a[1]):
+                first = self.vector(a[0])
+            return f"{first} {dict(add='+', sub='-', mul='*', div='/')[op]} {second}", binds
+        if op == "reciprocal":
+            return f"T(1) / {self.vector(a[0], ATOM)}", PRODUCT
+        if op == "over_positive":
+            return f"{self.vector(a[0], PRODUCT)} / at_least({self.vector(a[1])}, Format<T>::tiny)", PRODUCT
+        if op in ("at_least", "at_most"):
+            assert isinstance(value, float)
+            number = self.graph.const(value)
+            return (
+                f"relu({self.vector(a[0])})"
+                if op == "at_least" and value == 0
+                else f"{op}({self.vector(a[0])}, {self.scalar(number)})"
+            ), ATOM
+        if op == "ge":
+            return f"{self.vector(a[0], SUM)} >= {self.vector(a[1], SUM)}", COMPARISON
+        if op in ("and", "or"):
+            sign = "&" if op == "and" else "|"
+            return f"{self.bracketed(a[0], ATOM)} {sign} {self.bracketed(a[1], ATOM)}", COMPARISON
+        function = {"power": "pow", "power01": "pow01"}.get(op, op)
+        operands = [self.vector(x) if self.graph.op(x) not in MASKS else self.bracketed(x, 0) for x in a]
+        return f"{function}({', '.join(operands)})", ATOM

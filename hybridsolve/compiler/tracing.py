@@ -1,0 +1,402 @@
+"""A step run once on symbols: what it computes becomes a graph, with the names and lines that it has in Python.
+
+A step has one way through for all cells, so a symbol refuses whatever would choose a way: `if`, `and`, `>`, Python's
+own min and max, a function of torch or numpy. Each of these is a `StepError` with the line that has it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+from ..models.primitives import Traced
+from ..spec import ModelSpec, Variable
+from .errors import StepError, fault, here, is_own
+from .graph import FUNCTIONS, MASKS, Graph
+
+_NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
+
+
+@dataclass
+class Program:
+    """A graph, and the nodes that are asked for, by kind: "s" the states after the step and what goes into the delay
+    lines, "q" the fluxes, "d" what is made once, "w" ordinates."""
+
+    graph: Graph
+    roots: dict[str, list[int]]
+
+    @property
+    def every_root(self) -> list[int]:
+        return [i for rows in self.roots.values() for i in rows]
+
+    def with_graph(self, graph: Graph, roots: Sequence[int]) -> Program:
+        """The same roots, elsewhere."""
+        roots = list(roots)
+        return Program(graph, {kind: [roots.pop(0) for _ in rows] for kind, rows in self.roots.items()})
+
+
+class Symbol(Traced):
+    """What a step computes with while it is traced: a number or a mask that is not known yet."""
+
+    __slots__ = ("graph", "index")
+
+    def __init__(self, graph: Graph, index: int) -> None:
+        self.graph, self.index = graph, index
+
+    def __add__(self, other: Any) -> Symbol:
+        return _made(self, "add", self, other)
+
+    def __radd__(self, other: Any) -> Symbol:
+        return _made(self, "add", other, self)
+
+    def __sub__(self, other: Any) -> Symbol:
+        return _made(self, "sub", self, other)
+
+    def __rsub__(self, other: Any) -> Symbol:
+        return _made(self, "sub", other, self)
+
+    def __mul__(self, other: Any) -> Symbol:
+        return _made(self, "mul", self, other)
+
+    def __rmul__(self, other: Any) -> Symbol:
+        return _made(self, "mul", other, self)
+
+    def __truediv__(self, other: Any) -> Symbol:
+        if isinstance(other, int | float) and other == 0:
+            raise fault("a step must not divide by 0: correct the divisor.")
+        return _made(self, "div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Symbol:
+        return _made(self, "div", other, self)
+
+    def __neg__(self) -> Symbol:
+        return _made(self, "neg", self)
+
+    def __ge__(self, other: Any) -> Symbol:  # type: ignore[override]
+        return _made(self, "ge", self, other)
+
+    def __le__(self, other: Any) -> Symbol:  # type: ignore[override]
+        return _made(self, "ge", other, self)
+
+    def __pow__(self, exponent: Any) -> Symbol:
+        if not isinstance(exponent, int) or exponent < 1:
+            raise fault(
+                "x ** y needs a whole number y of at least 1, since x may be negative; found "
+                f"{exponent if isinstance(exponent, int | float) else 'one that the step computes'}: write "
+                "power(x, y), which takes x below 0 as 0."
+            )
+        result, square = None, self
+        while True:
+            if exponent & 1:
+                result = square if result is None else result * square
+            exponent >>= 1
+            if not exponent:
+                return result  # type: ignore[return-value]
+            square = square * square
+
+    def __rpow__(self, base: Any) -> NoReturn:
+        raise fault(
+            "a number to the power of a value is no primitive: write exp(y * log(x)) with the log of the number."
+        )
+
+    def __invert__(self) -> Symbol:
+        return _made(self, "no", self)
+
+    def __and__(self, other: Any) -> Symbol:
+        return _made(self, "and", self, other)
+
+    def __or__(self, other: Any) -> Symbol:
+        return _made(self, "or", self, other)
+
+    def __bool__(self) -> NoReturn:
+        raise fault(f"a step has no `if`, `and`, `or` or `not` on values; {_NO_WAY}, and & | ~ on conditions.")
+
+    def __gt__(self, other: Any) -> NoReturn:  # type: ignore[override]
+        raise fault(
+            "a step has no > or < on values, which leave open what holds at a tie: write >= or <=, "
+            "and minimum or maximum for Python's min or max."
+        )
+
+    __lt__ = __gt__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> NoReturn:  # type: ignore[override]
+        raise fault("a step has no == or != on values, which rounding would decide: write >= or <=.")
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__
+
+    def __float__(self) -> NoReturn:
+        raise fault(
+            "a value is no number while a step is traced, so that functions of math or numpy do not take it: use the "
+            "functions of hybridsolve.models.primitives."
+        )
+
+    __int__ = __index__ = __complex__ = __float__
+
+    def __iter__(self) -> NoReturn:
+        raise fault("a value is no array: a step loops over names or lists of values.")
+
+    __len__ = __getitem__ = __iter__  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise fault(
+            f"a value has no method or attribute '{name}': use the functions of hybridsolve.models.primitives, "
+            "not those of a tensor or an array."
+        )
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        raise fault(
+            f"a step must not call torch.{getattr(function, '__name__', function)}: use the functions of "
+            "hybridsolve.models.primitives."
+        )
+
+    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> NoReturn:
+        self.__array_function__(function, None, args, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
+        raise fault(
+            f"a step must not call numpy.{getattr(function, '__name__', function)}: use the functions of "
+            "hybridsolve.models.primitives."
+        )
+
+    def primitive(self, name: str, *operands: Any) -> Symbol:
+        """A function of `hybridsolve.models.primitives` of this and other values."""
+        if name in ("minimum", "maximum"):
+            return _made(self, name[:3], *operands)
+        if name == "relu":
+            return _made(self, "at_least", operands[0], 0.0)
+        if name == "clip":
+            x, lower, upper = operands
+            return _made(self, "at_least", _made(self, "at_most", x, upper), lower)
+        return _made(self, name, *operands)
+
+
+def _number(x: Any) -> float:
+    if not isinstance(x, int | float):
+        raise fault("clip takes a value and two plain numbers: write minimum and maximum where a bound is a value.")
+    return float(x)
+
+
+def _made(like: Symbol, op: str, *operands: Any) -> Symbol:
+    """The symbol of an operation, its operands checked."""
+    graph = like.graph
+    before = len(graph.nodes)
+    made = _unplaced(graph, op, *operands)
+    for i in range(before, len(graph.nodes)):
+        if graph.op(i) not in ("leaf", "const"):
+            graph.places[i] = here()
+    return Symbol(graph, made)
+
+
+def _unplaced(graph: Graph, op: str, *operands: Any) -> int:
+    if op in ("at_least", "at_most"):
+        x, number = operands
+        return graph.bound(op, _index(graph, x, False), _number(number))
+    masks = {"no": (True,), "and": (True, True), "or": (True, True), "select": (True, False, False)}
+    expected = masks.get(op, (False,) * len(operands))
+    a = [_index(graph, x, mask) for x, mask in zip(operands, expected, strict=True)]
+    if op in ("and", "or"):
+        return graph.node(op, *a)
+    if op in ("min", "max"):
+        return graph.extreme(op, *a)
+    return graph.function(op, *a) if op in FUNCTIONS else getattr(graph, op)(*a)
+
+
+def _index(graph: Graph, x: Any, mask: bool) -> int:
+    if isinstance(x, Symbol):
+        if (graph.op(x.index) in MASKS) != mask:
+            raise fault(
+                "select, & | and ~ take conditions, such as x >= y; found a value: compare it."
+                if mask
+                else "a condition is no number: write select(condition, 1.0, 0.0)."
+            )
+        return x.index
+    if isinstance(x, int | float) and not mask:
+        return graph.const(x)
+    raise fault(
+        f"a step computes with its own values and plain numbers; found a {type(x).__name__}: pass it as an input."
+    )
+
+
+class Values(Mapping[str, Symbol]):
+    """What a step is given of one kind, by name."""
+
+    def __init__(self, what: str, values: Mapping[str, Symbol]) -> None:
+        self._what, self._values = what, values
+
+    def __getitem__(self, name: str) -> Symbol:
+        if name not in self._values:
+            raise fault(f"the model has no {self._what} '{name}'; its table has {', '.join(self._values) or 'none'}.")
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __setitem__(self, name: str, value: Any) -> NoReturn:
+        raise fault(
+            f"the step writes {self._what} '{name}', which may be read again as it was before: give it a name of its "
+            "own, and return the states after the step."
+        )
+
+
+@contextmanager
+def _watched(graph: Graph) -> Iterator[None]:
+    """While it lasts, a node takes the name of the first local variable that holds it."""
+
+    def note(frame: FrameType) -> None:
+        for name, value in frame.f_locals.items():
+            if isinstance(value, Symbol) and value.graph is graph and graph.op(value.index) not in ("leaf", "const"):
+                graph.names.setdefault(value.index, name)
+
+    def every_line(frame: FrameType, event: str, argument: Any) -> Any:
+        note(frame)
+        return every_line
+
+    def every_call(frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        return None if is_own(code.co_filename) or code.co_name.startswith("<") else every_line
+
+    before = sys.gettrace()
+    sys.settrace(every_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _run(graph: Graph, function: Callable, *arguments: Any) -> Any:
+    """The function on symbols; whatever it raises is an error of its line."""
+    try:
+        with _watched(graph):
+            return function(*arguments)
+    except StepError:
+        raise
+    except RecursionError as error:
+        raise fault("a step must not call itself: write a loop over a fixed number of passes.", _of(error)) from None
+    except Exception as error:
+        raise fault(f"the step cannot be traced: {type(error).__name__}: {error}", _of(error)) from error
+
+
+def _of(error: BaseException) -> tuple[str, int]:
+    """The innermost line of the model's code in an error's traceback."""
+    place, at = here(), error.__traceback__
+    while at is not None:
+        if not is_own(at.tb_frame.f_code.co_filename):
+            place = at.tb_frame.f_code.co_filename, at.tb_lineno
+        at = at.tb_next
+    return place
+
+
+def _given(graph: Graph, kind: str, rows: Sequence[Any]) -> dict[str, Symbol]:
+    leaves = {v.name: graph.leaf(kind, i, isinstance(v, Variable) and v.lower > 0) for i, v in enumerate(rows)}
+    graph.names.update((i, name) for name, i in leaves.items())
+    return {name: Symbol(graph, i) for name, i in leaves.items()}
+
+
+def _first_line(function: Callable) -> tuple[str, int]:
+    code = getattr(function, "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else here()
+
+
+def _checked(function: Callable, what: str, found: Any, names: Sequence[str], every: Sequence[str]) -> None:
+    """Raise unless a step returns what the table says."""
+    place = _first_line(function)
+    if not isinstance(found, Mapping):
+        raise fault(
+            f"a step must return two mappings, states and fluxes; found {type(found).__name__} for {what}.", place
+        )
+    for name in names:
+        if name not in found:
+            raise fault(
+                f"the step never sets {what} '{name}' of the table: return it, or take it out of the table.", place
+            )
+        value = found[name]
+        if not isinstance(value, Symbol | int | float):
+            kind = type(value).__name__
+            raise fault(f"the step must return a value as {what} '{name}'; found {kind}: correct it.", place)
+        if isinstance(value, Symbol) and value.graph.op(value.index) in MASKS:
+            raise fault(
+                f"the step returns a condition as {what} '{name}': write select(condition, 1.0, 0.0).",
+                place,
+            )
+    for name in found:
+        if name not in every:
+            raise fault(f"the step returns {what} '{name}', which the table does not have: add it there.", place)
+
+
+def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Program]:
+    """The step of a model, and the ordinates of its delay lines, as it is written.
+
+    Parameters
+    ----------
+    model : ModelSpec
+    optional : sequence of str
+        The optional parameters that the run has.
+
+    Returns
+    -------
+    step, ordinates : Program
+
+    Raises
+    ------
+    StepError
+        If the step does what no kernel can; the message names the line.
+    """
+    parameters = model.present_parameters(optional)
+
+    def given(graph: Graph) -> tuple[Values, Values]:
+        k = _given(graph, "k", model.inputs) | {"dt": Symbol(graph, graph.leaf("dt", 0, True))}
+        inputs = Values("input", k)
+        p = Values("parameter", _given(graph, "p", parameters))
+        if model.prepare is not None:
+            p = Values("parameter", {**p, **_run(graph, model.prepare, inputs, p)})
+        return inputs, p
+
+    graph = Graph()
+    k, p = given(graph)
+    lines = {name: Symbol(graph, graph.leaf("w", n)) for n, name in enumerate(model.line_names)}
+    p = Values("parameter", {**p, **lines})
+    f = Values("forcing", _given(graph, "f", model.forcings))
+    s = Values("state", _given(graph, "s", model.states + model.lines))
+    step = model.reference_step
+    returned = _run(graph, step, f, k, p, s)
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise fault("a step must return two mappings, states and fluxes: return state, fluxes.", _first_line(step))
+    names = model.state_names + model.line_names
+    _checked(step, "state", returned[0], names, names)
+    _checked(step, "flux", returned[1], model.flux_names, model.flux_names)
+    roots = {
+        "s": [_root(graph, returned[0][name]) for name in names],
+        "q": [_root(graph, returned[1][name]) for name in model.flux_names],
+    }
+
+    shares = Graph()
+    k, p = given(shares)
+    w: list[int] = []
+    for line in model.lines:
+        values = _run(shares, line.ordinates, k, p)
+        if not isinstance(values, Sequence) or len(values) != line.slots:
+            raise fault(
+                f"the ordinates of delay line '{line.name}' must be a list of {line.slots} values; found "
+                f"{len(values) if isinstance(values, Sequence) else type(values).__name__}: correct them or `slots`.",
+                _first_line(line.ordinates),
+            )
+        w += [_root(shares, value) for value in values]
+    return Program(graph, roots), Program(shares, {"w": w})
+
+
+def _root(graph: Graph, x: Symbol | float) -> int:
+    return _index(graph, x, False)

@@ -1,0 +1,46 @@
+"""Kernels that the model compiler generates, for the tests: beside those of the package, under names of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import plugins
+from models.exphydro import exphydro
+from models.gr4j import gr4j
+from models.toy import toy
+
+import hybridsolve as hs
+from hybridsolve import _cpu
+from hybridsolve.compiler import header
+from hybridsolve.spec import ModelSpec
+
+
+def twin(model: ModelSpec) -> ModelSpec:
+    """The model under another name, so that its generated kernels stand beside those written by hand."""
+    return replace(model, name=f"{model.name}_generated", triton=None)
+
+
+BY_HAND = {"hbv": (hs.models.MODELS["hbv10"], hs.models.MODELS["hbv11p"]), "toy": (toy,)}
+GENERATED = {name: tuple(map(twin, models)) for name, models in BY_HAND.items()}
+GENERATED |= {"gr4j": (gr4j,), "exphydro": (exphydro,)}  # trials of the compiler, which nobody wrote by hand
+
+
+def load(models: tuple[ModelSpec, ...], name: str, folder: Path) -> None:
+    """Compile and load the models' kernels; an unchanged header is not compiled again."""
+    text = header(*models)
+    sources = b"".join(p.read_bytes() for p in sorted(plugins.CSRC.rglob("*.h")))
+    key = hashlib.sha256(text.encode() + sources).hexdigest()[:16]
+    library = folder / f"{key}-generated_{name}_{_cpu.isa()}.so"
+    if not library.exists():
+        for old in folder.glob(f"*-generated_{name}_{_cpu.isa()}.so"):
+            old.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            (Path(aside) / f"{name}.h").write_text(text)
+            os.replace(plugins.build(Path(aside) / f"{name}.h", Path(aside), _cpu.isa()), library)
+    _cpu.load(str(library))
+    for model in models:
+        hs.models.get(model)
