@@ -372,6 +372,9 @@ def _route_arguments(sub) -> None:
         metavar="NAME=VALUE",
         help="a channel parameter for all reaches, such as n=0.05, in place of the network's",
     )
+    sub.add_argument(
+        "--local-days", metavar="HOURS", help="also the means of days of a clock ahead of UTC, or 'longitude'"
+    )
     sub.add_argument("--hydraulics", action="store_true", help="also write depth, top width and velocity")
     sub.add_argument("--restart", metavar="FILE", help="start from the state that --write-restart has written")
     sub.add_argument("--write-restart", metavar="FILE", help="write the state after the last step")
@@ -567,6 +570,7 @@ def _route(arguments) -> None:
         gauges=gauges,
         constants=_pairs(arguments.set, "--set"),
         hydraulic=arguments.hydraulics,
+        local_days=arguments.local_days,
         restart=arguments.restart,
         write_restart=arguments.write_restart,
         map_file=arguments.map,

@@ -284,7 +284,8 @@ def test_route_from_file_to_file(network, files):
     gauges = network.ids[[-1, 3]]
     out = files / "discharge.nc"
     text = ",".join(map(str, gauges))
-    assert command(files, "inflow.nc", "--gauges", text, "--set", "n=0.04", "--hydraulics", "--out", out) == 0
+    options = ("--gauges", text, "--set", "n=0.04", "--hydraulics", "--local-days", "-7", "--out", out)
+    assert command(files, "inflow.nc", *options) == 0
     n = torch.full((1,), 0.04)
     expected = route(network, lateral, {"n": n}, ids="network", dt=3600.0, repeat=24, gauges=gauges)
     with xr.open_dataset(out) as found:
@@ -294,6 +295,10 @@ def test_route_from_file_to_file(network, files):
         assert found.time.values[0] == np.datetime64("2001-03-01T01") and len(found.time) == 96
         assert (found.depth > 0).all() and (found.velocity > 0).all() and found.velocity.attrs["units"] == "m s-1"
         assert "Todini" in found.attrs["source"]
+        day = found.discharge_daily_mean.sel(day="2001-03-01")  # of a clock seven hours behind
+        np.testing.assert_allclose(day, expected.discharge[7:31].mean(0), rtol=1e-6)
+        assert len(found.day) == 3 and (found.utc_offset == -7).all()
+    assert command(files, "inflow.nc", "--local-days", "longitude", "--out", out) == 2  # it has no lon
 
 
 def test_a_map_of_the_discharge(network, files):

@@ -17,6 +17,7 @@ from hybridsolve.calibration.windows import window
 from hybridsolve.routing.convolve import reference_convolve
 from hybridsolve.routing.gauge import simulate_to_gauge
 from hybridsolve.routing.units import Units, at_gauges, units_of
+from hybridsolve.score import metrics
 from hybridsolve.solve.ordinates import ordinates
 
 pytestmark = pytest.mark.filterwarnings("ignore:after the warm-up")
@@ -218,3 +219,72 @@ def test_the_dataset_at_gauges():
     ds = at_gauges(data(), units_of(data()))
     assert list(ds["basin"].values) == ["G1", "G2"] and list(ds["area_km2"].values) == [100, 100]
     np.testing.assert_allclose(ds["tmean"][:, 0], data()["tmean"].values[:, :3] @ [0.2, 0.5, 0.3], rtol=1e-4, atol=1e-4)
+
+
+def zones():
+    """Four gauges, each much as the first of `data`, with the height as attribute."""
+    one = data().isel(basin=slice(0, 3))
+    parts = []
+    for g in range(4):
+        part = one.copy(deep=True).assign_coords(basin=[f"g{g}z{z}" for z in range(3)], gauge=("basin", [f"g{g}"] * 3))
+        part["tmean"] = part["tmean"] + np.float32(0.1 * g)
+        parts.append(part.assign(height=("basin", [0.0, 0.5, 1.0], {"units": "km"})))
+    return xr.concat(parts, "basin", data_vars="minimal").transpose("time", "basin")
+
+
+def test_a_training_sees_the_flow_at_the_gauge(tmp_path):
+    config = dict(
+        name="zones",
+        model="hbv11p",
+        components=2,
+        network=dict(kind="mlp", hidden=[4]),
+        attributes=["height"],
+        periods=dict(train="2000-06-01:2001-09-30", validation="2001-10-01:2002-06-30"),
+        batch=dict(basins=3, days=240, warmup=120),
+        loss="nse_batch",
+        optimiser=dict(name="adam", learning_rate=0.05),
+        epochs=4,
+        steps_per_epoch=5,
+    )
+    ds = zones()
+    trained = hs.train(ds, config, out=tmp_path, progress=False, accelerator="cpu")
+    found = trained.predict(ds, "2001-10-01:2002-06-30", ["streamflow", "snowpack"])
+    assert found["streamflow"].sizes == {"time": 273, "basin": 4} and found["snowpack"].dims == ("time", "unit")
+    obs = at_gauges(ds, units_of(ds))["qobs"].sel(time=found["time"])
+    assert (metrics.nse(found["streamflow"].values, obs.values) > 0.8).all()
+    alone = trained.predict(ds.isel(basin=slice(6, 9)), "2001-10-01:2002-06-30")
+    np.testing.assert_allclose(alone["streamflow"][:, 0], found["streamflow"][:, 2], rtol=1e-4, atol=1e-5)
+    learned = trained.parameters(ds)
+    assert learned.sizes["basin"] == 12 and not np.allclose(learned["fc"][0], learned["fc"][1], rtol=1e-3)
+
+
+def test_parts_of_a_prediction_hold_whole_gauges(tmp_path, monkeypatch):
+    from hybridsolve.training import trained as module
+    from hybridsolve.training.config import read_config
+    from hybridsolve.training.loop import fit_scaling
+
+    config = read_config(
+        dict(
+            name="zones",
+            model="hbv11p",
+            components=2,
+            network=dict(kind="mlp", hidden=[4]),
+            attributes=["height"],
+            periods=dict(train="2001-01-01:2001-12-31"),
+            loss="nse_batch",
+            epochs=1,
+            steps_per_epoch=1,
+        )
+    )
+    ds = zones()
+    torch.manual_seed(0)
+    trained = module.Trained.of(module.make_module(config), config, fit_scaling(ds, config), ds)
+    whole = trained.predict(ds)
+    for size in (2, 4, 7):
+        monkeypatch.setattr(module, "CELL_STEPS", 2 * ds.sizes["time"] * size)
+        parts = [len(part["attributes"]) for part in module.chunks(trained, ds, None)]
+        assert all(n % 3 == 0 and n <= max(size, 3) for n in parts) and sum(parts) == 12
+        np.testing.assert_allclose(trained.predict(ds)["streamflow"], whole["streamflow"], rtol=1e-5, atol=1e-6)
+    plain = ds.drop_vars("gauge")
+    monkeypatch.setattr(module, "CELL_STEPS", 2 * ds.sizes["time"] * 5)
+    assert [len(part["attributes"]) for part in module.chunks(trained, plain, None)] == [5, 5, 2]

@@ -163,7 +163,8 @@ def calibrate(
     kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
     check_dataset(kept, model=model, need_qobs=True)
     refuse_outside(kept, model)
-    warn_of_early_flow(kept if units is None else at_gauges(kept, units_of(kept)), train)
+    kept_units = units_of(kept)
+    warn_of_early_flow(kept if kept_units is None else at_gauges(kept, kept_units), train)
     windows = {name: window(data, model, period, warmup_years, backend) for name, period in periods.items()}
     for name, w in windows.items():
         if w.spun_up:

@@ -17,6 +17,8 @@ from .identifiability import linearised
 from .space import SearchSpace
 from .windows import Window
 
+_SUMS = ("matrix", "gradient", "cost")
+
 
 class Objective:
     """Loss ``[B, S]`` of points ``[P, B, S]`` of the unit cube over one window.
@@ -57,8 +59,8 @@ class Objective:
             each = [
                 forward.of_jacobian(*self.jacobian(part), names=space.names, **squares) for part in points.split(1, 2)
             ]
-            joined = [torch.cat([getattr(x, name) for x in each], 1) for name in ("matrix", "gradient", "cost")]
-            found = NormalEquations(*joined, space.names)
+            matrix, gradient, cost = (torch.cat([getattr(x, name) for x in each], 1) for name in _SUMS)
+            found = NormalEquations(matrix, gradient, cost, space.names)
         elif period.backend == "reference":
             found = forward.normal_equations(model, forcing, values, names=space.names, **squares, **period.options)
         else:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..routing.gauge import GaugeRun, simulate_to_gauge
+from ..routing.units import Units
 from ..solve.simulate import Run
 from ..spec import DAY, ModelSpec
 from .networks import Recurrent
@@ -68,6 +69,7 @@ class DifferentiableModel(nn.Module):
         warmup: int = 0,
         warmup_gradient: bool = True,
         fluxes: Sequence[str] | None = None,
+        units: Units | None = None,
     ) -> GaugeRun:
         """Compute the parameters by the network, and run the model with them.
 
@@ -89,11 +91,14 @@ class DifferentiableModel(nn.Module):
             Whether gradients flow through them; the numbers are the same either way.
         fluxes : sequence of str, optional
             As for `simulate_to_gauge`: the model's outflow if left out; the others are not routed.
+        units : Units, optional
+            As for `simulate_to_gauge`; the hydrograph of a gauge has the means by area of its units' numbers before
+            the sigmoid.
 
         Returns
         -------
         GaugeRun
-            Series of ``[T - warmup, B]``.
+            Series of ``[T - warmup, B]``, the outflow at the G gauges of units.
         """
         return run_parameters(
             self.model,
@@ -105,6 +110,7 @@ class DifferentiableModel(nn.Module):
             warmup=warmup,
             warmup_gradient=warmup_gradient,
             fluxes=fluxes,
+            units=units,
         )
 
     def raw_parameters(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
@@ -149,12 +155,16 @@ def run_parameters(
     warmup: int = 0,
     warmup_gradient: bool = True,
     fluxes: Sequence[str] | None = None,
+    units: Units | None = None,
 ) -> GaugeRun:
     """Run a model to the gauge with parameters before the sigmoid; see `DifferentiableModel`."""
     n_steps = max(len(x) for x in forcing.values())
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
-    options: dict = dict(inputs=inputs, step=step, backend=backend)
+    options: dict = dict(inputs=inputs, step=step, backend=backend, units=units)
+    if units is not None:
+        names = models.get(model).routing_parameter_names
+        raw = {name: units.summed(x, 0) if name in names else x for name, x in raw.items()}
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup
@@ -213,10 +223,12 @@ class DischargeLSTM(nn.Module):
         warmup: int = 0,
         warmup_gradient: bool = True,
         fluxes: Sequence[str] | None = None,
+        units: Units | None = None,
     ) -> Run:
         if fluxes is not None and tuple(fluxes) != (self.outflow,):
             raise ValueError(f"an LSTM alone gives {self.outflow}; found {', '.join(fluxes)}: ask for that only.")
         if not warmup_gradient:
             raise ValueError("an LSTM alone has no state to warm up without gradient; set warmup_gradient to true.")
         flow = nn.functional.softplus(self.head(self.recurrent(attributes, weather))).squeeze(-1)
-        return Run({self.outflow: flow[warmup:].to(attributes.dtype)}, {})
+        flow = flow[warmup:].to(attributes.dtype)
+        return Run({self.outflow: flow if units is None else units.summed(flow)}, {})

@@ -6,10 +6,12 @@ from .._lazy import attach
 from .unit_hydrograph import unit_hydrograph  # at once: its module has its name, and would be found in its place
 
 if TYPE_CHECKING:
+    from .local_days import daily_means
     from .muskingum import Handed, Routed, hydraulics, route
     from .network import RiverNetwork
     from .parts import RiverPart, cut_parts, route_parts
     from .rivers import RiverRun, lateral_inflow, simulate_rivers
+    from .units import Units
 
 __all__ = [
     "Handed",
@@ -17,7 +19,9 @@ __all__ = [
     "RiverPart",
     "RiverRun",
     "Routed",
+    "Units",
     "cut_parts",
+    "daily_means",
     "hydraulics",
     "lateral_inflow",
     "route",
@@ -34,7 +38,9 @@ __getattr__, __dir__ = attach(
         "RiverPart": ".parts",
         "RiverRun": ".rivers",
         "Routed": ".muskingum",
+        "Units": ".units",
         "cut_parts": ".parts",
+        "daily_means": ".local_days",
         "hydraulics": ".muskingum",
         "lateral_inflow": ".rivers",
         "route": ".muskingum",

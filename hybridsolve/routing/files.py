@@ -18,6 +18,7 @@ from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
 from ..data.times import bounds_name, standard_dates
 from ..solve.compiled import MOST_INFLOW
 from .checks import reach_ids
+from .local_days import daily_means, offset_of_longitude
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
 from .network import RiverNetwork
 from .rivers import whole_steps
@@ -73,6 +74,7 @@ def route_file(
     restart=None,
     write_restart=None,
     map_file=None,
+    local_days: str | None = None,
     command: str | None = None,
 ) -> list[Path]:
     """Route the lateral inflow of a NetCDF file to discharge in another.
@@ -96,6 +98,9 @@ def route_file(
         Where the state before the first step is read, and that after the last one written, so that windows chain.
     map_file : path_like, optional
         Where a map of the mean discharge is drawn; needs the discharge of all reaches, and their lon and lat.
+    local_days : str, optional
+        Also write the means of the gauges' local days: hours ahead of UTC, or "longitude" for each gauge's zone by its
+        lon.
     command : str, optional
         Recorded in the files.
 
@@ -120,6 +125,7 @@ def route_file(
     _check_constants(constants or {}, scheme, hydraulic)
     if file is not None:
         network = open_network(file)
+    offset = None if local_days is None else _offsets(local_days, network, gauges)
     lateral, ids, times, interval = _lateral(inflow)
     repeat = whole_steps(interval, dt)
     lacking, others = np.setdiff1d(network.ids, ids), np.setdiff1d(ids, network.ids)
@@ -161,6 +167,8 @@ def route_file(
         coords={"time": ends, "reach": routed.ids},
         attrs=dict(title="routed discharge at the end of each step", source=SCHEME_TITLES[scheme]),
     )
+    if offset is not None:
+        result["discharge_daily_mean"] = daily_means(result["discharge"], offset)
     if "waterbody" in network.attributes:
         below = network.below_waterbody[network.index(routed.ids)].astype(np.int8)
         meaning = "whether a lake or reservoir, which is routed as a river, lies here or upstream"
@@ -175,6 +183,19 @@ def route_file(
         mean = routed.discharge.mean(0).numpy()
         written.append(plot.save(plot.network_map(network, mean, name="mean discharge"), map_file))
     return written
+
+
+def _offsets(local_days: str, network: RiverNetwork, gauges: np.ndarray | None) -> float | np.ndarray:
+    """Hours ahead of UTC, of all or of each gauge."""
+    if local_days == "longitude":
+        lon = network.attribute("lon")
+        return offset_of_longitude(lon if gauges is None else lon[network.index(gauges)])
+    try:
+        return float(local_days)
+    except ValueError:
+        raise ValueError(
+            f"local_days must be hours ahead of UTC, or 'longitude'; found '{local_days}': correct it."
+        ) from None
 
 
 def _check_constants(constants: Mapping[str, float], scheme: str, hydraulic: bool) -> None:

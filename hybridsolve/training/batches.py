@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.dataset import period_slice
 from ..data.steps import rows_of_days, step_seconds
+from ..routing.units import Units, units_of
 from ..score import losses
 from .config import LEAST_DAYS, Config
 from .inputs import Scaling, input_tensors
@@ -26,6 +27,8 @@ class Basins:
 
     Attributes
     ----------
+    gauges : list of str
+        Whose flow is observed: the basins, or with `units` the G gauges, of `qobs` and `sigma` then.
     starts : (int, int)
         The first and the last step at which a window (its warm-up) may begin.
     warmup, scored, least : int
@@ -35,6 +38,8 @@ class Basins:
     """
 
     ids: list[str]
+    gauges: list[str]
+    units: Units | None
     forcing: dict[str, Tensor]
     inputs: dict[str, Tensor]
     qobs: Tensor
@@ -64,11 +69,15 @@ class Basins:
                 f"{(period.stop - period.start) / a_day:g}: shorten it."
             )
         tensor = lambda name: torch.from_numpy(np.ascontiguousarray(data[name].values, dtype=np.float32))  # noqa: E731
-        qobs = tensor("qobs")
-        if batch.basins > data.sizes["basin"]:
-            logger.warning("batches have %d basins, all there are, and not %d.", data.sizes["basin"], batch.basins)
+        units, ids = units_of(data), [str(b) for b in data["basin"].values]
+        qobs = tensor("qobs") if units is None else tensor("qobs")[:, units.first].contiguous()
+        gauges = ids if units is None else list(units.ids)
+        if batch.basins > len(gauges):
+            logger.warning("batches have %d basins, all there are, and not %d.", len(gauges), batch.basins)
         return cls(
-            ids=[str(b) for b in data["basin"].values],
+            ids=ids,
+            gauges=gauges,
+            units=units,
             forcing={name: tensor(name) for name in config.forcing_names},
             inputs=input_tensors(data, config),
             qobs=qobs,
@@ -99,10 +108,10 @@ class Batches(torch.utils.data.Dataset):
         draw = np.random.default_rng([self.config.seed, self.epoch, i, self.rank])
         window = torch.arange(x.warmup + x.scored)[:, None]
         for _ in range(100):
-            basin = draw.choice(len(x.ids), min(self.config.batch.basins, len(x.ids)), replace=False)
-            at = window + torch.from_numpy(draw.integers(x.starts[0], x.starts[1] + 1, len(basin)))
-            basin = torch.from_numpy(basin)
-            obs = x.qobs[at[x.warmup :], basin]
+            drawn = draw.choice(len(x.gauges), min(self.config.batch.basins, len(x.gauges)), replace=False)
+            at = window + torch.from_numpy(draw.integers(x.starts[0], x.starts[1] + 1, len(drawn)))
+            gauge = torch.from_numpy(drawn)
+            obs = x.qobs[at[x.warmup :], gauge]
             if scored(self.config.loss, obs, x.least).any():
                 break
         else:
@@ -110,14 +119,19 @@ class Batches(torch.utils.data.Dataset):
                 f"a hundred batches had no window with observations enough for loss '{self.config.loss}': lengthen "
                 "batch.days, or take 'nse_batch'."
             )
+        basin = gauge
+        if x.units is not None:  # all units of a gauge have its window
+            units, rows = x.units.of_gauges(drawn)
+            basin, at = torch.from_numpy(rows), at[:, torch.from_numpy(units.gauge)]
         return dict(
             basin=basin,
+            gauge=gauge,
             forcing={name: series[at, basin] for name, series in x.forcing.items()},
             inputs={name: values[basin] for name, values in x.inputs.items()},
             attributes=x.attributes[basin],
             weather=None if x.weather is None else x.weather[at, basin],
             obs=obs,
-            sigma=x.sigma[basin],
+            sigma=x.sigma[gauge],
         )
 
 

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from ..data.files import load_weights_only, locked, refuse_file, write_text_atomic
+from ..routing.units import AREA, GAUGE
 from .config import Config
 from .trained import Trained, load_weights
 
@@ -61,7 +62,8 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
         ["time", "qobs", *config.forcing_names, *config.input_names, *config.attributes, *config.weather]
     )
     digest = hashlib.sha256()
-    for name in names:
+    units = [GAUGE, AREA] if GAUGE in data.coords else []
+    for name in [*names, *units]:
         values = data[name].values
         if values.dtype.kind in "OUS":
             digest.update(repr(values.tolist()).encode())

@@ -47,6 +47,7 @@ def diagnose(trained: Trained, data: xr.Dataset, period) -> xr.Dataset:
     out = xr.Dataset(coords={"basin": data["basin"]})
     if not model.signatures and model.balance is None:
         return out
+    data = data.drop_vars("gauge", errors="ignore")  # units of gauges have each their own
     with torch.no_grad(), single_precision(), evaluating(trained.module):
         parts = [_of_chunk(trained, model, **arguments) for arguments in chunks(trained, data, period)]
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

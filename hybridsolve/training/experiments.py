@@ -17,6 +17,7 @@ from ..data.dataset import period_slice
 from ..data.methods import forcing_methods
 from ..data.netcdf import open_netcdf
 from ..data.usable import varies
+from ..routing.units import units_of
 from ..score import metrics
 from .checkpoints import alone_in, check_folder, is_first
 from .config import Config, read_config
@@ -93,6 +94,11 @@ def experiment(
     out = Path(out)
     check_folder(out, "experiment", resume, overwrite)
     data = usable(data, config, skip_unusable)
+    if units_of(data) is not None:
+        raise ValueError(
+            "an experiment takes basins that are gauged each, found units of gauges; use train(), whose loss is at the "
+            "gauges, or drop the coordinate gauge."
+        )
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)

@@ -67,7 +67,9 @@ def train(
     Parameters
     ----------
     data : xarray.Dataset
-        Of `hybridsolve.data.open_dataset`: forcing and `qobs` ``[time, basin]``, attributes ``[basin]``.
+        Of `hybridsolve.data.open_dataset`: forcing and `qobs` ``[time, basin]``, attributes ``[basin]``. Where the
+        coordinate `gauge` ``[basin]`` names the gauge of each, the basins are its units, with areas `area_km2`: the
+        network gives parameters to each, and the loss sees the flow at the gauge (see docs/grids-and-units.md).
     config : path, str, mapping or Config
         A YAML file, a recipe's name, or what such a file would hold; see `hybridsolve.training.config.Config`.
     out : path
@@ -329,7 +331,7 @@ class _Training(pl.LightningModule):
         # The draws of dropout, too, are a function of the seed, the epoch and the step alone.
         key = [self.config.seed, self.current_epoch, i, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        self.drawn = batch["basin"]
+        self.drawn, units = batch["basin"], self.basins.units
         run = self.module(
             batch["forcing"],
             batch["attributes"],
@@ -338,13 +340,15 @@ class _Training(pl.LightningModule):
             step=self.basins.step,
             warmup=self.basins.warmup,
             warmup_gradient=self.config.batch.warmup_gradient,
+            units=None if units is None else units.of_gauges(batch["gauge"].cpu().numpy())[0],
         )
         flow = run.fluxes[self.module.outflow]
         loss = loss_of(self.config.loss, flow, batch["obs"], batch["sigma"], self.basins.least)
         if not torch.isfinite(loss):
+            bad = batch["gauge"][~torch.isfinite(flow).all(0)]
             raise FloatingPointError(
                 f"the loss is {loss.item()} in step {self.global_step}, for basins "
-                f"{', '.join(self._ids(~torch.isfinite(flow).all(0))) or 'with finite flow'}: "
+                f"{', '.join(self.basins.gauges[i] for i in bad.tolist()) or 'with finite flow'}: "
                 "lower the learning rate or look at their data."
             )
         self.log("loss", loss, prog_bar=True, batch_size=1)

@@ -23,6 +23,7 @@ from ..data.times import carry_days
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM
+from ..routing.units import units_of
 from .config import Config, read_config
 from .inputs import Scaling, input_tensors, transforms_of
 
@@ -182,7 +183,7 @@ class Trained:
     def predict(
         self, data: xr.Dataset, period: Any = None, fluxes: Sequence[str] | None = None, *, skip_unusable: bool = False
     ) -> xr.Dataset:
-        """Series ``[time, basin]`` of any basins and period, with units.
+        """Series ``[time, basin]`` of any basins and period, with units; of units of gauges the outflow at the gauges.
 
         Parameters
         ----------
@@ -207,14 +208,19 @@ class Trained:
         data = self._runnable(data, period, skip_unusable)
         run, rows = _run(self, data, period, fluxes)
         step = step_seconds(data)
-        out = xr.Dataset(coords={"time": data["time"].values[rows], "basin": data["basin"]})
+        units = units_of(data)
+        out = xr.Dataset(coords={"time": data["time"].values[rows]})
+        out = out.assign_coords(basin=data["basin"] if units is None else list(units.ids))
+        if units is not None and any(name != outflow for name in fluxes):
+            out = out.assign_coords(unit=data["basin"].values, gauge=("unit", data["gauge"].values))
         for name in fluxes:
             unit, meaning = "mm d-1", "routed streamflow"
             if self.config.model != "none":
                 model = models.get(self.config.model)
                 v = model.variable(name)
                 unit, meaning = v.unit, meaning if name == outflow and model.routing else v.meaning
-            out[name] = (("time", "basin"), run[name], dict(units=unit_at(unit, step), long_name=meaning))
+            of = "basin" if units is None or name == outflow else "unit"
+            out[name] = (("time", of), run[name], dict(units=unit_at(unit, step), long_name=meaning))
         out.attrs.update(
             title=f"{self.config.name}, predicted",
             model=self.config.model,
@@ -271,7 +277,8 @@ def predict_flow(
     """Flow at the gauge and observations ``[T, B]`` of a period; `attributes` are the scaled ones where known."""
     outflow = str(trained.module.outflow)
     run, rows = _run(trained, data, period, [outflow], attributes)
-    return run[outflow], data["qobs"].values[rows]
+    units = units_of(data)
+    return run[outflow], data["qobs"].values[rows][:, slice(None) if units is None else units.first]
 
 
 def _run(
@@ -314,18 +321,25 @@ def chunks(
     if attributes is None:
         attributes = trained.scaling.scaled_attributes(data)
     size = max(1, int(CELL_STEPS / (config.components * (rows.stop - first))))
-    for i in range(0, data.sizes["basin"], size):
-        part = data.isel(basin=slice(i, i + size), time=slice(first, rows.stop))
+    units, n = units_of(data), data.sizes["basin"]
+    # A gauge has all its units in one part.
+    ends = np.arange(1, n + 1) if units is None else np.append(units.first[1:], n)
+    i = 0
+    while i < n:
+        end = int(ends[max(np.searchsorted(ends, i + size, side="right") - 1, np.searchsorted(ends, i, side="right"))])
+        part = data.isel(basin=slice(i, end), time=slice(first, rows.stop))
         series = {name: np.ascontiguousarray(part[name].values, dtype=np.float32) for name in config.forcing_names}
         weather = trained.scaling.scaled_weather(part)
         yield dict(
             forcing={name: torch.from_numpy(x).to(device) for name, x in series.items()},
-            attributes=attributes[i : i + size].to(device),
+            attributes=attributes[i:end].to(device),
             weather=None if weather is None else weather.to(device),
             inputs={name: x.to(device) for name, x in input_tensors(part, config).items()},
             step=step_seconds(data),
             warmup=rows.start - first,
+            **({} if units is None else dict(units=units_of(part))),
         )
+        i = end
 
 
 def _rows(config: Config, data: xr.Dataset, period: Any) -> tuple[slice, int]:
