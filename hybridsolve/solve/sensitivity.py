@@ -217,9 +217,6 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
             raise ValueError(
                 f"parameters lacks '{v.name}' of the unit hydrograph; expected it beside the others: add it."
             )
-        x = like.new_full((1, 1), v.default or 0.0)
-        if v.name in given:
-            x = dense(given[v.name], f"parameter '{v.name}'")
         _refuse_unfit(f"parameter '{v.name}'", x, cells, like)
         values[v.name] = x
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
