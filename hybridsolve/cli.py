@@ -415,8 +415,8 @@ def _calibrate(arguments) -> None:
 
     from .calibration import report
     from .calibration.fit import calibrate, check_arguments
+    from .cluster import connected
     from .data.files import locked, refuse_overwriting
-    from .scale.cluster import connected
 
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")

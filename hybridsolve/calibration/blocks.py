@@ -24,8 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..arguments import SEEDS
+from ..cluster import spread
 from ..data.files import check_target, load_weights_only, write_atomic
-from ..scale.cluster import spread
 from .objective import Objective
 from .search import EvolutionSearch, GradientSearch, LeastSquaresSearch, Search, starting_points
 from .space import SearchSpace

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import models
 from ..arguments import SEEDS, finite, whole
+from ..cluster import connected
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
 from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
@@ -27,7 +28,6 @@ from ..data.steps import step_seconds
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.units import at_gauges, units_of
-from ..scale.cluster import connected
 from ..score import losses
 from ..solve import backends
 from ..spec import ModelSpec

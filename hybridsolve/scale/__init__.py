@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from .cluster import connected, spread
+    from ..cluster import connected, spread
     from .continent import synthetic_continent, synthetic_parameters
     from .continental import run
     from .store import consolidate, open_run
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "Plan": ".stream",
-    "connected": ".cluster",
+    "connected": "..cluster",
     "consolidate": ".store",
     "open_run": ".store",
     "plan": ".stream",
     "run": ".continental",
     "simulate": ".stream",
-    "spread": ".cluster",
+    "spread": "..cluster",
     "synthetic_continent": ".continent",
     "synthetic_parameters": ".continent",
 }

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..cluster import connected, spread
 from ..data.files import locked, write_text_atomic
 from ..data.units import unit_at
 from . import store
-from .cluster import connected, spread
 from .config import RunConfig, read_config
 from .cut import Plan
 from .journal import RECORD

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from .. import __version__
+from . import __version__
 
 if TYPE_CHECKING:
     from distributed import Client
