@@ -9,6 +9,7 @@ from models.toy import toy
 
 import hybridsolve as hs
 from hybridsolve import scale
+from hybridsolve.scale import stream
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 every_device = pytest.mark.parametrize("device", DEVICES)
@@ -46,7 +47,7 @@ def whole(x, device, **options):
 @pytest.mark.parametrize("options", OPTIONS, ids=("mean", "each"))
 @pytest.mark.parametrize("memory", (2**30, 25_000, 6_000))
 def test_pieces_give_the_numbers_of_the_whole(variant, device, options, memory, monkeypatch):
-    monkeypatch.setattr(scale.stream, "FILLS_A_CARD", 9)  # a card of nine cells, so that windows are wanted too
+    monkeypatch.setattr(stream, "FILLS_A_CARD", 9)  # a card of nine cells, so that windows are wanted too
     x = random_inputs(variant, T=23, B=7, C=3, weights=not options, per_step=variant[1][::4])
     expected = whole(x, device, **options)
     found, plan = streamed(x, device, memory=memory, **options)
@@ -63,7 +64,7 @@ def test_pieces_give_the_numbers_of_the_whole(variant, device, options, memory, 
 @every_variant
 @every_device
 def test_shared_axes(variant, device, monkeypatch):
-    monkeypatch.setattr(scale.stream, "FILLS_A_CARD", 6)
+    monkeypatch.setattr(stream, "FILLS_A_CARD", 6)
     x = random_inputs(variant, T=12, B=6, C=2, weights=True, per_step=variant[1])
     names = iter("tbctb" * 10)
 
