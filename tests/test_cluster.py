@@ -14,10 +14,10 @@ import torch
 import xarray as xr
 
 import hybridsolve as hs
-from hybridsolve import cli
+from hybridsolve import cli, cluster
 from hybridsolve.calibration import blocks
+from hybridsolve.cluster import connected, spread
 from hybridsolve.data.files import locked
-from hybridsolve.scale import cluster, connected, spread
 
 distributed = pytest.importorskip("distributed")
 kills = pytest.mark.skipif(not os.environ.get("HYBRIDSOLVE_TEST_KILLS"), reason="minutes: HYBRIDSOLVE_TEST_KILLS=1")
