@@ -21,5 +21,13 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> int:
 def finite(name: str, value: object, least: float) -> float:
     """`value` as a float; a bool, a number that is not finite or one below `least` raises ValueError."""
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or float(value) < least:
-        raise ValueError(f"{name} must be a finite number, {least:g} or more; found {value!r}: correct it.")
+        limit = "" if least == -math.inf else f", {least:g} or more"
+        raise ValueError(f"{name} must be a finite number{limit}; found {value!r}: correct it.")
     return float(value)
+
+
+def flag(name: str, value: object) -> bool:
+    """`value`, which must be True or False: a text such as "no" would count as yes."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False; found {value!r}: correct it.")
+    return value

@@ -543,7 +543,7 @@ def _simulate_calibrated(arguments, fluxes):
         fluxes=fluxes,
         warmup_years=3.0 if arguments.warmup_years is None else arguments.warmup_years,
     )
-    model = check_request(parameters, **options)
+    model = check_request(parameters, **options, backend=arguments.backend)
     return simulate_calibrated(
         parameters,
         open_data(arguments, model),

@@ -8,195 +8,31 @@ it needs neither torch nor numpy.
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import CodeType
 from typing import TYPE_CHECKING, Any
+
+from .rows import DAY, Balance, DelayLine, Forcing, Hydrograph, Parameter, Signature, State, Variable
+from .table_checks import check
 
 if TYPE_CHECKING:  # the command line reads the tables without loading torch
     import torch
 
-DAY = 86_400  # s: the step that the tables' rates and fractions are written for
+__all__ = [
+    "DAY",
+    "Balance",
+    "DelayLine",
+    "Forcing",
+    "Hydrograph",
+    "ModelSpec",
+    "Parameter",
+    "Signature",
+    "State",
+    "Variable",
+]
 DEFINITIONS: dict[str, ModelSpec] = {}  # by key, every model that was ever defined
-
-
-@dataclass(frozen=True)
-class Variable:
-    """One quantity of a model: a flux, a static input, or one of the kinds below.
-
-    Attributes
-    ----------
-    name, unit, meaning : str
-        The unit of a depth of water per step is written for a day, ``mm d-1``; at another step it is mm of that step.
-    lower, upper : float
-        Bounds, both allowed.
-    source : str
-        Where the bounds or the definition come from.
-    """
-
-    name: str
-    unit: str
-    meaning: str
-    lower: float = -float("inf")
-    upper: float = float("inf")
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Forcing(Variable):
-    """A series that drives the model.
-
-    Attributes
-    ----------
-    transform : {"none", "log"}
-        What training does to it before it is standardised: "log" is ``log10(sqrt(x) + 0.1)``, for skewed rain
-        (Feng et al. 2020, doi 10.1029/2019WR026793).
-    """
-
-    transform: str = "none"
-
-
-@dataclass(frozen=True)
-class Parameter(Variable):
-    """A constant of the model; the bounds are also the range of calibration and learning.
-
-    Attributes
-    ----------
-    default : float, optional
-        Taken where a run is not given the parameter; None: it must be given.
-    free : bool
-        Calibrated and learned unless asked otherwise; one that is not needs a default.
-    scale : {"linear", "log"}
-        How the search goes through its range.
-    step : {"none", "rate", "fraction"}
-        How the value, written for a day, becomes that of a step of another length: not at all; a rate in proportion to
-        the step; a fraction k of a store that leaves in a day as ``1 - (1 - k)**(step / day)``.
-    """
-
-    default: float | None = None
-    free: bool = True
-    scale: str = "linear"
-    step: str = "none"
-
-    def at_step(self, value: Any, seconds: float) -> Any:
-        """A value for a day, a number or a tensor, as that of a step of this length."""
-        share = seconds / DAY
-        if share == 1 or self.step == "none":
-            return value
-        if self.step == "rate":
-            return value * share
-        if isinstance(value, float | int):
-            return -math.expm1(share * math.log1p(-value)) if value < 1 else value
-        # All of it leaves at 1, where the derivative is infinite and none is given; in between 1 - k would round.
-        below = value < 1
-        return (-((-value.where(below, 0.0)).log1p() * share).expm1()).where(below, value.detach())
-
-
-@dataclass(frozen=True)
-class State(Variable):
-    """A store, carried from step to step.
-
-    Attributes
-    ----------
-    initial, wet : float or callable
-        Where a run starts that is given no state, and the other end of what a season can leave: a warm-up is long
-        enough if runs from both agree. A number, or a function of the mapping of parameters.
-    """
-
-    initial: float | Callable = 0.0
-    wet: float | Callable = 0.0
-
-
-@dataclass(frozen=True)
-class DelayLine:
-    """Water on its way: what enters a step leaves by fixed shares in this step and those after it.
-
-    With ordinates w_0 .. w_{n-1} and contents M_0 .. M_{n-2} of a line, a step that puts x into it gets
-    ``M_0 + w_0 x`` out of it, and leaves ``M_j <- M_{j+1} + w_{j+1} x``. The driver moves the contents; the step reads
-    M_0 as ``s[name]`` and w_0 as ``p[name]``, and returns x as the state of that name.
-
-    Attributes
-    ----------
-    slots : int
-        n, at most.
-    ordinates : callable
-        ``(inputs, parameters) -> [n, B, C]``, both mappings; or a list of n values, as the model compiler needs it.
-    """
-
-    name: str
-    unit: str
-    meaning: str
-    slots: int
-    ordinates: Callable
-
-
-@dataclass(frozen=True)
-class Hydrograph:
-    """How runoff is delayed on its way to the gauge: convolved with the ordinates of a unit hydrograph.
-
-    Attributes
-    ----------
-    kind : str
-        A function of `hybridsolve.solve.ordinates` that makes the ordinates: "gamma", "nash", "lag".
-    parameters : tuple of Parameter
-        In the order in which that function takes them; times in days.
-    days : float
-        Length; at a shorter step it has more ordinates.
-    at : {"midpoint", "end"}
-        Where in its step an ordinate of the density is taken.
-    normalised : bool
-        Whether the ordinates sum to 1.
-    cut : float, optional
-        Log of the density (1/d) below which an ordinate, not the first, is 0.
-    """
-
-    kind: str
-    parameters: tuple[Parameter, ...]
-    days: float = 15.0
-    at: str = "midpoint"
-    normalised: bool = True
-    cut: float | None = None
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Where the water comes from and goes to: gains - losses = change of what is stored.
-
-    Attributes
-    ----------
-    gains, losses : tuple of str
-        Forcings and fluxes; the outflow before its routing is a loss.
-    storage : callable, optional
-        ``(state, inputs, parameters) -> mm``, mappings all; the sum of the states in mm if left out.
-    """
-
-    gains: tuple[str, ...]
-    losses: tuple[str, ...]
-    storage: Callable | None = None
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A number of a basin that nobody trains on, to see whether what was learned makes sense.
-
-    Attributes
-    ----------
-    of, over : str
-        A forcing or flux; with `over` the sum of the one over that of the other.
-    how : {"mean", "max"}
-        Without `over`.
-    observed : str, optional
-        The attribute of a dataset that it can be compared with.
-    """
-
-    name: str
-    unit: str
-    meaning: str
-    of: str
-    over: str | None = None
-    how: str = "mean"
-    observed: str | None = None
+FIRST: dict[str, ModelSpec] = {}  # by name, the first that was defined: the one that a kernel of that name computes
 
 
 @dataclass(frozen=True)
@@ -231,6 +67,8 @@ class ModelSpec:
         The module that has its step and adjoint for Triton; None: it has none.
     key : str
         The name and a hash of the definition: a model that is redefined under its name is another.
+    equations : str
+        A hash of what a kernel computes: the step, `prepare` and the ordinates.
     """
 
     name: str
@@ -252,65 +90,19 @@ class ModelSpec:
     steps: tuple[int, ...] | None = (DAY,)
     triton: str | None = None
     key: str = field(init=False, compare=False)
+    equations: str = field(init=False, compare=False)
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __post_init__(self) -> None:
+        check(self)
         # Made at once, since torch.compile does not trace a hash.
-        object.__setattr__(self, "key", f"{self.name}:{hashlib.sha256(_text(self).encode()).hexdigest()[:12]}")
-        if re.search(r"[\s,:]", self.name):
-            raise ValueError(f"a model's name must have no space, comma or colon; found '{self.name}': rename it.")
-        every = [v.name for table in self._tables for v in table]
-        for name in every:
-            if not name.isidentifier():
-                raise ValueError(f"model {self.name} has a variable '{name}', which is no identifier: rename it.")
-            if every.count(name) > 1:
-                raise ValueError(f"model {self.name} has two variables '{name}'; expected one: rename one of them.")
-        if self.outflow not in self.flux_names:
-            raise ValueError(
-                f"the outflow of model {self.name} must be one of its fluxes, {', '.join(self.flux_names)}; found "
-                f"'{self.outflow}': correct it."
-            )
-        one_of: list[tuple[str, str, tuple[str, ...]]]
-        one_of = [(f"the transform of forcing '{v.name}'", v.transform, ("none", "log")) for v in self.forcings]
-        one_of += [(f"how of signature '{s.name}'", s.how, ("mean", "max")) for s in self.signatures]
-        series = self.forcing_names + self.output_names
-        one_of += [(f"of of signature '{s.name}'", s.of, series) for s in self.signatures]
-        one_of += [(f"over of signature '{s.name}'", s.over, series) for s in self.signatures if s.over is not None]
-        if self.balance:
-            one_of += [("the balance", name, series) for name in (*self.balance.gains, *self.balance.losses)]
-        for p in self.every_parameter:
-            one_of.append((f"the scale of parameter '{p.name}'", p.scale, ("linear", "log")))
-            one_of.append((f"the step of parameter '{p.name}'", p.step, ("none", "rate", "fraction")))
-        for what, found, expected in one_of:
-            if found not in expected:
-                raise ValueError(
-                    f"{what} of model {self.name} must be one of {', '.join(expected)}; found '{found}': correct it."
-                )
-        for p in self.every_parameter:
-            if p.default is not None and not p.lower <= p.default <= p.upper:
-                raise ValueError(
-                    f"the default of parameter '{p.name}' of model {self.name} must lie in [{p.lower:g}, {p.upper:g}]; "
-                    f"found {p.default:g}: correct it."
-                )
-            if not p.free and p.default is None:
-                raise ValueError(
-                    f"parameter '{p.name}' of model {self.name} is not free and has no default: give it one."
-                )
-            if p.scale == "log" and not p.lower > 0:
-                raise ValueError(
-                    f"parameter '{p.name}' of model {self.name} has a log scale, which needs a lower bound above 0; "
-                    f"found {p.lower:g}: raise it, or take 'linear'."
-                )
-        for s in self.states:
-            if not callable(s.initial) and not s.lower <= s.initial <= s.upper:
-                raise ValueError(
-                    f"state '{s.name}' of model {self.name} must start in [{s.lower:g}, {s.upper:g}] {s.unit}; found "
-                    f"{s.initial:g}: correct its initial value."
-                )
-
+        object.__setattr__(self, "key", f"{self.name}:{_hash(self)}")
+        functions = (self.reference_step, self.prepare, *(line.ordinates for line in self.lines))
+        object.__setattr__(self, "equations", _hash(functions))
         DEFINITIONS[self.key] = self  # at once, since torch.compile puts off what a traced function would note
+        FIRST.setdefault(self.name, self)
 
     @property
     def _tables(self) -> tuple[tuple[Variable | DelayLine, ...], ...]:
@@ -402,9 +194,36 @@ class ModelSpec:
         return "_".join([self.name, *(v.name for v in self.optional_parameters if v.name in set(names))])
 
     def initial_state(self, parameters: Mapping[str, torch.Tensor], wet: bool = False) -> dict:
-        """Where a run starts that is given no state, or the wet end of it: numbers or tensors by name."""
-        values = {s.name: s.wet if wet else s.initial for s in self.states}
-        return {name: x(parameters) if callable(x) else x for name, x in values.items()}
+        """Where a run starts that is given no state, or the wet end of it: numbers or tensors by name.
+
+        Raises
+        ------
+        ValueError
+            If a function of the table reads a parameter that is not there.
+        """
+        found = {}
+        for s in self.states:
+            x = s.wet if wet else s.initial
+            what = f"the start of state '{s.name}'"
+            found[s.name] = self.called(what, x, parameters) if callable(x) else x
+        return found
+
+    def called(self, what: str, function: Callable, *given: Mapping) -> Any:
+        """What a function of the model makes of mappings of names.
+
+        Raises
+        ------
+        ValueError
+            If it reads a name that is in none of them.
+        """
+        try:
+            return function(*given)
+        except KeyError as error:
+            names = ", ".join(dict.fromkeys(name for mapping in given for name in mapping))
+            raise ValueError(
+                f"{what} of model {self.name} reads {error}, which it is not given; expected any of {names}: correct "
+                "the name, or add it to the table."
+            ) from error
 
     def check_step(self, seconds: int) -> None:
         """Raise unless the model can run at steps of this length.
@@ -462,13 +281,27 @@ class ModelSpec:
         return {name: scaled(known[name], u) for name, u in unit.items()}
 
 
-def _text(x: Any) -> str:
-    """A definition as text: all that the tables say, and of functions the code and what they close over."""
+def _hash(x: Any) -> str:
+    return hashlib.sha256(_text(x).encode()).hexdigest()[:12]
+
+
+def _text(x: Any, seen: tuple = ()) -> str:
+    """A definition as text: all that the tables say, and of functions the code and what they use from outside."""
     if is_dataclass(x):
-        return f"{type(x).__name__}({','.join(_text(getattr(x, f.name)) for f in fields(x) if f.init)})"
+        return f"{type(x).__name__}({','.join(_text(getattr(x, f.name), seen) for f in fields(x) if f.init)})"
     if isinstance(x, tuple):
-        return f"({','.join(map(_text, x))})"
+        return f"({','.join(_text(v, seen) for v in x)})"
     if hasattr(x, "__code__"):
-        closed_over = [cell.cell_contents for cell in x.__closure__ or ()]
-        return _text((x.__code__, x.__defaults__, *(c for c in closed_over if c is not x)))
-    return f"{x.co_code.hex()} {x.co_names} {_text(x.co_consts)}" if hasattr(x, "co_code") else repr(x)
+        if x in seen:
+            return str(x.__name__)
+        closed_over = tuple(cell.cell_contents for cell in x.__closure__ or ())
+        used = (x.__globals__.get(name) for name in _names_of(x.__code__))
+        used = tuple(v for v in used if hasattr(v, "__code__") or isinstance(v, bool | int | float | str | tuple))
+        return _text((x.__code__, x.__defaults__, *closed_over, *used), (*seen, x))
+    return f"{x.co_code.hex()} {x.co_names} {_text(x.co_consts, seen)}" if hasattr(x, "co_code") else repr(x)
+
+
+def _names_of(code: CodeType) -> list[str]:
+    """The names that a function's code and those of the functions within it look up."""
+    within = [name for c in code.co_consts if isinstance(c, CodeType) for name in _names_of(c)]
+    return [*code.co_names, *within]

@@ -245,7 +245,7 @@ def test_files_in_and_out(tmp_path, capsys):
 
 def test_a_model_that_nobody_registered_is_known_by_its_name_afterwards():
     own = replace(toy, name="own")
-    check_arguments(own, train="2001-01-01:2001-02-01")
+    check_arguments(own, train="2001-01-01:2001-02-01", backend="reference")
     assert hs.models.get("own") is own
     with pytest.raises(ValueError, match="must be the registered one of its name, .* another definition of 'toy'"):
         check_arguments(replace(toy, title="Toy again"), train="2001-01-01:2001-02-01")

@@ -259,7 +259,7 @@ SPECS = {
         dict(lines=(DelayLine("flow", "mm", "", 2, lambda k, p: None),)),
         "model bucket has two variables 'flow'",
     ),
-    "a name with a space": (dict(name="my bucket"), "a model's name must have no space"),
+    "a name with a space": (dict(name="my bucket"), "a model's name must be text without space"),
     "a variable with a space": (dict(inputs=(Variable("a b", "1", ""),)), "variable 'a b', which is no identifier"),
 }
 

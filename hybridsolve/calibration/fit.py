@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from .. import models
-from ..arguments import SEEDS, finite, whole
+from ..arguments import SEEDS, finite, flag, whole
 from ..cluster import connected
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
 from ..data.ids import listed
@@ -30,6 +31,7 @@ from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.units import at_gauges, units_of
 from ..score import losses
 from ..solve import backends
+from ..solve.trial import try_model
 from ..spec import ModelSpec
 from .blocks import search_blocks
 from .evaluate import evaluate, rank
@@ -152,8 +154,11 @@ def calibrate(
     )
     model = space.model
     ensemble, shared = settings.pop("ensemble"), settings.pop("overlap")
-    if resume and checkpoint is None:
+    if flag("resume", resume) and checkpoint is None:
         raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
+    flag("skip_unusable", skip_unusable)
+    if not isinstance(checkpoint, str | PathLike | None):
+        raise ValueError(f"checkpoint must be a path; found {checkpoint!r}: name a file.")
     check_dataset(data, model=model, need_qobs=True, values=False)
     model.check_step(step_seconds(data))
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
@@ -213,6 +218,8 @@ def check_arguments(
 ) -> tuple[SearchSpace, dict]:
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
     model = _registered(models.get(model))
+    if backend == "triton":
+        raise ValueError("backend 'triton' has no kernels of derivatives, which a calibration needs; take cpu or auto.")
     backends.choose(backend, torch.device("cpu"))
     for what, value, known in (
         ("method", method, list(METHODS)),
@@ -233,12 +240,14 @@ def check_arguments(
         ensemble=min(starts, 4) if ensemble is None else whole("ensemble", ensemble, 1),
     )
     space = search_space(model, fixed, free)
+    backends.choose(backend, torch.device("cpu"), model.kernel_name(space.every_name))
+    try_model(model)
     if space.fixed:
         settings["fixed"] = ", ".join(f"{name}={value!r}" for name, value in space.fixed.items())
     if settings["ensemble"] > starts:
         raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
     shared = overlap(dict(train=train, validation=validation, test=test))
-    if shared and not allow_overlap:
+    if not flag("allow_overlap", allow_overlap) and shared:
         raise ValueError(
             f"{shared}, and its scores would not be of days that were held out; part the periods, or set "
             "allow_overlap, which the result will say."

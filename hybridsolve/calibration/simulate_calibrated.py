@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from .. import models
-from ..arguments import finite
+from ..arguments import finite, flag
 from ..data.dataset import check_dataset, parse_period, period_slice, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.methods import AS_IN_DATA, forcing_methods, opened_with
@@ -22,6 +22,7 @@ from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.gauge import simulate_to_gauge
 from ..routing.units import units_of
+from ..solve import backends
 from ..solve.check import output_names
 from ..solve.problem import bounds
 from ..spec import ModelSpec
@@ -79,7 +80,10 @@ def simulate_calibrated(
         If the parameters are not whole; if a flux, member or period is unknown; if the data do not fit, or a basin has
         no stored parameters.
     """
-    model = check_request(parameters, period=period, member=member, fluxes=fluxes, warmup_years=warmup_years)
+    model = check_request(
+        parameters, period=period, member=member, fluxes=fluxes, warmup_years=warmup_years, backend=backend
+    )
+    flag("skip_unusable", skip_unusable), flag("allow_other_method", allow_other_method)
     fluxes = output_names(model, [model.outflow] if fluxes is None else fluxes)
     refuse_no_dataset(data)
     check_dataset(data, model=model, values=False)
@@ -124,6 +128,7 @@ def check_request(
     member: str = "best",
     fluxes: Sequence[str] | None = None,
     warmup_years: float = 3.0,
+    backend: str = "auto",
 ) -> ModelSpec:
     """Check all of `simulate_calibrated` that needs no data, with its arguments and errors, and give the model."""
     if not isinstance(parameters, xr.Dataset):
@@ -138,6 +143,7 @@ def check_request(
     if period is not None:
         parse_period(period)
     finite("warmup_years", warmup_years, 0)
+    backends.choose(backend, torch.device("cpu"), model.kernel_name(_stored_names(parameters, model)))
     return model
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import models
-from ..spec import ModelSpec
+from ..spec import FIRST, ModelSpec
 from .cpp import header
 
 _DEFINED: dict[str, ModelSpec] = {}  # by kernel, the models that are compiled when they are first run
@@ -59,6 +59,21 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
         return models.register(model)
 
     return made
+
+
+def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
+    """Raise unless a model's step in Python is the one that its kernel was made of, or written beside.
+
+    Raises
+    ------
+    ValueError
+    """
+    if _DEFINED.get(kernel, FIRST[model.name]).equations != model.equations:
+        raise ValueError(
+            f"the kernel '{kernel}' must be of the model that runs; found one of another definition of '{model.name}', "
+            "with another step, prepare or ordinates in Python: rename the model with dataclasses.replace, or ask for "
+            "backend='reference'."
+        )
 
 
 def make_ready(kernel: str) -> None:

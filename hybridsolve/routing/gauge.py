@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import models
+from ..solve.check import output_names
+from ..solve.faults import refuse_values_outside
 from ..solve.ordinates import ordinates
 from ..solve.problem import dense, mapping
 from ..solve.simulate import Run, simulate
@@ -71,7 +73,11 @@ def simulate_to_gauge(
         As `simulate`; or if some of the routing's parameters are missing or do not fit.
     """
     model = models.get(model)
-    fluxes = (model.outflow,) if fluxes is None else fluxes
+    names = output_names(model, fluxes)
+    if components not in ("mean", "each"):
+        raise ValueError(f"components must be 'mean' or 'each'; found {components!r}: choose one.")
+    if units is not None and not isinstance(units, Units):
+        raise ValueError(f"units must be Units or None; found {type(units).__name__}: make them by Units.of.")
     given = mapping(parameters, "parameters")
     routing = _routing_parameters(model, given, raw)
     physics = {name: x for name, x in given.items() if name not in model.routing_parameter_names}
@@ -80,12 +86,21 @@ def simulate_to_gauge(
             f"a memory of the hydrograph needs its parameters, {', '.join(model.routing_parameter_names) or 'none'}; "
             "found none of them: add them, or leave the memory out."
         )
+    if memory is not None and model.outflow not in names:
+        raise ValueError(
+            f"a memory of the hydrograph continues the outflow '{model.outflow}'; found fluxes {', '.join(names)}: add "
+            "it to them, or leave the memory out."
+        )
     each = max((x.shape[1] for x in routing.values()), default=1) > 1 or components == "each"
-    names = [fluxes] if isinstance(fluxes, str) else list(fluxes)
+    if each and components == "mean" and options.get("weights") is not None:
+        raise ValueError(
+            "weights sum the components before their one hydrograph; found a hydrograph for each component: give its "
+            "parameters as [B, 1], or leave weights out."
+        )
     if not routing or model.routing is None or model.outflow not in names:
-        run = simulate(model, forcing, physics, fluxes=fluxes, components=components, raw=raw, **options)
+        run = simulate(model, forcing, physics, fluxes=names, components=components, raw=raw, **options)
         return GaugeRun(_summed(run.fluxes, model.outflow, units), run.final_state)
-    run = simulate(model, forcing, physics, fluxes=fluxes, components="each" if each else "mean", raw=raw, **options)
+    run = simulate(model, forcing, physics, fluxes=names, components="each" if each else "mean", raw=raw, **options)
     series = _summed(run.fluxes, model.outflow, units)
     step = options.get("step", DAY)
     series[model.outflow], memory = _routed(series[model.outflow], model.routing, routing, step, memory)
@@ -116,11 +131,15 @@ def _routing_parameters(model: ModelSpec, given: Mapping[str, Tensor], raw: bool
     for name, x in found.items():
         if x.dim() not in (1, 2):
             raise ValueError(
-                f"{name} must be [B] or [B, C]; found {list(x.shape)}: a hydrograph does not change in time."
+                f"{name} must be [B] or [B, C]; found {list(x.shape)}: reshape it; a hydrograph does not change "
+                "in time."
             )
     found = {name: x[:, None] if x.dim() == 1 else x for name, x in found.items()}
     if raw:
         found = model.parameters_from_unit({name: torch.sigmoid(x) for name, x in found.items()})
+    for v in model.routing_parameters:
+        if v.name in found:
+            refuse_values_outside(f"parameter '{v.name}'", found[v.name], v)
     like = next(iter((found or given).values()))
     return {v.name: found.get(v.name, like.new_full((1, 1), v.default or 0.0)) for v in model.routing_parameters}
 
@@ -133,6 +152,11 @@ def _routed(
     n_components = q.shape[1] if q.shape[1] > 1 else max(x.shape[1] for x in parameters.values())
     shape = (n_components, q.shape[2])
     for name, x in parameters.items():
+        if x.dtype != outflow.dtype or x.device != outflow.device:
+            raise ValueError(
+                f"parameter '{name}' must be {outflow.dtype} on {outflow.device} as the outflow is; found {x.dtype} on "
+                f"{x.device}: convert it with .to()."
+            )
         if any(size not in (1, full) for size, full in zip(x.T.shape, shape, strict=True)):
             raise ValueError(
                 f"{name} must be [{shape[1]}, {n_components}] as the other parameters, or 1 on an axis; found "

@@ -80,6 +80,7 @@ def simulate_dataset(
     step = step_seconds(data)
     model.check_step(step)
     values = by_basin(parameters, model, text_ids(data["basin"].values, "basins of the data"))
+    backends.choose(backend, torch.device("cpu"), model.kernel_name(values))
     inputs = static_inputs(data, model.inputs)
     run = _Run(model, names, step, backend)
     if lazy:

@@ -169,6 +169,7 @@ def make_setup(config: RunConfig) -> Setup:
             stored = stored.isel(member=0)
     assert stored is not None
     values = by_basin(stored, model, source.basins, over)
+    backends.choose(config.backend, torch.device("cpu"), model.kernel_name(values))
     second = {x.shape[1] for x in values.values() if x.ndim > 1}
     apart = bool(second) and over == "member"
     if apart and source.members:

@@ -94,12 +94,25 @@ def _initial_state(
         if raw and any(callable(s.initial) for s in model.states):
             first = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in first.items()})
         given = model.initial_state(first) | given
-    stores = (given[name] for name in model.state_names)
-    state = torch.stack([x.expand(cells) if isinstance(x, Tensor) else like.new_full(cells, x) for x in stores])
+    state = torch.stack([start_of(model, name, given[name], like, cells) for name in model.state_names])
     if not model.lines:
         return state
     empty = {line.name: like.new_zeros(line.slots - 1, 1, 1) for line in model.lines}
     return torch.cat([state, *((empty | given)[name].expand(-1, *cells) for name in model.line_names)])
+
+
+def start_of(model: ModelSpec, name: str, x: Tensor | float, like: Tensor, cells: Sequence[int]) -> Tensor:
+    """A state before the first step ``[B, C]``: what is given has been checked, a function of the table has not."""
+    if isinstance(x, Tensor) and x.dim() == 2 and x.dtype == like.dtype:
+        if all(n in (1, m) for n, m in zip(x.shape, cells, strict=True)):
+            return x.expand(cells)
+    if isinstance(x, int | float):
+        return like.new_full(cells, x)
+    raise ValueError(
+        f"the start of state '{name}' of model {model.name} must be a number or a {like.dtype} tensor [B, C], here "
+        f"{list(cells)}; found {f'{x.dtype} {list(x.shape)}' if isinstance(x, Tensor) else repr(x)}: make it of the "
+        "parameters."
+    )
 
 
 def output_names(model: ModelSpec, fluxes: Sequence[str] | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..compiler.definition import refuse_other_equations
 from ..spec import DAY
 from . import faults
 from .problem import Problem, axes, octaves, strides
@@ -140,6 +141,7 @@ class Engine:
 
     def _struct(self, kind: str, run: Problem, **more):
         """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
+        refuse_other_equations(run.kernel, run.spec)  # at every run: a kernel may have been loaded anew since
         model = (run.spec.key, run.optional, run.state.dtype, run.step)
         words = (extension(self.name), kind, *model, run.outputs, run.each, run.raw)
         if words not in _WORDS:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..spec import DAY, State
-from .problem import Problem, axes
+from ..spec import DAY, State, Variable
+from .problem import Problem, axes, bounds
 
 FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/run.h
 
@@ -76,6 +76,23 @@ def check_values(run: Problem) -> None:
     if torch._C._functorch.maybe_current_level() is None and not torch.compiler.is_compiling():
         if said := explain(FORCING | PARAMETER | STATE | WEIGHTS, run):
             raise ValueError(said)
+
+
+def refuse_values_outside(what: str, x: torch.Tensor, row: Variable) -> None:
+    """Raise the first value of a tensor ``[B]`` or ``[B, C]`` that is outside its row's bounds, where values are there.
+
+    On a GPU nobody waits for them, and in a graph or torch.func nobody can look at one.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if torch._C._functorch.maybe_current_level() is not None or x.dim() not in (1, 2):
+        return
+    if (found := _first_outside(x, *bounds(row, x.dtype))) is not None:
+        place, value = found
+        raise ValueError(
+            f"{what} must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {value:g} at "
+            f"{_place(place, 'bc'[: x.dim()])}: clip it, or scale it with model.parameters_from_unit()."
+        )
 
 
 def _span(v: State) -> str:

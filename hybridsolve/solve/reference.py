@@ -5,13 +5,13 @@ Slow on purpose: nothing here but the equations and torch's own automatic differ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..spec import DAY, ModelSpec
+from ..spec import DAY, DelayLine, ModelSpec
 from .problem import Problem, is_per_step
 
 
@@ -21,7 +21,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the model's step returns other names than its table has.
+        If a function of the model reads names that are not there, or returns other ones than its table has.
     """
     model, (n_steps, *cells) = problem.spec, problem.sizes
     forcing = {v.name: f.expand(n_steps, -1) for v, f in zip(model.forcings, problem.forcing, strict=True)}
@@ -37,20 +37,20 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
         f = {name: x[t, :, None] for name, x in forcing.items()}
         if t == 0 or not static:
             p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
-            p |= model.prepare(k, p) if model.prepare else {}
-            ordinates = {line.name: _stacked(line.ordinates(k, p)) for line in model.lines}
+            p.update(_prepared(model, k, p))
+            ordinates = {line.name: _ordinates(model, line, k, p, problem.state) for line in model.lines}
             p |= {name: w[0] for name, w in ordinates.items()}
         lines = {name: state[name] for name in ordinates}
-        new, fluxes = model.reference_step(f, k, p, state | {name: content[0] for name, content in lines.items()})
-        if t == 0:
-            _check_names(model, "state", new, (*model.state_names, *model.line_names))
-            _check_names(model, "flux", fluxes, model.flux_names)
+        before = state | {name: content[0] for name, content in lines.items()}
+        found = model.called("the step", model.reference_step, f, k, p, before)
+        new, fluxes = _checked(model, found, problem.state, cells) if t == 0 else found
         new = {name: x.expand(*cells) for name, x in new.items()}
         for name, w in ordinates.items():
             moved = torch.cat([lines[name][1:], torch.zeros_like(lines[name][:1])])
             new[name] = moved + w[1:] * new[name]
         state = {name: new[name] for name in (*model.state_names, *model.line_names)}
-        steps.append(torch.stack([(fluxes | state)[name].expand(*cells) for name in problem.outputs]))
+        series_of_step = {**fluxes, **state}
+        steps.append(torch.stack([series_of_step[name].expand(*cells) for name in problem.outputs]))
     series = torch.stack(steps, dim=1)
     if not problem.each:
         weights = problem.weights
@@ -61,17 +61,60 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     return series, torch.cat([final, *(state[name] for name in model.line_names)])
 
 
-def _stacked(ordinates: Tensor | Sequence[Tensor | float]) -> Tensor:
-    """The ordinates of a delay line ``[n, B, C]``, where the model gives them as a list."""
-    if isinstance(ordinates, Tensor):
-        return ordinates
-    like = next(w for w in ordinates if isinstance(w, Tensor))
-    return torch.stack(torch.broadcast_tensors(*(torch.as_tensor(w).to(like) for w in ordinates)))
-
-
-def _check_names(model: ModelSpec, what: str, found: Iterable[str], expected: Iterable[str]) -> None:
-    if set(found) != set(expected):
+def _prepared(model: ModelSpec, k: Mapping, p: Mapping) -> Mapping:
+    """What the model makes of inputs and parameters alone, under names of its own."""
+    if model.prepare is None:
+        return {}
+    made = model.called("prepare", model.prepare, k, p)
+    if not isinstance(made, Mapping):
         raise ValueError(
-            f"the step of model {model.name} must return each {what} of its table, {', '.join(expected)}; found "
-            f"{', '.join(found)}: make them agree."
+            f"prepare of model {model.name} must return a mapping of names; found {type(made).__name__}: return a dict."
         )
+    if taken := [name for name in made if name in p or name in k]:
+        raise ValueError(
+            f"prepare of model {model.name} must return names of its own; found '{taken[0]}', which is in the table: "
+            "rename it."
+        )
+    return made
+
+
+def _ordinates(model: ModelSpec, line: DelayLine, k: Mapping, p: Mapping, like: Tensor) -> Tensor:
+    """The ordinates of a delay line ``[n, B, C]``, which the model may give as a list."""
+    what = f"the ordinates of delay line '{line.name}'"
+    w = model.called(what, line.ordinates, k, p)
+    if isinstance(w, Sequence) and w:
+        w = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(x).to(like) for x in w)))
+        w = w[:, None, None] if w.dim() == 1 else w  # numbers alone
+    if not isinstance(w, Tensor) or w.dim() != 3 or len(w) != line.slots:
+        found = f"shape {list(w.shape)}" if isinstance(w, Tensor) else type(w).__name__
+        raise ValueError(
+            f"{what} of model {model.name} must be [{line.slots}, B, C], or a list of {line.slots} values [B, C]; "
+            f"found {found}: correct its slots or its function."
+        )
+    return w
+
+
+def _checked(model: ModelSpec, found: Any, like: Tensor, cells: Sequence[int]) -> tuple[Mapping, Mapping]:
+    """What a step has returned: state and fluxes of the table's names, each a tensor that fits the cells."""
+    what = f"the step of model {model.name} must return"
+    if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(x, Mapping) for x in found):
+        kinds = ", ".join(type(x).__name__ for x in found) if isinstance(found, tuple) else type(found).__name__
+        raise ValueError(f"{what} two mappings, state and fluxes; found {kinds}: return a dict of each.")
+    for kind, made, expected in zip(
+        ("state", "flux"), found, ((*model.state_names, *model.line_names), model.flux_names), strict=True
+    ):
+        if set(made) != set(expected):
+            raise ValueError(
+                f"{what} each {kind} of its table, {', '.join(expected)}; found {', '.join(map(str, made))}: make them "
+                "agree."
+            )
+        for name, x in made.items():
+            fits = isinstance(x, Tensor) and x.dtype == like.dtype and x.dim() <= 2
+            if not fits or any(n not in (1, m) for n, m in zip(x.shape[::-1], cells[::-1], strict=False)):
+                given = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else repr(x)
+                raise ValueError(
+                    f"{what} {kind} '{name}' as a tensor of {like.dtype} that broadcasts to [B, C], here "
+                    f"{list(cells)}; found {given}: make it of the forcing, parameters or state."
+                )
+    new, fluxes = found
+    return new, fluxes

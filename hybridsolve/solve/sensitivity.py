@@ -7,6 +7,7 @@ physics stands once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor
 
 from .. import models
+from ..arguments import finite
 from ..spec import DAY, ModelSpec
 from . import backends, check
+from .faults import refuse_values_outside
 from .ordinates import ordinates
 from .problem import Problem, dense, mapping
 
@@ -96,8 +99,11 @@ def normal_equations(
     given = (inputs, step, initial_state, backend)
     run, (w, dw), names, factors = _prepare(model, forcing, parameters, *given)
     if transform not in TRANSFORMS:
-        raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}.")
+        raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}: correct it.")
+    if finite("exponent", exponent, -math.inf) == 0:
+        raise ValueError("exponent must not be 0, where box_cox divides by it; found 0: take transform 'logarithm'.")
     observed = _observed(run, target, weight, shift)
+    _refuse_no_numbers(observed)
     _, n_basins, n_components = run.sizes
     n = len(names)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
@@ -139,10 +145,14 @@ def jacobian(
         If a name, shape, dtype or value does not fit.
     """
     run, (w, dw), every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
-    for name in names or ():
+    names = every if names is None else (names,) if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not names or len(set(names)) < len(names):
+        raise ValueError(f"names must be parameters' names, one or more, each once; found {names!r}: pass a tuple.")
+    for name in names:
         if name not in every:
             raise ValueError(
-                f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}."
+                f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}: "
+                "correct it."
             )
     n_steps, n_basins, n_components = run.sizes
     like, n = run.state, len(every)
@@ -155,7 +165,7 @@ def jacobian(
     columns = dict(zip(every, found.unbind(0), strict=True))
     if factors is not None:
         columns = {name: x * factor for (name, x), factor in zip(columns.items(), factors, strict=True)}
-    return flow, {name: columns[name] for name in names or every}
+    return flow, {name: columns[name] for name in names}
 
 
 def _prepare(
@@ -218,6 +228,7 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
                 f"parameters lacks '{v.name}' of the unit hydrograph; expected it beside the others: add it."
             )
         _refuse_unfit(f"parameter '{v.name}'", x, cells, like)
+        refuse_values_outside(f"parameter '{v.name}'", x, v)
         values[v.name] = x
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
     columns = {name: x.expand(shape).flatten() for name, x in values.items()}
@@ -243,7 +254,23 @@ def _observed(run: Problem, target: Tensor, weight: Tensor, shift: Tensor | None
     return {name: (x, axes) for name, (x, axes, _) in given.items()}
 
 
+def _refuse_no_numbers(observed: Mapping[str, tuple[Tensor, str]]) -> None:
+    """Raise if a weight or shift is no number from 0 on, or a target no number where it counts; a GPU is not asked."""
+    target, weight, shift = (observed[name][0] for name in ("target", "weight", "shift"))
+    if weight.device.type != "cpu":
+        return
+    wrong = {name: ~((x >= 0) & x.isfinite()) for name, x in (("weight", weight), ("shift", shift))}
+    for name, bad in (wrong | {"target": (weight != 0) & ~target.isfinite()}).items():
+        if bad.any():
+            place = bad.nonzero()[0].tolist()
+            value = observed[name][0].expand(bad.shape)[tuple(place)]
+            least = "finite" if name == "target" else "finite and 0 or more"
+            remedy = "give that step the weight 0" if name == "target" else "correct it"
+            raise ValueError(f"{name} must be {least}; found {value:g} at {place}: {remedy}.")
+
+
 def _refuse_unfit(name: str, x: Tensor, shape: Sequence[int], like: Tensor) -> None:
+    dense(x, name)
     fits = x.dim() == len(shape) and all(a in (1, b) for a, b in zip(x.shape, shape, strict=True))
     if not fits or x.dtype != like.dtype or x.device != like.device:
         raise ValueError(

@@ -99,7 +99,8 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
 def _stored(model: ModelSpec, state: Mapping, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
     """Water stored, mm, the mean over the components ``[B]``."""
     if model.balance and model.balance.storage is not None:
-        stored = model.balance.storage(state, {name: x[:, None] for name, x in inputs.items()}, parameters)
+        given = (state, {name: x[:, None] for name, x in inputs.items()}, parameters)
+        stored = model.called("the storage of the balance", model.balance.storage, *given)
     else:
         lines = {line.name for line in model.lines}
         depths = {v.name for v in model.states if v.unit == "mm"} | {v.name for v in model.lines if v.unit == "mm"}

@@ -22,7 +22,7 @@ from ..score import metrics
 from .checkpoints import alone_in, check_folder, is_first
 from .config import Config, read_config
 from .diagnostics import check_diagnostics, diagnose
-from .loop import check_options, fit_scaling, train, usable
+from .loop import check_model, check_options, fit_scaling, train, usable
 from .trained import METHOD, Trained
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def experiment(
     if config.model != "none":
         check_diagnostics(models.get(config.model))
     check_options(accelerator, devices, log, resume, overwrite)
+    check_model(config, backend, accelerator)
     whole("folds", folds, 2)
     out = Path(out)
     check_folder(out, "experiment", resume, overwrite)

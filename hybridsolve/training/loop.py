@@ -37,6 +37,8 @@ from ..data.steps import step_seconds
 from ..data.usable import refuse_outside, usable_basins, used_days, varies
 from ..nn import DifferentiableModel
 from ..score import metrics
+from ..solve import backends
+from ..solve.trial import try_model
 from ..spec import DAY
 from .batches import Basins, Batches, loss_of
 from .checkpoints import BestCheckpoint, alone_in, check_folder, is_first, prepare, read_checkpoint, read_finished
@@ -108,6 +110,7 @@ def train(
     """
     config = read_config(config)
     check_options(accelerator, devices, log, resume, overwrite)
+    check_model(config, backend, accelerator)
     data = usable(data, config, skip_unusable)
     methods = forcing_methods(data, config.forcing_names)
     if config.pet is not None and methods and config.pet not in methods.values():
@@ -150,6 +153,16 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
     whole("devices", devices, 1, MOST_DEVICES)
     if resume and overwrite:
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
+
+
+def check_model(config: Config, backend: str, accelerator: str) -> None:
+    """Raise if the config's model cannot be run by the backend, or a function of its table is wrong."""
+    gpu = accelerator in ("gpu", "cuda") or accelerator == "auto" and torch.cuda.is_available()
+    device, kernel = torch.device("cuda" if gpu else "cpu"), None
+    if config.model != "none":
+        try_model(models.get(config.model))
+        kernel = config.layout.model.kernel_name(config.layout.names)
+    backends.choose(backend, device, kernel)
 
 
 def _run(training: _Training, config: Config, out: Path, last: Path | None, progress: bool, **options: Any) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from importlib import import_module
 from itertools import combinations
+from types import ModuleType
 
 import torch
 import triton
 from torch import Tensor
 
 from ... import models
+from ...compiler.definition import refuse_other_equations
 from ...spec import DAY
 from ..faults import Watch
 from ..problem import Problem, axes, octaves, strides
@@ -74,9 +76,23 @@ def _width(run: Problem) -> int:
     return triton.next_power_of_2(run.group)
 
 
+def _module(run: Problem) -> ModuleType:
+    """The module that the model's table names, with its step and adjoint."""
+    refuse_other_equations(run.kernel, run.spec)
+    where = f"the step of model {run.spec.name} for backend 'triton' must be in the module that its table names"
+    if run.spec.triton is None:
+        raise RuntimeError(f"{where}, found none: name it, or ask for another backend.")
+    try:
+        return import_module(run.spec.triton)
+    except ImportError as error:
+        raise RuntimeError(
+            f"{where}, '{run.spec.triton}', which cannot be imported ({error}): correct it, or ask for another backend."
+        ) from error
+
+
 def _common(run: Problem, n_programs: int) -> dict:
     """The arguments that both kernels take."""
-    model = import_module(str(run.spec.triton))
+    model = _module(run)
     names = [*model.FLUXES, *run.spec.state_names]
     present = [v.name for v in run.rows]
     slots = tuple(line.slots for line in run.spec.lines)
