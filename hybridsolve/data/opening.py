@@ -98,6 +98,10 @@ def open_dataset(
     """
     rows = rows_of(model)
     dtype, asked = float_dtype(dtype), parse_names(names, list(rows))
+    if pet is not None and model is not None and "pet" not in rows:
+        raise ValueError(
+            f"pet '{pet}' is a method of the forcing pet, and model {model.name} takes {', '.join(rows)}; leave it out."
+        )
     chosen = {} if pet is None else {"pet": pet}
     days = {"day_ends": day_ends, "utc_offset": utc_offset}
     own = (asked, basins, period, pet, dtype, days, rows)

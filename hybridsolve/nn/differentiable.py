@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
+from ..arguments import finite, flag
 from ..routing.gauge import GaugeRun, simulate_to_gauge
 from ..routing.units import Units
+from ..solve.problem import dense, mapping
 from ..solve.simulate import Run
 from ..spec import DAY, ModelSpec
 from .networks import Recurrent
@@ -45,8 +47,10 @@ class DifferentiableModel(nn.Module):
         super().__init__()
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16'; found {precision!r}: correct it.")
-        if not 0 <= dynamic_dropout <= 1:
-            raise ValueError(f"dynamic_dropout must be a probability; found {dynamic_dropout!r}: correct it.")
+        if finite("dynamic_dropout", dynamic_dropout, 0) > 1:
+            raise ValueError(f"dynamic_dropout must be at most 1; found {dynamic_dropout!r}: correct it.")
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a torch.nn.Module; found {type(network).__name__}: pass one.")
         self.model = models.get(model)
         self.network = network
         self.dynamic_dropout = dynamic_dropout
@@ -115,7 +119,7 @@ class DifferentiableModel(nn.Module):
 
     def raw_parameters(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
         """The network's output in the precision of `attributes`, with dropout of per-step values in training."""
-        device = attributes.device.type
+        device = dense(attributes, "attributes").device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             raw = self.network(attributes, weather)
         if not isinstance(raw, Mapping):
@@ -123,7 +127,7 @@ class DifferentiableModel(nn.Module):
                 f"the network must return a mapping of parameter names to tensors; found {type(raw).__name__}: see "
                 "Layout.split."
             )
-        raw = {name: x.to(attributes.dtype) for name, x in raw.items()}
+        raw = {name: dense(x, f"the network's '{name}'").to(attributes.dtype) for name, x in raw.items()}
         return drop_dynamic(raw, self.dynamic_dropout) if self.training and self.dynamic_dropout else raw
 
     def parameters_of(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
@@ -158,9 +162,11 @@ def run_parameters(
     units: Units | None = None,
 ) -> GaugeRun:
     """Run a model to the gauge with parameters before the sigmoid; see `DifferentiableModel`."""
-    n_steps = max(len(x) for x in forcing.values())
+    forcing = {name: dense(x, f"forcing '{name}'") for name, x in mapping(forcing, "forcing").items()}
+    n_steps = max((len(x) for x in forcing.values()), default=1)
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
+    flag("warmup_gradient", warmup_gradient)
     options: dict = dict(inputs=inputs, step=step, backend=backend, units=units)
     if units is not None:
         names = models.get(model).routing_parameter_names

@@ -50,7 +50,10 @@ class Layout:
         object.__setattr__(self, "model", models.get(self.model))
         known = [*self.model.parameter_names, *self.model.optional_parameter_names]
         for field, aim in (("dynamic", "vary by step"), ("learned", "learn")):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+            given = getattr(self, field)
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise ValueError(f"{field} must be parameters' names; found {given!r}: pass a tuple of them.")
+            object.__setattr__(self, field, tuple(given))
             for name in getattr(self, field):
                 if name not in known:
                     raise ValueError(

@@ -24,6 +24,7 @@ from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
 from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM
 from ..routing.units import units_of
+from ..solve.check import output_names
 from .config import Config, read_config
 from .inputs import Scaling, input_tensors, transforms_of
 
@@ -202,9 +203,12 @@ class Trained:
             If an attribute, flux or period does not fit, or a basin cannot be run.
         """
         outflow = str(self.module.outflow)
-        fluxes = [outflow] if fluxes is None else [fluxes] if isinstance(fluxes, str) else list(fluxes)
-        if not fluxes:
-            raise ValueError(f"fluxes must name one at least, found none: ask for {outflow}.")
+        if self.config.model != "none":
+            fluxes = output_names(models.get(self.config.model), fluxes)
+        elif fluxes in (None, outflow, [outflow], (outflow,)):
+            fluxes = (outflow,)
+        else:
+            raise ValueError(f"a network alone gives {outflow}; found fluxes {fluxes!r}: leave them out.")
         data = self._runnable(data, period, skip_unusable)
         run, rows = _run(self, data, period, fluxes)
         step = step_seconds(data)
