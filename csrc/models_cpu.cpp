@@ -29,7 +29,7 @@ template <class M, class V> struct Entry {
   }
   static void adjoint(const Run& run, int64_t block, void* workspace) {
     B b(run);
-    auto tape = static_cast<typename B::Taped*>(workspace);
+    auto tape = static_cast<typename B::TapeEntry*>(workspace);
     bool forcing = false;
     for (int i = 0; i < M::F; ++i) forcing |= run.d_forcing[i] != nullptr;
     if (!outflow_only(run)) return b.template adjoint<false, true>(block, tape);

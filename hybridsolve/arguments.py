@@ -9,7 +9,7 @@ MOST_DEVICES = 64  # a process each
 SEEDS = 2**63 - 1  # the largest that torch, numpy and NetCDF all take
 
 
-def whole(name: str, value: object, least: int, most: int | None = None) -> int:
+def integer(name: str, value: object, least: int, most: int | None = None) -> int:
     """`value` as an int; a bool, a float or a number outside the limits raises ValueError."""
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if number is None or number < least or (most is not None and number > most):
@@ -26,7 +26,7 @@ def finite(name: str, value: object, least: float) -> float:
     return float(value)
 
 
-def flag(name: str, value: object) -> bool:
+def boolean(name: str, value: object) -> bool:
     """`value`, which must be True or False: a text such as "no" would count as yes."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False; found {value!r}: correct it.")

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from .arguments import MOST_DEVICES, whole
+from .arguments import MOST_DEVICES, integer
 from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
@@ -66,7 +66,7 @@ def _status(argv: list[str] | None) -> int:
             if arguments.threads is not None:
                 import torch
 
-                torch.set_num_threads(whole("--threads", arguments.threads, 1, MOST_THREADS))
+                torch.set_num_threads(integer("--threads", arguments.threads, 1, MOST_THREADS))
             arguments.run(arguments)
             return 0
         except BrokenPipeError:
@@ -465,8 +465,8 @@ def _train(arguments) -> None:
     config = read_config(arguments.config, arguments.set)
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
     refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
-    whole("--devices", arguments.devices, 1, MOST_DEVICES)
-    whole("--folds", arguments.folds, 2)
+    integer("--devices", arguments.devices, 1, MOST_DEVICES)
+    integer("--folds", arguments.folds, 2)
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
     seeds = None if arguments.seeds is None else [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]

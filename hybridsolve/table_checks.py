@@ -60,13 +60,13 @@ def check(m: ModelSpec) -> None:
                     f"{_shown(x)}: correct its {name}."
                 )
     for line in m.lines:
-        if not _is_whole(line.slots) or line.slots < 2:
+        if not _is_integer(line.slots) or line.slots < 2:
             raise ValueError(
                 f"delay line '{line.name}' of model {m.name} must have a whole number of slots, 2 or more; found "
                 f"{line.slots!r}: correct it."
             )
     steps = m.steps if isinstance(m.steps, tuple) else ()
-    right = [s for s in steps if _is_whole(s) and s > 0 and (DAY % s == 0 or s % DAY == 0)]
+    right = [s for s in steps if _is_integer(s) and s > 0 and (DAY % s == 0 or s % DAY == 0)]
     if m.steps is not None and not (right and len(right) == len(steps)):
         raise ValueError(
             f"the steps of model {m.name} must be a tuple of whole seconds that divide a day, of whole days, or None; "
@@ -200,7 +200,7 @@ def _is_number(x: object) -> bool:
     return isinstance(x, Real) and not isinstance(x, bool)
 
 
-def _is_whole(x: object) -> bool:
+def _is_integer(x: object) -> bool:
     return isinstance(x, int) and not isinstance(x, bool)
 
 

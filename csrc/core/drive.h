@@ -90,7 +90,7 @@ template <class Model, class V> struct Block {
   Lanes<V> moving_lanes[P][MAX_UNITS];                // [.., unit]
 
   using Kept = typename Model::template Kept<V>;
-  struct Taped {  // what the reversal of one step of one unit starts from
+  struct TapeEntry {  // what the reversal of one step of one unit starts from
     V before[HEADS];
     V put[N::some(LINES)];  // into the delay lines
     Kept kept;
@@ -117,7 +117,7 @@ template <class Model, class V> struct Block {
     return (run.n_basins * run.n_groups + span - 1) / span;
   }
   static size_t tape_bytes(const Run& run) {
-    return sizeof(Taped) * run.interval * packs_per_block(run) * run.group_size;
+    return sizeof(TapeEntry) * run.interval * packs_per_block(run) * run.group_size;
   }
 
   explicit Block(const Run& run_) : run(run_), limits(run_) {
@@ -352,7 +352,7 @@ template <class Model, class V> struct Block {
 
   // The adjoint, segment by segment from the last: the state before every step of a segment is made again from its
   // checkpoint and laid on the tape, then the steps are reversed.
-  template <bool OUTFLOW_ONLY, bool FORCING> void adjoint(int64_t block, Taped* tape) {
+  template <bool OUTFLOW_ONLY, bool FORCING> void adjoint(int64_t block, TapeEntry* tape) {
     enter(block);
     const int G = int(run.group_size);
     for (int u = 0; u < n_units; ++u) {
@@ -370,7 +370,7 @@ template <class Model, class V> struct Block {
         for (int i = 0; i < M; ++i) content[u * M + i] = load<V>(checkpoint(start) + (S + i) * cells_in_all(), series[u]);
       }
       for (int64_t t = start; t < end; ++t) {
-        Taped* taped = tape + (t - start) * n_units;
+        TapeEntry* taped = tape + (t - start) * n_units;
         read_moving(t);
         for (int k = 0; k < n_packs; ++k) {
           V f[F], q[Q];
@@ -399,7 +399,7 @@ template <class Model, class V> struct Block {
   }
 
   template <bool OUTFLOW_ONLY, bool FORCING>
-  HS_FN void reverse(int64_t t, const Taped* taped) {
+  HS_FN void reverse(int64_t t, const TapeEntry* taped) {
     const int G = int(run.group_size);
     const int64_t total = run.n_basins * run.n_groups;
     const int n = OUTFLOW_ONLY ? 1 : run.n_outputs;

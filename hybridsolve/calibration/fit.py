@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from .. import models
-from ..arguments import SEEDS, finite, flag, whole
+from ..arguments import SEEDS, boolean, finite, integer
 from ..cluster import connected
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
 from ..data.ids import listed
@@ -154,9 +154,9 @@ def calibrate(
     )
     model = space.model
     ensemble, shared = settings.pop("ensemble"), settings.pop("overlap")
-    if flag("resume", resume) and checkpoint is None:
+    if boolean("resume", resume) and checkpoint is None:
         raise ValueError("resume needs the checkpoint's path; found None: give checkpoint=.")
-    flag("skip_unusable", skip_unusable)
+    boolean("skip_unusable", skip_unusable)
     if not isinstance(checkpoint, str | PathLike | None):
         raise ValueError(f"checkpoint must be a path; found {checkpoint!r}: name a file.")
     check_dataset(data, model=model, need_qobs=True, values=False)
@@ -227,17 +227,17 @@ def check_arguments(
     ):
         if value not in known:
             raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}.")
-    starts = whole("starts", starts, 1)
+    starts = integer("starts", starts, 1)
     settings: dict[str, Any] = dict(
         model=model.name,
         train=period_text(train),
         loss=loss,
         method=method,
         starts=starts,
-        steps=METHODS[method] if steps is None else whole("steps", steps, 1),
+        steps=METHODS[method] if steps is None else integer("steps", steps, 1),
         warmup_years=finite("warmup_years", warmup_years, 0),
-        seed=whole("seed", seed, 0, SEEDS),
-        ensemble=min(starts, 4) if ensemble is None else whole("ensemble", ensemble, 1),
+        seed=integer("seed", seed, 0, SEEDS),
+        ensemble=min(starts, 4) if ensemble is None else integer("ensemble", ensemble, 1),
     )
     space = search_space(model, fixed, free)
     backends.choose(backend, torch.device("cpu"), model.kernel_name(space.every_name))
@@ -247,7 +247,7 @@ def check_arguments(
     if settings["ensemble"] > starts:
         raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
     shared = overlap(dict(train=train, validation=validation, test=test))
-    if not flag("allow_overlap", allow_overlap) and shared:
+    if not boolean("allow_overlap", allow_overlap) and shared:
         raise ValueError(
             f"{shared}, and its scores would not be of days that were held out; part the periods, or set "
             "allow_overlap, which the result will say."

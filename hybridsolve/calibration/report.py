@@ -18,7 +18,7 @@ from ..data.steps import rows_of_days
 from ..data.times import carry_days
 from ..score import metrics
 from ..score.references import read_reference
-from ..score.summary import log_test_look, median_line
+from ..score.summary import log_test_scores, median_line
 from .evaluate import MEMBERS, scores_table
 from .space import slope
 
@@ -102,7 +102,7 @@ def write(
         written.append(write_text_atomic(folder / f"scores_{member}.csv", table.to_csv(float_format="%.5f")))
     if "test" in result["period"].values:
         scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
-        log_test_look(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
+        log_test_scores(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     try:
         from ..plot.style import draw
     except ImportError as error:

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 
 from .. import models
-from ..arguments import finite, flag
+from ..arguments import boolean, finite
 from ..data.dataset import check_dataset, parse_period, period_slice, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.methods import AS_IN_DATA, forcing_methods, opened_with
@@ -83,7 +83,7 @@ def simulate_calibrated(
     model = check_request(
         parameters, period=period, member=member, fluxes=fluxes, warmup_years=warmup_years, backend=backend
     )
-    flag("skip_unusable", skip_unusable), flag("allow_other_method", allow_other_method)
+    boolean("skip_unusable", skip_unusable), boolean("allow_other_method", allow_other_method)
     fluxes = output_names(model, [model.outflow] if fluxes is None else fluxes)
     refuse_no_dataset(data)
     check_dataset(data, model=model, values=False)

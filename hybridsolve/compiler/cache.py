@@ -105,9 +105,9 @@ def library(text: str, isa: str) -> Path:
     said = "\0".join((text, *flags, version, isa))
     key = hashlib.sha256(said.encode() + _headers()).hexdigest()[:24]
     kept = folder() / f"{key}.so"
-    if not _whole(kept):
+    if not _is_complete(kept):
         with FileLock(kept.with_suffix(".lock")):
-            if not _whole(kept):  # another process may have made it meanwhile
+            if not _is_complete(kept):  # another process may have made it meanwhile
                 _make(text, [path, *flags, f"-I{CSRC}", "-DHS_PLUGIN", f"-DHS_ISA={isa}"], kept)
     return kept
 
@@ -116,7 +116,7 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _whole(kept: Path) -> bool:
+def _is_complete(kept: Path) -> bool:
     noted = kept.with_suffix(".sha256")
     return kept.exists() and noted.exists() and noted.read_text() == _digest(kept)
 

@@ -111,7 +111,7 @@ class _Reversal:
         if self.graph.number(i) is None:
             self.log_terms.setdefault(i, []).extend(terms)
 
-    def whole(self, terms: Sequence[Term]) -> list[Term]:
+    def replaced(self, terms: Sequence[Term]) -> list[Term]:
         """A term under a mask and the same under its opposite are that term without a mask."""
         left = list(terms)
         for term in terms:
@@ -125,7 +125,7 @@ class _Reversal:
     def total(self, terms: Sequence[Term], start: int | None = None) -> int | None:
         """The sum of terms, masked ones last, or from `start` in the order in which they were given."""
         g, acc = self.graph, start
-        terms = self.whole(terms)
+        terms = self.replaced(terms)
         if start is None:
             terms.sort(key=lambda t: 3 if t.mask is not None else 2 if t.y is not None else int(t.minus))
         for t in terms:
@@ -143,7 +143,7 @@ class _Reversal:
     def masked(self, terms: Sequence[Term], i: int, mask: int, passes: bool) -> list[Term]:
         """The terms of node i where a mask is so, as one; a term that passes the same mask already, without it."""
         left = []
-        for t in self.whole(terms):
+        for t in self.replaced(terms):
             if t.mask != mask:
                 left.append(t)
             elif t.passes == passes:

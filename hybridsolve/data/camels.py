@@ -116,11 +116,11 @@ def read_camels(path=None, *, basins=None, period=None, pet="priestley-taylor", 
         cut = slice(None) if period is None else period_slice(time, period)
         # The file is chunked by 8 basins over the whole record: read the span of basins once, order it after.
         # A few basins far apart are read one by one instead.
-        few = len(index) <= 16
+        small = len(index) <= 16
 
         def read(name):
             variable = source[name]
-            if few:
+            if small:
                 rows = np.stack([variable.isel(gauge_id=int(i)).values for i in index])
             else:
                 low, high = int(index.min()), int(index.max()) + 1

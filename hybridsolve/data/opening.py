@@ -288,8 +288,8 @@ class Said:
 
 def _refuse_missing(absent, ds, series, where) -> None:
     for name in absent:
-        few = [other for other in ALIASES.get(role_of(name), ()) if other != name][:6]
-        others = f", under that name, another (such as {', '.join(few)}) or a CF standard name" if few else ""
+        aliases = [other for other in ALIASES.get(role_of(name), ()) if other != name][:6]
+        others = f", under that name, another (such as {', '.join(aliases)}) or a CF standard name" if aliases else ""
         raise ValueError(
             f"{where} must hold the variable '{name}' over time{others}, found {listed(series or ds.variables)}; say "
             f"which it is with names (--names {name}=VARIABLE)."

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .. import models
-from ..arguments import whole
+from ..arguments import integer
 from ..configuration import checked, read_yaml
 from ..data.files import check_target, refuse_overwriting
 from ..data.ids import listed, read_text, refuse_duplicates, text_ids
@@ -73,7 +73,7 @@ class Catchments(Bmi):
 
     def _set_up(self, settings: Settings, where: str) -> None:
         model = models.get(settings.model)
-        model.check_step(whole("step", settings.step, 1))
+        model.check_step(integer("step", settings.step, 1))
         self._model, self._settings, self._steps = model, settings, 0
         self._values, self._units = {}, {}
         self._ids = text_ids(np.array(settings.ids, dtype=object), f"ids of {where}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..arguments import whole
+from ..arguments import integer
 from ..models.hbv import EPS
 from ..nn.differentiable import drop_dynamic
 from ..routing import unit_hydrograph
@@ -105,7 +105,7 @@ class _DropIn(nn.Module):
         if sorted(settings["variables"] or []) != sorted(DEFAULTS["variables"]):
             raise ValueError(f"config variables must order prcp, tmean and pet; found {settings['variables']!r}.")
         for key, least in (("warmup", 0), ("nmul", 1)):
-            whole(f"config {key}", settings[key], least)
+            integer(f"config {key}", settings[key], least)
         for key in ("warmup_states", "routing", "comprout", "cache_states"):
             if not isinstance(settings[key], bool):
                 raise ValueError(f"config {key} must be true or false; found {settings[key]!r}: correct it.")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..arguments import finite, flag
+from ..arguments import boolean, finite
 from ..routing.gauge import GaugeRun, simulate_to_gauge
 from ..routing.units import Units
 from ..solve.problem import dense, mapping
@@ -166,7 +166,7 @@ def run_parameters(
     n_steps = max((len(x) for x in forcing.values()), default=1)
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
-    flag("warmup_gradient", warmup_gradient)
+    boolean("warmup_gradient", warmup_gradient)
     options: dict = dict(inputs=inputs, step=step, backend=backend, units=units)
     if units is not None:
         names = models.get(model).routing_parameter_names

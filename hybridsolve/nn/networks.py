@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..arguments import whole
+from ..arguments import integer
 from ..spec import ModelSpec
 
 
@@ -63,7 +63,7 @@ class Layout:
         for name in self.learned:
             if name in self.dynamic:
                 raise ValueError(f"'{name}' is named by dynamic and by learned: name it in one of them.")
-        whole("components", self.components, 1)
+        integer("components", self.components, 1)
 
     @property
     def names(self) -> tuple[str, ...]:

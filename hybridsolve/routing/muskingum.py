@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import whole
+from ..arguments import integer
 from ..data.ids import refuse_duplicates
 from ..solve import backends, compiled, ops
 from ..solve.compiled import MOST_INFLOW
@@ -322,7 +322,7 @@ def _check_lateral(network: RiverNetwork, lateral: Tensor, dt: float, repeat: in
         raise ValueError(f"dt must be the seconds of a step, more than 0; found {dt!r}: correct it.")
     if not float(dt).is_integer():
         raise ValueError(f"dt must be whole seconds; found {dt!r}: choose a step that is.")
-    return len(lateral) * whole("repeat", repeat, 1)
+    return len(lateral) * integer("repeat", repeat, 1)
 
 
 def _check_handed(network: RiverNetwork, handed: Handed, like: Tensor, n_steps: int) -> Tensor:
@@ -475,7 +475,7 @@ def _tile(interval: int | None, n_steps: int, n_reaches: int, keep: bool) -> int
         # The series of two levels of a tile fit the cache; the adjoint keeps those of all levels in memory.
         interval = min(max(backends.check_interval(n_steps), 16), 64) if keep else 128
         interval = min(interval, 2**31 // (4 * n_reaches) - 1)  # its offsets have 32 bits
-    return whole("checkpoint_interval", interval, 1)
+    return integer("checkpoint_interval", interval, 1)
 
 
 def _explain(network: RiverNetwork, lateral: Tensor) -> str:

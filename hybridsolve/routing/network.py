@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arguments import whole
+from ..arguments import integer
 from ..data.ids import listed, refuse_duplicates, whole_ids
 from .checks import (
     OUTLET_IDS,
@@ -308,7 +308,7 @@ class RiverNetwork:
         ValueError
             If n is not 1 or more, or the seed not 0 or more.
         """
-        n, rng = whole("n", n, 1), np.random.default_rng(whole("seed", seed, 0))
+        n, rng = integer("n", n, 1), np.random.default_rng(integer("seed", seed, 0))
         width = -(-n // int(np.ceil(1.25 * np.sqrt(n))))
         row, column = np.divmod(np.arange(n), width)
         downstream = (row - 1) * width + (column + rng.integers(0, 2, n)) % width

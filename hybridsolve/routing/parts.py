@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import whole
+from ..arguments import integer
 from .muskingum import Handed, Routed, check_network, route
 from .network import RiverNetwork
 
@@ -69,7 +69,7 @@ def cut_parts(network: RiverNetwork, most: int) -> list[RiverPart]:
 
     check_network(network)
     inflows = int(np.diff(network.first).max(initial=0))
-    most = whole("most", most, inflows + 1)
+    most = integer("most", most, inflows + 1)
     is_cut = cut(network.downstream, network.first, most)
     outlets = network.downstream < 0
     # Of each reach the one that its subtree is cut off below, or its outlet.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..arguments import whole
+from ..arguments import integer
 from ..data.ids import refuse_duplicates, whole_ids
 from ..solve.problem import dense, mapping
 from ..spec import DAY, ModelSpec
@@ -98,7 +98,7 @@ def lateral_inflow(
         )
     if not bool(((area >= 0) & (area < 1e15)).all()):
         raise ValueError("area must be 0 m2 or more and finite; found another value: correct or fill it.")
-    weight = area / (1000 * whole("step", step, 1))
+    weight = area / (1000 * integer("step", step, 1))
     if reach is None:
         return runoff * weight
     catchment = whole_ids(catchment, "catchment")
@@ -170,7 +170,7 @@ def simulate_rivers(
     model = models.get(model)
     if isinstance(forcing_step, float) and forcing_step.is_integer():
         forcing_step = int(forcing_step)
-    step = whole("forcing_step", forcing_step, 1)
+    step = integer("forcing_step", forcing_step, 1)
     model.check_step(step)
     repeat = whole_steps(step, dt)
     before = {} if initial_state is None else mapping(initial_state, "initial_state")

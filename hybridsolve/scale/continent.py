@@ -29,7 +29,7 @@ import xarray as xr
 from scipy import special, stats
 
 from .. import models
-from ..arguments import SEEDS, whole
+from ..arguments import SEEDS, integer
 from ..data.dataset import attributes_at, parse_period, rows_of
 from ..data.names import role_of
 from ..data.pet import pet_attributes
@@ -127,7 +127,7 @@ def synthetic_continent(
     """
     import zarr
 
-    path, seed = Path(path), whole("seed", seed, 0, SEEDS)
+    path, seed = Path(path), integer("seed", seed, 0, SEEDS)
     rivers_path = path.with_name(f"{path.stem}.network.nc")
     for target in (path, rivers_path) if network else (path,):
         if target.exists():
@@ -138,7 +138,7 @@ def synthetic_continent(
         raise ValueError(f"store must be one of {', '.join(STORES)}; found {store!r}: choose one.")
     rows = _rows(model, step)
     time = _times(period, step)
-    n_basins = whole("basins", basins, 1)
+    n_basins = integer("basins", basins, 1)
     extent = _chunks(chunks, len(time), n_basins, step)
     rivers, static = geography(n_basins, seed)
 
@@ -201,7 +201,7 @@ def synthetic_parameters(attributes: xr.Dataset, model: ModelSpec | str = models
     ValueError
         If an attribute is missing.
     """
-    model, seed = models.get(model), whole("seed", seed, 0, SEEDS)
+    model, seed = models.get(model), integer("seed", seed, 0, SEEDS)
     missing = [name for name in _DRIVERS if name not in attributes]
     if missing:
         raise ValueError(
@@ -431,7 +431,7 @@ def _radiation_at(day: int) -> tuple[np.ndarray, np.ndarray]:
 def _rows(model: ModelSpec | str | None, step: int) -> dict[str, Variable | None]:
     """The series to make, by name, and their rows in the model's table."""
     if model is None:
-        whole("step", step, 1, DAY)
+        integer("step", step, 1, DAY)
         if DAY % step:
             raise ValueError(f"step must divide a day, 86400 s; found {step}: choose another.")
         return dict.fromkeys(("prcp", "tmean", "pet"))
@@ -459,7 +459,7 @@ def _chunks(chunks: Mapping[str, int] | None, n_steps: int, n_basins: int, step:
     if set(wanted) != {"time", "basin"}:
         raise ValueError(f"chunks must be of time and basin; found {', '.join(map(str, chunks or {}))}: correct them.")
     most = {"time": n_steps, "basin": n_basins}
-    return {name: min(whole(f"chunks of {name}", size, 1), most[name]) for name, size in wanted.items()}
+    return {name: min(integer(f"chunks of {name}", size, 1), most[name]) for name, size in wanted.items()}
 
 
 def _about(seed: int, store: str) -> dict[str, Any]:

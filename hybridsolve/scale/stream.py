@@ -119,9 +119,9 @@ def plan(
     ValueError
         If not even one step of one basin fits.
     """
-    whole = dict(n_forcings=n_forcings, n_states=n_states, n_static=n_static, n_per_step=n_per_step)
-    whole |= dict(n_outputs=n_outputs, itemsize=itemsize, memory=memory)
-    for name, number in (*zip("TBC", sizes, strict=True), *whole.items()):
+    counts = dict(n_forcings=n_forcings, n_states=n_states, n_static=n_static, n_per_step=n_per_step)
+    counts |= dict(n_outputs=n_outputs, itemsize=itemsize, memory=memory)
+    for name, number in (*zip("TBC", sizes, strict=True), *counts.items()):
         if isinstance(number, bool) or not isinstance(number, int) or number < (name in "TBC" or name == "itemsize"):
             raise ValueError(f"{name} must be a whole number, none below 0; found {number!r}: correct it.")
     n_steps, n_basins, n_components = sizes
@@ -214,30 +214,30 @@ def simulate(
             raise RuntimeError(
                 "a streamed run cannot be captured in a CUDA graph; capture hybridsolve.simulate instead."
             )
-    whole = check.problem(
+    problem = check.problem(
         model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, checkpoint_interval, raw,
         "reference",
     )  # fmt: skip
-    if whole.state.device.type != "cpu":
+    if problem.state.device.type != "cpu":
         raise ValueError(
-            f"a streamed run takes tensors in host memory; found them on {whole.state.device}: move with .cpu()."
+            f"a streamed run takes tensors in host memory; found them on {problem.state.device}: move with .cpu()."
         )
-    whole = whole.with_(backend=backends.choose(backend, device, whole.kernel))
+    problem = problem.with_(backend=backends.choose(backend, device, problem.kernel))
     cut = plan(
-        whole.sizes,
-        n_forcings=len(whole.forcing),
-        n_states=len(whole.state),
-        n_static=whole.per_step.count(False),
-        n_per_step=whole.per_step.count(True),
-        n_outputs=len(whole.outputs),
-        each=whole.each,
-        gradient=torch.is_grad_enabled() and any(x.requires_grad for x in whole.tensors),
-        itemsize=whole.state.element_size(),
+        problem.sizes,
+        n_forcings=len(problem.forcing),
+        n_states=len(problem.state),
+        n_static=problem.per_step.count(False),
+        n_per_step=problem.per_step.count(True),
+        n_outputs=len(problem.outputs),
+        each=problem.each,
+        gradient=torch.is_grad_enabled() and any(x.requires_grad for x in problem.tensors),
+        itemsize=problem.state.element_size(),
         memory=free_memory(device) if memory is None else memory,
         interval=checkpoint_interval,
     )
-    series, final = _Streamed.apply(_Stream(whole, device, cut, checkpoint_interval), *whole.tensors)
-    return StreamedRun(dict(zip(whole.outputs, series.unbind(0), strict=True)), whole.named_state(final), cut)
+    series, final = _Streamed.apply(_Stream(problem, device, cut, checkpoint_interval), *problem.tensors)
+    return StreamedRun(dict(zip(problem.outputs, series.unbind(0), strict=True)), problem.named_state(final), cut)
 
 
 class _Streamed(torch.autograd.Function):
@@ -275,12 +275,12 @@ class _StreamedAdjoint(torch.autograd.Function):
 class _Stream:
     """One streamed run, whose tensors are those of its `Problem`, in their order."""
 
-    def __init__(self, whole: Problem, device: torch.device, plan: Plan, interval: int | None):
+    def __init__(self, run: Problem, device: torch.device, plan: Plan, interval: int | None):
         # The text and the sizes of the whole run; every call passes its tensors.
-        self.text, self.step, self.each, self.weighted = whole.text, whole.step, whole.each, whole.weights is not None
-        self.n_forcings, self.n_outputs, self.state_at = len(whole.forcing), len(whole.outputs), len(whole.tensors) - 1
-        self.state_at -= self.weighted
-        self.n_inputs = len(whole.inputs)
+        self.text, self.step, self.each = run.text, run.step, run.each
+        self.weighted = run.weights is not None
+        self.n_forcings, self.n_inputs, self.n_outputs = len(run.forcing), len(run.inputs), len(run.outputs)
+        self.state_at = len(run.tensors) - 1 - self.weighted
         self.device, self.plan, self.interval = device, plan, interval
 
     def axes(self, i: int, x: Tensor) -> str:
@@ -293,8 +293,8 @@ class _Stream:
 
     def explain(self, tensors: Sequence[Tensor]) -> str | None:
         """The message on a value out of bounds, if there is one."""
-        whole = Problem.of(self.text, tensors, [*self.plan.sizes, 0, self.step])
-        return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, whole)
+        problem = Problem.of(self.text, tensors, [*self.plan.sizes, 0, self.step])
+        return faults.explain(faults.FORCING | faults.PARAMETER | faults.STATE | faults.WEIGHTS, problem)
 
     def run(self, tensors: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
         tensors = [*tensors[: self.state_at], state, *tensors[self.state_at + 1 :]]
@@ -386,8 +386,8 @@ class _Stream:
         """The part of the i-th tensor that a piece needs: an axis of size 1 is whole in every piece."""
         axes = "otbc" if i == self.state_at + 1 + self.weighted else self.axes(i, x)
         parts = {"t": t, "b": b}
-        whole = slice(None)
-        index = [parts.get(a, whole) if n > 1 else whole for a, n in zip(axes, x.shape, strict=False)]
+        uncut = slice(None)
+        index = [parts.get(a, uncut) if n > 1 else uncut for a, n in zip(axes, x.shape, strict=False)]
         return x[tuple(index)]
 
     def bring(self, card: _Card, tensors: list[Tensor], b: slice, t: slice, state: Tensor | None = None) -> Brought:

@@ -65,7 +65,7 @@ def by_waterbody(scores: Mapping, below: ArrayLike) -> dict[str, dict[str, np.nd
     return {label: {name: x[side] for name, x in arrays.items()} for label, side in sides.items()}
 
 
-def log_test_look(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
+def log_test_scores(scores: Mapping[str, Mapping], path: Path, command: str) -> None:
     """Add a line each time test scores are computed: a test that is read often becomes a criterion of choice.
 
     `scores` are of each member, as `median_line` takes them.

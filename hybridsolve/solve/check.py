@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..arguments import whole
+from ..arguments import integer
 from ..spec import DAY, ModelSpec
 from . import backends
 from .problem import Problem, dense, mapping
@@ -41,7 +41,7 @@ def problem(
     }
     if not isinstance(raw, bool):
         raise ValueError(f"raw must be True or False; found {raw!r}: say whether the parameters come unscaled.")
-    model.check_step(whole("step", step, 1))
+    model.check_step(integer("step", step, 1))
     outputs = output_names(model, fluxes)
     if components not in ("mean", "each"):
         raise ValueError(f"components must be 'mean' or 'each'; found {components!r}.")
@@ -229,4 +229,4 @@ def _refuse_tensor(first: tuple, one: tuple) -> None:
 def _interval(interval: int | None, n_steps: int) -> int:
     if interval is None:
         return backends.check_interval(n_steps)
-    return min(whole("checkpoint_interval", interval, 1), n_steps)
+    return min(integer("checkpoint_interval", interval, 1), n_steps)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .. import models
-from ..arguments import whole
+from ..arguments import integer
 from ..data.dataset import period_slice
 from ..data.methods import forcing_methods
 from ..data.netcdf import open_netcdf
@@ -91,7 +91,7 @@ def experiment(
         check_diagnostics(models.get(config.model))
     check_options(accelerator, devices, log, resume, overwrite)
     check_model(config, backend, accelerator)
-    whole("folds", folds, 2)
+    integer("folds", folds, 2)
     out = Path(out)
     check_folder(out, "experiment", resume, overwrite)
     data = usable(data, config, skip_unusable)

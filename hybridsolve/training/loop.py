@@ -29,7 +29,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor, nn
 
 from .. import models
-from ..arguments import MOST_DEVICES, flag, whole
+from ..arguments import MOST_DEVICES, boolean, integer
 from ..data.dataset import check_dataset
 from ..data.ids import listed
 from ..data.methods import forcing_methods
@@ -150,8 +150,8 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
         raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
-    whole("devices", devices, 1, MOST_DEVICES)
-    if flag("resume", resume) and flag("overwrite", overwrite):
+    integer("devices", devices, 1, MOST_DEVICES)
+    if boolean("resume", resume) and boolean("overwrite", overwrite):
         raise ValueError("resume goes on with a run and overwrite begins anew, found both: choose one.")
 
 
@@ -286,7 +286,7 @@ def _validation_basins(data: xr.Dataset, period: Any) -> np.ndarray:
 
 def usable(data: xr.Dataset, config: Config, skip: bool) -> xr.Dataset:
     """The checked data of the basins that can be trained on; the others are refused, or left out with a warning."""
-    flag("skip_unusable", skip)
+    boolean("skip_unusable", skip)
     model = None if config.model == "none" else models.get(config.model)
     check_dataset(data, forcing_names=config.forcing_names, need_qobs=True, values=False, model=model)
     if model is not None:

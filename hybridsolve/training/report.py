@@ -17,7 +17,7 @@ from ..data.steps import rows_of_days
 from ..plot.style import draw
 from ..score import metrics
 from ..score.references import read_reference
-from ..score.summary import SCORES, log_test_look, median_line, medians_of
+from ..score.summary import SCORES, log_test_scores, median_line, medians_of
 from ..spec import Signature
 from .diagnostics import BALANCE
 from .inputs import methods_text
@@ -58,7 +58,7 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
         write_text_atomic(folder / "scores.csv", table.rename_axis("basin").to_csv(float_format="%.5f")),
         write_text_atomic(folder / "report.md", _markdown(result, theirs, [], command)),
     ]
-    log_test_look(
+    log_test_scores(
         {str(m): result.sel(member=m) for m in result["member"].values},
         folder / "test_looks.log",
         command or "hybridsolve.experiment()",

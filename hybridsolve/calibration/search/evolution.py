@@ -40,7 +40,7 @@ class EvolutionSearch(Search):
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.random, dtype=self.best.dtype)
 
-    def _whole(self, least: int, most: int, size: int) -> Tensor:
+    def _integers(self, least: int, most: int, size: int) -> Tensor:
         return torch.randint(least, most, (1, size), generator=self.random).expand(self.best.shape[1], size)
 
     @torch.no_grad()
@@ -56,9 +56,9 @@ class EvolutionSearch(Search):
             return self.best.gather(2, index.expand(n_parameters, -1, -1))
 
         leaders = self.best_loss.argsort(1)[:, : max(2, round(self.GREEDY * size))]
-        leader = leaders.gather(1, self._whole(0, leaders.shape[1], size))
-        first = self._whole(1, size, size)  # distances round the ring, never 0: a member is moved by others
-        second = self._whole(1, size - 1, size)
+        leader = leaders.gather(1, self._integers(0, leaders.shape[1], size))
+        first = self._integers(1, size, size)  # distances round the ring, never 0: a member is moved by others
+        second = self._integers(1, size - 1, size)
         second = second + (second >= first)
         here = torch.arange(size)
         trial = self.best + factor * (
@@ -66,7 +66,7 @@ class EvolutionSearch(Search):
         )
         trial = torch.where(trial < 0, self.best / 2, torch.where(trial > 1, (1 + self.best) / 2, trial))
         crossed = self._uniform(n_parameters, 1, size) < crossover
-        crossed |= torch.arange(n_parameters)[:, None, None] == self._whole(0, n_parameters, size)
+        crossed |= torch.arange(n_parameters)[:, None, None] == self._integers(0, n_parameters, size)
         trial = torch.where(crossed, trial, self.best)
 
         loss = self.objective(trial)
