@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
 
 MOST_DEVICES = 64  # a process each
 SEEDS = 2**63 - 1  # the largest that torch, numpy and NetCDF all take
@@ -31,3 +35,21 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False; found {value!r}: correct it.")
     return value
+
+
+def number(kind: Callable[[str], N], text: str, what: str) -> N:
+    """A number, int or float, of the text that the command line has."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{what} must be {'a whole number' if kind is int else 'a number'}; found '{text}'.") from None
+
+
+def pairs(given: list[str], option: str) -> dict[str, float]:
+    """Numbers by name of an option that takes NAME=VALUE."""
+    found: dict[str, float] = {}
+    for name, _, value in (pair.partition("=") for pair in given):
+        if name in found:
+            raise ValueError(f"{option} must give {name} once; found it twice: leave one of them out.")
+        found[name] = number(float, value, f"{option} {name}")
+    return found

@@ -20,10 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from .arguments import MOST_DEVICES, integer
+from .arguments import MOST_DEVICES, integer, number, pairs
 from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
+from .route_command import route, route_arguments
 from .scale import command
 
 MOST_THREADS = 1024
@@ -226,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
             "join what a run has appended into one store",
         ),
         "grid": (add_grid_arguments, run_grid, "forcing of basins from gridded files and polygons"),
-        "route": (_route_arguments, _route, "route lateral inflow through a river network to discharge"),
+        "route": (route_arguments, route, "route lateral inflow through a river network to discharge"),
     }
     for name, (arguments, run, help) in table.items():
         sub = commands.add_parser(name, help=help, description=help)
@@ -357,31 +358,6 @@ def _simulate_arguments(sub) -> None:
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
 
-def _route_arguments(sub) -> None:
-    sub.add_argument(
-        "inflow", help="NetCDF file with lateral_inflow(time, reach) in m3 s-1; time is the interval's begin"
-    )
-    sub.add_argument("network", help="file of RiverNetwork.save, RouteLink.nc, or NextGen hydrofabric (.gpkg)")
-    sub.add_argument("--dt", type=float, default=3600.0, help="seconds of a step (default: %(default)g)")
-    sub.add_argument("--scheme", default="todini", help="todini, ddr, muskingum or accumulate (default: %(default)s)")
-    sub.add_argument("--gauges", help="ids joined by commas, or a file with one a line (default: all reaches)")
-    sub.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a channel parameter for all reaches, such as n=0.05, in place of the network's",
-    )
-    sub.add_argument(
-        "--local-days", metavar="HOURS", help="also the means of days of a clock ahead of UTC, or 'longitude'"
-    )
-    sub.add_argument("--hydraulics", action="store_true", help="also write depth, top width and velocity")
-    sub.add_argument("--restart", metavar="FILE", help="start from the state that --write-restart has written")
-    sub.add_argument("--write-restart", metavar="FILE", help="write the state after the last step")
-    sub.add_argument("--map", metavar="PNG", help="draw the mean discharge along the network (needs lon and lat)")
-    sub.add_argument("--out", default="discharge.nc", help="NetCDF file (default: %(default)s)")
-
-
 def _files(arguments, **more) -> dict[str, str]:
     """The files that a command reads, by the arguments that name them."""
     named = {"the data": arguments.data, "--basins": arguments.basins, **more}
@@ -421,7 +397,7 @@ def _calibrate(arguments) -> None:
     folder = Path(arguments.out)
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
     options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free", "backend")}
-    options["fixed"] = _pairs(arguments.fix, "--fix")
+    options["fixed"] = pairs(arguments.fix, "--fix")
     model = models.get(arguments.model)
     check_arguments(model, **options)
     if arguments.resume and arguments.overwrite:
@@ -469,7 +445,7 @@ def _train(arguments) -> None:
     integer("--folds", arguments.folds, 2)
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
-    seeds = None if arguments.seeds is None else [_number(int, s, "--seeds") for s in arguments.seeds.split(",")]
+    seeds = None if arguments.seeds is None else [number(int, s, "--seeds") for s in arguments.seeds.split(",")]
     data = open_data(arguments, config=config)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
@@ -552,48 +528,6 @@ def _simulate_calibrated(arguments, fluxes):
         allow_other_method=arguments.allow_other_method,
         backend=arguments.backend,
     )
-
-
-def _route(arguments) -> None:
-    from .data.files import refuse_overwriting
-    from .routing.files import read_gauges, route_file
-
-    gauges = None if arguments.gauges is None else read_gauges(arguments.gauges, "--gauges")
-    outputs = {"--out": arguments.out, "--write-restart": arguments.write_restart, "--map": arguments.map}
-    refuse_overwriting(outputs, {"--gauges": arguments.gauges if os.path.isfile(arguments.gauges or "") else None})
-    written = route_file(
-        arguments.inflow,
-        arguments.network,
-        arguments.out,
-        dt=arguments.dt,
-        scheme=arguments.scheme,
-        gauges=gauges,
-        constants=_pairs(arguments.set, "--set"),
-        hydraulic=arguments.hydraulics,
-        local_days=arguments.local_days,
-        restart=arguments.restart,
-        write_restart=arguments.write_restart,
-        map_file=arguments.map,
-        command=arguments.command_line,
-    )
-    print("wrote " + ", ".join(str(path) for path in written))
-
-
-def _number(kind, text: str, what: str):
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{what} must be {'a whole number' if kind is int else 'a number'}; found '{text}'.") from None
-
-
-def _pairs(given: list[str], option: str) -> dict[str, float]:
-    """Numbers by name of an option that takes NAME=VALUE."""
-    found: dict[str, float] = {}
-    for name, _, value in (pair.partition("=") for pair in given):
-        if name in found:
-            raise ValueError(f"{option} must give {name} once; found it twice: leave one of them out.")
-        found[name] = _number(float, value, f"{option} {name}")
-    return found
 
 
 def _demo(arguments) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from numbers import Real
 
 import numpy as np
 
@@ -139,3 +140,27 @@ def refuse_no_network(ids: np.ndarray, downstream: np.ndarray, attributes: dict)
     own = downstream == np.arange(n)
     if own.any():
         raise ValueError(f"no reach may flow to itself; found {listed(ids[own])}: correct where it flows, -1 if out.")
+
+
+def pieces_of(length: np.ndarray, ids: np.ndarray, max_length: float, most: int) -> np.ndarray:
+    """How many pieces each reach is cut into ``[N]``, so that none is longer than `max_length`.
+
+    Raises
+    ------
+    ValueError
+        If a length or `max_length` is not a length in m, or there are more than `most` pieces.
+    """
+    if not isinstance(max_length, Real) or not 0 < float(max_length) < np.inf:
+        raise ValueError(f"max_length must be above 0 m and finite; found {max_length!r}: choose a length.")
+    bad = ~((length >= 0) & (length < np.inf))
+    if bad.any():
+        raise ValueError(
+            f"length must be 0 m or more and finite; found {length[bad][0]:g} at reach {ids[bad][0]}: correct it."
+        )
+    pieces = np.maximum(np.ceil(length / max_length), 1)
+    if pieces.sum() > most:
+        raise ValueError(
+            f"a network has at most {most} reaches; found {pieces.sum():.3g} pieces of {max_length:g} m: choose a "
+            "greater max_length."
+        )
+    return pieces.astype(np.int64)

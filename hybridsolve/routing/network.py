@@ -1,7 +1,4 @@
-"""River networks: reaches in an order in which each upstream reach lies exactly one level before its downstream.
-
-Source: Scheidegger (1967, doi 10.1080/02626666709493507) for random networks.
-"""
+"""River networks: reaches in an order in which each upstream reach lies exactly one level before its downstream."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import hashlib
 import heapq
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +19,12 @@ from .checks import (
     by_label,
     cycle_text,
     look_up,
+    pieces_of,
     reach_ids,
     refuse_no_network,
     table_of_edges,
 )
+from .lattice import lattice, slopes
 from .readers import (
     SAVED,
     read_hydrofabric,
@@ -309,22 +308,9 @@ class RiverNetwork:
             If n is not 1 or more, or the seed not 0 or more.
         """
         n, rng = integer("n", n, 1), np.random.default_rng(integer("seed", seed, 0))
-        width = -(-n // int(np.ceil(1.25 * np.sqrt(n))))
-        row, column = np.divmod(np.arange(n), width)
-        downstream = (row - 1) * width + (column + rng.integers(0, 2, n)) % width
-        downstream[:width] = -1
-        attributes = {
-            "length": rng.lognormal(np.log(3000), 0.5, n),
-            "n": rng.uniform(0.03, 0.1, n),
-            "p": rng.uniform(10, 60, n),
-            "q": rng.uniform(0.1, 0.9, n),
-            "x": rng.uniform(0.2, 0.35, n),
-            "area": rng.lognormal(np.log(5e6), 0.5, n),
-        }
+        downstream, attributes = lattice(n, rng)
         network = _make(np.arange(1, n + 1), downstream, attributes)
-        # Hack's and Flint's laws, roughly: 0.026 at one reach's 5 km2, 0.0004 at 200,000 km2, and scatter.
-        slope = 0.05 * (network.upstream_area() / 1e6) ** -0.4 * rng.lognormal(0, 0.5, n)
-        network.attributes["slope"] = slope.clip(1e-4, 0.1)
+        network.attributes["slope"] = slopes(network.upstream_area(), rng)
         return network
 
     # --- What it is ------------------------------------------------------------------------------------------------
@@ -518,21 +504,7 @@ class RiverNetwork:
             If `max_length` is not positive, there is no attribute length, or one is negative or not finite.
         """
         length = self.attribute("length")
-        if not isinstance(max_length, Real) or not 0 < float(max_length) < np.inf:
-            raise ValueError(f"max_length must be above 0 m and finite; found {max_length!r}: choose a length.")
-        bad = ~((length >= 0) & (length < np.inf))
-        if bad.any():
-            raise ValueError(
-                f"length must be 0 m or more and finite; found {length[bad][0]:g} at reach {self.ids[bad][0]}: correct "
-                "it."
-            )
-        pieces = np.maximum(np.ceil(length / max_length), 1)
-        if pieces.sum() > MOST_REACHES:
-            raise ValueError(
-                f"a network has at most {MOST_REACHES} reaches; found {pieces.sum():.3g} pieces of {max_length:g} m: "
-                "choose a greater max_length."
-            )
-        pieces = pieces.astype(np.int64)
+        pieces = pieces_of(length, self.ids, max_length, MOST_REACHES)
         parent = np.repeat(np.arange(self.n_reaches), pieces)
         last = np.cumsum(pieces) - 1
         downstream = np.arange(1, len(parent) + 1)
