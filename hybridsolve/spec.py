@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Real
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +233,9 @@ class ModelSpec:
         ------
         ValueError
         """
-        if seconds in self.steps if self.steps is not None else seconds > 0 and DAY % seconds == 0:
+        if self.steps is not None and seconds in self.steps:
+            return
+        if self.steps is None and isinstance(seconds, Real) and seconds > 0 and DAY % seconds == 0:
             return
         known = "that divide a day" if self.steps is None else "of " + ", ".join(f"{s} s" for s in self.steps)
         raise ValueError(
@@ -243,7 +246,19 @@ class ModelSpec:
     def parameters_at_step(self, parameters: Mapping[str, torch.Tensor], seconds: int) -> dict[str, torch.Tensor]:
         """Parameters as the table has them, for a day, as those of a step of this length; see `Parameter`."""
         rows = {v.name: v for v in self.parameters + self.optional_parameters}
+        self._refuse_unknown(parameters, rows)
         return {name: rows[name].at_step(x, seconds) for name, x in parameters.items()}
+
+    def _refuse_unknown(self, given: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
+        """Raise unless these are parameters by name."""
+        if not isinstance(given, Mapping):
+            raise TypeError(f"parameters must map names to values; found {type(given).__name__}: pass a dict.")
+        for name in given:
+            if name not in known:
+                raise ValueError(
+                    f"model {self.name} has no parameter '{name}'; expected any of {', '.join(known)}: remove or "
+                    "rename it."
+                )
 
     def parameters_from_unit(self, unit: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Scale values in 0..1 to the parameters' bounds: ``lower + (upper - lower) u``.
@@ -266,12 +281,7 @@ class ModelSpec:
             If a name is not a parameter of this model.
         """
         known = {v.name: v for v in self.every_parameter}
-        unknown = [name for name in unit if name not in known]
-        if unknown:
-            raise ValueError(
-                f"model {self.name} has no parameter '{unknown[0]}'; expected any of "
-                f"{', '.join(known)}: remove or rename it."
-            )
+        self._refuse_unknown(unit, known)
 
         def scaled(v: Parameter, u: torch.Tensor) -> torch.Tensor:
             if v.scale == "log":

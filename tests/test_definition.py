@@ -12,7 +12,7 @@ import torch
 import hybridsolve as hs
 from hybridsolve import _cpu
 from hybridsolve.compiler import StepError, cache, header
-from hybridsolve.models.primitives import minimum, select
+from hybridsolve.models.primitives import exp, minimum, power, select
 from hybridsolve.spec import Balance, Forcing, Parameter, State, Variable
 
 pytestmark = [
@@ -134,3 +134,31 @@ def test_the_flags_are_those_of_the_build():
 
     assert {name: list(flags) for name, flags in cache.ISAS.items() if flags} == plugins._setting("ISAS")
     assert set(plugins._setting("FLAGS")) - {"-O3"} < set(cache.FLAGS)
+
+
+def test_a_model_that_was_defined_before_another_of_its_name_is_not_run_by_the_kernel_of_that():
+    first, second = bucket(), bucket(0.5)
+    expected = results(second, "cpu")
+    with pytest.raises(ValueError, match="kernel 'defined_bucket' must be of the model that runs; found one"):
+        results(first, "cpu")
+    assert all(torch.equal(x, y) for x, y in zip(results(second, "cpu"), expected, strict=True))
+
+
+def test_names_that_c_plus_plus_or_the_contract_has():
+    """What a step calls its quantities is its own affair."""
+
+    @hs.models.define(name="defined_bucket", **TABLE)
+    def step(f, k, p, s):
+        q = s["store"] + f["rain"]
+        d_q = minimum(q, f["demand"])
+        keep_exp = exp(-d_q)
+        NULL = q - d_q * keep_exp
+        K_ = power(keep_exp, p["k"]) * NULL
+        constexpr = minimum(K_, d_q * K_)
+        d_s = constexpr * q
+        new_store = minimum(q, d_s)
+        bitor = new_store * p["k"]
+        s = q - bitor
+        return dict(store=s), dict(aet=d_s * bitor, flow=bitor)
+
+    torch.testing.assert_close(results(step, "cpu"), results(step, "reference"), rtol=1e-12, atol=1e-12)

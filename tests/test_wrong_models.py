@@ -467,3 +467,16 @@ def test_a_switch_is_true_or_false(name):
         backend="auto" if has_kernel(toy, toy.parameter_names) else "reference",
         **{name: "no"},
     )
+
+
+@pytest.mark.parametrize(
+    "function, given, error, message",
+    [
+        (hs.models.register, "toy", TypeError, "a model to register must be a ModelSpec; found str"),
+        (toy.check_step, "day", ValueError, "model toy runs at steps that divide a day; found day s"),
+        (toy.parameters_from_unit, None, TypeError, "parameters must map names to values; found NoneType"),
+    ],
+)
+def test_what_the_table_itself_is_asked(function, given, error, message):
+    refused(message, function, given, error=error)
+    refused("model toy has no parameter 'fog'; expected any of capacity", toy.parameters_at_step, {"fog": 1.0}, 3600)

@@ -14,7 +14,15 @@ MODELS: dict[str, ModelSpec] = {}
 
 
 def register(model: ModelSpec) -> ModelSpec:
-    """Make a model known by its name, in place of another of that name."""
+    """Make a model known by its name, in place of another of that name.
+
+    Raises
+    ------
+    TypeError
+        If it is no ModelSpec.
+    """
+    if not isinstance(model, ModelSpec):
+        raise TypeError(f"a model to register must be a ModelSpec; found {type(model).__name__}: make one.")
     MODELS[model.name] = model
     return model
 
