@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..spec import DAY, State, Variable
-from .problem import Problem, axes, bounds
+from .problem import Problem, axes, bounds_of
 
 FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/run.h
 
@@ -85,9 +85,13 @@ def refuse_values_outside(what: str, x: torch.Tensor, row: Variable) -> None:
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    if torch._C._functorch.maybe_current_level() is not None or x.dim() not in (1, 2):
+    if torch._C._functorch.maybe_current_level() is not None or x.dim() not in (1, 2) or not x.is_floating_point():
         return
-    if (found := _first_outside(x, *bounds(row, x.dtype))) is not None:
+    ((lower, upper),) = bounds_of((row,), x.dtype)
+    least, most = torch.aminmax(x.detach()) if x.numel() else (lower, upper)  # NaN where there is one
+    if float(least) >= lower and float(most) <= upper:
+        return
+    if (found := _first_outside(x, lower, upper)) is not None:
         place, value = found
         raise ValueError(
             f"{what} must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {value:g} at "

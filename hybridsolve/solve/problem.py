@@ -74,7 +74,7 @@ def octaves(variable: Parameter) -> float:
 
 
 @cache
-def _bounds(rows: tuple[Variable, ...], dtype: torch.dtype, step: int = DAY) -> list[tuple[float, float]]:
+def bounds_of(rows: tuple[Variable, ...], dtype: torch.dtype, step: int = DAY) -> list[tuple[float, float]]:
     return [bounds(v, dtype, step) for v in rows]
 
 
@@ -198,11 +198,11 @@ class Problem:
 
     @property
     def forcing_bounds(self) -> list[tuple[float, float]]:
-        return _bounds(self.spec.forcings, self.state.dtype)
+        return bounds_of(self.spec.forcings, self.state.dtype)
 
     @property
     def input_bounds(self) -> list[tuple[float, float]]:
-        return _bounds(self.spec.inputs, self.state.dtype)
+        return bounds_of(self.spec.inputs, self.state.dtype)
 
     @property
     def state_bounds(self) -> list[tuple[float, float]]:
@@ -213,7 +213,7 @@ class Problem:
         """What the parameters as given must lie within: before the sigmoid they must only be numbers."""
         if self.raw:
             return [(-math.inf, math.inf)] * len(self.rows)
-        return _bounds(self.rows, self.state.dtype, self.step)
+        return bounds_of(self.rows, self.state.dtype, self.step)
 
     @property
     def parameter_range(self) -> list[tuple[float, float]]:
