@@ -99,7 +99,7 @@ def has_kernel(model, names, backend="cpu") -> bool:
 
 @pytest.fixture(scope="session")
 def kernels(request, tmp_path_factory):
-    """Where what the tests compile is kept from session to session."""
+    """Where what the tests compile is kept from run to run."""
     cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
     return cache.mkdir("kernels") if cache else tmp_path_factory.mktemp("kernels")
 
