@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import combinations
 from numbers import Real
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -193,6 +194,17 @@ class ModelSpec:
     def kernel_name(self, names: Iterable[str]) -> str:
         """The name of the compiled kernel for a run with these parameters."""
         return "_".join([self.name, *(v.name for v in self.optional_parameters if v.name in set(names))])
+
+    @property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """Every choice of optional parameters that a run may have."""
+        names = self.optional_parameter_names
+        return tuple(some for n in range(len(names) + 1) for some in combinations(names, n))
+
+    @property
+    def kernel_names(self) -> tuple[str, ...]:
+        """The names of all kernels of the model, one for every choice of optional parameters."""
+        return tuple(map(self.kernel_name, self.choices))
 
     def initial_state(self, parameters: Mapping[str, torch.Tensor], wet: bool = False) -> dict:
         """Where a run starts that is given no state, or the wet end of it: numbers or tensors by name.

@@ -204,6 +204,12 @@ template <class Model, class V> struct Sensitivity {
         if constexpr (W > 0) Model::ordinates(moving, of_chunk + Model::D);
         for (int m = 0; m < M; ++m) of_chunk[Model::D + W + m] = constant(content[m]);
       }
+      count_slots<Model>(block.in_use, [&](int slot, int held) {
+        bool empty = !any(ordinate[slot] != V{}) && !any(content[held] != V{});
+        for (int c = 0; c < CHUNKS; ++c)
+          for (V d : prepared[c * PREPARED + Model::D + slot].d) empty &= !any(d != V{});
+        return empty;
+      });
     }
   }
   static HS_FN D constant(V v) {

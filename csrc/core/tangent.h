@@ -64,7 +64,10 @@ template <class Model, class V> struct Forward {
     }
     for (int k = 0; k < block.n_packs; ++k)
       for (int i = 0; i < F; ++i) block.lie(forcing_lanes[k][i], k, 0, in.t_forcing[i].b_stride, 0);
-    if (block.n_moving == 0) prepare();
+    if (block.n_moving == 0) {
+      prepare();
+      count_in_use();
+    }
     typename Lane<V>::bits bad{};
     for (int64_t t = 0; t < run.n_steps; ++t) bad |= advance(t);
     for (int u = 0; u < block.n_units; ++u) {
@@ -91,6 +94,17 @@ template <class Model, class V> struct Forward {
       if constexpr (D > 0) Model::prepare(given(nullptr, u, nullptr), derived[u]);
       if constexpr (W > 0) Model::ordinates(given(nullptr, u, nullptr), ordinate + u * W);
     }
+  }
+
+  void count_in_use() {
+    count_slots<Model>(block.in_use, [&](int slot, int held) {
+      bool empty = true;
+      for (int u = 0; u < block.n_units; ++u) {
+        const DV w = ordinate[u * W + slot], m = content[u * M + held];
+        empty &= !any(w.v != V{}) && !any(w.d[0] != V{}) && !any(m.v != V{}) && !any(m.d[0] != V{});
+      }
+      return empty;
+    });
   }
 
   typename Lane<V>::bits advance(int64_t t) {

@@ -13,6 +13,7 @@ import xarray as xr
 
 from .. import models
 from ..arguments import boolean, finite
+from ..compiler.identity import refuse_another
 from ..data.dataset import check_dataset, parse_period, period_slice, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.methods import AS_IN_DATA, forcing_methods, opened_with
@@ -161,9 +162,11 @@ def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
             raise ValueError(f"{what} no attribute '{name}'; give that file as it was written.")
     if str(parameters.attrs["model"]) not in models.MODELS:
         raise ValueError(
-            f"{what} one of the model '{parameters.attrs['model']}'; this version has {', '.join(models.names())}."
+            f"{what} one of the model '{parameters.attrs['model']}', which is none of {', '.join(models.names())}: run "
+            "the file that defines it, by models.load or --define."
         )
     model = models.get(str(parameters.attrs["model"]))
+    refuse_another(model, parameters.attrs.get("definition"), where)
     names = _stored_names(parameters, model)
     for name in names:
         if name not in parameters or parameters[name].dims != ("basin", "start"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -35,19 +38,57 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def load(path: str | Path) -> tuple[ModelSpec, ...]:
+    """The models that a Python file defines by `define`, which are known by their names from then on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it defines none.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a Python file that defines models.")
+    return _load(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
+    """Run the file, once as long as it does not change."""
+    found = tuple(
+        value
+        for value in runpy.run_path(str(file)).values()
+        if isinstance(value, ModelSpec) and Path(value.reference_step.__code__.co_filename) == file
+    )
+    if not found:
+        raise ValueError(f"{file} must define a model; found none: put hs.models.define(...) above its step.")
+    return found
+
+
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name; a ModelSpec is handed back, registered or not.
+    """The model of that name, or the one that a Python file defines; a ModelSpec is handed back, registered or not.
 
     Raises
     ------
     ValueError
         If there is none; the message lists those there are.
     """
+    if isinstance(model, str) and model.endswith(".py"):
+        found = load(model)
+        if len(found) != 1:
+            names = ", ".join(m.name for m in found)
+            raise ValueError(f"{model} must define one model; found {names}: load it, and name one of them.")
+        return found[0]
     if isinstance(model, ModelSpec):
         _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
         return model
     if not isinstance(model, str) or model not in MODELS:
-        raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
+        raise ValueError(
+            f"unknown model {model!r}; expected one of {', '.join(MODELS)}, a ModelSpec, or "
+            "a Python file that defines one."
+        )
     return MODELS[model]
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..compiler.definition import make_ready
+from ..compiler.definition import generates
 from . import compiled
 from .problem import Problem, is_per_step
 
@@ -124,13 +124,12 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
         )
     engine.check(device)
-    if kernel is not None and name == "cpu":
-        make_ready(kernel)
     if kernel is not None and (engine, kernel) not in _FOUND and kernel not in engine.kernels():
-        raise RuntimeError(
-            f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve after "
-            "adding it, or ask for backend='reference'."
-        )
+        if name != "cpu" or not generates(kernel):
+            raise RuntimeError(
+                f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve "
+                "after adding it, or ask for backend='reference'."
+            )
     _FOUND.add((engine, kernel))
     return name
 

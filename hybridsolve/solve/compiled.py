@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..compiler.definition import refuse_other_equations
+from ..compiler.definition import make_ready, refuse_other_equations
 from ..spec import DAY
 from . import faults
 from .problem import Problem, axes, octaves, strides
@@ -142,6 +142,8 @@ class Engine:
     def _struct(self, kind: str, run: Problem, **more):
         """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
         refuse_other_equations(run.kernel, run.spec)  # at every run: a kernel may have been loaded anew since
+        if not self.on_gpu:
+            make_ready(run.kernel, kind, run.state.dtype == torch.float64)
         model = (run.spec.key, run.optional, run.state.dtype, run.step)
         words = (extension(self.name), kind, *model, run.outputs, run.each, run.raw)
         if words not in _WORDS:
