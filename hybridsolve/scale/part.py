@@ -1,7 +1,7 @@
 """The loop of a continental run: a range of basins, window by window.
 
-While blocks of basins are computed, one a thread, the next is read and the last is written. At the end of a window the state is kept
-and the journal gets its line (journal.py); a run that was killed goes on from there, to the same bits.
+While blocks of basins are computed, one a thread, the next is read and the last is written. At the end of a window the
+state is kept and the journal gets its line (journal.py); a run that was killed goes on from there, to the same bits.
 """
 
 from __future__ import annotations
