@@ -21,9 +21,9 @@ from torch import Tensor
 from ..arguments import integer
 from ..data.ids import refuse_duplicates
 from ..solve import backends, compiled, ops
+from ..solve.check import dense, mapping
 from ..solve.compiled import MOST_INFLOW
 from ..solve.faults import BadInflow
-from ..solve.problem import dense, mapping
 from ..spec import Variable
 from .checks import reach_ids
 from .schemes import (

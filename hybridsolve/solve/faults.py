@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from ..spec import DAY, State, Variable
-from .problem import Problem, axes, bounds_of
+from .bounds import bounds_of
+from .layout import axes
+from .problem import Problem
 
 FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/run.h
 

@@ -89,7 +89,7 @@ class _Direct:
 
 
 def _nothing_is_differentiated() -> bool:
-    """Whether nobody asks for a derivative, and a Function, which takes longer than a small run, is not needed."""
+    """Whether nobody asks for a derivative: then a Function, which takes longer than a small run, is not needed."""
     forward_mode = torch.autograd.forward_ad._current_level >= 0
     return not (torch.is_grad_enabled() or forward_mode or torch._C._are_functorch_transforms_active())
 
@@ -121,8 +121,7 @@ def _of_every_arity(function) -> list:
     return [of(n) for n in range(MOST_TENSORS)]
 
 
-_ADJOINTS: dict[str, list] = {}  # of each kernel, by number of tensors: as torch.compile takes them
-_DIRECT_ADJOINTS: dict[str, Any] = {}
+_ADJOINTS: dict[str, list] = {}  # of each kernel, by number of tensors
 
 
 class Differentiable:
@@ -155,23 +154,21 @@ class Differentiable:
 
         self.value, shorter_adjoint = _shorter(value_op, value), _shorter(adjoint_op, adjoint)
 
-        def adjoint_by(call):
+        class Adjoint(_Once):
+            @staticmethod
             def forward(what, sizes, needs, *tensors):
                 n = len(tensors) - n_kept - n_outputs
                 inputs, kept, cotangents = tensors[:n], tensors[n : n + n_kept], tensors[n + n_kept :]
-                return tuple(call(what, list(inputs), sizes, list(kept), list(cotangents), needs))
+                return tuple(adjoint_op(what, list(inputs), sizes, list(kept), list(cotangents), needs))
 
-            return dict(forward=staticmethod(forward))
-
-        _ADJOINTS[name] = _of_every_arity(type("Adjoint", (_Once,), adjoint_by(adjoint_op)))
-        _DIRECT_ADJOINTS[name] = type("DirectAdjoint", (_Direct, _Once), adjoint_by(shorter_adjoint))
+        _ADJOINTS[name] = _of_every_arity(Adjoint)
 
         def gradients(what, sizes, saved, cotangents, needs):
-            if torch.compiler.is_compiling():
-                function = _ADJOINTS[name][len(saved) + n_outputs]
+            if torch.compiler.is_compiling() or not _nothing_is_differentiated():
+                found = _ADJOINTS[name][len(saved) + n_outputs].apply(what, sizes, needs, *saved, *cotangents)
             else:
-                function = _DIRECT_ADJOINTS[name]
-            found = function.apply(what, sizes, needs, *saved, *cotangents)
+                inputs, kept = list(saved[: len(needs)]), list(saved[len(needs) :])
+                found = shorter_adjoint(what, inputs, sizes, kept, list(cotangents), needs)
             return [g if need else None for g, need in zip(found, needs, strict=True)]
 
         class Value(torch.autograd.Function):
