@@ -125,7 +125,7 @@ def refuse_no_network(ids: np.ndarray, downstream: np.ndarray, attributes: dict)
     """Raise unless ids [N], rows of the downstream reaches [N] and attributes are those of a network."""
     n = len(downstream)
     if n == 0:
-        raise ValueError("a network must have one reach or more; found none: look whether its table was read or cut.")
+        raise ValueError("a network must have one reach or more; found none: check how its table was read or cut.")
     if len(ids) != n:
         raise ValueError(f"ids must be [{n}] as downstream is; found [{len(ids)}]: give each reach one id.")
     sizes = {name: np.shape(x) for name, x in attributes.items()}

@@ -77,7 +77,7 @@ def describe() -> dict[str, str]:
     return lines | {"reference": "available: plain torch, for checking"}
 
 
-_FOUND: set[tuple] = set()  # kernels that an engine has had: it loses none
+_CHECKED: set[tuple] = set()  # engines and kernels of theirs that have been checked
 
 
 def choose(backend: str, device: torch.device, kernel: str | None = None) -> str:
@@ -114,12 +114,12 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
     engine.check(device)
     if kernel is not None and name == "cpu":
         make_ready(kernel)
-    if kernel is not None and (engine, kernel) not in _FOUND and kernel not in engine.kernels():
+    if kernel is not None and (engine, kernel) not in _CHECKED and kernel not in engine.kernels():
         raise RuntimeError(
             f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve after "
             "adding it, or ask for backend='reference'."
         )
-    _FOUND.add((engine, kernel))
+    _CHECKED.add((engine, kernel))
     return name
 
 

@@ -59,7 +59,7 @@ _CHECKED: dict[tuple[str, str, str], list[str]] = {}  # by backend, kernel and t
 
 
 def _names(backend: str, run: Problem) -> list[str]:
-    """What a run can put out, after checking that the kernel's header and the table in Python tell one story."""
+    """What a run can put out, after checking that the kernel's header and the table in Python agree."""
     key = (backend, run.kernel, run.spec.key)
     if key not in _CHECKED:
         compiled = extension(backend).models()[run.kernel]
