@@ -476,7 +476,7 @@ class RiverNetwork:
         label = np.full(self.n_reaches, -1)
         label[outlets] = np.arange(len(outlets))
         outlet = self._upstream_of(label)
-        part = of_even_size(np.bincount(outlet), n)
+        part = of_even_size(np.bincount(outlet), int(n))
         return [self.take(part[outlet] == i) for i in range(n)]
 
     def split_long(self, max_length) -> tuple[RiverNetwork, np.ndarray]:

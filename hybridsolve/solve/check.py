@@ -117,8 +117,9 @@ def _initial_state(
                 first = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in first.items()})
         given = model.initial_state(first) | given
     starts = [given[name] for name in model.state_names]
-    if all(isinstance(x, float) and x == starts[0] for x in starts):  # one tensor takes less time than many
-        state = like.new_full((len(starts), *cells), starts[0])
+    start = starts[0]
+    if isinstance(start, float) and all(isinstance(x, float) and x == start for x in starts):
+        state = like.new_full((len(starts), *cells), start)  # one tensor takes less time than many
     else:
         state = torch.stack([start_of(model, *one, like, cells) for one in zip(model.state_names, starts, strict=True)])
     if not model.lines:
