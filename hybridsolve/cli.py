@@ -293,7 +293,7 @@ def _calibrate_arguments(sub) -> None:
     _among(model, *models.names())
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
     sub.add_argument("--validation", metavar="FROM:TO")
-    sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every look is logged")
+    sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every use is logged")
     loss = sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
     _among(loss, "nse", "kge", "nse_sqrt", "nse_log")
     method = sub.add_argument("--method", default="lm", help="lm, gradient or evolution (default: %(default)s)")

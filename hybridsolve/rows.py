@@ -68,6 +68,11 @@ class Parameter(Variable):
     scale: str = "linear"
     step: str = "none"
 
+    @property
+    def octaves(self) -> float:
+        """How often the range of a log scale doubles; 0 of a linear scale."""
+        return math.log2(self.upper / self.lower) if self.scale == "log" else 0.0
+
     def at_step(self, value: Any, seconds: float) -> Any:
         """A value for a day, a number or a tensor, as that of a step of this length."""
         share = seconds / DAY

@@ -18,17 +18,17 @@
 namespace hs {
 namespace HS_ISA {
 
-// How one unit's lanes lie in a tensor: a plain vector load where they are neighbours, one value where they share it.
-enum Lie { NEIGHBOURS, SHARED, SCATTERED };
+// Where one unit's lanes are in a tensor: a plain vector load where they are neighbours, one value where they share it.
+enum Placement { NEIGHBOURS, SHARED, SCATTERED };
 
 template <class V> struct Lanes {
   static constexpr int L = sizeof(V) / sizeof(typename Lane<V>::scalar);
-  Lie lie;
+  Placement placement;
   int64_t offset[L];
   bool used[L];  // lanes past the last column, or past the last component of a ragged group, repeat another and are idle
   bool full;     // all lanes are used
 
-  void settle() {
+  void classify() {
     bool neighbours = true, shared = true;
     full = true;
     for (int l = 0; l < L; ++l) {
@@ -36,20 +36,20 @@ template <class V> struct Lanes {
       neighbours &= used[l] && offset[l] == offset[0] + l;
       shared &= offset[l] == offset[0];
     }
-    lie = neighbours ? NEIGHBOURS : shared ? SHARED : SCATTERED;
+    placement = neighbours ? NEIGHBOURS : shared ? SHARED : SCATTERED;
   }
 };
 
 template <class V> HS_FN V load(const typename Lane<V>::scalar* base, const Lanes<V>& at) {
-  if (at.lie == NEIGHBOURS) return load<V>(base + at.offset[0]);
-  if (at.lie == SHARED) return splat<V>(base[at.offset[0]]);
+  if (at.placement == NEIGHBOURS) return load<V>(base + at.offset[0]);
+  if (at.placement == SHARED) return splat<V>(base[at.offset[0]]);
   V v;
   for (int l = 0; l < Lanes<V>::L; ++l) lane(v, l) = base[at.offset[l]];
   return v;
 }
 
 template <class V> HS_FN void store(typename Lane<V>::scalar* base, const Lanes<V>& at, V v) {
-  if (at.lie == NEIGHBOURS) return store(base + at.offset[0], v);
+  if (at.placement == NEIGHBOURS) return store(base + at.offset[0], v);
   for (int l = 0; l < Lanes<V>::L; ++l)
     if (at.used[l]) base[at.offset[l]] = lane(v, l);
 }
@@ -130,7 +130,7 @@ template <class Model, class V> struct Block {
   }
 
   // The lanes of unit (pack, g) in a tensor with the given strides over basins and components.
-  void lie(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
+  void place(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
     const int64_t total = run.n_basins * run.n_groups;
     for (int l = 0; l < L; ++l) {
       int64_t column = first_column + pack * L + l;
@@ -142,7 +142,7 @@ template <class Model, class V> struct Block {
       if (c >= run.n_components) c = run.n_components - 1;
       at.offset[l] = b * b_stride + c * c_stride;
     }
-    at.settle();
+    at.classify();
   }
 
   int enter(int64_t block) {
@@ -167,30 +167,30 @@ template <class Model, class V> struct Block {
         columns[k].used[l] = column < total;
         columns[k].offset[l] = column < total ? column : total - 1;
       }
-      columns[k].settle();
-      for (int i = 0; i < F; ++i) lie(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
+      columns[k].classify();
+      for (int i = 0; i < F; ++i) place(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
       for (int i = 0; i < K; ++i) {
         Lanes<V> at;
-        lie(at, k, 0, run.input[i].b_stride, 0);
+        place(at, k, 0, run.input[i].b_stride, 0);
         inputs[k][i] = load<V>(as<T>(run.input[i].data), at);
         input_out |= outside(inputs[k][i], limits.input[i]);
       }
       for (int g = 0; g < G; ++g) {
         const int u = k * G + g;
-        lie(cells[u], k, g, run.n_components, 1);
-        lie(series[u], k, g, 1, run.n_basins);
-        lie(d_series[u], k, g, run.d_fluxes.b_stride, run.d_fluxes.c_stride);
+        place(cells[u], k, g, run.n_components, 1);
+        place(series[u], k, g, 1, run.n_basins);
+        place(d_series[u], k, g, run.d_fluxes.b_stride, run.d_fluxes.c_stride);
         Lanes<V> at;
         for (int i = 0; i < P; ++i) {
-          lie(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
+          place(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
           p[u][i] = as_taken(load<V>(as<T>(run.parameter[i].data), at), i);
           if (!run.per_step[i]) parameter_out |= outside(p[u][i], limits.parameter[i]);
         }
         for (int m = 0; m < n_moving; ++m)
-          lie(moving_lanes[m][u], k, g, run.parameter[moving[m]].b_stride, run.parameter[moving[m]].c_stride);
+          place(moving_lanes[m][u], k, g, run.parameter[moving[m]].b_stride, run.parameter[moving[m]].c_stride);
         weight[u] = splat<V>(T(1) / T(run.n_components));
         if (run.weights.data) {
-          lie(at, k, g, run.weights.b_stride, run.weights.c_stride);
+          place(at, k, g, run.weights.b_stride, run.weights.c_stride);
           weight[u] = load<V>(as<T>(run.weights.data), at);
           weights_out |= outside(weight[u], {T(-1e30), T(1e30)});
         }
@@ -413,7 +413,7 @@ template <class Model, class V> struct Block {
       for (int i = 0; i < P; ++i)
         if (run.d_parameter[i] && !run.per_step[i]) {
           Lanes<V> at;
-          lie(at, u / G, u % G, run.parameter[i].b_stride, run.parameter[i].c_stride);
+          place(at, u / G, u % G, run.parameter[i].b_stride, run.parameter[i].c_stride);
           store(as<T>(run.d_parameter[i]), cells[u], d_given(i, 0, at, d_p[u][i]));
         }
       for (int i = 0; i < S; ++i) store(as<T>(run.d_initial_state) + i * n, cells[u], d_s[u][i]);

@@ -70,7 +70,7 @@ template <class Model, class V> struct Sensitivity {
     block.first_column = task / run.n_components * L;
     const auto lanes = [&](int64_t b, int64_t c) {
       Lanes<V> at;
-      block.lie(at, 0, g, b, c);
+      block.place(at, 0, g, b, c);
       return at;
     };
     for (int i = 0; i < F; ++i) forcing_lanes[i] = lanes(run.forcing[i].b_stride, 0);

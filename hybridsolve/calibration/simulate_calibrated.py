@@ -24,8 +24,8 @@ from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.gauge import simulate_to_gauge
 from ..routing.units import units_of
 from ..solve import backends
+from ..solve.bounds import bounds
 from ..solve.check import output_names
-from ..solve.problem import bounds
 from ..spec import ModelSpec
 from .evaluate import MEMBERS
 from .windows import window

@@ -59,13 +59,13 @@ def compiler() -> tuple[str, str]:
     RuntimeError
         If there is none.
     """
-    wish = os.environ.get("CXX")
-    for name in (wish,) if wish else ("g++", "c++", "clang++"):
+    named = os.environ.get("CXX")
+    for name in (named,) if named else ("g++", "c++", "clang++"):
         if path := shutil.which(name):
             done = subprocess.run([path, "--version"], capture_output=True, text=True)
             return path, done.stdout.splitlines()[0] if done.stdout else ""
     raise RuntimeError(
-        f"compiling a model needs a C++ compiler; found no {f'CXX={wish}' if wish else 'g++ or clang++'} on PATH: "
+        f"compiling a model needs a C++ compiler; found no {f'CXX={named}' if named else 'g++ or clang++'} on PATH: "
         "install one, such as g++, or ask for backend='reference'."
     )
 

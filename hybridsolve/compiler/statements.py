@@ -56,7 +56,7 @@ class Body:
     ) -> None:
         self.graph, self.enums, self.variables = graph, enums, variables
         self.taken = set(_WORDS)
-        self.fields = {i: self.unused(self.wish(i)) for i in kept}
+        self.fields = {i: self.unused(self.base_name(i)) for i in kept}
         self.taken = set(_WORDS) if taken is None else taken
         self.given = dict(given)
         self.results: dict[int, list[str]] = {}  # of a loop the names of its results
@@ -198,18 +198,18 @@ class Body:
 
     # What they are called.
 
-    def unused(self, wish: str) -> str:
-        wish = wish.lower() if wish.isupper() else wish  # macros and rows of the tables are in capitals
-        if wish in _WORDS or wish.startswith("keep_"):
-            wish = f"{wish}_"
-        name, n = wish, 1
+    def unused(self, base: str) -> str:
+        base = base.lower() if base.isupper() else base  # macros and rows of the tables are in capitals
+        if base in _WORDS or base.startswith("keep_"):
+            base = f"{base}_"
+        name, n = base, 1
         while name in self.taken:
             n += 1
-            name = f"{wish}_{n}"
+            name = f"{base}_{n}"
         self.taken.add(name)
         return name
 
-    def wish(self, i: int) -> str:
+    def base_name(self, i: int) -> str:
         g = self.graph
         if i in g.names:
             return g.names[i]
@@ -227,7 +227,7 @@ class Body:
         g = self.graph
         op = g.op(i)
         if op in LOOPS:
-            self.remark(i)
+            self.source_line(i)
             self.results[i] = loops.write(self, i) if op == "repeat" else loops.write_adjoint(self, i)
             return
         if i in self.fields:
@@ -235,7 +235,7 @@ class Body:
                 of, number = g.args(i)[0], g.nodes[i].value
                 self.lines.append(f"kept.{self.fields[i]} = {self.results[of][number]};")
             elif not known:
-                self.remark(i)
+                self.source_line(i)
                 function = {"reciprocal": "reciprocal", "power": "pow", "power01": "pow01"}.get(op, op)
                 operands = ", ".join(self.vector(a) for a in g.args(i))
                 self.lines.append(f"keep_{function}<KNOWN>(kept.{self.fields[i]}, {operands});")
@@ -243,24 +243,24 @@ class Body:
         if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") or i in self.given or i in self.called:
             return
         text, _ = self.text(i)
-        self.remark(i)
+        self.source_line(i)
         if i in self.sums:
             self.called[i] = self.sums[i]
             self.lines.append(f"{self.sums[i]} = {text};")
             return
-        name = self.unused(self.wish(i))
+        name = self.unused(self.base_name(i))
         self.called[i] = name
         self.lines.append(f"const {'auto' if op in MASKS or op.startswith('power') else 'V'} {name} = {text};")
 
     def write_again(self, i: int) -> None:
         """A copy of what is about to be overwritten, or of what has no statement yet."""
         if i not in self.called:
-            self.remark(i)
-            name = self.unused(f"new_{self.wish(i)}" if self.graph.op(i) == "leaf" else self.wish(i))
+            self.source_line(i)
+            name = self.unused(f"new_{self.base_name(i)}" if self.graph.op(i) == "leaf" else self.base_name(i))
             self.lines.append(f"const V {name} = {self.vector(i)};")
             self.called[i] = name
 
-    def remark(self, i: int) -> None:
+    def source_line(self, i: int) -> None:
         """The line of the step that a statement comes from, where that is another than before."""
         place = self.graph.places.get(i)
         if place is not None and place != self.place:
@@ -302,7 +302,7 @@ class Body:
         text, binds = (self.called[i], ATOM) if i in self.called else self.text(i)
         return text if binds >= at_least else f"({text})"
 
-    def either(self, i: int, at_least: int) -> str:
+    def operand(self, i: int, at_least: int) -> str:
         return self.scalar(i) or self.bracketed(i, at_least)
 
     def text(self, i: int) -> tuple[str, int]:
@@ -324,7 +324,7 @@ class Body:
             return f"-{self.vector(a[0], ATOM)}", PRODUCT
         if op in ("add", "sub", "mul", "div"):
             binds = PRODUCT if op in ("mul", "div") else SUM
-            first, second = self.either(a[0], binds), self.either(a[1], binds + 1)
+            first, second = self.operand(a[0], binds), self.operand(a[1], binds + 1)
             if self.scalar(a[0]) and self.scalar(a[1]):
                 first = self.vector(a[0])
             return f"{first} {dict(add='+', sub='-', mul='*', div='/')[op]} {second}", binds

@@ -54,7 +54,7 @@ def run(
     cluster : optional
         As for `connected`: the parts of the plan are spread over the workers of Dask.
     dry_run : bool
-        Check everything and tell the plan alone.
+        Check everything, print the plan, and stop.
     progress : bool
         Show a bar with the throughput and the share of time waiting for input and output.
 

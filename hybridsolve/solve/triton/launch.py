@@ -15,7 +15,8 @@ from ... import models
 from ...compiler.definition import refuse_other_equations
 from ...spec import DAY
 from ..faults import Watch
-from ..problem import Problem, axes, octaves, strides
+from ..layout import axes, strides
+from ..problem import Problem
 from . import convolve as convolution
 from . import drive
 
@@ -124,7 +125,7 @@ def _common(run: Problem, n_programs: int) -> dict:
         OUTPUTS=tuple(names.index(name) for name in run.outputs),
         EACH=run.each,
         S=len(run.spec.states),
-        RANGE=tuple((*ends, octaves(v)) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
+        RANGE=tuple((*ends, v.octaves) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
         PER_STEP=tuple(run.per_step),
         MOVING=any(run.per_step),
         STATIC=tuple(not moves for moves in run.per_step),
