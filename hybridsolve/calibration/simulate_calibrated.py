@@ -159,11 +159,12 @@ def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
     for name in ("model", "ensemble_size"):
         if name not in parameters.attrs:
             raise ValueError(f"{what} no attribute '{name}'; give that file as it was written.")
-    if str(parameters.attrs["model"]) not in models.MODELS:
+    try:
+        model = models.get(str(parameters.attrs["model"]))
+    except ValueError:
         raise ValueError(
             f"{what} one of the model '{parameters.attrs['model']}'; this version has {', '.join(models.names())}."
-        )
-    model = models.get(str(parameters.attrs["model"]))
+        ) from None
     names = _stored_names(parameters, model)
     for name in names:
         if name not in parameters or parameters[name].dims != ("basin", "start"):
