@@ -1,8 +1,9 @@
-"""Compile the Triton kernels ahead of time, without a GPU: `python -m benchmarks.ahead_of_time [--full]`.
+"""Compile the Triton kernels ahead of time, without a GPU: `python -m benchmarks.ahead_of_time [--full] [--generated]`.
 
 Prints for every kernel, target and precision the registers, the bytes spilled and the shared memory. Fails where a
 float32 kernel computes in float64, or spills on sm_80 or sm_90; other spills are only listed. The kernels come through
-launch.py with the arguments of real runs, so that what is compiled is what would be launched.
+launch.py with the arguments of real runs, so that what is compiled is what would be launched. With --generated they are
+those that the model compiler writes, also of models that have others by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import torch
@@ -22,6 +23,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 
 from hybridsolve import models
+from hybridsolve.compiler import definition
 from hybridsolve.solve import backends
 from hybridsolve.solve.problem import Problem
 from hybridsolve.solve.triton import launch
@@ -151,9 +153,10 @@ def _kernels() -> dict[str, tuple]:
     """The models that Triton has, with and without their optional parameters, by the names of their kernels."""
     found = {}
     for spec in models.MODELS.values():
-        for optional in dict.fromkeys(((), spec.optional_parameter_names)) if spec.triton else ():
+        for optional in dict.fromkeys(((), spec.optional_parameter_names)):
             found[spec.kernel_name(optional)] = spec, optional
-    return found
+    there = launch.kernels()
+    return {kernel: of for kernel, of in found.items() if kernel in there}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,9 +167,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, help="default: sm_90, or with --full all")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: float32, or with --full both")
     parser.add_argument("--full", action="store_true", help="every target in both precisions, where none are named")
+    parser.add_argument("--generated", action="store_true", help="what the model compiler writes, not what is by hand")
     options = parser.parse_args(argv)
     if launch.interpreted():
         parser.error("TRITON_INTERPRET is set, and then Triton compiles nothing; unset it.")
+    if options.generated:
+        for spec in list(models.MODELS.values()):
+            definition.add(replace(spec, triton=None))
     targets = options.targets or (TARGETS if options.full else TARGETS[1:2])
     precisions = options.precisions or (PRECISIONS if options.full else PRECISIONS[:1])
     print(" | ".join(COLUMNS))

@@ -8,6 +8,7 @@ it needs neither torch nor numpy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from numbers import Real
@@ -65,7 +66,8 @@ class ModelSpec:
     steps : tuple of int, optional
         The lengths of a step that the model may run at, s; None: any that divides a day.
     triton : str, optional
-        The module that has its step and adjoint for Triton; None: it has none.
+        The module that has its step and adjoint for Triton by hand; None: they are generated, if the model is defined
+        by `hybridsolve.models.define`.
     key : str
         The name and a hash of the definition: a model that is redefined under its name is another.
     equations : str
@@ -193,6 +195,13 @@ class ModelSpec:
     def kernel_name(self, names: Iterable[str]) -> str:
         """The name of the compiled kernel for a run with these parameters."""
         return "_".join([self.name, *(v.name for v in self.optional_parameters if v.name in set(names))])
+
+    @property
+    def kernel_names(self) -> tuple[str, ...]:
+        """The names of all its kernels: one for every choice of the optional parameters."""
+        names = self.optional_parameter_names
+        choices = (some for n in range(len(names) + 1) for some in itertools.combinations(names, n))
+        return tuple(self.kernel_name(some) for some in choices)
 
     def initial_state(self, parameters: Mapping[str, torch.Tensor], wet: bool = False) -> dict:
         """Where a run starts that is given no state, or the wet end of it: numbers or tensors by name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,8 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     """Make a model of a table and the step below it.
 
     The model is known by its name from then on: to `simulate`, calibration, training, the command line. Its kernels are
-    compiled by the system's C++ compiler when it is first run on the CPU, and kept (see `hybridsolve.compiler.cache`);
+    generated when it is first run, and kept (see `hybridsolve.compiler.cache`): for the CPU as C++, which the system's
+    compiler compiles; with backend="triton", the default of CUDA tensors, as a module that Triton compiles.
     backend="reference" runs the step as it is.
 
     Parameters
@@ -51,14 +51,27 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     def made(step: Callable) -> ModelSpec:
         filled = {"title": table.get("name", ""), "source": "the user's", **table}
         model = ModelSpec(**filled, reference_step=step)
-        header(model)  # what is wrong with the step is said here, where it stands
-        names = model.optional_parameter_names
-        for n in range(len(names) + 1):
-            for some in itertools.combinations(names, n):
-                _DEFINED[model.kernel_name(some)] = model
-        return models.register(model)
+        return add(model)
 
     return made
+
+
+def add(model: ModelSpec) -> ModelSpec:
+    """Register a model whose kernels are generated when it is first run.
+
+    Raises
+    ------
+    StepError
+        If the step does what no kernel can, or it and the table differ; the message begins with file and line.
+    """
+    header(model)  # what is wrong with the step is said here, where it stands
+    _DEFINED.update(dict.fromkeys(model.kernel_names, model))
+    return models.register(model)
+
+
+def is_generated(kernel: str) -> bool:
+    """Whether a kernel is that of a defined model."""
+    return kernel in _DEFINED
 
 
 def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
