@@ -83,13 +83,15 @@ def _resources(kernel, target: str) -> tuple[int | None, int | None]:
     return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"STACK:(\d+)", said)[1])
 
 
-def compile_all(models: list[str], targets: list[str], precisions: list[torch.dtype]):
+def compile_all(models: list[str], targets: list[str], precisions: list[torch.dtype], most: int | None = None):
     """Compile every kernel of every model, and yield what came of it.
 
     Parameters
     ----------
     models : list of str
         Kernels of the models, or "unit_hydrograph".
+    most : int, optional
+        Of a model's runs so many, the plainest first; all if left out.
     """
     for model, target, dtype in itertools.product(models, targets, precisions):
         found = []
@@ -103,7 +105,7 @@ def compile_all(models: list[str], targets: list[str], precisions: list[torch.dt
             mock.patch.object(launch, "start", compile_only),
             mock.patch.object(launch, "WARP", driver.target.warp_size),
         ):
-            _launch_everything(model, dtype)
+            _launch_everything(model, dtype, most)
         for name, kernel in found:
             double = dtype == torch.float32 and bool(re.search(r"\.f64|v_\w+_f64", _text(kernel)))
             precision = str(dtype).removeprefix("torch.")
@@ -114,7 +116,7 @@ def _text(kernel) -> str:
     return kernel.asm.get("ptx") or kernel.asm["amdgcn"]
 
 
-def _launch_everything(model: str, dtype: torch.dtype) -> None:
+def _launch_everything(model: str, dtype: torch.dtype, most: int | None) -> None:
     """The launches of typical runs: streamflow alone, static and per-step parameters, everything at once."""
     meta = dict(dtype=dtype, device="meta")
     if model == "unit_hydrograph":
@@ -132,7 +134,7 @@ def _launch_everything(model: str, dtype: torch.dtype) -> None:
         (3, spec.output_names, (0,), False, False, True, True),
         (3, (spec.outflow, spec.state_names[0]), (), True, False, True, False),
     ]
-    for C, outputs, moving, each, raw, forcing_gradient, weighted in cases:
+    for C, outputs, moving, each, raw, forcing_gradient, weighted in cases[:most]:
         T, B = 20, 50
         forcing = [torch.empty(T, B, **meta) for _ in spec.forcings]
         parameters = [torch.empty(*((T,) if i in moving else ()), B, C, **meta) for i in range(n)]
@@ -168,6 +170,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: float32, or with --full both")
     parser.add_argument("--full", action="store_true", help="every target in both precisions, where none are named")
     parser.add_argument("--generated", action="store_true", help="what the model compiler writes, not what is by hand")
+    parser.add_argument("--plain", action="store_true", help="the plainest run alone, of one component and the outflow")
     options = parser.parse_args(argv)
     if launch.interpreted():
         parser.error("TRITON_INTERPRET is set, and then Triton compiles nothing; unset it.")
@@ -178,7 +181,8 @@ def main(argv: list[str] | None = None) -> int:
     precisions = options.precisions or (PRECISIONS if options.full else PRECISIONS[:1])
     print(" | ".join(COLUMNS))
     broken = []
-    for found in compile_all(options.models, targets, [getattr(torch, p) for p in precisions]):
+    most = 1 if options.plain else None
+    for found in compile_all(options.models, targets, [getattr(torch, p) for p in precisions], most):
         print(found.row(), flush=True)
         if found.precision == "float32" and (found.double or (found.spilled and found.target in NO_SPILLS)):
             broken.append(found)

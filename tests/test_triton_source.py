@@ -3,31 +3,42 @@
 Where a GPU is, they run on it. What is compiled ahead of time is at the end.
 """
 
+import os
 import random
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
+import generated as header
 import pytest
 import test_gpu as gpu
 import torch
 from conftest import (
+    ROOT,
     assert_close,
     assert_same_bits,
+    both_precisions,
     empty,
     random_inputs,
     ties,
 )
+from models.everything import everything
+from models.examples import pick
 from models.exphydro import exphydro
 from models.gr4j import gr4j
 from models.toy import toy
+from test_ahead_of_time import compiled
 from test_compiler_graphs import COUNTS, random_step
+from test_gpu import on_device
 
 import hybridsolve as hs
+from hybridsolve import _cpu
 from hybridsolve.compiler import cache, definition
 from hybridsolve.compiler.triton import source
 from hybridsolve.models import primitives
 from hybridsolve.solve import backends
-from hybridsolve.spec import DelayLine, Forcing, ModelSpec, Parameter, State, Variable
+from hybridsolve.spec import Forcing, ModelSpec, Parameter, State, Variable
 
 launch = pytest.importorskip("hybridsolve.solve.triton.launch", reason="triton is not installed")
 pytestmark = pytest.mark.slow
@@ -64,16 +75,16 @@ def variants_of(*models):
     )
 
 
-def weather(kind, variant, T=5):
+def weather(kind, variant, T=5, weights=True):
     """Random inputs, exact ties, or stores that are empty and stay so for a while: the cells of one program."""
     if kind == "ties":
         return ties(variant, T=T, B=8, C=3)
     per_step = variant[1][::3] if kind == "per step" else ()
-    x = random_inputs(variant, T=T, B=8, C=3, weights=True, per_step=per_step)
+    x = random_inputs(variant, T=T, B=8, C=3, weights=weights, per_step=per_step)
     return empty(x).without_water(slice(0, T // 2)) if kind == "empty" else x
 
 
-def assert_as_by_hand(model, optional, x, **options):
+def assert_as_by_hand(model, x, **options):
     """The same bits forward, and gradients within 1e-13 of the largest of each tensor."""
     x.model = generated(model)
     found = gpu.run_on("triton", x, **options)
@@ -84,75 +95,72 @@ def assert_as_by_hand(model, optional, x, **options):
     assert_close(found, expected, 1e-13)
 
 
+def kinds(*nightly):
+    every = ("random", "per step", "ties", "empty")
+    marked = [pytest.param(kind, marks=pytest.mark.nightly if kind in nightly else ()) for kind in every]
+    return pytest.mark.parametrize("kind", marked)
+
+
 @variants_of(*HBV, toy)
-@pytest.mark.parametrize("kind", ("random", "per step", "ties", "empty"))
+@kinds("random")
 def test_the_kernels_by_hand(model, optional, kind):
     variant = model, model.parameter_names + optional
-    assert_as_by_hand(model, optional, weather(kind, variant))
+    assert_as_by_hand(model, weather(kind, variant))
 
 
 @pytest.mark.nightly
 @variants_of(*HBV, toy)
-@pytest.mark.parametrize("kind", ("random", "per step", "ties", "empty"))
+@kinds()
 @pytest.mark.parametrize("options", ({"fluxes": None}, {"components": "each"}), ids=("outflow", "each"))
 def test_the_kernels_by_hand_for_long(model, optional, kind, options):
     variant = model, model.parameter_names + optional
-    assert_as_by_hand(model, optional, weather(kind, variant, T=40), **options)
+    assert_as_by_hand(model, weather(kind, variant, T=40, weights="fluxes" in options), **options)
 
 
 @variants_of(toy, gr4j, exphydro)
-@pytest.mark.parametrize("kind", ("random", "per step", "ties", "empty"))
+@kinds("random", "per step")
 def test_the_oracle(model, optional, kind):
     variant = generated(model), model.parameter_names + optional
     gpu.assert_matches("triton", weather(kind, variant))
 
 
-def line_ordinates(k, p):
-    return [p["number"] * k["dt"], 1 - p["number"] * k["dt"], 0.0]
-
-
-def everything(f, k, p, s):
-    """Every primitive, names that the module has already, numbers in all places where a value may stand."""
-    given, number = s["zero"], p["number"]
-    tl = primitives.exp(primitives.maximum(-given, -2.0)) + primitives.log(given + 1.0)
-    d_s = primitives.sqrt(given) * primitives.tanh(tl - 1.5) + primitives.sigmoid(given) - primitives.softplus(-given)
-    power = primitives.power(number * 1.0, 0.25) + primitives.power(primitives.relu(f["f"] - 1.0), number)
-    cold = ~(f["f"] >= 1.0) & (given >= 0.5) | (2.0 >= number + given)
-    _ = primitives.select(cold, given, 0.5) + primitives.minimum(number, given)
-    quotient = (d_s + 2.0) / (number * power) + 1 / (k["dt"] + number) - given / number
-    wave = primitives.sin(given) * primitives.cos(quotient) - primitives.floor(3.0 * given)
-    arriving = s["triton"] + p["triton"] * given
-    x = primitives.clip(wave + primitives.select(cold, f["f"], -2.0), 0.25, 4.0)
-    state = dict(zero=primitives.maximum(x, k["k"]) * primitives.power(x, -number), triton=given)
-    return state, dict(flow=_ + arriving, wave=wave - tl, same=f["f"])
-
-
-def model_of(step, **table):
-    """A model whose names are those that the generated module has itself."""
-    rows = dict(
-        name="source",
-        title="A title\nof two lines",
-        source="the tests",
-        forcings=(Forcing("f", "mm d-1", "rain", -1e4, 1e4),),
-        parameters=(Parameter("number", "1", "a number", 0.5, 2.0),),
-        states=(State("zero", "mm", "water", -1e30, 1e30, initial=1.0),),
-        fluxes=tuple(Variable(name, "mm d-1", name) for name in ("flow", "wave", "same")),
-        outflow="flow",
-        steps=None,
-    )
-    return ModelSpec(**rows | table, reference_step=step)
+@pytest.mark.skipif(gpu.DEVICE == "cuda", reason="a card divides single precision less exactly")
+@pytest.mark.skipif(_cpu.isa() == "baseline", reason="this processor's kernels have no fused multiply-add")
+@pytest.mark.skipif(not shutil.which("g++"), reason="g++ is not installed")
+@both_precisions
+def test_the_bits_of_the_generated_header(dtype, kernels):
+    header.load((exphydro,), "exphydro", kernels)
+    x = weather("random", (exphydro, exphydro.parameter_names), T=8, weights=False).to(dtype)
+    expected = x.outputs(backend="cpu", components="each")
+    x.model = generated(exphydro)
+    assert_same_bits(x.outputs(backend="triton", components="each"), expected)
 
 
 @pytest.mark.parametrize("moving", (False, True), ids=("static", "per-step"))
 def test_every_primitive_and_names_that_are_taken(moving):
-    line = DelayLine("triton", "mm", "on its way", 3, line_ordinates)
-    inputs = (Variable("k", "1", "a floor", 0.25, 0.5),)
-    model = generated(model_of(everything, inputs=inputs, lines=(line,)))
-    x = random_inputs((model, model.parameter_names), T=4, B=3, C=2, per_step=("number",) if moving else ())
-    x.forcing["f"] = torch.tensor([[1.0, 3.0, 0.5], [0.0, 1.0, 2.0], [8.0, 0.25, 1.0], [1.5, 2.5, 1.0]]).double()
+    variant = generated(everything), everything.parameter_names
+    x = random_inputs(variant, T=4, B=8, C=3, per_step=("number",) if moving else (), weights=True)
+    x.forcing["f"] = pick([0, 0.25, 1, 1, 2.5, 3, 8], 4, 8, seed=1)
+    x.initial_state["zero"] = pick([0, 0.5, 1, 1.25], 8, 3, seed=2)
+    x.parameters["number"] = pick([0.5, 1, 1.25, 2], *x.parameters["number"].shape, seed=3)
     gpu.assert_matches("triton", x, step=43200)
-    found = x.to(torch.float32).simulate(backend="triton", step=43200).fluxes
+    found = on_device(x.to(torch.float32)).simulate(backend="triton", step=43200).fluxes
     assert all(v.dtype == torch.float32 and v.isfinite().all() for v in found.values())
+
+
+def model_of(step, **table):
+    rows = dict(
+        name="source",
+        title="",
+        source="",
+        forcings=(Forcing("f", "mm d-1", "rain", -1e4, 1e4),),
+        parameters=(Parameter("number", "1", "a number", 0.5, 2.0),),
+        states=(State("zero", "mm", "water", -1e30, 1e30, initial=1.0),),
+        fluxes=(Variable("flow", "mm d-1", "flow"),),
+        outflow="flow",
+        steps=None,
+    )
+    return ModelSpec(**rows | table, reference_step=step)
 
 
 def random_model(seed, length):
@@ -169,7 +177,6 @@ def random_model(seed, length):
         forcings=tuple(Forcing(f"f{n}", "1", "", -10.0, 10.0) for n in range(COUNTS["f"])),
         parameters=tuple(Parameter(f"p{n}", "1", "", 0.5, 3.0) for n in range(COUNTS["p"])),
         states=tuple(State(f"s{n}", "1", "", -1e30, 1e30, initial=0.0) for n in range(COUNTS["s"])),
-        fluxes=(Variable("flow", "1", ""),),
     )
 
 
@@ -191,7 +198,7 @@ def bucket(share=0.5):
         flow = share * p["number"] * water
         return dict(zero=water - flow), dict(flow=flow)
 
-    return model_of(step, fluxes=(Variable("flow", "mm d-1", "flow"),))
+    return model_of(step)
 
 
 def run(model):
@@ -241,7 +248,7 @@ def test_what_can_go_wrong_is_said(tmp_path, monkeypatch):
     def bare(f, k, p, s):
         return dict(zero=s["zero"] + f["f"]), dict(flow=s["zero"])
 
-    model = generated(model_of(bare, parameters=(), fluxes=(Variable("flow", "mm d-1", "flow"),)))
+    model = generated(model_of(bare, parameters=()))
     forcing = torch.ones(3, 2, dtype=torch.float64, device=gpu.DEVICE)
     with pytest.raises(RuntimeError, match="model source_in_triton must have a parameter for backend 'triton', found"):
         hs.simulate(model, {"f": forcing}, {}, backend="triton")
@@ -252,3 +259,49 @@ def test_a_model_that_is_not_defined_has_no_kernel():
     with pytest.raises(RuntimeError, match="backend 'triton' has no kernel 'never_defined'"):
         run(model)
     assert backends.choose("triton", torch.device(gpu.DEVICE), generated(bucket()).name) == "triton"
+
+
+def test_generated_hbv_for_two_cards_ahead_of_time(folder):
+    status, rows, said = compiled(
+        "--generated", "--plain", "--models", "hbv11p", "--targets", "sm_80", "sm_90",
+        env={"HYBRIDSOLVE_CACHE": str(folder)},
+    )  # fmt: skip
+    assert status == 0, said
+    assert [(r["kernel"], r["target"]) for r in rows] == [
+        (kernel, target) for target in ("sm_80", "sm_90") for kernel in ("forward", "adjoint")
+    ]
+    assert all(r["spilled"] == r["shared"] == "0" for r in rows)
+
+
+@pytest.mark.nightly
+def test_all_runs_of_every_generated_model_ahead_of_time(folder):
+    status, rows, said = compiled("--generated", "--targets", "sm_90", env={"HYBRIDSOLVE_CACHE": str(folder)})
+    assert status == 0, said
+    assert {"hbv10", "hbv10_betaet", "hbv11p"} < {r["model"] for r in rows}
+
+
+@pytest.mark.parametrize(
+    "name", ("everything", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("toy", "gr4j", "exphydro")))
+)
+def test_both_precisions_ahead_of_time(folder, name):
+    """And in float32 nothing is computed in float64."""
+    code = f"""if True:
+        import torch
+        from benchmarks import ahead_of_time
+        from dataclasses import replace
+        from hybridsolve.compiler import definition
+        from models.{name} import {name}
+        definition.add(replace({name}, triton=None))
+        for found in ahead_of_time.compile_all(["{name}"], ["sm_90"], [torch.float32, torch.float64], 1):
+            print(found.kernel, found.precision, found.double)
+    """
+    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
+    environment |= dict(HYBRIDSOLVE_CACHE=str(folder), PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        word
+        for precision in ("float32", "float64")
+        for kernel in ("forward", "adjoint")
+        for word in (kernel, precision, "False")
+    ]

@@ -46,7 +46,7 @@ def header(*models: ModelSpec) -> str:
         choices = [c for n in range(len(names) + 1) for c in itertools.combinations(names, n)]
         structs += [(model.kernel_name(choice), *_struct(model, choice)) for choice in choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
-    titles = "\n// ".join(f"{model.title}. {model.source}" for model in models)
+    titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
     return f"""\
 // {titles}
