@@ -1,8 +1,9 @@
-"""Compile the Triton kernels ahead of time, without a GPU: `python -m benchmarks.ahead_of_time [--full]`.
+"""Compile the Triton kernels ahead of time, without a GPU: `python -m benchmarks.ahead_of_time [--full] [--generated]`.
 
 Prints for every kernel, target and precision the registers, the bytes spilled and the shared memory. Fails where a
 float32 kernel computes in float64, or spills on sm_80 or sm_90; other spills are only listed. The kernels come through
-launch.py with the arguments of real runs, so that what is compiled is what would be launched.
+launch.py with the arguments of real runs, so that what is compiled is what would be launched. With --generated they are
+those that the model compiler writes, also of models that have others by hand.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import torch
@@ -22,6 +23,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 
 from hybridsolve import models
+from hybridsolve.compiler import definition
 from hybridsolve.solve import backends
 from hybridsolve.solve.problem import Problem
 from hybridsolve.solve.triton import launch
@@ -81,13 +83,15 @@ def _resources(kernel, target: str) -> tuple[int | None, int | None]:
     return int(re.search(r"REG:(\d+)", said)[1]), int(re.search(r"STACK:(\d+)", said)[1])
 
 
-def compile_all(models: list[str], targets: list[str], precisions: list[torch.dtype]):
+def compile_all(models: list[str], targets: list[str], precisions: list[torch.dtype], most: int | None = None):
     """Compile every kernel of every model, and yield what came of it.
 
     Parameters
     ----------
     models : list of str
         Kernels of the models, or "unit_hydrograph".
+    most : int, optional
+        Of a model's runs so many, the plainest first; all if left out.
     """
     for model, target, dtype in itertools.product(models, targets, precisions):
         found = []
@@ -101,7 +105,7 @@ def compile_all(models: list[str], targets: list[str], precisions: list[torch.dt
             mock.patch.object(launch, "start", compile_only),
             mock.patch.object(launch, "WARP", driver.target.warp_size),
         ):
-            _launch_everything(model, dtype)
+            _launch_everything(model, dtype, most)
         for name, kernel in found:
             double = dtype == torch.float32 and bool(re.search(r"\.f64|v_\w+_f64", _text(kernel)))
             precision = str(dtype).removeprefix("torch.")
@@ -112,7 +116,7 @@ def _text(kernel) -> str:
     return kernel.asm.get("ptx") or kernel.asm["amdgcn"]
 
 
-def _launch_everything(model: str, dtype: torch.dtype) -> None:
+def _launch_everything(model: str, dtype: torch.dtype, most: int | None) -> None:
     """The launches of typical runs: streamflow alone, static and per-step parameters, everything at once."""
     meta = dict(dtype=dtype, device="meta")
     if model == "unit_hydrograph":
@@ -130,7 +134,7 @@ def _launch_everything(model: str, dtype: torch.dtype) -> None:
         (3, spec.output_names, (0,), False, False, True, True),
         (3, (spec.outflow, spec.state_names[0]), (), True, False, True, False),
     ]
-    for C, outputs, moving, each, raw, forcing_gradient, weighted in cases:
+    for C, outputs, moving, each, raw, forcing_gradient, weighted in cases[:most]:
         T, B = 20, 50
         forcing = [torch.empty(T, B, **meta) for _ in spec.forcings]
         parameters = [torch.empty(*((T,) if i in moving else ()), B, C, **meta) for i in range(n)]
@@ -151,9 +155,10 @@ def _kernels() -> dict[str, tuple]:
     """The models that Triton has, with and without their optional parameters, by the names of their kernels."""
     found = {}
     for spec in models.MODELS.values():
-        for optional in dict.fromkeys(((), spec.optional_parameter_names)) if spec.triton else ():
+        for optional in dict.fromkeys(((), spec.optional_parameter_names)):
             found[spec.kernel_name(optional)] = spec, optional
-    return found
+    there = launch.kernels()
+    return {kernel: of for kernel, of in found.items() if kernel in there}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -164,14 +169,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, help="default: sm_90, or with --full all")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: float32, or with --full both")
     parser.add_argument("--full", action="store_true", help="every target in both precisions, where none are named")
+    parser.add_argument("--generated", action="store_true", help="what the model compiler writes, not what is by hand")
+    parser.add_argument("--plain", action="store_true", help="the plainest run alone, of one component and the outflow")
     options = parser.parse_args(argv)
     if launch.interpreted():
         parser.error("TRITON_INTERPRET is set, and then Triton compiles nothing; unset it.")
+    if options.generated:
+        for spec in list(models.MODELS.values()):
+            definition.generate(models.register(replace(spec, triton=None)))
     targets = options.targets or (TARGETS if options.full else TARGETS[1:2])
     precisions = options.precisions or (PRECISIONS if options.full else PRECISIONS[:1])
     print(" | ".join(COLUMNS))
     broken = []
-    for found in compile_all(options.models, targets, [getattr(torch, p) for p in precisions]):
+    most = 1 if options.plain else None
+    for found in compile_all(options.models, targets, [getattr(torch, p) for p in precisions], most):
         print(found.row(), flush=True)
         if found.precision == "float32" and (found.double or (found.spilled and found.target in NO_SPILLS)):
             broken.append(found)

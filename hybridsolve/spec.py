@@ -67,7 +67,8 @@ class ModelSpec:
     steps : tuple of int, optional
         The lengths of a step that the model may run at, s; None: any that divides a day.
     triton : str, optional
-        The module that has its step and adjoint for Triton; None: it has none.
+        The module that has its step and adjoint for Triton by hand; None: they are generated, if the model is defined
+        by `hybridsolve.models.define`.
     key : str
         The name and a hash of the definition: a model that is redefined under its name is another.
     equations : str

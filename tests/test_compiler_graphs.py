@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from models.everything import everything
 
 import hybridsolve.models.primitives as primitives
 from hybridsolve.compiler import StepError, cpp, header
@@ -319,6 +320,11 @@ def test_a_step_and_a_table_that_differ(state, fluxes, message, tmp_path):
     with pytest.raises(StepError, match=message) as error:
         header(bucket(tmp_path, state=state, fluxes=fluxes))
     assert str(error.value).startswith(f"{tmp_path / 'bucket.py'}:10: ")
+
+
+def test_a_title_of_two_lines_is_a_remark_of_one():
+    assert everything.title.count("\n") == 1
+    assert "// Every primitive in two lines. these tests\n" in header(everything)
 
 
 def test_it_needs_neither_torch_nor_numpy():

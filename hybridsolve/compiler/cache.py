@@ -1,8 +1,9 @@
-"""Libraries of generated kernels, compiled when they are first asked for and kept for other processes.
+"""Generated kernels, made when they are first asked for and kept for other processes: libraries, modules in Triton.
 
 They lie in the folder that HYBRIDSOLVE_CACHE names, or in the user's own cache, under a hash of all that decides what
-they are: generated text, the headers it includes, flags, compiler, instruction set. An entry is written aside and
-renamed, one process at a time, and one whose digest is not that noted beside it is made again.
+they are: generated text, and of a library the headers it includes, flags, compiler, instruction set. An entry is
+written aside and renamed, a library by one process at a time. A library whose digest is not that noted beside it, and a
+module whose text is another, are made again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Those of setup.py, where it is said why; a lesser optimisation, which costs a few per cent of speed, halves the wait.
@@ -28,7 +31,7 @@ ISAS = {
 
 
 def folder() -> Path:
-    """Where libraries are kept; made if absent, for this user alone.
+    """Where kernels are kept; made if absent, for this user alone.
 
     Raises
     ------
@@ -128,6 +131,39 @@ def library(text: str, isa: str, parts: int = 7, values: int = 3) -> Path:
     return kept
 
 
+def module(text: str) -> Path:
+    """The file of a generated module, written unless it is there already.
+
+    Parameters
+    ----------
+    text : str
+
+    Raises
+    ------
+    RuntimeError
+        If the cache cannot be written to.
+    """
+    kept = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.py"
+    if not kept.exists() or kept.read_bytes() != text.encode():
+        with _aside(kept) as made:
+            made.write_bytes(text.encode())
+            os.replace(made, kept)
+    return kept
+
+
+@contextmanager
+def _aside(kept: Path) -> Iterator[Path]:
+    """The entry's file in a folder beside it, from where it is renamed."""
+    try:
+        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
+            yield Path(aside) / kept.name
+    except OSError as error:
+        raise RuntimeError(
+            f"the compiled model cannot be kept in {kept.parent} ({error}): free space there, or set HYBRIDSOLVE_CACHE "
+            "to another folder."
+        ) from error
+
+
 def _title(text: str) -> str:
     """What the first line of a generated header says."""
     return text.partition("\n")[0].removeprefix("// ")
@@ -143,41 +179,37 @@ def _is_complete(kept: Path) -> bool:
 
 
 def entries() -> list[tuple[Path, str]]:
-    """The libraries that are kept, newest first, and what each is, in a few words."""
-    notes = [path for path in folder().glob("*.sha256") if path.with_suffix(".so").exists()]
-    notes.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return [(path.with_suffix(".so"), " ".join(path.read_text().splitlines()[1:])) for path in notes]
+    """What is kept, newest first, and what each is, in a few words."""
+    kept = folder()
+    notes = [path for path in kept.glob("*.sha256") if path.with_suffix(".so").exists()]
+    found = {path.with_suffix(".so"): " ".join(path.read_text().splitlines()[1:]) for path in notes}
+    found |= dict.fromkeys(kept.glob("*.py"), "a module of Triton")
+    return sorted(found.items(), key=lambda entry: entry[0].stat().st_mtime, reverse=True)
 
 
 def clear() -> int:
-    """Remove all libraries; one that a process has loaded stays open there. How many there were."""
+    """Remove all of it; a library that a process has loaded stays open there. How many entries there were."""
     found = entries()
     for path, _ in found:
-        for suffix in (".so", ".sha256", ".lock"):
+        for suffix in (path.suffix, ".sha256", ".lock"):
             path.with_suffix(suffix).unlink(missing_ok=True)
     return len(found)
 
 
 def _make(text: str, command: list[str], kept: Path, about: str) -> None:
-    try:
-        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
-            header, made, noted = (Path(aside) / name for name in ("model.h", "model.so", "model.sha256"))
-            header.write_text(text)
-            done = subprocess.run(
-                [*command, f'-DHS_HEADER="{header}"', str(sources() / "models_cpu.cpp"), "-o", str(made)],
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode != 0:
-                raise _failed(text, done.stderr)
-            noted.write_text(f"{_digest(made)}\n{about}\n")
-            os.replace(made, kept)
-            os.replace(noted, kept.with_suffix(".sha256"))
-    except OSError as error:
-        raise RuntimeError(
-            f"the compiled model cannot be kept in {kept.parent} ({error}): free space there, or set HYBRIDSOLVE_CACHE "
-            "to another folder."
-        ) from error
+    with _aside(kept) as made:
+        header, noted = made.with_name("model.h"), made.with_suffix(".sha256")
+        header.write_text(text)
+        done = subprocess.run(
+            [*command, f'-DHS_HEADER="{header}"', str(sources() / "models_cpu.cpp"), "-o", str(made)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise _failed(text, done.stderr)
+        noted.write_text(f"{_digest(made)}\n{about}\n")
+        os.replace(made, kept)
+        os.replace(noted, kept.with_suffix(".sha256"))
 
 
 def _failed(text: str, said: str) -> RuntimeError:

@@ -44,7 +44,7 @@ def header(*models: ModelSpec) -> str:
     for model in models:
         structs += [(model.kernel_name(choice), *_struct(model, choice)) for choice in model.choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
-    titles = "\n// ".join(f"{model.title}. {model.source}" for model in models)
+    titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
     return f"""\
 // {titles}

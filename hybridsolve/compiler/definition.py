@@ -25,7 +25,8 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     """Make a model of a table and the step below it.
 
     The model is known by its name from then on: to `simulate`, calibration, training, the command line. Its kernels are
-    compiled by the system's C++ compiler when it is first run on the CPU, and kept (see `hybridsolve.compiler.cache`);
+    generated when it is first run, and kept (see `hybridsolve.compiler.cache`): for the CPU as C++, which the system's
+    compiler compiles; with backend="triton", the default of CUDA tensors, as a module that Triton compiles.
     backend="reference" runs the step as it is.
 
     Parameters
@@ -63,7 +64,7 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     def made(step: Callable) -> ModelSpec:
         filled = {"title": table.get("name", ""), "source": "the user's", **table}
         model = ModelSpec(**filled, reference_step=step)
-        _generate(model)  # what is wrong with the step is said here, where it stands
+        generate(model)  # what is wrong with the step is said here, where it stands
         for doubt in doubtful(model):
             warnings.warn(doubt, stacklevel=2)
         return models.register(model)
@@ -76,31 +77,33 @@ def _header(model: ModelSpec) -> str:
     return header(model)
 
 
-def _generate(model: ModelSpec) -> None:
+def generate(model: ModelSpec) -> None:
+    """Have the kernels of a model generated when they are first asked for, in place of any others of their names.
+
+    Raises
+    ------
+    StepError
+        If the step does what no kernel can, or it and the table differ; the message begins with file and line.
+    """
     _header(model)
     _GENERATED.update(dict.fromkeys(model.kernel_names, model))
 
 
 def generates(kernel: str) -> bool:
-    """Whether a kernel can be compiled here: that of a model which was defined, registered, or asked to run.
+    """Whether a kernel can be generated: that of a model which was defined, registered, or asked to run.
 
     Raises
     ------
     StepError
         If the step does what no kernel can.
-    RuntimeError
-        If there is no compiler.
     """
     if kernel not in _GENERATED:
         for model in (*models.MODELS.values(), *reversed(models.known())):
             if kernel in model.kernel_names:
-                _generate(model)
+                generate(model)
                 break
         else:
             return False
-    from .cache import compiler
-
-    compiler()
     return True
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from pathlib import Path
 
-_OWN = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "models" / "primitives.py"))
+_OWN = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "models" / "primitives.py"), inspect.__file__)
 
 
 class StepError(ValueError):

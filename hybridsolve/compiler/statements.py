@@ -1,4 +1,7 @@
-"""A graph as statements of C++: which nodes are statements, in which order, and what they are called."""
+"""A graph as statements of C++: which nodes are statements, in which order, and what they are called.
+
+triton.py has those of Triton, which differ in how they are written.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The GPU kernels in Triton: math.py, the step of each model, drive.py (the time loop), launch.py (the call)."""
+"""The GPU kernels in Triton: math.py, drive.py (the time loop), launch.py (the call).
+
+A model's step and adjoint are a module by hand, such as hbv.py, or what compiler/triton.py writes.
+"""

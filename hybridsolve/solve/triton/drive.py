@@ -502,6 +502,10 @@ def adjoint(
                         d_p_sum = d_p_sum + (d_p[m] + d_p_t[m],)
                 d_p = d_p_sum
         if not MOVING and D + LINES > 0:
+            # Loaded again behind a barrier: what `prepared` computed of it is dear to hold during the time loop.
+            tl.debug_barrier()
+            k = inputs_of(inputs, input_strides, b, K)
+            p = parameters_of(zeros(len(parameters), zero), parameters, parameter_strides, b, c, 0, RANGE, STATIC, RAW)
             d_p = adj_prepared(prepare_adj, ordinates_adj, k, p, d, d_d, d_p, lines, DT, D, SLOTS, OPTIONS, BLOCK)
         put_rows(d_initial_state, n_cells, cell, d_s, used)
         if LINES > 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from importlib import import_module
-from itertools import combinations
 from types import ModuleType
 
 import torch
@@ -12,8 +12,10 @@ import triton
 from torch import Tensor
 
 from ... import models
-from ...compiler.definition import refuse_other_equations
-from ...spec import DAY
+from ...compiler import cache
+from ...compiler.definition import generates, refuse_other_equations
+from ...compiler.triton import source
+from ...spec import DAY, ModelSpec
 from ..faults import Watch
 from ..layout import axes, strides
 from ..problem import Problem
@@ -59,13 +61,8 @@ def check(device: torch.device) -> None:
 
 
 def kernels() -> list[str]:
-    """The time loops there are: of the models whose table names a module with their step and its adjoint."""
-    found = []
-    for spec in models.known():
-        names = spec.optional_parameter_names if spec.triton else ()
-        present = [some for n in range(len(names) + 1) for some in combinations(names, n)]
-        found += [spec.kernel_name(some) for some in present if spec.triton]
-    return found
+    """The time loops there are: of models whose table names a module with step and adjoint, and of defined models."""
+    return [name for spec in models.known() for name in spec.kernel_names if spec.triton or generates(name)]
 
 
 def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
@@ -78,8 +75,15 @@ def _width(run: Problem) -> int:
 
 
 def _module(run: Problem) -> ModuleType:
-    """The module that the model's table names, with its step and adjoint."""
+    """The module with the model's step and adjoint: that which its table names, or of a defined model the generated."""
     refuse_other_equations(run.kernel, run.spec)
+    if not run.rows:
+        raise RuntimeError(
+            f"model {run.spec.name} must have a parameter for backend 'triton', found none: add one, or ask for "
+            "another backend."
+        )
+    if run.spec.triton is None and generates(run.kernel):
+        return _generated(run.spec, run.optional)
     where = f"the step of model {run.spec.name} for backend 'triton' must be in the module that its table names"
     if run.spec.triton is None:
         raise RuntimeError(f"{where}, found none: name it, or ask for another backend.")
@@ -89,6 +93,16 @@ def _module(run: Problem) -> ModuleType:
         raise RuntimeError(
             f"{where}, '{run.spec.triton}', which cannot be imported ({error}): correct it, or ask for another backend."
         ) from error
+
+
+@functools.cache
+def _generated(model: ModelSpec, optional: tuple[str, ...]) -> ModuleType:
+    """What the model compiler writes, run from the text and not from the file, which Triton reads alone."""
+    text = source(model, optional)
+    file = cache.module(text)
+    module = ModuleType(f"hybridsolve_{file.stem}")
+    exec(compile(text, file, "exec"), vars(module))
+    return module
 
 
 def _common(run: Problem, n_programs: int) -> dict:
@@ -162,7 +176,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
 def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
     """Fill the gradients that are not empty."""
     n_programs = min(_blocks(run), PROGRAMS)
-    model = import_module(str(run.spec.triton))
+    model = _module(run)
     wanted = lambda d: d if d.numel() else None  # noqa: E731
     over_outputs, *within = d_fluxes.stride()
     if len(run.outputs) == 1:

@@ -240,6 +240,12 @@ def constant(x, single: tl.constexpr, double: tl.constexpr):
 
 
 @triton.jit
+def number(x, value: tl.constexpr):
+    """The number, in x's precision and shape."""
+    return tl.full(x.shape, value, x.dtype)
+
+
+@triton.jit
 def divide(a, b):
     """a / b rounded to the nearest, as float32's operator does not."""
     if a.dtype == tl.float32:

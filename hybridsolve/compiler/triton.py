@@ -1,0 +1,311 @@
+"""A model as a module in Triton on the contract of solve/triton/drive.py, to be read beside its step in Python.
+
+It is made of the graphs that cpp.py writes as C++, with the same names and remarks. What a function takes and returns
+are tuples: nothing is added to in place, so that a cotangent begins at 0. Nothing is kept either: the adjoint computes
+the step again, by the same operations. Every value is a row of lanes, of float32 or float64. A number beside one takes
+its type; where there is none beside it, `number` makes a row of it.
+"""
+
+from __future__ import annotations
+
+import linecache
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..spec import ModelSpec
+from .cpp import WIDTH, _names_of, compiled
+from .errors import fault
+from .graph import FUNCTIONS, Graph, Node, needed, rewrite
+from .reversal import Adjoint
+from .statements import ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
+
+# Functions of solve/triton/math.py by operation.
+MATH = {name: name for name in ("quotient", "power", *FUNCTIONS, *(f"adj_{f}" for f in FUNCTIONS if f != "floor"))}
+MATH |= {"power01": "pow01", "min": "minimum", "max": "maximum"}
+TAKEN = {"k", "d_d", "given", "zero", "number", "tl", "triton", "above_tiny", "OPTIONS", "_", *MATH.values()}
+PLAIN = ("leaf", "const", "neg", "value_of", "log2_of")  # what has no statement of its own
+SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
+Rows = Mapping[str, Sequence[str]]  # of each kind of leaf or result the names
+Results = list[list[tuple[str, int]]]  # tuple by tuple what a function returns: what it is called, and its node
+
+
+def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
+    """The module with the step of a model and its adjoint.
+
+    Parameters
+    ----------
+    model : ModelSpec
+    optional : sequence of str
+        The optional parameters that the run has.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    StepError
+        If the step does what no kernel can; the message names the line.
+    """
+    step, prepare, ordinates = compiled(model, optional)
+    graph = step.program.graph
+    for i in sorted(needed(graph, step.program.every_root)):
+        if graph.op(i) == "repeat":
+            raise fault(
+                "a step with repeat has no kernel in Triton: ask for the backend cpu, cuda or reference.",
+                graph.places[i],
+            )
+    parameters = [v.name for v in model.present_parameters(optional)]
+    once, lines = _names_of(prepare), model.line_names
+    stores = model.state_names + lines
+    names = dict(s=stores, q=model.flux_names, f=model.forcing_names, p=parameters, d=once, w=lines)
+    first = dict(p=parameters, k=model.input_names)
+    rows = first | dict(f=model.forcing_names, d=once)
+    rows |= dict(w=[f"first_{name}" for name in lines], s=[f"{name}_0" for name in stores])
+    d_rows = dict(d_q=[f"d_{name}_out" for name in model.flux_names], d_s=[f"d_{name}_after" for name in stores])
+    kinds = "sfpdw" if once or lines else "sfp"
+    functions = [
+        _forward("step", "given, s", step, rows, names, "sq"),
+        _backward("step_adj", "given, s, d_q, d_s", step, rows | d_rows, names, kinds),
+    ]
+    if once:
+        d_rows = dict(d=once, d_d=[f"d_{name}" for name in once])
+        functions += [
+            _forward("prepare", "given", prepare, first, names, "d"),
+            _backward("prepare_adj", "given, d_d", prepare, first | d_rows, names, "p"),
+        ]
+    if lines:
+        names["w"] = tuple(f"{line.name}_{j}" for line in model.lines for j in range(line.slots))
+        functions += [
+            _forward("ordinates", "given", ordinates, first, names, "w"),
+            _backward("ordinates_adj", "given, d_w", ordinates, first, names, "pd"),
+        ]
+    used = ", ".join(sorted({name for function in functions for name in function.used}))
+    file = Path(model.reference_step.__code__.co_filename).name
+    generated = (
+        f"Generated from {file} by hybridsolve.compiler: change that, not this. A comment with a number is the line of "
+        "the Python step that the statements below it come from."
+    )
+    text = []
+    for said in (f"{model.title}. {model.source}", generated):
+        text += textwrap.wrap(said, WIDTH, initial_indent="# ", subsequent_indent="# ")
+    text += ["", "import triton", "import triton.language as tl", ""]
+    text += [*_wrapped(f"from hybridsolve.solve.triton.math import ({used})"), ""] if used else []
+    for what, table in (("FLUXES", model.flux_names), ("DERIVED", once), ("OPTIONS", ())):
+        quoted = [f'"{name}"' for name in table]
+        text += _wrapped(f"{what} = {_tuple(quoted)}")
+    for function in functions:
+        text += ["", "", *function.text_rows]
+    return "\n".join([*text, ""])
+
+
+def _forward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str) -> _Function:
+    """The function that computes the results of these kinds."""
+    roots = of.program.roots
+    results = [list(zip(names[kind], roots[kind], strict=True)) for kind in kinds]
+    return _Function(of.program.graph, rows).write_all(name, takes, results, [i for row in results for _, i in row])
+
+
+def _backward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str) -> _Function:
+    """The function that computes the cotangents of leaves of these kinds, from 0 where they were sums in place."""
+    sums = {f"d_{kind}" for kind, _ in of.d_leaves if kind != "s"}
+
+    def rule(new: Graph, node: Node, i: int) -> int | None:
+        return new.const(0) if isinstance(node.value, tuple) and node.value[0] in sums else None
+
+    made = of.program.roots.get("d", ())  # what was made once need not be made again
+    graph, roots, _ = rewrite(of.program.graph, [*of.d_leaves.values(), *made], rule)
+    d = dict(zip(of.d_leaves, roots, strict=False))
+    zero = graph.const(0)
+    results = [[(f"d_{row}", d.get((kind, n), zero)) for n, row in enumerate(names[kind])] for kind in kinds]
+    function = _Function(graph, rows)
+    function.given = dict(zip(roots[len(d) :], function.rows.get("d", ()), strict=False))
+    return function.write_all(name, takes, results, [i for (kind, _), i in d.items() if kind == "s"])
+
+
+class _Function(Body):
+    """One function of the module.
+
+    Parameters
+    ----------
+    graph : Graph
+    rows : mapping of str to sequence of str
+        For each kind of leaf the names.
+
+    Attributes
+    ----------
+    text_rows : list of str
+        The function, once it is written.
+    used : set of str
+        The functions of math.py that it calls.
+    """
+
+    def __init__(self, graph: Graph, rows: Rows) -> None:
+        super().__init__(graph, {})
+        self.rows = {kind: [self.unused(name) for name in names] for kind, names in rows.items()}
+        self.read: set[str] = set()  # of these names those that are used
+        self.used: set[str] = set()
+        self.logarithms: dict[int, str] = {}  # of powers
+        self.text_rows: list[str] = []
+
+    def write_all(self, name: str, takes: str, results: Results, first: Sequence[int]) -> _Function:
+        """The function that returns these results; what the nodes `first` need is computed first."""
+        roots, stop = [i for row in results for _, i in row], list(self.given)
+        self.choose(roots, stop, ())
+        for i in self.order(roots, first, stop):
+            self.write(i, known=True)
+        tuples = [_tuple([self.result(wish, i) for wish, i in row]) for row in results]
+        returned = ["return (", *(f"    {row}," for row in tuples), ")"] if len(tuples) > 1 else [f"return {tuples[0]}"]
+        self.text_rows = ["@triton.jit", f"def {name}({takes}, OPTIONS: tl.constexpr):"]
+        for row in [*self.unpacked(), *self.lines, *returned]:
+            self.text_rows += _wrapped(row, "    ")
+        return self
+
+    def unpacked(self) -> list[str]:
+        """What is used of the arguments, by name."""
+        shown = {kind: names for kind, names in self.rows.items() if self.read & set(names)}
+        given = [kind if kind in shown else "_" for kind in "fkpdw"] + ["dt" if "dt" in self.read else "_"]
+        lines = [f"{', '.join(given)} = given"] if set(given) != {"_"} else []
+        for kind, names in shown.items():
+            row = _tuple([n if n in self.read else "_" for n in names])
+            lines.append(f"{row if len(row) > WIDTH - 12 or len(names) == 1 else row[1:-1]} = {kind}")
+        numbers = {"dt": "dt", "zero": "0.0"}
+        return lines + [f"{name} = number({self.like()}, {x})" for name, x in numbers.items() if name in self.read]
+
+    # What things are called.
+
+    def unused(self, wish: str) -> str:
+        return super().unused(f"{wish}_" if wish in TAKEN else wish)
+
+    def named(self, name: str) -> str:
+        """A row of an argument, which is unpacked then."""
+        self.read.add(name)
+        return name
+
+    def like(self) -> str:
+        """A row of lanes of the run's type."""
+        return self.named((self.rows.get("s") or self.rows["p"])[0])
+
+    def lanes(self, name: str) -> str:
+        """A number that is made a row of lanes at the head of the function."""
+        self.function("number")
+        self.like()
+        return self.named(name)
+
+    def function(self, name: str) -> str:
+        self.used.add(name)
+        return name
+
+    # Statements.
+
+    def write(self, i: int, known: bool) -> None:
+        op = self.graph.op(i)
+        if op in PLAIN or i in self.given or i in self.called:
+            return
+        if self.is_statement(i) or (i in self.uses and len(self.text(i)[0]) > LONGEST):
+            self.assign(i, self.base_name(i))
+
+    def assign(self, i: int, wish: str) -> None:
+        text, _ = self.text(i)
+        self.source_line(i)
+        name = self.unused(wish)
+        if self.graph.op(i) in ("power", "power01"):
+            wanted = any(self.graph.op(j) == "log2_of" and self.graph.args(j) == (i,) for j in self.live)
+            self.logarithms[i] = self.unused(f"log2_{name}") if wanted else "_"
+            left = f"{self.logarithms[i]}, {name}"
+        else:
+            left = name
+        self.lines.append(f"{left} = {text}" if len(left + text) < WIDTH - 8 else f"{left} = ({text})")
+        self.called[i] = name
+
+    def result(self, wish: str, i: int) -> str:
+        """What is returned of a node."""
+        if self.graph.op(i) not in PLAIN and i not in self.given and i not in self.called:
+            self.assign(i, wish)
+        return self.called.get(i) or self.vector(i)
+
+    def source_line(self, i: int) -> None:
+        place = self.graph.places.get(i)
+        if place is not None and place != self.place:
+            self.place = place
+            self.lines.append(f"# {place[1]}: {linecache.getline(*place).strip()}")
+
+    # Expressions.
+
+    def leaf(self, i: int) -> str:
+        value = self.graph.nodes[i].value
+        assert isinstance(value, tuple)
+        kind, n = value
+        if kind == "dt":
+            return self.lanes("dt")
+        return self.named(self.rows[kind][n]) if kind in self.rows else f"{kind}[{n}]"
+
+    def scalar(self, i: int) -> str | None:
+        x = self.graph.number(i)
+        return None if x is None else repr(x)
+
+    def vector(self, i: int, at_least: int = 0) -> str:
+        number = self.scalar(i)
+        if number is None:
+            return self.bracketed(i, at_least)
+        return self.lanes("zero") if number == "0.0" else f"{self.function('number')}({self.like()}, {number})"
+
+    def text(self, i: int) -> tuple[str, int]:
+        op, a, value = self.graph.nodes[i]
+        if i in self.given:
+            return self.named(self.given[i]), ATOM
+        if op == "leaf":
+            return self.leaf(i), ATOM
+        if op == "const":
+            return self.vector(i), ATOM
+        if op in ("value_of", "log2_of"):
+            return (self.called if op == "value_of" else self.logarithms)[a[0]], ATOM
+        if op == "neg":
+            return f"-{self.vector(a[0], ATOM)}", PRODUCT
+        if op == "no":
+            return f"~{self.bracketed(a[0], ATOM)}", PRODUCT
+        if op in ("and", "or"):
+            return f"{self.bracketed(a[0], ATOM)} {SIGNS[op]} {self.bracketed(a[1], ATOM)}", COMPARISON
+        if op in SIGNS:
+            binds = PRODUCT if op in ("mul", "div") else SUM
+            sign, second = SIGNS[op], self.operand(a[1], binds + 1)
+            if op == "add" and second.startswith("-") and self.scalar(a[1]):
+                sign, second = "-", second[1:]
+            return f"{self.operand(a[0], binds)} {sign} {second}", binds
+        if op == "reciprocal":
+            return f"1.0 / {self.vector(a[0], ATOM)}", PRODUCT
+        if op == "over_positive":
+            return f"{self.vector(a[0], PRODUCT)} / {self.function('above_tiny')}({self.vector(a[1])})", PRODUCT
+        if op == "ge" and self.scalar(a[0]):
+            return f"{self.vector(a[1], SUM)} <= {self.scalar(a[0])}", COMPARISON
+        if op == "ge":
+            return f"{self.vector(a[0], SUM)} >= {self.operand(a[1], SUM)}", COMPARISON
+        if op in ("at_least", "at_most"):
+            x = self.vector(a[0])
+            is_relu = op == "at_least" and value == 0
+            return (f"{self.function('relu')}({x})" if is_relu else f"{self.function(op)}({x}, {value!r})"), ATOM
+        if op == "select":
+            first = self.operand(a[1], 0) if self.scalar(a[2]) is None else self.vector(a[1])
+            return f"tl.where({self.bracketed(a[0], 0)}, {first}, {self.operand(a[2], 0)})", ATOM
+        operands = ", ".join(self.vector(x) for x in a)
+        return f"tl.fma({operands})" if op == "fma" else f"{self.function(MATH[op])}({operands})", ATOM
+
+
+def _tuple(items: Sequence[str]) -> str:
+    items = list(items)
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+
+
+def _wrapped(row: str, indent: str = "") -> list[str]:
+    """A statement with brackets on as many lines as it needs; a remark is cut."""
+    if row.startswith("#"):
+        return [f"{indent}{row}"[:WIDTH].rstrip()]
+    return textwrap.wrap(
+        row,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
