@@ -1,4 +1,4 @@
-"""The compiled parts, linked into `hybridsolve._cpu` and, where it is asked for, `hybridsolve._cuda`.
+"""The compiled parts: `hybridsolve._cpu`, `hybridsolve._driver` and, where it is asked for, `hybridsolve._cuda`.
 
 Everything else about the package stands in pyproject.toml. Neither torch nor a network is needed to build, nor a GPU.
 
@@ -87,6 +87,8 @@ class BuildKernels(build_ext):
     def build_extension(self, ext):
         if ext.name.endswith("._cuda"):
             return self.build_cuda(ext)
+        if ext.name.endswith("._driver"):
+            return super().build_extension(ext)
         isas = {"baseline": []}
         if platform.machine().lower() in ("x86_64", "amd64"):
             isas |= {isa: flags for isa, flags in ISAS.items() if self.accepts(flags)}
@@ -180,6 +182,10 @@ cpu = Pybind11Extension(
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
 )
+# Launches what NVRTC compiles: no CUDA is needed to build it.
+driver = Pybind11Extension(
+    "hybridsolve._driver", ["csrc/bind_driver.cpp"], cxx_std=17, depends=depends, extra_compile_args=FLAGS
+)
 cuda = Pybind11Extension("hybridsolve._cuda", ["csrc/bind_cuda.cpp"], cxx_std=17, depends=depends)
 cuda_architectures()  # what cannot be built for is said though nothing be built
-setup(ext_modules=[cpu, cuda] if find_nvcc() else [cpu], cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=[cpu, driver, *([cuda] if find_nvcc() else [])], cmdclass={"build_ext": BuildKernels})

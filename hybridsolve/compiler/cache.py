@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
@@ -74,7 +75,7 @@ def compiler() -> tuple[str, str]:
 @functools.cache
 def _headers() -> bytes:
     """What a generated header includes, and what compiles it."""
-    files = sorted([*CSRC.rglob("*.h"), CSRC / "models_cpu.cpp"])
+    files = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh"), CSRC / "models_cpu.cpp"])
     if not CSRC.is_dir():
         raise RuntimeError(
             f"compiling a model needs hybridsolve's C++ headers; found none in {CSRC}: install hybridsolve from its "
@@ -98,17 +99,32 @@ def library(text: str, isa: str) -> Path:
     RuntimeError
         If there is no compiler, it fails, or the cache cannot be written to.
     """
-    from filelock import FileLock
-
     path, version = compiler()
     flags = (*FLAGS, *(ISAS[isa] if platform.machine() in ("x86_64", "AMD64") else ()))
-    said = "\0".join((text, *flags, version, isa))
+    command = [path, *flags, f"-I{CSRC}", "-DHS_PLUGIN", f"-DHS_ISA={isa}"]
+    return entry("\0".join((text, *flags, version, isa)), ".so", functools.partial(_compile, text, command))
+
+
+def entry(said: str, suffix: str, make: Callable[[Path], None]) -> Path:
+    """A file of the cache, made unless it is there already.
+
+    Parameters
+    ----------
+    said : str
+        All that decides what is in it, but for the headers of csrc.
+    suffix : str
+        Of its name.
+    make : callable
+        Writes the file of that name, whose folder is there for it alone.
+    """
+    from filelock import FileLock
+
     key = hashlib.sha256(said.encode() + _headers()).hexdigest()[:24]
-    kept = folder() / f"{key}.so"
+    kept = folder() / f"{key}{suffix}"
     if not _is_complete(kept):
         with FileLock(kept.with_suffix(".lock")):
             if not _is_complete(kept):  # another process may have made it meanwhile
-                _make(text, [path, *flags, f"-I{CSRC}", "-DHS_PLUGIN", f"-DHS_ISA={isa}"], kept)
+                _make(make, kept)
     return kept
 
 
@@ -121,18 +137,11 @@ def _is_complete(kept: Path) -> bool:
     return kept.exists() and noted.exists() and noted.read_text() == _digest(kept)
 
 
-def _make(text: str, command: list[str], kept: Path) -> None:
+def _make(make: Callable[[Path], None], kept: Path) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
-            header, made, noted = (Path(aside) / name for name in ("model.h", "model.so", "model.sha256"))
-            header.write_text(text)
-            done = subprocess.run(
-                [*command, f'-DHS_HEADER="{header}"', str(CSRC / "models_cpu.cpp"), "-o", str(made)],
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode != 0:
-                raise _failed(text, done.stderr)
+            made, noted = Path(aside) / f"made{kept.suffix}", Path(aside) / "made.sha256"
+            make(made)
             noted.write_text(_digest(made))
             os.replace(made, kept)
             os.replace(noted, kept.with_suffix(".sha256"))
@@ -143,15 +152,24 @@ def _make(text: str, command: list[str], kept: Path) -> None:
         ) from error
 
 
-def _failed(text: str, said: str) -> RuntimeError:
-    """What the compiler says first, with the line of the step where the header names it."""
-    found = re.search(r"model\.h:(\d+):\d+: (?:fatal )?error: (.*)", said)
+def _compile(text: str, command: list[str], made: Path) -> None:
+    header = made.with_name("generated.h")
+    header.write_text(text)
+    done = subprocess.run(
+        [*command, f'-DHS_HEADER="{header}"', str(CSRC / "models_cpu.cpp"), "-o", str(made)],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise failed(text, done.stderr, "the C++ compiler", "try another by CXX")
+
+
+def failed(text: str, said: str, who: str, remedy: str) -> RuntimeError:
+    """What a compiler says first of a header, with the line of the step where the header names it."""
+    found = re.search(r"generated\.h[:(](\d+)[:)].*?error: (.*)", said)
     if not found:
         first = next((line for line in said.splitlines() if "error" in line), said.strip() or "it says nothing")
-        return RuntimeError(f"the C++ compiler fails on a generated model ({first}): try another by CXX, or report it.")
+        return RuntimeError(f"{who} fails on a kernel ({first}): {remedy}, or report it.")
     before = text.splitlines()[: int(found[1])]
     remark = next((line.strip() for line in reversed(before) if re.match(r"\s*// \d+: ", line)), "")
-    return RuntimeError(
-        f"the C++ compiler fails on a generated model ({found[2]}; made of line {remark[3:]}): try another by CXX, or "
-        "report it."
-    )
+    return RuntimeError(f"{who} fails on a kernel ({found[2]}; made of line {remark[3:]}): {remedy}, or report it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from .. import models
@@ -11,15 +12,15 @@ from ..spec import FIRST, ModelSpec
 from .cpp import header
 
 _DEFINED: dict[str, ModelSpec] = {}  # by kernel, the models that are compiled when they are first run
-_LOADED: dict[str, str] = {}  # by kernel, the key of the model whose library was loaded
+_LOADED: dict[tuple[str, str], str] = {}  # by extension and kernel, the key of the model that was loaded
 
 
 def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     """Make a model of a table and the step below it.
 
     The model is known by its name from then on: to `simulate`, calibration, training, the command line. Its kernels are
-    compiled by the system's C++ compiler when it is first run on the CPU, and kept (see `hybridsolve.compiler.cache`);
-    backend="reference" runs the step as it is.
+    compiled when it is first run, on the CPU by the system's C++ compiler and on a GPU by NVRTC, and kept (see
+    `hybridsolve.compiler.cache`); backend="reference" runs the step as it is.
 
     Parameters
     ----------
@@ -76,13 +77,43 @@ def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
         )
 
 
-def make_ready(kernel: str) -> None:
-    """Compile and load the kernels of a defined model, unless they are loaded; of another model nothing is done."""
-    model = _DEFINED.get(kernel)
-    if model is None or _LOADED.get(kernel) == model.key:
-        return
-    from .. import _cpu
-    from .cache import library
+def make_ready(kernel: str, extension: ModuleType) -> None:
+    """Hand a defined model's kernels to `_cpu`, compiled, or to `_driver`, which compiles them when they are run.
 
-    _cpu.load(str(library(header(model), _cpu.isa())))
-    _LOADED.update((name, model.key) for name, other in _DEFINED.items() if other is model)
+    Nothing is done for another model, or where they are there; `_cuda` has those alone that it was built with.
+    """
+    where, model = extension.__name__.rpartition(".")[2], _DEFINED.get(kernel)
+    if model is None or where == "_cuda" or _LOADED.get((where, kernel)) == model.key:
+        return
+    kernels = [name for name, other in _DEFINED.items() if other is model]
+    if where == "_cpu":
+        from .cache import library
+
+        extension.load(str(library(header(model), extension.isa())))
+    else:
+        from . import nvrtc
+
+        nvrtc.load(header(model), {name: _names(model, name) for name in kernels})
+    _LOADED.update(((where, name), model.key) for name in kernels)
+
+
+def _names(model: ModelSpec, kernel: str) -> dict[str, str | int]:
+    """What a model's header says of a kernel, as `models` of a compiled extension gives it."""
+    optional = model.optional_parameter_names
+    chosen = next(
+        c
+        for n in range(len(optional) + 1)
+        for c in itertools.combinations(optional, n)
+        if model.kernel_name(c) == kernel
+    )
+    texts = dict(
+        forcing=model.forcing_names,
+        input=model.input_names,
+        parameter=[v.name for v in model.present_parameters(chosen)],
+        state=model.state_names,
+        line=model.line_names,
+        flux=model.flux_names,
+    )
+    found: dict[str, str | int] = {f"{kind}_names": " ".join(names) for kind, names in texts.items()}
+    rows = len(model.states) + sum(line.slots - 1 for line in model.lines)
+    return found | dict(outflow=model.flux_names.index(model.outflow), rows=rows)

@@ -124,8 +124,8 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
         )
     engine.check(device)
-    if kernel is not None and name == "cpu":
-        make_ready(kernel)
+    if kernel is not None and name in ("cpu", "cuda"):
+        make_ready(kernel, compiled.extension(name))
     if kernel is not None and (engine, kernel) not in _FOUND and kernel not in engine.kernels():
         raise RuntimeError(
             f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve after "
