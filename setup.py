@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, SetupError
 from setuptools.modified import newer_group
 
@@ -67,6 +68,19 @@ def names_of(name, header):
 def every_table():
     """The headers' names, as the bindings take them."""
     return " ".join(f"TABLE({name})" for name in HEADERS)
+
+
+class PackHeaders(build_py):
+    """Packs beside the modules what kernels are compiled of at first use; an editable install finds it here."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for source in [*Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.cuh"), Path("csrc/models_cpu.cpp")]:
+            target = Path(self.build_lib, "hybridsolve", source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(source), str(target))
 
 
 class BuildKernels(build_ext):
@@ -188,4 +202,7 @@ driver = Pybind11Extension(
 )
 cuda = Pybind11Extension("hybridsolve._cuda", ["csrc/bind_cuda.cpp"], cxx_std=17, depends=depends)
 cuda_architectures()  # what cannot be built for is said though nothing be built
-setup(ext_modules=[cpu, driver, *([cuda] if find_nvcc() else [])], cmdclass={"build_ext": BuildKernels})
+setup(
+    ext_modules=[cpu, driver, *([cuda] if find_nvcc() else [])],
+    cmdclass={"build_py": PackHeaders, "build_ext": BuildKernels},
+)

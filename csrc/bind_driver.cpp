@@ -1,9 +1,9 @@
 // The Python binding of the GPU kernels that NVRTC has compiled: raw addresses, sizes, a device and a stream in, as
 // bind_cuda.cpp has them, and the same launches, but by the driver itself. Any C++ compiler builds it, without CUDA.
 //
-// A kernel is compiled and loaded when a run first asks for it: `open` is told a function that compiles. It gets the name
-// of a model, or of none, the kernel as a C++ expression, macros, and the card's compute capability, and gives the name
-// of the kernel in the image that it has made, and the image.
+// A kernel is compiled and loaded when a run first asks for it: `open` is told a function that compiles. It gets the
+// name of a model, or of none, the kernel as a C++ expression, macros, and the card's compute capability, and gives the
+// name of the kernel in the image that it has made, and the image.
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,7 +20,6 @@ namespace hs {
 namespace {
 
 using driver::Calls;
-using driver::Function;
 using driver::Stream;
 using Bytes = std::vector<char>;
 
@@ -43,13 +42,18 @@ struct Kernel {
   }
 };
 
+struct Loaded {
+  driver::Function function = nullptr;
+  std::string kernel;  // as an error names it
+};
+
 struct State {
   std::unique_ptr<Calls> calls;
   py::object compile;
   std::map<std::string, Shape> shapes;
   std::map<std::string, py::dict> names;
   std::map<int, driver::Context> contexts;
-  std::map<std::pair<int, std::string>, Function> functions;
+  std::map<std::pair<int, std::string>, Loaded> loaded;  // by device and Kernel::key
   std::mutex mutex;  // of the maps but `names`, which is Python's; who waits for it does not hold Python's lock
 };
 State& state() {  // never destroyed: Python may be gone before it would be
@@ -70,9 +74,10 @@ const Calls& cuda() {
 int capability(int device) {
   driver::Device handle;
   int major, minor;
-  cuda().succeed(cuda().cuDeviceGet(&handle, device), "asking for GPU " + std::to_string(device));
-  cuda().succeed(cuda().cuDeviceGetAttribute(&major, driver::CAPABILITY_MAJOR, handle), "asking for the GPU's capability");
-  cuda().succeed(cuda().cuDeviceGetAttribute(&minor, driver::CAPABILITY_MINOR, handle), "asking for the GPU's capability");
+  const std::string asking = "asking for the capability of GPU " + std::to_string(device);
+  cuda().succeed(cuda().cuDeviceGet(&handle, device), asking);
+  cuda().succeed(cuda().cuDeviceGetAttribute(&major, driver::CAPABILITY_MAJOR, handle), asking);
+  cuda().succeed(cuda().cuDeviceGetAttribute(&minor, driver::CAPABILITY_MINOR, handle), asking);
   return 10 * major + minor;
 }
 
@@ -96,24 +101,23 @@ class OnDevice {
   }
   OnDevice(const OnDevice&) = delete;
 
-  Function find(const Kernel& kernel) const {
+  Loaded find(const Kernel& kernel) const {
     State& all = state();
     const std::lock_guard<std::mutex> lock(all.mutex);  // of two threads that want a kernel one compiles it
-    Function& function = all.functions[{device, kernel.key()}];
-    if (!function) function = load(kernel);
-    return function;
+    Loaded& found = all.loaded[{device, kernel.key()}];
+    if (!found.function) found = load(kernel);
+    return found;
   }
 
   // Arguments by value, those whose size is known here alone as bytes.
   template <class... A>
-  void launch(Function function, int64_t blocks, int threads, int64_t shared, const A&... a) const {
+  void launch(const Loaded& kernel, int64_t blocks, int threads, int64_t shared, const A&... a) const {
     void* arguments[] = {address(a)...};
-    const bool fits = blocks >= 1 && blocks <= INT32_MAX;
-    const driver::Result error =
-        fits ? cuda().cuLaunchKernel(function, unsigned(blocks), 1, 1, unsigned(threads), 1, 1, unsigned(shared), stream,
-                                     arguments, nullptr)
-             : 1;
-    cuda().succeed(error, "launching a CUDA kernel of " + std::to_string(blocks) + " blocks");
+    driver::Result error = driver::INVALID_VALUE;
+    if (blocks >= 1 && blocks <= INT32_MAX)
+      error = cuda().cuLaunchKernel(kernel.function, unsigned(blocks), 1, 1, unsigned(threads), 1, 1, unsigned(shared),
+                                    stream, arguments, nullptr);
+    if (error) cuda().succeed(error, "launching " + kernel.kernel + " in " + std::to_string(blocks) + " blocks");
   }
   template <class... A>
   void launch(const Kernel& kernel, int64_t blocks, int threads, int64_t shared, const A&... a) const {
@@ -124,7 +128,7 @@ class OnDevice {
   template <class A> static void* address(const A& a) { return const_cast<A*>(&a); }
   static void* address(const Bytes& a) { return const_cast<char*>(a.data()); }
 
-  Function load(const Kernel& kernel) const {
+  Loaded load(const Kernel& kernel) const {
     int capturing = 0;
     cuda().succeed(cuda().cuStreamIsCapturing(stream, &capturing), "asking whether a CUDA graph is captured");
     if (capturing)
@@ -137,10 +141,10 @@ class OnDevice {
       name = made[0].cast<std::string>(), image = made[1].cast<std::string>();
     }
     driver::Module module;
-    Function function;
+    driver::Function function;
     cuda().succeed(cuda().cuModuleLoadData(&module, image.data()), "loading " + kernel.expression);
     cuda().succeed(cuda().cuModuleGetFunction(&function, module, name.c_str()), "loading " + kernel.expression);
-    return function;
+    return {function, kernel.expression};
   }
 
   int device;
@@ -158,12 +162,18 @@ Shape shape_of(const std::string& model) {
 const char* value_type(bool is_double) { return is_double ? "double" : "float"; }
 int64_t value_bytes(const Run& run) { return run.is_double ? sizeof(double) : sizeof(float); }
 
-// The kernel of that name for a model, with the flags of its template; what it is compiled for of a run stands in macros.
-Kernel kernel_of(const char* name, const std::string& model, const Run& run, std::vector<bool> flags, bool special = true) {
-  Kernel kernel{model, std::string("hs::cuda::") + name + "<hs::cuda::model_" + model + ", " + value_type(run.is_double), {}};
+// The kernel of that name for a model, with the flags of its template.
+Kernel kernel_of(const std::string& name, const std::string& model, const Run& run,
+                 const std::vector<bool>& flags = {}) {
+  Kernel kernel{model, "hs::cuda::" + name + "<hs::cuda::model_" + model + ", " + value_type(run.is_double), {}};
   for (const bool flag : flags) kernel.expression += flag ? ", true" : ", false";
   kernel.expression += ">";
-  if (!special) return kernel;
+  return kernel;
+}
+// The same, compiled for what its inner loop asks of the run: see cuda.cuh.
+Kernel special_kernel(const std::string& name, const std::string& model, const Run& run,
+                      const std::vector<bool>& flags = {}) {
+  Kernel kernel = kernel_of(name, model, run, flags);
   uint64_t per_step = 0;
   for (int i = 0; i < MAX_PARAMETERS; ++i) per_step |= uint64_t(run.per_step[i]) << i;
   std::string slots;
@@ -200,7 +210,7 @@ void forward(const std::string& name, const Run& given, int device, Address stre
   check_run(given);
   const Shape model = shape_of(name);
   const Run run = prepared(given);
-  const Kernel kernel = kernel_of("forward_kernel", name, run, {outflow_only(run, model), is_moving(run, model)});
+  const Kernel kernel = special_kernel("forward_kernel", name, run, {outflow_only(run, model), is_moving(run, model)});
   OnDevice(device, stream).launch(kernel, n_blocks(run), WARP, 0, run, limits(run, model));
 }
 
@@ -217,47 +227,49 @@ void adjoint(const std::string& name, const Run& given, int device, Address stre
   const Shape model = shape_of(name);
   Run run = prepared(given);
   const bool only = outflow_only(run, model);
-  const Kernel kernel = kernel_of("adjoint_kernel", name, run, {only, is_moving(run, model), !only || wants_forcing(run, model)});
+  const std::vector<bool> flags{only, is_moving(run, model), !only || wants_forcing(run, model)};
   const Tapes tapes(run, model, value_bytes(run));
   if (!tapes.n) run.tape = nullptr;
   const int64_t shared = tapes.n ? 0 : tapes.length * value_bytes(run);
   OnDevice(device, stream)
-      .launch(kernel, tapes.n ? tapes.n : n_blocks(run), WARP, shared, run, limits(run, model), n_blocks(run), tapes.length);
+      .launch(special_kernel("adjoint_kernel", name, run, flags), tapes.n ? tapes.n : n_blocks(run), WARP, shared, run,
+              limits(run, model), n_blocks(run), tapes.length);
 }
 
 void tangent(const std::string& name, const Tangent& given, int device, Address stream) {
   check_run(given);
   const Tangent in = prepared(given);
-  const Kernel kernel = kernel_of("tangent_kernel", name, in, {});
+  const Kernel kernel = special_kernel("tangent_kernel", name, in);
   OnDevice(device, stream).launch(kernel, n_blocks(in), WARP, 0, in, limits(in, shape_of(name)));
 }
 
 void least_squares(const std::string& name, const LeastSquares& in, int device, Address stream) {
   const Shape model = shape_of(name);
-  const Kernel kernel = kernel_of("least_squares_kernel", name, in, {}, false);
-  OnDevice(device, stream).launch(kernel, least_squares_blocks(in, model), WARP, 0, in, limits(in, model));
+  OnDevice(device, stream)
+      .launch(kernel_of("least_squares_kernel", name, in), least_squares_blocks(in, model), WARP, 0, in,
+              limits(in, model));
 }
 
-template <class T> std::string typed_kernel(const char* name) {
-  return std::string("hs::cuda::") + name + "<" + value_type(sizeof(T) == sizeof(double)) + ">";
+template <class T> Kernel typed_kernel(const std::string& name) {
+  return {"", "hs::cuda::" + name + "<" + value_type(sizeof(T) == sizeof(double)) + ">", {}};
 }
 
 template <class T> void convolve(const Convolution<T>& c, bool reverse, int device, Address stream) {
   const char* name = reverse ? "adj_convolve_kernel" : c.t_inflow ? "tangent_convolve_kernel" : "convolve_kernel";
-  OnDevice(device, stream).launch({"", typed_kernel<T>(name), {}}, convolution_blocks(c, reverse), SERIES_THREADS, 0, c);
+  OnDevice(device, stream).launch(typed_kernel<T>(name), convolution_blocks(c, reverse), SERIES_THREADS, 0, c);
 }
 
 template <class T>
 void sum_middle(Address from, Address into, int64_t rows, int64_t n, int64_t columns, int device, Address stream) {
   const int64_t blocks = (rows * columns + SUM_THREADS - 1) / SUM_THREADS;
   OnDevice(device, stream)
-      .launch({"", typed_kernel<T>("sum_middle_kernel"), {}}, blocks, SUM_THREADS, 0, at<T>(from), to<T>(into), rows, n, columns);
+      .launch(typed_kernel<T>("sum_middle_kernel"), blocks, SUM_THREADS, 0, at<T>(from), to<T>(into), rows, n, columns);
 }
 
 template <class T> struct LaunchTick {
   using Error = int;
   const OnDevice& card;
-  Function forward, adjoint;
+  Loaded forward, adjoint;
 
   int operator()(bool reverse, int64_t blocks, const Reaches<T>& r, const Tick<T>& tick) const {
     card.launch(reverse ? adjoint : forward, blocks, TICK_THREADS, 0, r, tick);
@@ -276,9 +288,9 @@ void route(const std::string& name, const Reaches<T>& reaches, bool reverse, int
   const std::string begin = "hs::cuda::tick_kernel<hs::cuda::" + scheme->second + ", " +
                             value_type(sizeof(T) == sizeof(double)) + ", ";
   const OnDevice card(device, stream);
-  const Function forward = card.find({"", begin + "false>", {}});
-  const Ticks<T, LaunchTick<T>> ticks{
-      reaches, {card, forward, reverse ? card.find({"", begin + "true>", {}}) : nullptr}};
+  const Loaded forward = card.find({"", begin + "false>", {}});
+  const Loaded adjoint = reverse ? card.find({"", begin + "true>", {}}) : Loaded{};
+  const Ticks<T, LaunchTick<T>> ticks{reaches, {card, forward, adjoint}};
   reverse ? ticks.adjoint() : ticks.forward();
 }
 template <class T> int64_t route_scratch(const std::string&, const Reaches<T>& reaches, bool reverse) {
@@ -316,7 +328,7 @@ void open(const std::string& path, py::object compile) {
                              ": update the driver.");
   const auto lock = locked();
   all.calls = std::move(calls), all.compile = compile;
-  all.contexts.clear(), all.functions.clear();
+  all.contexts.clear(), all.loaded.clear();
 }
 
 int words(const py::dict& names, const char* kind) {
@@ -326,7 +338,7 @@ int words(const py::dict& names, const char* kind) {
   return n;
 }
 
-// Makes a model known, or another of its name, by what stands in a header of models, as `models` of hybridsolve._cpu says it.
+// Makes a model known, or another of its name, by what `models` of hybridsolve._cpu would say of it.
 void add(const std::string& model, const py::dict& names) {
   const int states = words(names, "state_names");
   const Shape shape{words(names, "forcing_names"),
@@ -339,8 +351,8 @@ void add(const std::string& model, const py::dict& names) {
   all.names[model] = names;
   const auto lock = locked();
   all.shapes[model] = shape;
-  for (auto f = all.functions.begin(); f != all.functions.end();)
-    f = f->first.second.compare(0, model.size() + 1, model + "\n") == 0 ? all.functions.erase(f) : std::next(f);
+  for (auto i = all.loaded.begin(); i != all.loaded.end();)
+    i = i->first.second.compare(0, model.size() + 1, model + "\n") == 0 ? all.loaded.erase(i) : std::next(i);
 }
 
 template <class T> void bind_routing(py::module_& m) {

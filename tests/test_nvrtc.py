@@ -213,7 +213,8 @@ def test_each_gpu_has_its_context_and_kernels(opened, library, monkeypatch):
     assert [(x.stream, x.device) for x in recorded(said)] == [(5, 1), (5, 0), (5, 1)]
     assert re.findall("^(retain \\d|load)", said, re.M) == ["retain 1", "load", "retain 0", "load"]
     with pytest.raises(
-        RuntimeError, match="^launching a CUDA kernel of 0 blocks failed: invalid argument; hybridsolve"
+        RuntimeError,
+        match=r"^launching hs::cuda::sum_middle_kernel<double> in 0 blocks failed: invalid argument; hybridsolve",
     ):
         _driver.sum_middle(True, 16, 32, 0, 1, 1, 0, 5)
     with pytest.raises(RuntimeError, match="^choosing GPU 2 failed: invalid argument"):

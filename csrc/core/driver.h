@@ -11,6 +11,7 @@ namespace hs {
 namespace driver {
 
 using Result = int;  // 0: success
+constexpr Result INVALID_VALUE = 1;
 using Device = int;
 using Context = struct ContextOf*;
 using Module = struct ModuleOf*;
@@ -58,7 +59,9 @@ struct Calls {
     return words ? words : "error " + std::to_string(error);
   }
   void succeed(Result error, const std::string& what) const {
-    if (error) throw std::runtime_error(what + " failed: " + text(error) + "; hybridsolve info tells whether this card can run it.");
+    if (error)
+      throw std::runtime_error(what + " failed: " + text(error) +
+                               "; hybridsolve info tells whether this card can run it.");
   }
 
  private:

@@ -1,5 +1,5 @@
-// How a run is cut into blocks of a GPU, and which of a model's kernels takes it: for nvcc's runtime (launch.cuh) and for
-// the driver (bind_driver.cpp). A block is one warp: see cuda.cuh.
+// How a run is cut into blocks of a GPU, and which of a model's kernels takes it: for nvcc's runtime (launch.cuh) and
+// for the driver (bind_driver.cpp). A block is one warp: see cuda.cuh.
 #pragma once
 
 #include "run.h"

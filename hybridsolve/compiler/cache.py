@@ -19,7 +19,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-CSRC = Path(__file__).resolve().parents[2] / "csrc"
+_PACKED = Path(__file__).resolve().parents[1] / "csrc"  # of an installed package; else the headers are beside it
+CSRC = _PACKED if _PACKED.is_dir() else _PACKED.parents[1] / "csrc"
 # Those of setup.py, where it is said why; a lesser optimisation, which costs a few per cent of speed, halves the wait.
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fvisibility=hidden", "-pthread", "-fPIC", "-shared")
 ISAS = {
@@ -78,8 +79,8 @@ def _headers() -> bytes:
     files = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.cuh"), CSRC / "models_cpu.cpp"])
     if not CSRC.is_dir():
         raise RuntimeError(
-            f"compiling a model needs hybridsolve's C++ headers; found none in {CSRC}: install hybridsolve from its "
-            "source with pip install -e, or ask for backend='reference'."
+            f"compiling a model needs hybridsolve's C++ headers; found none in {CSRC}: reinstall hybridsolve, or ask "
+            "for backend='reference'."
         )
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).digest()
 
