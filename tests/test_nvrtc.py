@@ -69,7 +69,10 @@ def assert_same_launches(library, opened, cuda_on_cpu):
         found = recorded(library.record())
         assert len(found) == len(expected) > 0
         for x, y in zip(found, expected, strict=True):
-            assert x[1:] == y[1:]
+            assert x[1:-1] == y[1:-1]
+            for argument, (a, b) in enumerate(zip(x.arguments, y.arguments, strict=True)):
+                assert len(a) == len(b)
+                assert [i // 2 for i in range(0, len(a), 2) if a[i : i + 2] != b[i : i + 2]] == [], argument
             kernel = re.sub(r"hs::cuda::model_(\w+)", lambda name: structs()[name[1]], x.kernel)
             assert y.kernel.startswith(f"void {kernel}(")
 
@@ -388,10 +391,11 @@ def real():
         pytest.skip(f"NVRTC is not installed: {error}")
 
 
-# Registers are few enough for the blocks that a multiprocessor is meant to hold, in float: see cuda.cuh.
+# With the most registers that leave a multiprocessor the blocks it is meant to hold: see cuda.cuh.
 FORMS = {
     "forward": ("forward_kernel<{}, float, true, false>", 0, 80),
     "adjoint": ("adjoint_kernel<{}, float, true, false, false>", 0, 168),
+    "adjoint float64": ("adjoint_kernel<{}, double, true, false, false>", 0, 255),
     "all outputs": ("forward_kernel<{}, double, false, true>", 7, 255),
     "tangent": ("tangent_kernel<{}, float>", 0, 255),
     "least squares": ("least_squares_kernel<{}, float>", None, 255),
@@ -424,7 +428,7 @@ def test_nvrtc_compiles_the_kernels_without_spills(
         nvrtc.image(model, f"hs::cuda::{expression.format(f'hs::cuda::model_{model}')}", macros, capability)[1] == code
     )
     used = usage(code, tmp_path)
-    assert used["LOCAL"] == 0 and used["REG"] <= most_registers
+    assert used["STACK"] == used["LOCAL"] == 0 and used["REG"] <= most_registers
 
 
 def usage(code: bytes, folder: Path) -> dict[str, int]:
