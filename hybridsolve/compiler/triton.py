@@ -262,7 +262,7 @@ class _Function(Body):
         if op in SIGNS:
             binds = PRODUCT if op in ("mul", "div") else SUM
             sign, second = SIGNS[op], self.either(a[1], binds + 1)
-            if op == "add" and second.startswith("-") and self.scalar(a[1]):
+            if op == "add" and second.startswith("-"):
                 sign, second = "-", second[1:]
             return f"{self.either(a[0], binds)} {sign} {second}", binds
         if op == "reciprocal":
