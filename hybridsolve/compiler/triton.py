@@ -270,7 +270,7 @@ class _Function(Body):
         if op in SIGNS:
             binds = PRODUCT if op in ("mul", "div") else SUM
             sign, second = SIGNS[op], self.operand(a[1], binds + 1)
-            if op == "add" and second.startswith("-") and self.scalar(a[1]):
+            if op == "add" and second.startswith("-"):
                 sign, second = "-", second[1:]
             return f"{self.operand(a[0], binds)} {sign} {second}", binds
         if op == "reciprocal":

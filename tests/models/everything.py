@@ -35,7 +35,7 @@ def reference_step(f, k, p, s):
     given, number = s["zero"], p["number"]
     tl = exp(maximum(-given, -2.0)) + log(given + 1.0)
     d_s = sqrt(given) * tanh(tl - 1.5) + sigmoid(given) - softplus(-given)
-    once = power(number, 0.25) * sqrt(number) + 1 / (k["dt"] + number)
+    once = power(number, 0.3) * sqrt(number) + 1 / (k["dt"] + number)
     powers = power(relu(f["f"] - 1.0), number) + power(1 + number, -given)
     cold = ~(f["f"] >= 1.0) & (given >= 0.5) | (2.0 >= number + given)
     _ = select(cold, given, 0.5) + minimum(number, given)
