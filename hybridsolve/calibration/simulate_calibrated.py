@@ -186,8 +186,9 @@ def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
         outside = (values < lower) | (values > upper)
         if outside.any():
             b, start = np.argwhere(outside)[0]
+            least, most = v.taken
             raise ValueError(
-                f"'{name}' of {where} must lie in [{v.lower:g}, {v.upper:g}] {v.unit}, found {values[b, start]:g} in "
+                f"'{name}' of {where} must lie in [{least:g}, {most:g}] {v.unit}, found {values[b, start]:g} in "
                 f"basin {parameters['basin'].values[b]}; calibrate anew."
             )
     return model

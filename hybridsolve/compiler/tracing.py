@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ..models.primitives import Traced
-from ..spec import ModelSpec, Variable
+from ..spec import ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
 from .graph import FUNCTIONS, MASKS, Graph, needed
 
@@ -371,8 +371,13 @@ def _of(error: BaseException) -> tuple[str, int]:
     return place
 
 
+def _is_positive(row: Any) -> bool:
+    """Whether the table keeps a value above 0."""
+    return (row.taken[0] if isinstance(row, Parameter) else row.lower) > 0 if isinstance(row, Variable) else False
+
+
 def _given(graph: Graph, kind: str, rows: Sequence[Any]) -> dict[str, Symbol]:
-    leaves = {v.name: graph.leaf(kind, i, isinstance(v, Variable) and v.lower > 0) for i, v in enumerate(rows)}
+    leaves = {v.name: graph.leaf(kind, i, _is_positive(v)) for i, v in enumerate(rows)}
     graph.names.update((i, name) for name, i in leaves.items())
     return {name: Symbol(graph, i) for name, i in leaves.items()}
 

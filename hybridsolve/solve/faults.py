@@ -51,8 +51,9 @@ def explain(fault: int, run: Problem) -> str | None:
                         f"raw parameter '{row.name}' must be a number; found {value:g} at {_place(place, axes(p))}: "
                         "look for it in what the network was given, or in its weights."
                     )
+                lower, upper = row.taken
                 return (
-                    f"parameter '{row.name}' must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {value:g} at "
+                    f"parameter '{row.name}' must lie in [{lower:g}, {upper:g}] {row.unit}; found {value:g} at "
                     f"{_place(place, axes(p))}: clip it, or scale it with model.parameters_from_unit()."
                 )
     if fault & FORCING:
