@@ -8,6 +8,7 @@ it needs neither torch nor numpy.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import combinations
@@ -192,8 +193,9 @@ class ModelSpec:
         return self.parameters + tuple(v for v in self.optional_parameters if v.name in names)
 
     def kernel_name(self, names: Iterable[str]) -> str:
-        """The name of the compiled kernel for a run with these parameters."""
-        return "_".join([self.name, *(v.name for v in self.optional_parameters if v.name in set(names))])
+        """The name of the compiled kernel for a run with these parameters, fit for C++."""
+        name = re.sub(r"\W", "_", self.name, flags=re.ASCII)
+        return "_".join([name, *(v.name for v in self.optional_parameters if v.name in set(names))])
 
     @property
     def choices(self) -> tuple[tuple[str, ...], ...]:

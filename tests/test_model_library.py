@@ -5,6 +5,8 @@ step is held against the oracle: values, and gradients against its autograd, on 
 water is conserved. tests/test_compiler.py runs the compiled kernels themselves, all of them every night.
 """
 
+from dataclasses import replace
+
 import pytest
 import test_adjoint as adjoint
 import torch
@@ -12,11 +14,15 @@ from conftest import THOROUGH, assert_close, empty, normal, random_inputs, ties,
 from test_water_balance import windows
 
 import hybridsolve as hs
+from hybridsolve.calibration.space import search_space
 from hybridsolve.compiler.cpp import compiled
 from hybridsolve.compiler.evaluate import evaluate
 from hybridsolve.solve.trial import try_model
 
 LIBRARY = variants([name for name in hs.models.names() if name not in THOROUGH])
+# Models of models: a front before a body, in layers and not.
+COMPOSED = ("cemaneige+gr4j", "cemaneige-3+gr6j", "cemaneige_hysteresis-2+hymod", "degreeday-2+xinanjiang")
+LIBRARY += [pytest.param((m, m.parameter_names), id=m.name) for m in map(hs.models.get, COMPOSED)]
 every_model = pytest.mark.parametrize("variant", LIBRARY)
 pytestmark = [pytest.mark.oracle, pytest.mark.fast]
 
@@ -143,3 +149,94 @@ def test_the_table_passes_its_trial(variant):
     try_model(model)
     assert all(v.source for v in model.parameters), "a parameter's bounds have no source"
     assert model.balance is not None and model.source and model.reference_step.__doc__
+
+
+REFUSED = {
+    "gr4j+gr5j": "without a name in common; found the parameter 'x1' in both",
+    "hbv10+hymod": "found that the outflow of 'hbv10' passes a hydrograph",
+    "cemaneige+toy": "found that 'toy' has no forcing 'prcp'",
+    "cemaneige+shm": "found the parameter 'kf' in both: join others, or rename it",
+    "cemaneige+nothing": "unknown model 'nothing'; expected one of .*, two of them joined by .+, or a ModelSpec",
+    "cemaneige+": "unknown model 'cemaneige.'",
+    "cemaneige-0": "'cemaneige-0' must be one layer or more .*; found 0",
+    "gr4j-2": "temperature and without delay lines; found 2 of 'gr4j', which has prcp, pet",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_joined(name):
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        hs.models.get(name)
+
+
+def test_a_join_is_one_model_found_by_name():
+    model = hs.models.get("cemaneige-2+gr4j")
+    assert model is hs.models.get("cemaneige-2+gr4j") and model.name not in hs.models.names()
+    assert hs.models.by_key(model.key).equations == model.equations
+    assert model.forcing_names == ("prcp", "tmean", "tmean_lapse", "pet")
+    assert model.input_names == ("annual_snowfall", "elev_mean", "elev_layer_1", "elev_layer_2")
+    assert model.kernel_name(()).isidentifier()
+    body = hs.models.get("gr4j")
+    other = hs.models.join(hs.models.get("degreeday"), body)
+    assert (other.outflow, other.lines, other.steps) == (body.outflow, body.lines, body.steps)
+
+
+def test_rows_that_two_models_share_must_agree():
+    front, body = hs.models.get("degreeday"), hs.models.get("exphydro")
+    warm = replace(body.forcings[1], unit="K")
+    own = replace(body, fluxes=body.fluxes[:4], forcings=(body.forcings[0], warm, body.forcings[2]))
+    with pytest.raises(ValueError, match="must be of two models that agree on 'tmean'; found it in degC and in K"):
+        hs.models.join(front, own)
+    with pytest.raises(ValueError, match="run at one step; found .3600,. s and .86400,. s"):
+        hs.models.join(replace(front, steps=(3600,)), hs.models.get("hymod"))
+
+
+def test_layers_of_one_elevation_are_the_front():
+    """And the layers' mean precipitation is the basin's, unless it is not to be."""
+    front = hs.models.get("degreeday")
+    x = random_inputs((front, front.parameter_names), T=40, B=4, C=2)
+    given = x.forcing | {"tmean_lapse": torch.full((1, 1), 6.0, dtype=torch.float64)}
+    layers = hs.models.get("degreeday-3")
+    state = {f"{n}_{i}": s for n, s in x.initial_state.items() for i in (1, 2, 3)}
+
+    def run(model, *above):
+        elevations = {"elev_mean": 500.0} | {f"elev_layer_{i}": 500.0 + z for i, z in enumerate(above, 1)}
+        return hs.simulate(
+            model,
+            given,
+            x.parameters,
+            inputs={n: torch.full((1,), z, dtype=torch.float64) for n, z in elevations.items()},
+            initial_state=state,
+            fluxes=model.flux_names,
+            components="each",
+            backend="reference",
+        ).fluxes
+
+    alone = x.simulate(fluxes=front.flux_names, components="each", backend="reference").fluxes
+    assert_close(run(layers, 0.0, 0.0, 0.0), alone, 1e-14)
+    falling = {n: q["rain"] + q["snowfall"] for n, q in (("apart", run(layers, -300.0, 0.0, 900.0)), ("one", alone))}
+    assert_close({"p": falling["apart"]}, {"p": falling["one"]}, 1e-14)
+    q = run(hs.models.layered(front, 3, scaled=False), -300.0, 0.0, 900.0)
+    assert (q["lapsed"] > 0).any()
+    assert_close({"p": q["rain"] + q["snowfall"] - q["lapsed"]}, {"p": falling["one"]}, 1e-14)
+
+
+@pytest.mark.parametrize("allowed", ((0.5, 1.0), (0.0,), (0.0, float("inf")), 3.0))
+def test_what_a_run_takes_lies_around_the_bounds(allowed):
+    model = hs.models.get("hymod")
+    row = replace(model.parameters[0], allowed=allowed)
+    with pytest.raises(ValueError, match="allowed of parameter 'cmax' of model hymod must be two numbers around"):
+        replace(model, parameters=(row, *model.parameters[1:]))
+
+
+def test_runs_take_more_than_is_calibrated():
+    """And say what they take where a value is beyond that."""
+    model = hs.models.get("gr4j")
+    forcing = {n: torch.ones(30, 1, dtype=torch.float64) for n in model.forcing_names}
+    p = {n: torch.full((1, 1), x, dtype=torch.float64) for n, x in dict(x1=300.0, x2=0.0, x3=50.0, x4=20.0).items()}
+    assert model.variable("x4").upper == 15.0
+    assert hs.simulate(model, forcing, p, backend="reference").fluxes["streamflow"].isfinite().all()
+    p["x4"] += 0.01
+    with pytest.raises(ValueError, match=r"parameter 'x4' must lie in \[0.01, 20\] d; found 20.01"):
+        hs.simulate(model, forcing, p, backend="reference")
+    assert search_space(model, {"x4": 19.0}, ()).fixed == {"x4": 19.0}

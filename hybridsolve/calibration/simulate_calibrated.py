@@ -160,12 +160,13 @@ def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
     for name in ("model", "ensemble_size"):
         if name not in parameters.attrs:
             raise ValueError(f"{what} no attribute '{name}'; give that file as it was written.")
-    if str(parameters.attrs["model"]) not in models.MODELS:
+    try:
+        model = models.get(str(parameters.attrs["model"]))
+    except ValueError:
         raise ValueError(
             f"{what} one of the model '{parameters.attrs['model']}', which is none of {', '.join(models.names())}: run "
             "the file that defines it, by models.load or --define."
-        )
-    model = models.get(str(parameters.attrs["model"]))
+        ) from None
     refuse_another(model, parameters.attrs.get("definition"), where)
     names = _stored_names(parameters, model)
     for name in names:

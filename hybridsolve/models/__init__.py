@@ -1,8 +1,14 @@
-"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand."""
+"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand.
+
+A name may also be made of names: "cemaneige+gr4j" is the one before the other, "cemaneige-3" is three layers of it, and
+"cemaneige-3+gr6j" both; see `join` and `layered`.
+"""
 
 from __future__ import annotations
 
+import re
 import runpy
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +17,12 @@ from typing import Any
 
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
+from .join import join, layered
 
+__all__ = ["DEFAULT", "MODELS", "by_key", "define", "get", "join", "known", "layered", "names", "register"]
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
+_COMPOSED: dict[tuple[str, ...], ModelSpec] = {}  # by name and what it is made of
 
 
 def register(model: ModelSpec) -> ModelSpec:
@@ -68,12 +77,13 @@ def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
 
 
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name, or the one that a Python file defines; a ModelSpec is handed back, registered or not.
+    """The model of that name, made of the models that it names, or defined by a Python file; a ModelSpec is handed back,
+    registered or not.
 
     Raises
     ------
     ValueError
-        If there is none; the message lists those there are.
+        If there is none, and the message lists those there are; if those that it names cannot be joined or layered.
     """
     if isinstance(model, str) and model.endswith(".py"):
         found = load(model)
@@ -84,12 +94,27 @@ def get(model: str | ModelSpec) -> ModelSpec:
     if isinstance(model, ModelSpec):
         _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
         return model
-    if not isinstance(model, str) or model not in MODELS:
-        raise ValueError(
-            f"unknown model {model!r}; expected one of {', '.join(MODELS)}, a ModelSpec, or "
-            "a Python file that defines one."
-        )
-    return MODELS[model]
+    if isinstance(model, str):
+        if model in MODELS:
+            return MODELS[model]
+        front, plus, body = model.partition("+")
+        if plus and front and body:
+            return _composed(join, model, get(front), get(body))
+        layers = re.fullmatch(r"(.+)-(\d+)", model)
+        if layers is not None:
+            return _composed(layered, model, get(layers[1]), int(layers[2]))
+    raise ValueError(
+        f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, a ModelSpec, or a Python "
+        "file that defines one."
+    )
+
+
+def _composed(how: Callable, name: str, *parts: Any) -> ModelSpec:
+    """The model made of these, once."""
+    key = (name, *(str(getattr(part, "key", part)) for part in parts))
+    if key not in _COMPOSED:
+        _COMPOSED[key] = how(*parts)
+    return _COMPOSED[key]
 
 
 def by_key(key: str) -> ModelSpec:

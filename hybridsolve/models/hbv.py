@@ -99,6 +99,22 @@ SIGNATURES = (
 )
 
 
+def snow(f, p, s, tt):
+    """The snowpack after a step, the liquid water that leaves it, and the fluxes; `tt` divides snow from rain."""
+    rain = select(f["tmean"] >= tt, f["prcp"], 0.0)
+    snowfall = f["prcp"] - rain
+    snowpack = s["snowpack"] + snowfall
+    warmth = f["tmean"] - tt
+    potential = p["cfmax"] * warmth
+    melt = minimum(relu(potential), snowpack)
+    meltwater, snowpack = s["meltwater"] + melt, snowpack - melt
+    refreezing = minimum(relu(-p["cfr"] * potential), meltwater)
+    snowpack, meltwater = snowpack + refreezing, meltwater - refreezing
+    infiltration = relu(meltwater - p["cwh"] * snowpack)
+    fluxes = dict(swe=snowpack, rain=rain, snowfall=snowfall, melt=melt, refreezing=refreezing)
+    return dict(snowpack=snowpack, meltwater=meltwater - infiltration), infiltration, fluxes
+
+
 def reference_step(f, k, p, s):
     """One day of HBV: with ``rt`` among the parameters that of 2.0, with ``c`` of 1.1p, else of 1.0; without ``betaet``
     that is 1.
@@ -112,23 +128,11 @@ def reference_step(f, k, p, s):
     -------
     state, fluxes : dict of str to Tensor
     """
-    prcp, tmean, pet = f["prcp"], f["tmean"], f["pet"]
-
+    pet = f["pet"]
     tt = select(k["elev_mean"] >= HIGH, COLD, p["tt"]) if "rt" in p else p["tt"]
+    pack, infiltration, fluxes = snow(f, p, s, tt)
 
-    rain = select(tmean >= tt, prcp, 0.0)
-    snowfall = prcp - rain
-    snowpack = s["snowpack"] + snowfall
-    warmth = tmean - tt
-    potential = p["cfmax"] * warmth
-    melt = minimum(relu(potential), snowpack)
-    meltwater, snowpack = s["meltwater"] + melt, snowpack - melt
-    refreezing = minimum(relu(-p["cfr"] * potential), meltwater)
-    snowpack, meltwater = snowpack + refreezing, meltwater - refreezing
-    infiltration = relu(meltwater - p["cwh"] * snowpack)
-    meltwater = meltwater - infiltration
-
-    water = rain + infiltration
+    water = fluxes["rain"] + infiltration
     wetness = clip(power(s["sm"] / p["fc"], p["beta"]), 0.0, 1.0)
     recharge = water * wetness
     sm = s["sm"] + (water - recharge)
@@ -141,7 +145,6 @@ def reference_step(f, k, p, s):
     soil = maximum(left, EPS)
 
     slz = s["slz"]
-    fluxes = {}
     if "c" in p:
         fill = soil / p["fc"]
         capillary = minimum(slz, p["c"] * slz * (1 - minimum(fill, 1.0)))
@@ -170,23 +173,18 @@ def reference_step(f, k, p, s):
     q2 = p["k2"] * slz
     slz = slz - q2
 
-    state = dict(snowpack=snowpack, meltwater=meltwater, sm=soil, suz=suz, slz=slz)
+    state = dict(pack, sm=soil, suz=suz, slz=slz)
     fluxes.update(
         streamflow=q0 + q1 + q2,
         q0=q0,
         q1=q1,
         q2=q2,
         aet=aet,
-        swe=snowpack,
         recharge=recharge,
         excess=excess,
         infiltration=infiltration,
         percolation=percolation,
         evapfactor=evapfactor,
-        rain=rain,
-        snowfall=snowfall,
-        melt=melt,
-        refreezing=refreezing,
     )
     return state, fluxes
 
