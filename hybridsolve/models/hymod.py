@@ -3,7 +3,8 @@
 One step of a day. The soil holds S; its capacities go up to cmax, M = cmax / (1 + b) on the mean:
 
     (1) u = (1 - S/M)^(1/(1+b)), the share of cmax that is left where the soil is deepest
-        I = M (u^(1+b) - [u - P/cmax]+^(1+b)), what infiltrates;  W = S + I;  R = P - I, the effective rain
+        I = M (u^(1+b) - [u - P/cmax]+^(1+b)), what infiltrates;  R = P - I, the effective rain;  W = S + I; what is
+        above M, where cmax or b vary, joins R
     (2) ET = min(W, PET W/M);  S <- W - ET
     (3) slow: x <- x + (1 - alpha) R, less what flows out; quick: alpha R into the first of three tanks, and what flows
         out of one into the next on the same day
@@ -33,12 +34,13 @@ TANKS = ("quick1", "quick2", "quick3")
 def soil_of(f, p, s, demand):
     """Equations (1) and (2): the store, the effective rain and what evaporates."""
     mean = p["cmax"] / (1 + p["b"])
-    left = power(relu(1 - s["soil"] / mean), 1 / (1 + p["b"]))
+    left = power(1 - s["soil"] / mean, 1 / (1 + p["b"]))
     after = relu(left - f["prcp"] / p["cmax"])
     infiltration = minimum(mean * (power(left, 1 + p["b"]) - power(after, 1 + p["b"])), f["prcp"])
-    wet = s["soil"] + infiltration
+    filled = s["soil"] + infiltration
+    wet = minimum(filled, mean)
     aet = minimum(demand * (wet / mean), wet)
-    return wet - aet, f["prcp"] - infiltration, aet
+    return wet - aet, f["prcp"] - infiltration + relu(filled - mean), aet
 
 
 def step_with(timing):

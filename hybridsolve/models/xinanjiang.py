@@ -7,7 +7,7 @@ One step of a day; the stores are per pervious area, WM = UM + LM + DM the sum o
         pe = [P - eu]+;  rim = IM pe, of the impervious area
     (2) w0 = wu + wl + wd;  u = (1 - w0/WM)^(1/(1+B));  r = pe - WM (u^(1+B) - [u - pe/Wmm]+^(1+B))
     (3) pe - r fills wu, then wl, then wd; eu - P, el, ed leave them; what they cannot hold joins r
-    (4) fr' = r/pe where r > 0, else fr;  s' = min(fr s/fr', SMF)
+    (4) fr' = r/pe and s' = min(fr s/fr', SMF) where r > 0, else fr and s
         HF: SMF = SM, Smax = SM (1 + EX);  EH: Smax = SM (1 + EX) (1 - (1 - fr')^(1/EX)), SMF = Smax / (1 + EX)
         v = (1 - s'/SMF)^(1/(1+EX));  s'' = s' + SMF (v^(1+EX) - [v - pe/Smax]+^(1+EX)) where r > 0, else s'
         rs = r - fr' (s'' - s') + (fr s - fr' s');  ri = KI s'' fr';  rg = KG s'' fr';  s <- s'' (1 - KI - KG)
@@ -22,7 +22,7 @@ stores. What differs between programs, and what `as_published` restores:
 
 * hydromodel takes ed from wd beyond what it has, and clips: that makes water. Here ed <- min(ed, wd).
 * It cuts w0 at WM - 1e-5 and clips the stores, and cuts s' and s'' at SMF: that loses water. Here the surplus joins r
-  and rs. The flux `made` is what these lines make or lose, and so closes the balance of that variant.
+  and rs; and without runoff s' is s. The flux `made` is what these lines make or lose, which closes their balance.
 * In the first L days it takes the flow as qt, without (6).
 
 `xinanjiang` is HF (Hydrologic Forecasting), `xinanjiang_eh` is EH (Engineering Hydrology). The variant that cuts a
@@ -69,7 +69,7 @@ def layers(f, p, s, published):
     full = s["wu"] + s["wl"] + s["wd"]
     if published:
         full = minimum(full, whole - CUT)
-    left = power(relu(1 - full / whole), 1 / (1 + p["b"]))
+    left = power(1 - full / whole, 1 / (1 + p["b"]))
     after = relu(left - net / (whole * (1 + p["b"])))
     runoff = relu(net - whole * (power(left, 1 + p["b"]) - power(after, 1 + p["b"])))
     state, rest, clipped = {}, net - runoff, 0.0
@@ -96,8 +96,11 @@ def free_water(p, s, runoff, net, book, published):
     capacity = largest / (1 + p["ex"])
     held = s["fr"] * s["s"]
     before = minimum(held / share, capacity)
+    share = select(raining, share, s["fr"])
     lost = held - share * before
-    left = power(relu(1 - before / capacity), 1 / (1 + p["ex"]))
+    if not published:
+        before, lost = select(raining, before, s["s"]), select(raining, lost, 0.0)
+    left = power(1 - before / capacity, 1 / (1 + p["ex"]))
     after = relu(left - net / largest)
     added = select(raining, relu(capacity * (power(left, 1 + p["ex"]) - power(after, 1 + p["ex"]))), 0.0)
     surface = relu(runoff - share * added)
