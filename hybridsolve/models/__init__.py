@@ -77,8 +77,9 @@ def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
 
 
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name, made of the models that it names, or defined by a Python file; a ModelSpec is handed back,
-    registered or not.
+    """The model of that name, one made of those that it names, or the one that a Python file defines.
+
+    A ModelSpec is handed back, registered or not.
 
     Raises
     ------
@@ -104,8 +105,8 @@ def get(model: str | ModelSpec) -> ModelSpec:
         if layers is not None:
             return _composed(layered, model, get(layers[1]), int(layers[2]))
     raise ValueError(
-        f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, a ModelSpec, or a Python "
-        "file that defines one."
+        f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, a ModelSpec, or "
+        "a Python file that defines one."
     )
 
 
