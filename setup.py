@@ -2,6 +2,9 @@
 
 Everything else about the package stands in pyproject.toml. Neither torch nor a network is needed to build, nor a GPU.
 
+HYBRIDSOLVE_BUILD       all, for wheels and clusters of several processors: every model for every instruction set, half an
+                        hour; unset: those of SHORT and of csrc/models for the baseline and this processor. Kernels of
+                        models that are not built are compiled when they are first asked for
 HYBRIDSOLVE_CUDA        1 builds _cuda too, with nvcc of CUDA_HOME or PATH: minutes; 0 (the default) does not
 HYBRIDSOLVE_CUDA_ARCHS  compute capabilities to build for, "80,90"; newer cards run what their driver makes of the last
 """
@@ -10,6 +13,8 @@ import os
 import platform
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +33,9 @@ ISAS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
 }
+MACROS = {"avx2": {"__AVX2__", "__FMA__"}, "avx512": {f"__AVX512{x}__" for x in ("F", "DQ", "BW", "VL")}}
+SHORT = ("gr4j", "cemaneige+gr4j")  # of the models that are generated those that every build has
+JOINED = tuple(f"cemaneige+{body}" for body in ("gr4j", "gr5j", "gr6j", "hymod", "xinanjiang"))
 # Every header of csrc/models, by its name: each has kernels of its own (csrc/core/table.h).
 HEADERS = {path.stem: f"models/{path.name}" for path in sorted(Path("csrc/models").glob("*.h"))}
 
@@ -65,9 +73,37 @@ def names_of(name, header):
     return {"HS_NAME": name, "HS_HEADER": f'"{header}"'}
 
 
-def every_table():
+def every_table(headers):
     """The headers' names, as the bindings take them."""
-    return " ".join(f"TABLE({name})" for name in HEADERS)
+    return " ".join(f"TABLE({name})" for name in headers)
+
+
+def builds_all():
+    wish = os.environ.get("HYBRIDSOLVE_BUILD") or "short"
+    if wish not in ("short", "all"):
+        raise SetupError(f"HYBRIDSOLVE_BUILD must be all or short; found '{wish}': correct or unset it.")
+    return wish == "all"
+
+
+def generated(folder):
+    """The headers of models that are written in Python alone, by name; an unchanged one keeps its date."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from hybridsolve import models
+    from hybridsolve.compiler import header
+
+    by_hand = {
+        name for path in HEADERS.values() for name in re.findall(r"KERNEL\((\w+)", Path("csrc", path).read_text())
+    }
+    names = dict.fromkeys([*models.names(), *JOINED] if builds_all() else SHORT)
+    found = {}
+    for model in map(models.get, names):
+        if by_hand.isdisjoint(model.kernel_names):
+            file, text = folder / f"{model.kernel_name(())}.h", header(model)
+            if not file.exists() or file.read_text() != text:
+                folder.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+            found[file.stem] = str(file.resolve())
+    return found
 
 
 class PackHeaders(build_py):
@@ -103,17 +139,16 @@ class BuildKernels(build_ext):
             return self.build_cuda(ext)
         if ext.name.endswith("._driver"):
             return super().build_extension(ext)
-        isas = {"baseline": []}
-        if platform.machine().lower() in ("x86_64", "amd64"):
-            isas |= {isa: flags for isa, flags in ISAS.items() if self.accepts(flags)}
+        isas = {"baseline": []} | self.instruction_sets()
+        headers = HEADERS | generated(Path(self.build_temp, "generated"))
         std = f"-std=c++{ext.cxx_std}"
         parts = {}  # source, macros and flags by folder
         for isa, flags in isas.items():
             made = [std, *FLAGS, *flags]
             parts[f"{isa}/routing"] = ("csrc/routing_cpu.cpp", {"HS_ISA": isa}, made)
-            for name, header in HEADERS.items():
+            for name, header in headers.items():
                 parts[f"{isa}/{name}"] = ("csrc/models_cpu.cpp", {"HS_ISA": isa} | names_of(name, header), made)
-        macros = {f"HS_HAS_{isa.upper()}": "1" for isa in isas} | {"HS_HEADERS(TABLE)": every_table()}
+        macros = {f"HS_HAS_{isa.upper()}": "1" for isa in isas} | {"HS_HEADERS(TABLE)": every_table(headers)}
         parts["binding"] = (*ext.sources, dict(ext.define_macros) | macros, [*ext.extra_compile_args, std])
 
         def compile_part(name):
@@ -123,7 +158,7 @@ class BuildKernels(build_ext):
             options = dict(
                 output_dir=str(folder),
                 macros=list(macros.items()),
-                include_dirs=ext.include_dirs if name == "binding" else [],
+                include_dirs=ext.include_dirs if name == "binding" else ["csrc"],
                 extra_postargs=[*flags, "-MMD", "-MF", str(made.with_suffix(".d"))],
             )
             how = [*self.compiler.compiler_so_cxx, *map(str, options.values())]
@@ -161,7 +196,7 @@ class BuildKernels(build_ext):
             for name, header in HEADERS.items():
                 macros = [f"-D{macro}={text}" for macro, text in names_of(name, header).items()]
                 parts[f"{name}_{value}"] = ["csrc/models_cuda.cu", *common, *macros]
-        tables = [f'-DHS_CUDA_ARCHITECTURES="{" ".join(architectures)}"', f"-DHS_HEADERS(TABLE)={every_table()}"]
+        tables = [f'-DHS_CUDA_ARCHITECTURES="{" ".join(architectures)}"', f"-DHS_HEADERS(TABLE)={every_table(HEADERS)}"]
         parts["bind"] = [*ext.sources, *includes, *tables]
 
         def compile_part(name):
@@ -175,6 +210,19 @@ class BuildKernels(build_ext):
         if self.force or newer_group(objects, str(library)):
             library.parent.mkdir(parents=True, exist_ok=True)
             self.spawn([nvcc, "-shared", "-cudart=static", *objects, "-o", str(library)])
+
+    def instruction_sets(self):
+        """Those beside the baseline: the best that this processor has, or for wheels all that the compiler knows."""
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            return {}
+        sets = {isa: flags for isa, flags in ISAS.items() if self.accepts(flags)}
+        if builds_all():
+            return sets
+        command = [self.compiler.compiler_cxx[0], "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+        done = subprocess.run(command, capture_output=True, text=True)
+        has = {line.split()[1] for line in done.stdout.splitlines()}
+        able = [isa for isa in sets if has >= MACROS[isa]]
+        return {isa: sets[isa] for isa in able[-1:]} if done.returncode == 0 else sets
 
     def accepts(self, flags):
         with tempfile.TemporaryDirectory() as folder:

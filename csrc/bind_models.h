@@ -44,7 +44,7 @@ template <class Model> class Models {
             arg("forcing_names") = names.forcings, arg("input_names") = names.inputs,
             arg("parameter_names") = names.parameters, arg("state_names") = names.states,
             arg("line_names") = names.lines, arg("flux_names") = names.fluxes, arg("outflow") = names.outflow,
-            arg("rows") = names.rows);
+            arg("rows") = names.rows, arg("identity") = names.identity);
       }
     return found;
   }

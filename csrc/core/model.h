@@ -41,7 +41,7 @@ struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0;
   static constexpr bool PAIRED = true;  // on a CPU two packs side by side, unless a step is too long for the registers
   static constexpr int SLOTS[1] = {0};
-  static constexpr const char *input_names = "", *line_names = "";
+  static constexpr const char *input_names = "", *line_names = "", *identity = "";
 };
 
 template <class V> struct Given {
@@ -74,7 +74,8 @@ template <class Model> struct Counts {
 
 template <class Model> constexpr Names names_of() {
   return {Model::forcing_names, Model::input_names, Model::parameter_names, Model::state_names,
-          Model::line_names,    Model::flux_names,  Model::OUTFLOW,         Counts<Model>::ROWS};
+          Model::line_names,    Model::flux_names,  Model::OUTFLOW,         Counts<Model>::ROWS,
+          Model::identity};
 }
 
 // What the kernels of a model compare with and scale by, in the type of their numbers.

@@ -30,6 +30,7 @@ struct Names {
   const char *forcings, *inputs, *parameters, *states, *lines, *fluxes;
   int outflow;
   int64_t rows;  // of a state tensor
+  const char* identity;  // of a generated model what it was made of (hybridsolve/compiler/identity.py), else empty
 };
 
 template <class Model> struct Table {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..spec import ModelSpec
 from .graph import Graph, Node, needed, rewrite
+from .identity import identity
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
@@ -149,6 +150,7 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
         if names and what
         for row in _filled(f"  enum {what} {{ {', '.join(enums[kind])} }};")
     ]
+    lines.append(f'  static constexpr const char* identity = "{identity(model)}";')
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
     live = needed(step.program.graph, step.d_leaves.values())
     if len(live) > LONG or any(step.program.graph.op(i) == "repeat" for i in live):

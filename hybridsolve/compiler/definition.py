@@ -11,6 +11,7 @@ from typing import Any
 from .. import models
 from ..spec import FIRST, ModelSpec
 from .cpp import header
+from .identity import identity
 from .singular import doubtful
 
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
@@ -150,4 +151,4 @@ def _names(model: ModelSpec, optional: tuple[str, ...]) -> dict[str, str | int]:
     )
     found: dict[str, str | int] = {f"{kind}_names": " ".join(names) for kind, names in texts.items()}
     rows = len(model.states) + sum(line.slots - 1 for line in model.lines)
-    return found | dict(outflow=model.flux_names.index(model.outflow), rows=rows)
+    return found | dict(outflow=model.flux_names.index(model.outflow), rows=rows, identity=identity(model))

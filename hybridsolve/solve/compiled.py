@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.definition import make_ready, refuse_other_equations
+from ..compiler.identity import identity
 from ..spec import DAY
 from . import faults
 from .layout import axes, strides
@@ -81,6 +82,11 @@ def _names(backend: str, run: Problem) -> list[str]:
                     f"the compiled {run.kernel} has {kind} '{found[kind]}', its table in Python '{name}'; rebuild "
                     "hybridsolve, or its library."
                 )
+        if compiled["identity"] and compiled["identity"] != identity(spec):
+            raise RuntimeError(
+                f"the compiled {run.kernel} is of another definition of the model than its table and step in Python; "
+                "rebuild hybridsolve."
+            )
         if missing := set(spec.flux_names) - set(fluxes):
             raise RuntimeError(
                 f"the compiled {run.kernel} lacks the flux '{missing.pop()}' of its table in Python; rebuild it."
