@@ -2,7 +2,7 @@
 
 Everything else about the package stands in pyproject.toml. Neither torch nor a network is needed to build, nor a GPU.
 
-HYBRIDSOLVE_BUILD       all, for wheels and clusters of several processors: every model for every instruction set, half an
+HYBRIDSOLVE_BUILD       all, for wheels and mixed clusters: every model for every instruction set, which takes half an
                         hour; unset: those of SHORT and of csrc/models for the baseline and this processor. Kernels of
                         models that are not built are compiled when they are first asked for
 HYBRIDSOLVE_CUDA        1 builds _cuda too, with nvcc of CUDA_HOME or PATH: minutes; 0 (the default) does not
