@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, SetupError
 from setuptools.modified import newer_group
 
@@ -67,6 +68,23 @@ def names_of(name, header):
 def every_table():
     """The headers' names, as the bindings take them."""
     return " ".join(f"TABLE({name})" for name in HEADERS)
+
+
+class BuildPackage(build_py):
+    """Takes the C++ sources along, which the kernels of generated models are compiled with where the package is."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib, "hybridsolve", "csrc")
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree("csrc", folder)
+
+    def get_outputs(self, include_bytecode=True):
+        return [*super().get_outputs(include_bytecode), *self.sources_within()]
+
+    def sources_within(self):
+        return [str(Path(self.build_lib, "hybridsolve", path)) for path in depends]
 
 
 class BuildKernels(build_ext):
@@ -182,4 +200,4 @@ cpu = Pybind11Extension(
 )
 cuda = Pybind11Extension("hybridsolve._cuda", ["csrc/bind_cuda.cpp"], cxx_std=17, depends=depends)
 cuda_architectures()  # what cannot be built for is said though nothing be built
-setup(ext_modules=[cpu, cuda] if find_nvcc() else [cpu], cmdclass={"build_ext": BuildKernels})
+setup(ext_modules=[cpu, cuda] if find_nvcc() else [cpu], cmdclass={"build_ext": BuildKernels, "build_py": BuildPackage})

@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("TRITON_INTERPRET is set, and then Triton compiles nothing; unset it.")
     if options.generated:
         for spec in list(models.MODELS.values()):
-            definition.add(replace(spec, triton=None))
+            definition.generate(models.register(replace(spec, triton=None)))
     targets = options.targets or (TARGETS if options.full else TARGETS[1:2])
     precisions = options.precisions or (PRECISIONS if options.full else PRECISIONS[:1])
     print(" | ".join(COLUMNS))

@@ -89,8 +89,10 @@ Models<Model>& models() {
   return all;
 }
 
-const ModelKernels& find(const std::string& name, bool is_double) {
-  return models().find(name, kernels().isa).kernels[is_double];
+// The kernels of a model, of which the one named by its place must be there.
+template <class Kernel> const ModelKernels& find(const std::string& name, bool is_double, Kernel ModelKernels::* kernel) {
+  const auto has = [=](const Model& model) { return model.kernels[is_double].*kernel != nullptr; };
+  return models().find(name, kernels().isa, has).kernels[is_double];
 }
 
 // Denormal numbers are taken as zero while a kernel runs: a reservoir that drains for a year would otherwise compute in
@@ -138,14 +140,14 @@ template <class In> int over_blocks(int64_t n, int n_threads, int (*kernel)(cons
 }
 
 int forward(const std::string& model, const Run& run, int n_threads) {
-  const ModelKernels& k = find(model, run.is_double);
+  const ModelKernels& k = find(model, run.is_double, &ModelKernels::forward);
   const int64_t columns = run.n_basins * (run.each ? run.n_components : run.n_groups);
   fresh(run.fluxes, run.n_outputs * run.n_steps * columns * number_bytes(run));
   return over_blocks(k.blocks(run), n_threads, k.forward, run);
 }
 
 void adjoint(const std::string& model, const Run& run, int n_threads) {
-  const ModelKernels& k = find(model, run.is_double);
+  const ModelKernels& k = find(model, run.is_double, &ModelKernels::adjoint);
   const int64_t columns = run.n_basins * run.n_groups, row = run.n_steps * number_bytes(run);
   for (void* d : run.d_forcing) fresh(d, row * columns);
   for (int i = 0; i < MAX_PARAMETERS; ++i)
@@ -157,12 +159,12 @@ void adjoint(const std::string& model, const Run& run, int n_threads) {
 }
 
 int tangent(const std::string& model, const Tangent& in, int n_threads) {
-  const ModelKernels& k = find(model, in.is_double);
+  const ModelKernels& k = find(model, in.is_double, &ModelKernels::tangent);
   return over_blocks(k.tangent_blocks(in), n_threads, k.tangent, in);
 }
 
 int least_squares(const std::string& model, const LeastSquares& in, int n_threads) {
-  const ModelKernels& k = find(model, in.is_double);
+  const ModelKernels& k = find(model, in.is_double, &ModelKernels::least_squares);
   return over_blocks(k.least_squares_tasks(in), n_threads, k.least_squares, in);
 }
 

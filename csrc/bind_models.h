@@ -19,13 +19,18 @@ template <class Model> class Models {
   // `backend`: as an error names it.
   Models(std::vector<const Table<Model>*> built_in, const char* backend) : tables(built_in), backend(backend) {}
 
-  const Model& find(const std::string& name, const std::string& target) const {
+  // Of tables with one name that which was loaded last, of those that have what is asked for.
+  template <class Has> const Model& find(const std::string& name, const std::string& target, const Has& has) const {
     const std::lock_guard<std::mutex> lock(mutex);
-    for (auto table = tables.rbegin(); table != tables.rend(); ++table)  // of two with one name the one loaded last
+    for (auto table = tables.rbegin(); table != tables.rend(); ++table)
       if (target == (*table)->target)
         for (int i = 0; i < (*table)->n_models; ++i)
-          if (name == (*table)->models[i].name) return (*table)->models[i];
+          if (name == (*table)->models[i].name && has((*table)->models[i])) return (*table)->models[i];
     throw std::invalid_argument("model '" + name + "' has no " + backend + " kernel in this build; reinstall hybridsolve.");
+  }
+
+  const Model& find(const std::string& name, const std::string& target) const {
+    return find(name, target, [](const Model&) { return true; });
   }
 
   // What the headers say, by name of model; names of variables of one kind as one text.

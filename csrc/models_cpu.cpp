@@ -1,8 +1,15 @@
 // The CPU kernels of one header of models for one instruction set: compiled with HS_HEADER the header, HS_ISA the
-// instruction set, and HS_NAME the header's name or HS_PLUGIN (core/table.h).
+// instruction set, and HS_NAME the header's name or HS_PLUGIN (core/table.h). A library may hold a part of them, which is
+// compiled in less time: HS_PARTS is 1 for forward and adjoint, 2 for the tangent, 4 for least squares, or a sum of these,
+// HS_VALUES 1 for float, 2 for double, 3 for both.
 #include "core/cpu.h"
 #include "core/drive.h"
 #include HS_HEADER
+
+#if !defined(HS_PARTS)
+#define HS_PARTS 7
+#define HS_VALUES 3
+#endif
 
 namespace hs {
 namespace HS_ISA {
@@ -35,15 +42,20 @@ template <class M, class V> struct Entry {
     if (!outflow_only(run)) return b.template adjoint<false, true>(block, tape);
     forcing ? b.template adjoint<true, true>(block, tape) : b.template adjoint<true, false>(block, tape);
   }
-  static constexpr ModelKernels kernels() {
-    using FT = Forward<M, V>;
-    using LS = Sensitivity<M, V>;
-    return {workspace, n_blocks, forward, adjoint, FT::count, FT::solve, LS::count, LS::solve};
+  template <int PARTS> static constexpr ModelKernels kernels() {
+    ModelKernels k{};
+    if constexpr (PARTS & 1) k.workspace = workspace, k.blocks = n_blocks, k.forward = forward, k.adjoint = adjoint;
+    if constexpr (PARTS & 2) k.tangent_blocks = Forward<M, V>::count, k.tangent = Forward<M, V>::solve;
+    if constexpr (PARTS & 4) k.least_squares_tasks = Sensitivity<M, V>::count, k.least_squares = Sensitivity<M, V>::solve;
+    return k;
   }
 };
 
 template <class M> constexpr Model describe(const char* name) {
-  return {name, names_of<M>(), {Entry<M, f32>::kernels(), Entry<M, f64>::kernels()}};
+  return {name,
+          names_of<M>(),
+          {Entry<M, f32>::template kernels<HS_VALUES & 1 ? HS_PARTS : 0>(),
+           Entry<M, f64>::template kernels<HS_VALUES & 2 ? HS_PARTS : 0>()}};
 }
 
 #define HS_KERNEL(name, ...) describe<__VA_ARGS__>(#name),

@@ -1,5 +1,6 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | grid | route.
+"""The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | grid | route
+| cache.
 
 torch and whatever needs it are imported where a command runs: help and usage errors come at once.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from . import __version__, models
 from .arguments import MOST_DEVICES, integer, number, pairs
+from .compiler.cache_command import cache_arguments, run_cache
 from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, open_data
 from .listing import listed
@@ -68,6 +70,8 @@ def _status(argv: list[str] | None) -> int:
                 import torch
 
                 torch.set_num_threads(integer("--threads", arguments.threads, 1, MOST_THREADS))
+            for file in arguments.define:
+                models.load(file)
             arguments.run(arguments)
             return 0
         except BrokenPipeError:
@@ -227,11 +231,13 @@ def _parser() -> argparse.ArgumentParser:
             "join what a run has appended into one store",
         ),
         "grid": (add_grid_arguments, run_grid, "forcing of basins from gridded files and polygons"),
+        "cache": (cache_arguments, run_cache, "show or clear the kernels that were compiled for models"),
         "route": (route_arguments, route, "route lateral inflow through a river network to discharge"),
     }
     for name, (arguments, run, help) in table.items():
         sub = commands.add_parser(name, help=help, description=help)
         sub.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+        sub.add_argument("--define", action="append", default=[], metavar="FILE", help="Python file of own models")
         sub.set_defaults(run=run)
         arguments(sub)
     return parser
@@ -280,12 +286,14 @@ def _fit_arguments(sub, out, reference) -> None:
 def _calibrate_arguments(sub) -> None:
     add_data_arguments(sub)
     model = sub.add_argument(
-        "--model", default=models.DEFAULT, help="one of " + ", ".join(models.names()) + " (default: %(default)s)"
+        "--model",
+        default=models.DEFAULT,
+        help=f"{', '.join(models.names())}, or a Python file that defines one (default: %(default)s)",
     )
     _among(model, *models.names())
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
     sub.add_argument("--validation", metavar="FROM:TO")
-    sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every look is logged")
+    sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every use is logged")
     loss = sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
     _among(loss, "nse", "kge", "nse_sqrt", "nse_log")
     method = sub.add_argument("--method", default="lm", help="lm, gradient or evolution (default: %(default)s)")

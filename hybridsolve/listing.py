@@ -43,6 +43,7 @@ def _remarks(v: Variable | DelayLine) -> list[str]:
         said += [] if v.free else ["fixed"]
         said += ["log scale"] if v.scale == "log" else []
         said += [f"a {v.step}"] if v.step != "none" else []
+        said += [f"runs take [{v.allowed[0]:g}, {v.allowed[1]:g}]"] if v.allowed else []
     if isinstance(v, State):
         said += ["starts at a function of parameters" if callable(v.initial) else f"starts at {v.initial:g}"]
     if isinstance(v, Forcing) and v.transform != "none":

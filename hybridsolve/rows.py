@@ -48,7 +48,7 @@ class Forcing(Variable):
 
 @dataclass(frozen=True)
 class Parameter(Variable):
-    """A constant of the model; the bounds are also the range of calibration and learning.
+    """A constant of the model; the bounds are the range of calibration and learning, and of runs unless they differ.
 
     Attributes
     ----------
@@ -61,12 +61,25 @@ class Parameter(Variable):
     step : {"none", "rate", "fraction"}
         How the value, written for a day, becomes that of a step of another length: not at all; a rate in proportion to
         the step; a fraction k of a store that leaves in a day as ``1 - (1 - k)**(step / day)``.
+    allowed : (lower, upper), optional
+        What a run takes, where that is more than calibration and learning go through.
     """
 
     default: float | None = None
     free: bool = True
     scale: str = "linear"
     step: str = "none"
+    allowed: tuple[float, float] | None = None
+
+    @property
+    def taken(self) -> tuple[float, float]:
+        """Bounds of what a run takes."""
+        return self.allowed or (self.lower, self.upper)
+
+    @property
+    def octaves(self) -> float:
+        """How often the range of a log scale doubles; 0 of a linear scale."""
+        return math.log2(self.upper / self.lower) if self.scale == "log" else 0.0
 
     def at_step(self, value: Any, seconds: float) -> Any:
         """A value for a day, a number or a tensor, as that of a step of this length."""

@@ -8,9 +8,10 @@ it needs neither torch nor numpy.
 from __future__ import annotations
 
 import hashlib
-import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import combinations
 from numbers import Real
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -193,15 +194,20 @@ class ModelSpec:
         return self.parameters + tuple(v for v in self.optional_parameters if v.name in names)
 
     def kernel_name(self, names: Iterable[str]) -> str:
-        """The name of the compiled kernel for a run with these parameters."""
-        return "_".join([self.name, *(v.name for v in self.optional_parameters if v.name in set(names))])
+        """The name of the compiled kernel for a run with these parameters, fit for C++."""
+        name = re.sub(r"\W", "_", self.name, flags=re.ASCII)
+        return "_".join([name, *(v.name for v in self.optional_parameters if v.name in set(names))])
+
+    @property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """Every choice of optional parameters that a run may have."""
+        names = self.optional_parameter_names
+        return tuple(some for n in range(len(names) + 1) for some in combinations(names, n))
 
     @property
     def kernel_names(self) -> tuple[str, ...]:
-        """The names of all its kernels: one for every choice of the optional parameters."""
-        names = self.optional_parameter_names
-        choices = (some for n in range(len(names) + 1) for some in itertools.combinations(names, n))
-        return tuple(self.kernel_name(some) for some in choices)
+        """The names of all kernels of the model, one for every choice of optional parameters."""
+        return tuple(map(self.kernel_name, self.choices))
 
     def initial_state(self, parameters: Mapping[str, torch.Tensor], wet: bool = False) -> dict:
         """Where a run starts that is given no state, or the wet end of it: numbers or tensors by name.

@@ -170,14 +170,26 @@ def _check_parameter(m: ModelSpec, p: Parameter) -> None:
         raise ValueError(f"free of {what} must be True or False; found {p.free!r}: correct it.")
     if not p.free and p.default is None:
         raise ValueError(f"{what} is not free and has no default: give it one.")
+    if p.allowed is not None and not (
+        isinstance(p.allowed, tuple)
+        and len(p.allowed) == 2
+        and all(_is_number(x) and math.isfinite(x) for x in p.allowed)
+        and p.allowed[0] <= p.lower
+        and p.upper <= p.allowed[1]
+    ):
+        raise ValueError(
+            f"allowed of {what} must be two numbers around its bounds [{p.lower:g}, {p.upper:g}], or None; found "
+            f"{p.allowed!r}: correct it."
+        )
     if p.scale == "log" and not p.lower > 0:
         raise ValueError(
             f"{what} has a log scale, which needs a lower bound above 0; found {p.lower:g}: raise it, or take 'linear'."
         )
-    if p.step == "fraction" and not 0 <= p.lower < p.upper <= 1:
+    lower, upper = p.taken
+    if p.step == "fraction" and not 0 <= lower < upper <= 1:
         raise ValueError(
-            f"{what} is a fraction that leaves in a day, which needs bounds in [0, 1]; found [{p.lower:g}, "
-            f"{p.upper:g}]: correct them, or its step."
+            f"{what} is a fraction that leaves in a day, which needs bounds in [0, 1]; found [{lower:g}, {upper:g}]: "
+            "correct them, or its step."
         )
 
 

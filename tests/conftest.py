@@ -37,7 +37,7 @@ from hybridsolve.solve import backends, compiled
 ROOT = Path(__file__).resolve().parents[1]
 
 hs.models.register(toy)
-# What goes through every test; the other models go through tests/test_every_model.py, and nightly through all.
+# What goes through every test; the other models go through tests/test_model_library.py, and nightly through all.
 THOROUGH = ("hbv10", "hbv11p", "toy")
 if os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all":
     THOROUGH = tuple(hs.models.MODELS)

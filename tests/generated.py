@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import plugins
-from models.exphydro import exphydro
-from models.gr4j import gr4j
 from models.toy import toy
 
 import hybridsolve as hs
@@ -26,7 +24,10 @@ def twin(model: ModelSpec) -> ModelSpec:
 
 BY_HAND = {"hbv": (hs.models.MODELS["hbv10"], hs.models.MODELS["hbv11p"]), "toy": (toy,)}
 GENERATED = {name: tuple(map(twin, models)) for name, models in BY_HAND.items()}
-GENERATED |= {"gr4j": (gr4j,), "exphydro": (exphydro,)}  # trials of the compiler, which nobody wrote by hand
+# What nobody wrote by hand.
+GENERATED |= {
+    name: (model,) for name, model in hs.models.MODELS.items() if not any(model in group for group in BY_HAND.values())
+}
 
 
 def load(models: tuple[ModelSpec, ...], name: str, folder: Path) -> None:

@@ -181,7 +181,7 @@ def test_simulate_refuses_before_the_data_are_read(folder, more, match, monkeypa
 FOREIGN = {
     "other data": (lambda p: daily(), "no attribute 'model'"),
     "no attributes": (lambda p: p.drop_attrs(), "no attribute 'model'"),
-    "another model": (lambda p: p.assign_attrs(model="gr4j"), "one of the model 'gr4j'"),
+    "another model": (lambda p: p.assign_attrs(model="gr9j"), "one of the model 'gr9j'"),
     "a lost parameter": (lambda p: p.drop_vars("fc"), r"no variable fc\(basin, start\)"),
     "a single start": (lambda p: p.isel(start=0), r"no variable beta\(basin, start\)"),
     "text": (lambda p: p.assign(fc=p["fc"].astype(str)), "'fc' as"),

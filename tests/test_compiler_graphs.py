@@ -10,11 +10,11 @@ import torch
 from models.everything import everything
 
 import hybridsolve.models.primitives as primitives
-from hybridsolve.compiler import StepError, header
+from hybridsolve.compiler import StepError, cpp, header
 from hybridsolve.compiler.evaluate import evaluate
 from hybridsolve.compiler.graph import Graph, needed
 from hybridsolve.compiler.reversal import reverse
-from hybridsolve.compiler.simplify import fuse, made_once, replaced, share_reciprocals
+from hybridsolve.compiler.simplify import made_once, replaced
 from hybridsolve.compiler.tracing import Program, Symbol
 from hybridsolve.spec import Forcing, ModelSpec, Parameter, State, Variable
 
@@ -101,10 +101,50 @@ def keys():
     return [(kind, n) for kind, count in COUNTS.items() for n in range(count)]
 
 
-def simplified(program: Program) -> Program:
-    shared = program.with_graph(*share_reciprocals(program.graph, program.every_root))
-    graph, roots, _ = fuse(shared.graph, shared.every_root)
-    return shared.with_graph(graph, roots)
+simplified = cpp._simplified
+
+
+def compare(step, numbers, dice, case):
+    """Values and gradients of a step by its graph against autograd; False where autograd has no number."""
+    tensors = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in numbers]
+    expected = step(tensors)
+    d_roots = [dice.uniform(-1, 1) for _ in expected]
+    loss = sum(d * x for d, x in zip(d_roots, expected, strict=True))
+    d_expected = torch.autograd.grad(loss, tensors, materialize_grads=True)
+    if not all(map(math.isfinite, map(float, (*expected, *d_expected)))):
+        return False
+
+    graph = Graph()
+    symbols = [Symbol(graph, graph.leaf(kind, n, positive=kind == "p")) for kind, n in keys()]
+    traced = step(symbols)
+    program = simplified(Program(graph, {"q": [x.index for x in traced]}))
+    # What is made once is a program of its own, whose cotangents the step adds to.
+    once = made_once(program.graph, program.every_root)
+    prepare = reverse(Program(program.graph, {"d": once}), {"p": COUNTS["p"]})
+    program = program.with_graph(*replaced(program.graph, program.every_root, once))
+    adjoint = reverse(program, COUNTS | {"d": len(once)})
+
+    given = dict(zip(keys(), numbers, strict=True))
+    made = evaluate(prepare.program.graph, prepare.program.roots["d"], given)
+    given |= {("d", n): x for n, x in enumerate(made)}
+    given |= {("d_q", n): d for n, d in enumerate(d_roots)}
+    given |= {(f"d_{kind}", n): 0.0 for kind, n in adjoint.d_leaves if kind != "s"}
+    found = evaluate(adjoint.program.graph, adjoint.program.roots["q"], given)
+    d_found = dict(
+        zip(adjoint.d_leaves, evaluate(adjoint.program.graph, list(adjoint.d_leaves.values()), given), strict=True)
+    )
+    given |= {("d_d", n): d_found[("d", n)] for n in range(len(once))}
+    given |= {("d_p", n): d_found[("p", n)] for n in range(COUNTS["p"])}
+    d_p = evaluate(prepare.program.graph, list(prepare.d_leaves.values()), given)
+    d_found |= {("p", n): d for n, d in enumerate(d_p)}
+
+    scale = max(1.0, *(abs(float(x)) for x in expected))
+    for a, b in zip(found, expected, strict=True):
+        assert abs(a - float(b)) <= 1e-11 * scale, case
+    scale = max(1.0, *(abs(float(d)) for d in d_expected))
+    for key, d in zip(keys(), d_expected, strict=True):
+        assert abs(d_found[key] - float(d)) <= 1e-11 * scale, (case, key, d_found[key], float(d))
+    return True
 
 
 @pytest.mark.fast
@@ -114,46 +154,46 @@ def test_random_graphs_have_autograds_gradients(seed):
     for case in range(50):
         step = random_step(dice, dice.randrange(3, 25))
         numbers = leaves_of(dice, ties=case % 2 == 0)
-        tensors = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in numbers]
-        expected = step(tensors)
-        d_roots = [dice.uniform(-1, 1) for _ in expected]
-        loss = sum(d * x for d, x in zip(d_roots, expected, strict=True))
-        d_expected = torch.autograd.grad(loss, tensors, materialize_grads=True)
-        if not all(map(math.isfinite, map(float, (*expected, *d_expected)))):
-            continue
-
-        graph = Graph()
-        symbols = [Symbol(graph, graph.leaf(kind, n, positive=kind == "p")) for kind, n in keys()]
-        traced = step(symbols)
-        program = simplified(Program(graph, {"q": [x.index for x in traced]}))
-        # What is made once is a program of its own, whose cotangents the step adds to.
-        once = made_once(program.graph, program.every_root)
-        prepare = reverse(Program(program.graph, {"d": once}), {"p": COUNTS["p"]})
-        program = program.with_graph(*replaced(program.graph, program.every_root, once))
-        adjoint = reverse(program, COUNTS | {"d": len(once)})
-
-        given = dict(zip(keys(), numbers, strict=True))
-        made = evaluate(prepare.program.graph, prepare.program.roots["d"], given)
-        given |= {("d", n): x for n, x in enumerate(made)}
-        given |= {("d_q", n): d for n, d in enumerate(d_roots)}
-        given |= {(f"d_{kind}", n): 0.0 for kind, n in adjoint.d_leaves if kind != "s"}
-        found = evaluate(adjoint.program.graph, adjoint.program.roots["q"], given)
-        d_found = dict(
-            zip(adjoint.d_leaves, evaluate(adjoint.program.graph, list(adjoint.d_leaves.values()), given), strict=True)
-        )
-        given |= {("d_d", n): d_found[("d", n)] for n in range(len(once))}
-        given |= {("d_p", n): d_found[("p", n)] for n in range(COUNTS["p"])}
-        d_p = evaluate(prepare.program.graph, list(prepare.d_leaves.values()), given)
-        d_found |= {("p", n): d for n, d in enumerate(d_p)}
-
-        scale = max(1.0, *(abs(float(x)) for x in expected))
-        for a, b in zip(found, expected, strict=True):
-            assert abs(a - float(b)) <= 1e-11 * scale, (seed, case)
-        scale = max(1.0, *(abs(float(d)) for d in d_expected))
-        for key, d in zip(keys(), d_expected, strict=True):
-            assert abs(d_found[key] - float(d)) <= 1e-11 * scale, (seed, case, key, d_found[key], float(d))
-        compared += 1
+        compared += compare(step, numbers, dice, (seed, case))
     assert compared >= 40
+
+
+def drained(x):
+    """A store that drains in as many parts as it holds, each of which captures what is around it."""
+    forcing, k, store = x[0], x[2], x[5]
+    gain = forcing * k
+
+    def part(s):
+        flow = primitives.minimum(k * s["store"] / (1.0 + s["store"]), s["store"]) + 0.1 * gain
+        return {"store": s["store"] - flow, "sum": s["sum"] + flow * primitives.exp(-k)}
+
+    n = primitives.floor(1.0 + 2.0 * store)
+    after = primitives.repeat(n, 8, part, {"store": store, "sum": 0.0 * k})
+    return [after["store"] * k, after["sum"], gain]
+
+
+def heights(x):
+    table = [x[0], 0.5, x[2] * x[3], 2.0, 1.0]
+    return [primitives.interpolate(table, x[4]), primitives.interpolate([0.1, 0.4, 0.2], x[5])]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("step", [drained, heights])
+@pytest.mark.parametrize("ties", [False, True])
+def test_loops_and_tables_have_autograds_gradients(step, ties):
+    for seed in range(30):
+        assert compare(step, leaves_of(random.Random(seed), ties), random.Random(seed), seed)
+
+
+@pytest.mark.fast
+def test_more_passes_than_there_may_be_make_no_number():
+    for n in (9.0, math.nan):
+        graph = Graph()
+        x = Symbol(graph, graph.leaf("s", 0))
+        made = primitives.repeat(x, 8, lambda s: {"y": s["y"] + 1.0}, {"y": x})["y"]
+        assert math.isnan(evaluate(graph, [made.index], {("s", 0): n})[0])
+        x = torch.tensor(n, dtype=torch.float64)
+        assert primitives.repeat(x, 8, lambda s: {"y": s["y"] + 1.0}, {"y": x})["y"].isnan()
 
 
 def test_equal_expressions_are_one_and_numbers_are_folded():

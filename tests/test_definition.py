@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import hybridsolve as hs
-from hybridsolve import _cpu
+from hybridsolve import _cpu, cli
 from hybridsolve.compiler import StepError, cache, header
-from hybridsolve.models.primitives import exp, minimum, power, select
+from hybridsolve.compiler.identity import identity, refuse_another
+from hybridsolve.models.primitives import exp, log, maximum, minimum, power, select, sqrt
 from hybridsolve.spec import Balance, Forcing, Parameter, State, Variable
 
 pytestmark = [
@@ -162,3 +163,94 @@ def test_names_that_c_plus_plus_or_the_contract_has():
         return dict(store=s), dict(aet=d_s * bitor, flow=bitor)
 
     torch.testing.assert_close(results(step, "cpu"), results(step, "reference"), rtol=1e-12, atol=1e-12)
+
+
+def test_a_root_of_what_may_be_empty_is_warned_of():
+    with pytest.warns(UserWarning) as caught:
+
+        @hs.models.define(name="defined_bucket", **TABLE)
+        def step(f, k, p, s):
+            root = sqrt(s["store"])
+            share = power(s["store"] / 100, p["k"])
+            safe = sqrt(maximum(s["store"], 1e-6)) + log(1 + s["store"]) + power(s["store"], p["k"] + 1)
+            flow = minimum(s["store"], p["k"] * (root + share + safe))
+            return dict(store=s["store"] + f["rain"] - flow), dict(aet=0 * flow, flow=flow)
+
+    first = step.reference_step.__code__.co_firstlineno
+    said = sorted(str(w.message).removeprefix(__file__) for w in caught)
+    assert [x.split(" is taken")[0] for x in said] == [
+        f":{first + 2}: sqrt",
+        f":{first + 3}: power, with an exponent that may be below 1,",
+    ]
+
+
+def test_the_identity_of_a_model_is_of_its_graph_and_its_table():
+    one = bucket(1.0)
+    assert identity(one) == identity(bucket(1.0)) and identity(one).startswith("defined_bucket table ")
+
+    @hs.models.define(name="defined_bucket", **TABLE | dict(title="Other words"))
+    def step(f, k, p, s):  # other words for the same
+        total = s["store"] + f["rain"]
+        arid = ~(f["rain"] >= 2.0) & (total >= 1.0) | (f["demand"] >= 1.8)
+        lost = select(arid, minimum(total, f["demand"]), minimum(0.5 * total, f["demand"]))
+        q = p["k"] * 1.0 * (total - lost)
+        return dict(store=total - lost - q), dict(flow=q, aet=lost)
+
+    assert identity(step) == identity(one)
+    with pytest.raises(ValueError, match="found that of one with another step: take the definition that it was made"):
+        refuse_another(one, identity(bucket(0.5)), "calibration.nc")
+    k = Parameter("k", "d-1", "share that leaves", 0.02, 0.9, step="fraction")
+    table = hs.models.define(name="defined_bucket", **TABLE | dict(parameters=(k,)))(one.reference_step)
+    with pytest.raises(ValueError, match="found that of one with another table of variables: take"):
+        refuse_another(table, identity(one), "calibration.nc")
+    refuse_another(one, None, "calibration.nc")
+
+
+FILE = """
+import hybridsolve as hs
+from hybridsolve.spec import Forcing, Parameter, State, Variable
+
+@hs.models.define(
+    name="{name}",
+    forcings=(Forcing("rain", "mm d-1", "rain", 0.0, 1e4),),
+    parameters=(Parameter("k", "d-1", "share that leaves", 0.01, 0.9),),
+    states=(State("store", "mm", "water", 0.0, 1e30),),
+    fluxes=(Variable("flow", "mm d-1", "flow"),),
+    outflow="flow",
+)
+def {name}(f, k, p, s):
+    water = s["store"] + f["rain"]
+    return dict(store=water - p["k"] * water), dict(flow=p["k"] * water)
+"""
+
+
+def test_a_file_that_defines_a_model_stands_for_it(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE.format(name="of_a_file"))
+    try:
+        model = hs.models.get(str(file))
+        assert model.name == "of_a_file" and hs.models.get(str(file)) is model is hs.models.get("of_a_file")
+        assert cli.main(["models", "--define", str(file), "of_a_file"]) == 0
+        assert "share that leaves" in capsys.readouterr().out
+        file.write_text(FILE.format(name="of_a_file") + FILE.format(name="another_of_it"))
+        with pytest.raises(ValueError, match="must define one model; found of_a_file, another_of_it: load it"):
+            hs.models.get(str(file))
+        assert [m.name for m in hs.models.load(file)] == ["of_a_file", "another_of_it"]
+    finally:
+        for name in ("of_a_file", "another_of_it"):
+            hs.models.MODELS.pop(name, None)
+    file.write_text("x = 1")
+    with pytest.raises(ValueError, match="must define a model; found none: put hs.models.define"):
+        hs.models.load(file)
+    with pytest.raises(FileNotFoundError, match="expected a Python file that defines models"):
+        hs.models.get(str(tmp_path / "none.py"))
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HYBRIDSOLVE_CACHE", str(tmp_path))
+    results(bucket(0.25), "cpu")
+    assert cli.main(["cache"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path}: 1 libraries") and f"defined_bucket. the user's; {_cpu.isa()}" in said
+    assert cli.main(["cache", "--clear"]) == 0 and "removed 1 libraries" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
-"""What every model goes through that the build knows, in about twenty seconds each.
+"""What a model with kernels goes through, in about twenty seconds each.
 
-The toy and HBV go through all of tests/ besides; `.ci/nightly` sends every model through all of it.
+The toy and HBV go through all of tests/ besides, and the others through tests/test_model_library.py; `.ci/nightly`
+sends every model through all of it.
 """
 
 import pytest
@@ -18,7 +19,7 @@ import hybridsolve as hs
 from hybridsolve.routing.gauge import simulate_to_gauge
 
 gpu = test_gpu.gpu
-every_variant = pytest.mark.parametrize("variant", variants(hs.models.MODELS))
+every_variant = pytest.mark.parametrize("variant", variants(THOROUGH))
 MEAN, EACH = {}, {"components": "each"}
 
 
@@ -78,6 +79,7 @@ def test_shorter_steps(variant):
     steps.test_shorter_steps_come_to_an_end(variant)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("variant", variants([name for name in hs.models.names() if name not in THOROUGH]))
 def test_the_gpus_kernels(variant, gpu):
     test_gpu.test_all_gradients_match_the_reference(gpu, variant, MEAN, "some")

@@ -30,7 +30,10 @@ WORDS = {
     "snowpack",
     "streamflow",
 }
-PLACES = ("calibration", "cli.py", "listing.py", "nn", "plot", "scale", "score", "solve", "training")
+# The model itself, readers of data by their names, other packages' interfaces, and the demonstration.
+FREE = {"__pycache__", "models", "data", "interop", "recipes", "demo.py", "dropin.py"}
+PACKAGE = Path(ROOT) / "hybridsolve"
+PLACES = sorted(p.name for p in PACKAGE.iterdir() if (p.is_dir() or p.suffix == ".py") and p.name not in FREE)
 # A part of the model; a list of others' results; what makes data, by the data's own names.
 EXEMPT = {"solve/triton/hbv.py", "training/published.py", "scale/continent.py"}
 # The same words with another meaning: what an LSTM without a model gives, and a key of a training's configuration.
@@ -38,7 +41,7 @@ MEANT = {("differentiable.py", "streamflow"), ("loop.py", "pet")}
 
 
 def files(place: str) -> list[Path]:
-    path = Path(ROOT) / "hybridsolve" / place
+    path = PACKAGE / place
     every = [path] if path.is_file() else sorted(path.rglob("*.py"))
     return [file for file in every if file.relative_to(path.parents[0]).as_posix() not in EXEMPT]
 
@@ -92,4 +95,5 @@ d = "streamflow", "its streamflow melts", "petrol", plot.scatter(c=x, beta=1).ra
 '''
     assert names_in(source) == [(5, "prcp"), (6, "pet"), (6, "tmean"), (7, "fc"), (8, "streamflow")]
     assert {"sm", "q0", "route_a", "uzl"} <= NAMES and WORDS <= NAMES
+    assert {"calibration", "cli.py", "plot", "routing", "scale", "score", "solve", "training"} <= set(PLACES)
     assert all(files(place) for place in PLACES)

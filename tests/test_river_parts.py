@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hybridsolve.routing import RiverNetwork, cut_parts, route, route_parts
-from hybridsolve.routing.muskingum import Handed
+from hybridsolve.routing.muskingum import Boundary
 
 pytestmark = pytest.mark.fast
 
@@ -29,18 +29,18 @@ def test_parts_are_the_network_once_and_small_enough(most):
     np.testing.assert_array_equal(np.sort(own), np.arange(rivers.n_reaches))
     assert max(part.network.n_reaches for part in parts) <= most
     assert len(parts) < 4 * rivers.n_reaches / most + len(parts[-1:]) + parts[-1].depth + 1
-    handed = {}
+    boundary = {}
     for part in parts:
         for i in part.receives:
-            assert handed.pop(i) < part.depth
+            assert boundary.pop(i) < part.depth
             assert part.network.first[part.network.index(i)] == part.network.first[part.network.index(i) + 1]
-        handed |= dict.fromkeys(part.hands_on.tolist(), part.depth)
+        boundary |= dict.fromkeys(part.exports.tolist(), part.depth)
         # within a part each reach flows as in the whole
         here = part.network
         inner = here.downstream >= 0
         whole = rivers.downstream[here.order[inner]]
         np.testing.assert_array_equal(here.order[here.downstream[inner]], whole)
-    assert not handed
+    assert not boundary
 
 
 @pytest.mark.parametrize("scheme", ["todini", "ddr", "muskingum", "accumulate"])
@@ -96,19 +96,19 @@ def test_a_reach_has_its_bits_among_any_others(dtype):
         assert torch.equal(alone.discharge, whole.discharge[:, part.order])
 
 
-def test_what_cannot_be_cut_or_handed_is_refused():
+def test_what_cannot_be_cut_or_given_is_refused():
     rivers = network(100)
     with pytest.raises(ValueError, match="most must be a whole number, 3 or more"):
         cut_parts(rivers, 2)
     lateral = lateral_of(rivers, 4, torch.float32)
-    last = Handed(rivers.ids[-1:], torch.ones(4, 2, 1), torch.ones(1))
+    last = Boundary(rivers.ids[-1:], torch.ones(4, 2, 1), torch.ones(1))
     with pytest.raises(ValueError, match="without any upstream here"):
-        route(rivers, lateral, ids="network", dt=3600, handed=last)
-    short = Handed(rivers.ids[:1], torch.ones(3, 2, 1), torch.ones(1))
+        route(rivers, lateral, ids="network", dt=3600, boundary=last)
+    short = Boundary(rivers.ids[:1], torch.ones(3, 2, 1), torch.ones(1))
     with pytest.raises(ValueError, match=r"must hold series \[4, 2, 1\]"):
-        route(rivers, lateral, ids="network", dt=3600, handed=short)
-    hand_on = rivers.ids[-2:].tolist()
+        route(rivers, lateral, ids="network", dt=3600, boundary=short)
+    exports = rivers.ids[-2:].tolist()
     with pytest.raises(NotImplementedError, match="backend 'cpu' without gradients; found 'cpu' and a gradient"):
-        route(rivers, lateral.requires_grad_(), ids="network", dt=3600, hand_on=hand_on)
+        route(rivers, lateral.requires_grad_(), ids="network", dt=3600, exports=exports)
     with pytest.raises(NotImplementedError, match="found 'reference'"):
-        route(rivers, lateral.detach(), ids="network", dt=3600, hand_on=hand_on, backend="reference")
+        route(rivers, lateral.detach(), ids="network", dt=3600, exports=exports, backend="reference")

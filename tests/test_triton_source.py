@@ -26,8 +26,6 @@ from conftest import (
 )
 from models.everything import everything
 from models.examples import pick
-from models.exphydro import exphydro
-from models.gr4j import gr4j
 from models.toy import toy
 from test_ahead_of_time import compiled
 from test_compiler_graphs import COUNTS, random_step
@@ -35,7 +33,7 @@ from test_gpu import on_device
 
 import hybridsolve as hs
 from hybridsolve import _cpu
-from hybridsolve.compiler import cache, definition
+from hybridsolve.compiler import StepError, cache, definition
 from hybridsolve.compiler.triton import source
 from hybridsolve.models import primitives
 from hybridsolve.solve import backends
@@ -43,6 +41,7 @@ from hybridsolve.spec import Forcing, ModelSpec, Parameter, State, Variable
 
 launch = pytest.importorskip("hybridsolve.solve.triton.launch", reason="triton is not installed")
 pytestmark = pytest.mark.slow
+gr4j, exphydro = map(hs.models.get, ("gr4j", "exphydro"))
 HBV = [hs.models.get(name) for name in ("hbv10", "hbv11p")]
 
 
@@ -62,7 +61,12 @@ def kept(folder, monkeypatch):
 
 def generated(model):
     """The model under another name, so that its generated kernels stand beside those written by hand."""
-    return definition.add(replace(model, name=f"{model.name}_in_triton", triton=None))
+    return added(replace(model, name=f"{model.name}_in_triton", triton=None))
+
+
+def added(model):
+    definition.generate(model)
+    return hs.models.register(model)
 
 
 def variants_of(*models):
@@ -270,11 +274,18 @@ def test_what_can_go_wrong_is_said(tmp_path, monkeypatch):
         hs.simulate(model, {"f": forcing}, {}, backend="triton")
 
 
-def test_a_model_that_is_not_defined_has_no_kernel():
+def test_a_model_that_was_not_defined_has_a_kernel_unless_its_step_cannot_be_traced():
     model = replace(bucket(), name="never_defined")
-    with pytest.raises(RuntimeError, match="backend 'triton' has no kernel 'never_defined'"):
-        run(model)
-    assert backends.choose("triton", torch.device(gpu.DEVICE), generated(bucket()).name) == "triton"
+    assert backends.choose("triton", torch.device(gpu.DEVICE), model.name) == "triton"
+    with pytest.raises(RuntimeError, match="backend 'triton' has no kernel 'unheard_of'"):
+        backends.choose("triton", torch.device(gpu.DEVICE), "unheard_of")
+
+    def looped(f, k, p, s):
+        end = primitives.repeat(1 + p["number"], 2, lambda now: now, dict(zero=s["zero"]))
+        return end, dict(flow=end["zero"])
+
+    with pytest.raises(StepError, match="a step with repeat has no kernel in Triton: ask for the backend cpu"):
+        run(replace(model, name="never_defined_loop", reference_step=looped))
 
 
 def test_generated_hbv_for_two_cards_ahead_of_time(folder):
@@ -306,8 +317,12 @@ def test_both_precisions_ahead_of_time(folder, name):
         from benchmarks import ahead_of_time
         from dataclasses import replace
         from hybridsolve.compiler import definition
-        from models.{name} import {name}
-        definition.add(replace({name}, triton=None))
+        from hybridsolve import models
+        if {name!r} in ("toy", "everything"):
+            from models.{name} import {name}
+        else:
+            {name} = models.get({name!r})
+        definition.generate(models.register(replace({name}, triton=None)))
         for found in ahead_of_time.compile_all(["{name}"], ["sm_90"], [torch.float32, torch.float64], 1):
             print(found.kernel, found.precision, found.double)
     """

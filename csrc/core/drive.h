@@ -18,17 +18,17 @@
 namespace hs {
 namespace HS_ISA {
 
-// How one unit's lanes lie in a tensor: a plain vector load where they are neighbours, one value where they share it.
-enum Lie { NEIGHBOURS, SHARED, SCATTERED };
+// Where one unit's lanes are in a tensor: a plain vector load where they are neighbours, one value where they share it.
+enum Placement { NEIGHBOURS, SHARED, SCATTERED };
 
 template <class V> struct Lanes {
   static constexpr int L = sizeof(V) / sizeof(typename Lane<V>::scalar);
-  Lie lie;
+  Placement placement;
   int64_t offset[L];
   bool used[L];  // lanes past the last column, or past the last component of a ragged group, repeat another and are idle
   bool full;     // all lanes are used
 
-  void settle() {
+  void classify() {
     bool neighbours = true, shared = true;
     full = true;
     for (int l = 0; l < L; ++l) {
@@ -36,20 +36,20 @@ template <class V> struct Lanes {
       neighbours &= used[l] && offset[l] == offset[0] + l;
       shared &= offset[l] == offset[0];
     }
-    lie = neighbours ? NEIGHBOURS : shared ? SHARED : SCATTERED;
+    placement = neighbours ? NEIGHBOURS : shared ? SHARED : SCATTERED;
   }
 };
 
 template <class V> HS_FN V load(const typename Lane<V>::scalar* base, const Lanes<V>& at) {
-  if (at.lie == NEIGHBOURS) return load<V>(base + at.offset[0]);
-  if (at.lie == SHARED) return splat<V>(base[at.offset[0]]);
+  if (at.placement == NEIGHBOURS) return load<V>(base + at.offset[0]);
+  if (at.placement == SHARED) return splat<V>(base[at.offset[0]]);
   V v;
   for (int l = 0; l < Lanes<V>::L; ++l) lane(v, l) = base[at.offset[l]];
   return v;
 }
 
 template <class V> HS_FN void store(typename Lane<V>::scalar* base, const Lanes<V>& at, V v) {
-  if (at.lie == NEIGHBOURS) return store(base + at.offset[0], v);
+  if (at.placement == NEIGHBOURS) return store(base + at.offset[0], v);
   for (int l = 0; l < Lanes<V>::L; ++l)
     if (at.used[l]) base[at.offset[l]] = lane(v, l);
 }
@@ -102,7 +102,8 @@ template <class Model, class V> struct Block {
   // Of the delay lines: ordinates [unit][W] and contents [unit][M], and their cotangents. They may be many, and thread
   // stacks are small.
   V *ordinate = nullptr, *content = nullptr, *d_ordinate = nullptr, *d_content = nullptr;
-  int in_use[N::some(LINES)];  // ordinates of each line up to the last one that is not 0 in every unit
+  int in_use[N::some(LINES)];    // slots of each line that are moved
+  int with_adjoint[N::some(LINES)];  // slots of each line whose ordinate is not 0, or has a derivative
   typename Lane<V>::bits forcing_fault, parameter_fault;
 
   // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
@@ -121,7 +122,7 @@ template <class Model, class V> struct Block {
   }
 
   explicit Block(const Run& run_) : run(run_), limits(run_) {
-    for (int l = 0; l < LINES; ++l) in_use[l] = Model::SLOTS[l];
+    for (int l = 0; l < LINES; ++l) in_use[l] = with_adjoint[l] = Model::SLOTS[l];
   }
   Block(const Block&) = delete;
   ~Block() {
@@ -129,7 +130,7 @@ template <class Model, class V> struct Block {
   }
 
   // The lanes of unit (pack, g) in a tensor with the given strides over basins and components.
-  void lie(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
+  void place(Lanes<V>& at, int pack, int64_t g, int64_t b_stride, int64_t c_stride) const {
     const int64_t total = run.n_basins * run.n_groups;
     for (int l = 0; l < L; ++l) {
       int64_t column = first_column + pack * L + l;
@@ -141,7 +142,7 @@ template <class Model, class V> struct Block {
       if (c >= run.n_components) c = run.n_components - 1;
       at.offset[l] = b * b_stride + c * c_stride;
     }
-    at.settle();
+    at.classify();
   }
 
   int enter(int64_t block) {
@@ -166,30 +167,30 @@ template <class Model, class V> struct Block {
         columns[k].used[l] = column < total;
         columns[k].offset[l] = column < total ? column : total - 1;
       }
-      columns[k].settle();
-      for (int i = 0; i < F; ++i) lie(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
+      columns[k].classify();
+      for (int i = 0; i < F; ++i) place(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
       for (int i = 0; i < K; ++i) {
         Lanes<V> at;
-        lie(at, k, 0, run.input[i].b_stride, 0);
+        place(at, k, 0, run.input[i].b_stride, 0);
         inputs[k][i] = load<V>(as<T>(run.input[i].data), at);
         input_out |= outside(inputs[k][i], limits.input[i]);
       }
       for (int g = 0; g < G; ++g) {
         const int u = k * G + g;
-        lie(cells[u], k, g, run.n_components, 1);
-        lie(series[u], k, g, 1, run.n_basins);
-        lie(d_series[u], k, g, run.d_fluxes.b_stride, run.d_fluxes.c_stride);
+        place(cells[u], k, g, run.n_components, 1);
+        place(series[u], k, g, 1, run.n_basins);
+        place(d_series[u], k, g, run.d_fluxes.b_stride, run.d_fluxes.c_stride);
         Lanes<V> at;
         for (int i = 0; i < P; ++i) {
-          lie(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
+          place(at, k, g, run.parameter[i].b_stride, run.parameter[i].c_stride);
           p[u][i] = as_taken(load<V>(as<T>(run.parameter[i].data), at), i);
           if (!run.per_step[i]) parameter_out |= outside(p[u][i], limits.parameter[i]);
         }
         for (int m = 0; m < n_moving; ++m)
-          lie(moving_lanes[m][u], k, g, run.parameter[moving[m]].b_stride, run.parameter[moving[m]].c_stride);
+          place(moving_lanes[m][u], k, g, run.parameter[moving[m]].b_stride, run.parameter[moving[m]].c_stride);
         weight[u] = splat<V>(T(1) / T(run.n_components));
         if (run.weights.data) {
-          lie(at, k, g, run.weights.b_stride, run.weights.c_stride);
+          place(at, k, g, run.weights.b_stride, run.weights.c_stride);
           weight[u] = load<V>(as<T>(run.weights.data), at);
           weights_out |= outside(weight[u], {T(-1e30), T(1e30)});
         }
@@ -238,17 +239,37 @@ template <class Model, class V> struct Block {
   }
   // Slots that hold nothing and are given nothing need not be moved.
   void count_in_use() {
-    for (int l = 0; l < LINES; ++l) {
-      int& n = in_use[l];
-      for (bool empty = true; n > 1; --n) {
-        for (int u = 0; u < n_units; ++u) {
-          const V weight = ordinate[u * W + N::first_ordinate(l) + n - 1];
-          const V held = content[u * M + N::first_content(l) + n - 2];
-          empty &= !any(weight != V{}) && !any(held != V{});
-        }
-        if (!empty) break;
-      }
+    count_slots<Model>(in_use, [&](int slot, int held) {
+      bool empty = true;
+      for (int u = 0; u < n_units; ++u) empty &= !any(ordinate[u * W + slot] != V{}) && !any(content[u * M + held] != V{});
+      return empty;
+    });
+  }
+  // An ordinate that is 0 may have a derivative. Whether those from a slot on have one is seen by giving them cotangents,
+  // no two alike, and looking for what comes of these.
+  void count_with_adjoint() {
+    each_line<Model>([&](auto line) {
+      int& n = with_adjoint[line.number];
+      const auto zero = [&](int slot) {
+        for (int u = 0; u < n_units; ++u)
+          if (any(ordinate[u * W + slot] != V{})) return false;
+        return true;
+      };
+      for (n = line.slots; n > 1 && zero(line.ordinate + n - 1);) --n;
+      for (; n < line.slots && !without_derivative(line.ordinate + n, line.ordinate + line.slots); ++n) {}
+    });
+  }
+  bool without_derivative(int slot, int end) {
+    bool nothing = true;
+    for (int u = 0; u < n_units; ++u) {
+      for (int i = slot; i < end; ++i) d_ordinate[u * W + i] = splat<V>(T(1) + T(i) / T(7));
+      Model::ordinates_adj(given(nullptr, u, nullptr), d_ordinate + u * W,
+                           Cotangents<V>{nullptr, d_p[u], d_derived[u], nullptr});
+      for (int i = 0; i < P; ++i) nothing &= !any(d_p[u][i] != V{}), d_p[u][i] = V{};
+      for (int i = 0; i < D; ++i) nothing &= !any(d_derived[u][i] != V{});
+      clear_prepared(u);
     }
+    return nothing;
   }
   // One step of a unit with its delay lines. What it starts from goes to `before`, where that is wanted.
   HS_FN void step(const V* f, int u, V* q, Kept& kept, V* before = nullptr) {
@@ -303,7 +324,7 @@ template <class Model, class V> struct Block {
   template <bool OUTFLOW_ONLY> int forward(int64_t block) {
     int fault = enter(block);
     if (fault) return fault;
-    if (n_moving == 0) count_in_use();
+    if (LINES > 0 && n_moving == 0) count_in_use();
     const int G = int(run.group_size);
     for (int64_t t = 0, next_checkpoint = run.interval ? 0 : -1; t < run.n_steps; ++t) {
       if (t == next_checkpoint) {
@@ -363,12 +384,15 @@ template <class Model, class V> struct Block {
       for (int i = 0; i < M; ++i)
         d_content[u * M + i] = load<V>(as<T>(run.d_final_state) + (S + i) * cells_in_all(), cells[u]);
     }
+    if constexpr (LINES > 0)
+      if (n_moving == 0) count_with_adjoint();
     for (int64_t start = (run.n_steps - 1) / run.interval * run.interval; start >= 0; start -= run.interval) {
       const int64_t end = start + run.interval < run.n_steps ? start + run.interval : run.n_steps;
       for (int u = 0; u < n_units; ++u) {
         for (int i = 0; i < S; ++i) s[u][i] = load<V>(checkpoint(start) + i * cells_in_all(), series[u]);
         for (int i = 0; i < M; ++i) content[u * M + i] = load<V>(checkpoint(start) + (S + i) * cells_in_all(), series[u]);
       }
+      if (LINES > 0 && n_moving == 0) count_in_use();
       for (int64_t t = start; t < end; ++t) {
         TapeEntry* taped = tape + (t - start) * n_units;
         read_moving(t);
@@ -389,7 +413,7 @@ template <class Model, class V> struct Block {
       for (int i = 0; i < P; ++i)
         if (run.d_parameter[i] && !run.per_step[i]) {
           Lanes<V> at;
-          lie(at, u / G, u % G, run.parameter[i].b_stride, run.parameter[i].c_stride);
+          place(at, u / G, u % G, run.parameter[i].b_stride, run.parameter[i].c_stride);
           store(as<T>(run.d_parameter[i]), cells[u], d_given(i, 0, at, d_p[u][i]));
         }
       for (int i = 0; i < S; ++i) store(as<T>(run.d_initial_state) + i * n, cells[u], d_s[u][i]);
@@ -442,10 +466,10 @@ template <class Model, class V> struct Block {
         }
         V d_f_unit[F];
         for (int i = 0; i < F; ++i) d_f_unit[i] = V{};
-        adj_put<Model>(d_content + u * M, ordinate + u * W, taped[u].put, d_s[u] + S, d_ordinate + u * W);
+        adj_put<Model>(d_content + u * M, ordinate + u * W, taped[u].put, d_s[u] + S, d_ordinate + u * W, with_adjoint);
         Model::step_adj(given(f, u, first), taped[u].before, taped[u].kept, d_q, d_s[u],
                         Cotangents<V>{d_f_unit, d_p[u], d_derived[u], d_first});
-        adj_move<Model>(d_content + u * M, d_ordinate + u * W, d_s[u] + S, d_first);
+        adj_move<Model>(d_content + u * M, d_ordinate + u * W, d_s[u] + S, d_first, t < M ? nullptr : with_adjoint);
         if constexpr (FORCING)  // an idle lane's cell is a repetition, whose part must not count
           for (int i = 0; i < F; ++i) d_f[i] += only_used(cells[u], d_f_unit[i]);
       }

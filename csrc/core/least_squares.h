@@ -70,7 +70,7 @@ template <class Model, class V> struct Sensitivity {
     block.first_column = task / run.n_components * L;
     const auto lanes = [&](int64_t b, int64_t c) {
       Lanes<V> at;
-      block.lie(at, 0, g, b, c);
+      block.place(at, 0, g, b, c);
       return at;
     };
     for (int i = 0; i < F; ++i) forcing_lanes[i] = lanes(run.forcing[i].b_stride, 0);
@@ -204,6 +204,12 @@ template <class Model, class V> struct Sensitivity {
         if constexpr (W > 0) Model::ordinates(moving, of_chunk + Model::D);
         for (int m = 0; m < M; ++m) of_chunk[Model::D + W + m] = constant(content[m]);
       }
+      count_slots<Model>(block.in_use, [&](int slot, int held) {
+        bool empty = !any(ordinate[slot] != V{}) && !any(content[held] != V{});
+        for (int c = 0; c < CHUNKS; ++c)
+          for (V d : prepared[c * PREPARED + Model::D + slot].d) empty &= !any(d != V{});
+        return empty;
+      });
     }
   }
   static HS_FN D constant(V v) {

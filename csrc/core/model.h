@@ -152,6 +152,15 @@ template <class Model, class V> HS_FN void heads(const V* m, const V* w, V* head
   first_ordinates<Model>(w, first);
 }
 
+// How many slots of each line are in use: up to the last of which empty(slot, content) does not say that it holds
+// nothing, by the places of its ordinate and of the content that it adds to.
+template <class Model, class Empty> void count_slots(int* in_use, const Empty& empty) {
+  each_line<Model>([&](auto line) {
+    int& n = in_use[line.number];
+    for (n = line.slots; n > 1 && empty(line.ordinate + n - 1, line.content + n - 2);) --n;
+  });
+}
+
 // Moves the contents on by a step that put x into the lines. in_use: how many ordinates of each, or null: all.
 template <class Model, class V> HS_FN void move_lines(V* m, const V* w, const V* x, const int* in_use) {
   each_line<Model>([=](auto line) {
@@ -164,10 +173,12 @@ template <class Model, class V> HS_FN void move_lines(V* m, const V* w, const V*
   });
 }
 // Its adjoint, first part, before that of the step: the cotangents of x, and of the ordinates but the first.
-template <class Model, class V> HS_FN void adj_put(const V* d_m, const V* w, const V* x, V* d_x, V* d_w) {
+template <class Model, class V>
+HS_FN void adj_put(const V* d_m, const V* w, const V* x, V* d_x, V* d_w, const int* in_use) {
   each_line<Model>([=](auto line) {
     V sum{};
-    for (int j = 0; j + 1 < line.slots; ++j) {
+    const int n = in_use ? in_use[line.number] : line.slots;
+    for (int j = 0; j + 1 < n; ++j) {
       const V d = d_m[line.content + j];
       const int i = line.ordinate + j + 1;
       sum = fma(w[i], d, sum);
@@ -176,10 +187,12 @@ template <class Model, class V> HS_FN void adj_put(const V* d_m, const V* w, con
     d_x[line.number] = sum;
   });
 }
-// Second part, after that of the step, which has found the cotangents of what it was given: the contents' go back.
-template <class Model, class V> HS_FN void adj_move(V* d_m, V* d_w, const V* d_head, const V* d_first) {
+// Second part, after that of the step, which has found the cotangents of what it was given: the contents' go back. Those
+// of slots that are not in use reach nothing but the initial contents, in the first steps of a run: null there.
+template <class Model, class V>
+HS_FN void adj_move(V* d_m, V* d_w, const V* d_head, const V* d_first, const int* in_use) {
   each_line<Model>([=](auto line) {
-    for (int j = line.slots - 2; j > 0; --j) d_m[line.content + j] = d_m[line.content + j - 1];
+    for (int j = (in_use ? in_use[line.number] : line.slots) - 2; j > 0; --j) d_m[line.content + j] = d_m[line.content + j - 1];
     if constexpr (line.slots > 1) d_m[line.content] = d_head[line.number];
     d_w[line.ordinate] += d_first[line.number];
   });

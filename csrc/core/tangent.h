@@ -47,24 +47,27 @@ template <class Model, class V> struct Forward {
       Lanes<V> at;
       for (int i = 0; i < P; ++i) {
         const View& t = in.t_parameter[i];
-        block.lie(at, u / G, u % G, t.b_stride, t.c_stride);
+        block.place(at, u / G, u % G, t.b_stride, t.c_stride);
         p[u][i] = dual(block.p[u][i], t.data ? moves(i, 0, u, load<V>(as<T>(t.data), at)) : V{});
       }
       for (int m = 0; m < block.n_moving; ++m) {
         const View& t = in.t_parameter[block.moving[m]];
-        block.lie(moving_lanes[m][u], u / G, u % G, t.b_stride, t.c_stride);
+        block.place(moving_lanes[m][u], u / G, u % G, t.b_stride, t.c_stride);
       }
       const auto along = [&](int row) {
         return in.t_initial_state ? load<V>(as<T>(in.t_initial_state) + row * all, block.cells[u]) : V{};
       };
       for (int i = 0; i < S; ++i) s[u][i] = dual(block.s[u][i], along(i));
       for (int i = 0; i < M; ++i) content[u * M + i] = dual(block.content[u * M + i], along(S + i));
-      block.lie(at, u / G, u % G, in.t_weights.b_stride, in.t_weights.c_stride);
+      block.place(at, u / G, u % G, in.t_weights.b_stride, in.t_weights.c_stride);
       weight[u] = dual(block.weight[u], in.t_weights.data ? B::only_used(block.cells[u], load<V>(as<T>(in.t_weights.data), at)) : V{});
     }
     for (int k = 0; k < block.n_packs; ++k)
-      for (int i = 0; i < F; ++i) block.lie(forcing_lanes[k][i], k, 0, in.t_forcing[i].b_stride, 0);
-    if (block.n_moving == 0) prepare();
+      for (int i = 0; i < F; ++i) block.place(forcing_lanes[k][i], k, 0, in.t_forcing[i].b_stride, 0);
+    if (block.n_moving == 0) {
+      prepare();
+      count_in_use();
+    }
     typename Lane<V>::bits bad{};
     for (int64_t t = 0; t < run.n_steps; ++t) bad |= advance(t);
     for (int u = 0; u < block.n_units; ++u) {
@@ -79,7 +82,7 @@ template <class Model, class V> struct Forward {
   HS_FN V moves(int i, int64_t t, int u, V d) {
     Lanes<V> at;
     const int G = int(in.group_size);
-    block.lie(at, u / G, u % G, in.parameter[i].b_stride, in.parameter[i].c_stride);
+    block.place(at, u / G, u % G, in.parameter[i].b_stride, in.parameter[i].c_stride);
     return block.d_given(i, t, at, d);
   }
 
@@ -91,6 +94,17 @@ template <class Model, class V> struct Forward {
       if constexpr (D > 0) Model::prepare(given(nullptr, u, nullptr), derived[u]);
       if constexpr (W > 0) Model::ordinates(given(nullptr, u, nullptr), ordinate + u * W);
     }
+  }
+
+  void count_in_use() {
+    count_slots<Model>(block.in_use, [&](int slot, int held) {
+      bool empty = true;
+      for (int u = 0; u < block.n_units; ++u) {
+        const DV w = ordinate[u * W + slot], m = content[u * M + held];
+        empty &= !any(w.v != V{}) && !any(w.d[0] != V{}) && !any(m.v != V{}) && !any(m.d[0] != V{});
+      }
+      return empty;
+    });
   }
 
   typename Lane<V>::bits advance(int64_t t) {

@@ -22,6 +22,7 @@ from torch import Tensor
 from .. import models
 from ..arguments import SEEDS, boolean, finite, integer
 from ..cluster import connected
+from ..compiler.identity import identity
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
 from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
@@ -230,6 +231,7 @@ def check_arguments(
     starts = integer("starts", starts, 1)
     settings: dict[str, Any] = dict(
         model=model.name,
+        definition=identity(model),
         train=period_text(train),
         loss=loss,
         method=method,
@@ -301,7 +303,7 @@ def _curvature(
 
 def _fingerprint(data: xr.Dataset, usable: np.ndarray, model: ModelSpec, inputs: dict, settings: dict) -> str:
     """What a checkpoint must share with the run that resumes it: settings, the model's definition, basins and data."""
-    digest = hashlib.sha256(json.dumps([FORMAT, model.key, settings], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode())
     digest.update(",".join(map(str, data["basin"].values[usable])).encode())
     for name in ("time", *model.forcing_names, "qobs"):
         digest.update(np.ascontiguousarray(data[name].values))  # type: ignore[arg-type]  # a buffer, as all arrays are

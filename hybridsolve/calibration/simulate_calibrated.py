@@ -13,6 +13,7 @@ import xarray as xr
 
 from .. import models
 from ..arguments import boolean, finite
+from ..compiler.identity import refuse_another
 from ..data.dataset import check_dataset, parse_period, period_slice, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
 from ..data.methods import AS_IN_DATA, forcing_methods, opened_with
@@ -23,8 +24,8 @@ from ..data.usable import refuse_outside, usable_basins, used_days
 from ..routing.gauge import simulate_to_gauge
 from ..routing.units import units_of
 from ..solve import backends
+from ..solve.bounds import bounds
 from ..solve.check import output_names
-from ..solve.problem import bounds
 from ..spec import ModelSpec
 from .evaluate import MEMBERS
 from .windows import window
@@ -159,11 +160,14 @@ def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
     for name in ("model", "ensemble_size"):
         if name not in parameters.attrs:
             raise ValueError(f"{what} no attribute '{name}'; give that file as it was written.")
-    if str(parameters.attrs["model"]) not in models.MODELS:
+    try:
+        model = models.get(str(parameters.attrs["model"]))
+    except ValueError:
         raise ValueError(
-            f"{what} one of the model '{parameters.attrs['model']}'; this version has {', '.join(models.names())}."
-        )
-    model = models.get(str(parameters.attrs["model"]))
+            f"{what} one of the model '{parameters.attrs['model']}', which is none of {', '.join(models.names())}: run "
+            "the file that defines it, by models.load or --define."
+        ) from None
+    refuse_another(model, parameters.attrs.get("definition"), where)
     names = _stored_names(parameters, model)
     for name in names:
         if name not in parameters or parameters[name].dims != ("basin", "start"):
@@ -183,8 +187,9 @@ def _check_stored(parameters: xr.Dataset, where: str) -> ModelSpec:
         outside = (values < lower) | (values > upper)
         if outside.any():
             b, start = np.argwhere(outside)[0]
+            least, most = v.taken
             raise ValueError(
-                f"'{name}' of {where} must lie in [{v.lower:g}, {v.upper:g}] {v.unit}, found {values[b, start]:g} in "
+                f"'{name}' of {where} must lie in [{least:g}, {most:g}] {v.unit}, found {values[b, start]:g} in "
                 f"basin {parameters['basin'].values[b]}; calibrate anew."
             )
     return model

@@ -88,10 +88,10 @@ def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, fre
         if name in free:
             raise ValueError(f"parameter '{name}' must be fixed or free; found it in both: leave one of them out.")
         v = rows[name]
-        if isinstance(value, bool) or not isinstance(value, Real) or not v.lower <= value <= v.upper:
+        lower, upper = v.taken
+        if isinstance(value, bool) or not isinstance(value, Real) or not lower <= value <= upper:
             raise ValueError(
-                f"fixed parameter '{name}' must lie in [{v.lower:g}, {v.upper:g}] {v.unit}; found {value!r}: correct "
-                "it."
+                f"fixed parameter '{name}' must lie in [{lower:g}, {upper:g}] {v.unit}; found {value!r}: correct it."
             )
     optional = model.optional_parameter_names
     searched = tuple(

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CSRC = Path(__file__).resolve().parents[2] / "csrc"
 # Those of setup.py, where it is said why; a lesser optimisation, which costs a few per cent of speed, halves the wait.
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fvisibility=hidden", "-pthread", "-fPIC", "-shared")
 ISAS = {
@@ -63,30 +62,44 @@ def compiler() -> tuple[str, str]:
     RuntimeError
         If there is none.
     """
-    wish = os.environ.get("CXX")
-    for name in (wish,) if wish else ("g++", "c++", "clang++"):
+    named = os.environ.get("CXX")
+    for name in (named,) if named else ("g++", "c++", "clang++"):
         if path := shutil.which(name):
             done = subprocess.run([path, "--version"], capture_output=True, text=True)
             return path, done.stdout.splitlines()[0] if done.stdout else ""
     raise RuntimeError(
-        f"compiling a model needs a C++ compiler; found no {f'CXX={wish}' if wish else 'g++ or clang++'} on PATH: "
+        f"compiling a model needs a C++ compiler; found no {f'CXX={named}' if named else 'g++ or clang++'} on PATH: "
         "install one, such as g++, or ask for backend='reference'."
+    )
+
+
+@functools.cache
+def sources() -> Path:
+    """The folder of the C++ sources: in the package, or beside it in a checkout.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "csrc", package.parent / "csrc"):
+        if (folder / "models_cpu.cpp").is_file():
+            return folder
+    raise RuntimeError(
+        "compiling a model needs hybridsolve's C++ sources; found none beside the package: install hybridsolve again, "
+        "or ask for backend='reference'."
     )
 
 
 @functools.cache
 def _headers() -> bytes:
     """What a generated header includes, and what compiles it."""
-    files = sorted([*CSRC.rglob("*.h"), CSRC / "models_cpu.cpp"])
-    if not CSRC.is_dir():
-        raise RuntimeError(
-            f"compiling a model needs hybridsolve's C++ headers; found none in {CSRC}: install hybridsolve from its "
-            "source with pip install -e, or ask for backend='reference'."
-        )
+    files = sorted([*sources().rglob("*.h"), sources() / "models_cpu.cpp"])
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).digest()
 
 
-def library(text: str, isa: str) -> Path:
+def library(text: str, isa: str, parts: int = 7, values: int = 3) -> Path:
     """The library of a generated header's CPU kernels, compiled unless it is there already.
 
     Parameters
@@ -95,6 +108,8 @@ def library(text: str, isa: str) -> Path:
         The header.
     isa : str
         The instruction set, as `hybridsolve._cpu.isa()` names it.
+    parts, values : int
+        Which kernels, and in what precision, as csrc/models_cpu.cpp numbers them; all.
 
     Raises
     ------
@@ -105,13 +120,14 @@ def library(text: str, isa: str) -> Path:
 
     path, version = compiler()
     flags = (*FLAGS, *(ISAS[isa] if platform.machine() in ("x86_64", "AMD64") else ()))
-    said = "\0".join((text, *flags, version, isa))
+    flags += ("-DHS_PLUGIN", f"-DHS_ISA={isa}", f"-DHS_PARTS={parts}", f"-DHS_VALUES={values}")
+    said = "\0".join((text, *flags, version))
     key = hashlib.sha256(said.encode() + _headers()).hexdigest()[:24]
     kept = folder() / f"{key}.so"
     if not _is_complete(kept):
         with FileLock(kept.with_suffix(".lock")):
             if not _is_complete(kept):  # another process may have made it meanwhile
-                _make(text, [path, *flags, f"-I{CSRC}", "-DHS_PLUGIN", f"-DHS_ISA={isa}"], kept)
+                _make(text, [path, *flags, f"-I{sources()}"], kept, f"{_title(text)}; {isa}, {path}")
     return kept
 
 
@@ -148,27 +164,50 @@ def _aside(kept: Path) -> Iterator[Path]:
         ) from error
 
 
+def _title(text: str) -> str:
+    """What the first line of a generated header says."""
+    return text.partition("\n")[0].removeprefix("// ")
+
+
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _is_complete(kept: Path) -> bool:
     noted = kept.with_suffix(".sha256")
-    return kept.exists() and noted.exists() and noted.read_text() == _digest(kept)
+    return kept.exists() and noted.exists() and noted.read_text().startswith(_digest(kept) + "\n")
 
 
-def _make(text: str, command: list[str], kept: Path) -> None:
+def entries() -> list[tuple[Path, str]]:
+    """What is kept, newest first, and what each is, in a few words."""
+    kept = folder()
+    notes = [path for path in kept.glob("*.sha256") if path.with_suffix(".so").exists()]
+    found = {path.with_suffix(".so"): " ".join(path.read_text().splitlines()[1:]) for path in notes}
+    found |= dict.fromkeys(kept.glob("*.py"), "a module of Triton")
+    return sorted(found.items(), key=lambda entry: entry[0].stat().st_mtime, reverse=True)
+
+
+def clear() -> int:
+    """Remove all of it; a library that a process has loaded stays open there. How many entries there were."""
+    found = entries()
+    for path, _ in found:
+        for suffix in (path.suffix, ".sha256", ".lock"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+    return len(found)
+
+
+def _make(text: str, command: list[str], kept: Path, about: str) -> None:
     with _aside(kept) as made:
         header, noted = made.with_name("model.h"), made.with_suffix(".sha256")
         header.write_text(text)
         done = subprocess.run(
-            [*command, f'-DHS_HEADER="{header}"', str(CSRC / "models_cpu.cpp"), "-o", str(made)],
+            [*command, f'-DHS_HEADER="{header}"', str(sources() / "models_cpu.cpp"), "-o", str(made)],
             capture_output=True,
             text=True,
         )
         if done.returncode != 0:
             raise _failed(text, done.stderr)
-        noted.write_text(_digest(made))
+        noted.write_text(f"{_digest(made)}\n{about}\n")
         os.replace(made, kept)
         os.replace(noted, kept.with_suffix(".sha256"))
 

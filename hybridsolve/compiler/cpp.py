@@ -6,14 +6,14 @@ line that the statements below it come from. A name that C++ or the contract has
 
 from __future__ import annotations
 
-import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..spec import ModelSpec
-from .graph import needed
+from .graph import Graph, Node, needed, rewrite
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
@@ -42,9 +42,7 @@ def header(*models: ModelSpec) -> str:
     """
     structs = []
     for model in models:
-        names = model.optional_parameter_names
-        choices = [c for n in range(len(names) + 1) for c in itertools.combinations(names, n)]
-        structs += [(model.kernel_name(choice), *_struct(model, choice)) for choice in choices]
+        structs += [(model.kernel_name(choice), *_struct(model, choice)) for choice in model.choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
     titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
@@ -86,9 +84,15 @@ def compiled(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Adjoint, A
 
 
 def _simplified(program: Program) -> Program:
-    shared = program.with_graph(*share_reciprocals(program.graph, program.every_root))
-    graph, roots, _ = fuse(shared.graph, shared.every_root)
-    return shared.with_graph(graph, roots)
+    def within(new: Graph, node: Node, i: int) -> int | None:
+        if node.op != "repeat":
+            return None
+        return new.node("repeat", *node.args, value=replace(node.value, program=_simplified(node.value.program)))
+
+    graph, roots, _ = rewrite(program.graph, program.every_root, within)
+    graph, roots = share_reciprocals(graph, roots)
+    graph, roots, _ = fuse(graph, roots)
+    return program.with_graph(graph, roots)
 
 
 def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
@@ -146,7 +150,8 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
         for row in _filled(f"  enum {what} {{ {', '.join(enums[kind])} }};")
     ]
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
-    if len(needed(step.program.graph, step.d_leaves.values())) > LONG:
+    live = needed(step.program.graph, step.d_leaves.values())
+    if len(live) > LONG or any(step.program.graph.op(i) == "repeat" for i in live):
         lines.append("  static constexpr bool PAIRED = false;")
     lines.append("")
 

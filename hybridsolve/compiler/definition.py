@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from .. import models
 from ..spec import FIRST, ModelSpec
 from .cpp import header
+from .singular import doubtful
 
-_DEFINED: dict[str, ModelSpec] = {}  # by kernel, the models that are compiled when they are first run
-_LOADED: dict[str, str] = {}  # by kernel, the key of the model whose library was loaded
+PARTS = {
+    "Run": 1,
+    "Tangent": 2,
+    "LeastSquares": 4,
+}  # of a library (models_cpu.cpp), by the struct that its kernels take
+_GENERATED: dict[str, ModelSpec] = {}  # by kernel, the models whose kernels are compiled when they are first asked for
+_LOADED: dict[tuple[str, str, bool], str] = {}  # by kernel, struct and precision, the key of the model that was loaded
 
 
 def define(**table: Any) -> Callable[[Callable], ModelSpec]:
@@ -39,6 +47,11 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     ValueError
         If the table is wrong in itself.
 
+    Warns
+    -----
+    UserWarning
+        Where the step takes a root, a logarithm or a power of what may be 0 and has no finite derivative there.
+
     Examples
     --------
     >>> @hs.models.define(name="bucket", forcings=(Forcing("rain", "mm d-1", "rain", 0, 1e4),), ...)  # doctest: +SKIP
@@ -51,27 +64,47 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     def made(step: Callable) -> ModelSpec:
         filled = {"title": table.get("name", ""), "source": "the user's", **table}
         model = ModelSpec(**filled, reference_step=step)
-        return add(model)
+        generate(model)  # what is wrong with the step is said here, where it stands
+        for doubt in doubtful(model):
+            warnings.warn(doubt, stacklevel=2)
+        return models.register(model)
 
     return made
 
 
-def add(model: ModelSpec) -> ModelSpec:
-    """Register a model whose kernels are generated when it is first run.
+@functools.cache
+def _header(model: ModelSpec) -> str:
+    return header(model)
+
+
+def generate(model: ModelSpec) -> None:
+    """Have the kernels of a model generated when they are first asked for, in place of any others of their names.
 
     Raises
     ------
     StepError
         If the step does what no kernel can, or it and the table differ; the message begins with file and line.
     """
-    header(model)  # what is wrong with the step is said here, where it stands
-    _DEFINED.update(dict.fromkeys(model.kernel_names, model))
-    return models.register(model)
+    _header(model)
+    _GENERATED.update(dict.fromkeys(model.kernel_names, model))
 
 
-def is_generated(kernel: str) -> bool:
-    """Whether a kernel is that of a defined model."""
-    return kernel in _DEFINED
+def generates(kernel: str) -> bool:
+    """Whether a kernel can be generated: that of a model which was defined, registered, or asked to run.
+
+    Raises
+    ------
+    StepError
+        If the step does what no kernel can.
+    """
+    if kernel not in _GENERATED:
+        for model in (*models.MODELS.values(), *reversed(models.known())):
+            if kernel in model.kernel_names:
+                generate(model)
+                break
+        else:
+            return False
+    return True
 
 
 def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
@@ -81,7 +114,7 @@ def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
     ------
     ValueError
     """
-    if _DEFINED.get(kernel, FIRST[model.name]).equations != model.equations:
+    if _GENERATED.get(kernel, FIRST[model.name]).equations != model.equations:
         raise ValueError(
             f"the kernel '{kernel}' must be of the model that runs; found one of another definition of '{model.name}', "
             "with another step, prepare or ordinates in Python: rename the model with dataclasses.replace, or ask for "
@@ -89,13 +122,13 @@ def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
         )
 
 
-def make_ready(kernel: str) -> None:
-    """Compile and load the kernels of a defined model, unless they are loaded; of another model nothing is done."""
-    model = _DEFINED.get(kernel)
-    if model is None or _LOADED.get(kernel) == model.key:
+def make_ready(kernel: str, struct: str, is_double: bool) -> None:
+    """Compile and load what of a generated model takes this struct, unless it is loaded."""
+    model = _GENERATED.get(kernel)
+    if model is None or _LOADED.get((kernel, struct, is_double)) == model.key:
         return
     from .. import _cpu
     from .cache import library
 
-    _cpu.load(str(library(header(model), _cpu.isa())))
-    _LOADED.update((name, model.key) for name, other in _DEFINED.items() if other is model)
+    _cpu.load(str(library(_header(model), _cpu.isa(), PARTS[struct], 2 if is_double else 1)))
+    _LOADED.update({(name, struct, is_double): model.key for name in model.kernel_names})

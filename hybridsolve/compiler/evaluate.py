@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .graph import Graph, Leaf
@@ -99,6 +99,12 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, float]) -
             values[i] = leaves[value]  # type: ignore[index]
         elif op == "const":
             values[i] = value
+        elif op == "item":
+            values[i] = operands[0][value]
+        elif op == "repeat":
+            values[i] = passes(value, operands)[-1]
+        elif op == "adj_repeat":
+            values[i] = adj_passes(value, operands)
         elif op == "at_least":
             values[i] = operands[0] if operands[0] >= value else value  # type: ignore[operator]
         elif op == "at_most":
@@ -106,3 +112,34 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, float]) -
         else:
             values[i] = _OPERATIONS[op](*operands)
     return [values[r] for r in roots]
+
+
+def passes(loop: Any, operands: Sequence[float]) -> list[list[float]]:
+    """What a loop carries, before its passes and after each."""
+    n, size = operands[0], len(loop.names)
+    carried = [list(operands[1 : 1 + size])]
+    if not n <= loop.most:
+        return [[math.nan] * size]
+    given = {("x", j): x for j, x in enumerate(operands[1 + size :])}
+    while n >= len(carried):
+        given |= {("c", k): x for k, x in enumerate(carried[-1])}
+        carried.append(evaluate(loop.program.graph, loop.program.roots["c"], given))
+    return carried
+
+
+def adj_passes(adjoint: Any, operands: Sequence[float]) -> list[float]:
+    """The cotangents of what a loop starts from and of what it captures."""
+    size = len(adjoint.loop.names)
+    operands, d_after = operands[:-size], list(operands[-size:])
+    captured = list(operands[1 + size :])
+    d_captured = [0.0] * len(captured)
+    for before in reversed(passes(adjoint.loop, operands)[:-1]):
+        given = {("x", j): x for j, x in enumerate(captured)} | {("c", k): x for k, x in enumerate(before)}
+        given |= {("d_c", k): d for k, d in enumerate(d_after)} | {("d_x", j): d for j, d in enumerate(d_captured)}
+        d_leaves = adjoint.reversal.d_leaves
+        found = dict(
+            zip(d_leaves, evaluate(adjoint.reversal.program.graph, list(d_leaves.values()), given), strict=True)
+        )
+        d_after = [found[("c", k)] for k in range(size)]
+        d_captured = [found[("x", j)] for j in range(len(captured))]
+    return d_after + d_captured

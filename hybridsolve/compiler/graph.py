@@ -18,13 +18,15 @@ value_of, log2_of           the two of a power
 exp .. floor                functions of one argument
 adj_exp ..                  of x, its function r and a cotangent d_r: the cotangent of x
 over_positive               a / at_least(b, tiny)
+repeat, adj_repeat          a loop over a program of its own (tracing.Loop), and its adjoint: several results
+item                        one of these, by its number
 =========================== ===========================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import evaluate
 
@@ -37,7 +39,7 @@ Place = tuple[str, int]  # file and line
 class Node(NamedTuple):
     op: str
     args: tuple[int, ...] = ()
-    value: float | Leaf | None = None
+    value: Any = None  # a float, a Leaf, a Loop or a number of an item
 
 
 class Graph:
@@ -60,8 +62,10 @@ class Graph:
         self.names: dict[int, str] = {}
         self.places: dict[int, Place] = {}
         self._known: dict[Node, int] = {}
+        self.around: Graph | None = None  # of the body of a loop the graph that it stands in
+        self.captured: dict[int, int] = {}  # and of nodes there the leaves that stand for them here
 
-    def node(self, op: str, *args: int, value: float | Leaf | None = None) -> int:
+    def node(self, op: str, *args: int, value: Any = None) -> int:
         """The node of an operation, made where there is none."""
         node = Node(op, args, value)
         if node not in self._known:
@@ -88,6 +92,19 @@ class Graph:
         if positive:
             self.positive.add(i)
         return i
+
+    def capture(self, i: int) -> int:
+        """The leaf that stands for a node of the graph around; a number is one here too."""
+        around = self.around
+        assert around is not None
+        x = around.number(i)
+        if x is not None:
+            return self.const(x)
+        if i not in self.captured:
+            self.captured[i] = self.leaf("x", len(self.captured), i in around.positive)
+            if i in around.names:
+                self.names[self.captured[i]] = around.names[i]
+        return self.captured[i]
 
     def _symmetric(self, op: str, a: int, b: int) -> int:
         """The node of a sum or product, in whichever order it is there already."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from .graph import FUNCTIONS, needed
 from .simplify import COSTLY, fuse
-from .tracing import Program
+from .tracing import Loop, Program
 
 LN2 = 0.69314718055994530942
 
@@ -30,6 +30,14 @@ class Term:
     minus: bool = False
     mask: int | None = None
     passes: bool = True
+
+
+@dataclass(eq=False)
+class AdjointLoop:
+    """A loop and the adjoint of its body, of leaves ("d_c", n) and ("d_x", n) besides; the value of an "adj_repeat"."""
+
+    loop: Loop
+    reversal: Adjoint
 
 
 @dataclass
@@ -72,6 +80,7 @@ class _Reversal:
         self.terms: dict[int, list[Term]] = {}
         self.log_terms: dict[int, list[Term]] = {}  # of the cotangent of the logarithm
         self.per: dict[int, int] = {}  # of a divisor its reciprocal
+        self.d_items: dict[int, dict[int, int]] = {}  # of a loop the cotangents of its results, by number
 
     def run(self, counts: dict[str, int]) -> Adjoint:
         g = self.graph
@@ -153,7 +162,7 @@ class _Reversal:
 
     def of_leaf(self, kind: str, n: int) -> int:
         g, i = self.graph, self.graph.leaf(kind, n)
-        start = None if kind == "s" else g.leaf(f"d_{kind}", n)
+        start = None if kind in ("s", "c") else g.leaf(f"d_{kind}", n)
         terms = list(self.terms.get(i, []))
         if i in self.log_terms:
             x = self.total(self.log_terms[i])
@@ -180,6 +189,8 @@ class _Reversal:
         op, a, value = g.nodes[i]
         if op in ("leaf", "const", "ge", "no", "and", "or", "floor", "power", "power01", "log2_of"):
             return
+        if op == "repeat":
+            return self.visit_loop(i, value)
         d_ln = self.total(self.log_terms.pop(i, []))
         terms = self.terms.pop(i, [])
         if op == "quotient":
@@ -227,12 +238,25 @@ class _Reversal:
                 self.give(a[2], Term(d))
         elif op == "reciprocal":
             self.give_log(a[0], Term(g.mul(d, i), minus=True))
+        elif op == "item":
+            self.d_items.setdefault(a[0], {})[value] = d
         elif op == "value_of":
             self.visit_power(i, a[0], d)
         elif op in FUNCTIONS:
             self.give(a[0], Term(g.node(f"adj_{op}", a[0], i, d)))
         else:
             raise AssertionError(op)
+
+    def visit_loop(self, i: int, loop: Loop) -> None:
+        g, found = self.graph, self.d_items.pop(i, {})
+        if not found:
+            return
+        nothing = g.const(0)
+        reversal = reverse(loop.program, {"c": len(loop.names), "x": loop.captured})
+        d_items = [found.get(n, nothing) for n in range(len(loop.names))]
+        made = g.node("adj_repeat", *g.args(i), *d_items, value=AdjointLoop(loop, reversal))
+        for n, a in enumerate(g.args(i)[1:]):
+            self.give(a, Term(self.named(g.node("item", made, value=n), a)))
 
     def visit_quotient(self, i: int, terms: list[Term], d_ln: int | None) -> None:
         """i = x / y: of x directly, of y as that of its logarithm."""

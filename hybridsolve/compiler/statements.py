@@ -8,9 +8,11 @@ from __future__ import annotations
 import linecache
 from collections.abc import Iterable, Mapping, Sequence
 
+from . import loops
 from .graph import MASKS, Graph, needed
 
 LONGEST = 76  # of an expression that is still written where it is used
+LOOPS = ("repeat", "adj_repeat")
 ATOM, PRODUCT, SUM, COMPARISON = 3, 2, 1, 0
 # C++20's own words; then those of the contract and of the core, among them all that a function is given.
 _WORDS = set(
@@ -24,7 +26,7 @@ _WORDS = set(
 
     V T s q f p d w d_s d_q d_w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow
     relu at_least at_most quotient splat lane step prepare ordinates log2 exp2 power pow01 below above any read load
-    store gather reciprocal""".split()
+    store gather reciprocal going""".split()
 )
 
 
@@ -40,20 +42,39 @@ class Body:
         Nodes that stand in `kept`.
     given : mapping of int to str
         Nodes that are there already, and how they are read.
+    variables : mapping of (kind, index) to str
+        Of the body of a loop, what its leaves are called.
+    taken : set of str
+        And the names around it, which its own are added to.
     """
 
     def __init__(
-        self, graph: Graph, enums: Mapping[str, list[str]], kept: Sequence[int] = (), given: Mapping[int, str] = {}
+        self,
+        graph: Graph,
+        enums: Mapping[str, list[str]],
+        kept: Sequence[int] = (),
+        given: Mapping[int, str] = {},
+        variables: Mapping[tuple[str, int], str] = {},
+        taken: set[str] | None = None,
     ) -> None:
-        self.graph, self.enums = graph, enums
+        self.graph, self.enums, self.variables = graph, enums, variables
         self.taken = set(_WORDS)
-        self.fields = {i: self.unused(self.wish(i)) for i in kept}
-        self.taken = set(_WORDS)
+        self.fields = {i: self.unused(self.base_name(i)) for i in kept}
+        self.taken = set(_WORDS) if taken is None else taken
         self.given = dict(given)
+        self.results: dict[int, list[str]] = {}  # of a loop the names of its results
         self.added: set[str] = set()  # kinds of cotangents that are added to
         self.called: dict[int, str] = {}
         self.lines: list[str] = []
         self.place: tuple[str, int] | None = None
+
+    def within(self, graph: Graph, variables: Mapping[tuple[str, int], str]) -> Body:
+        """The body of a loop in this one, whose leaves are variables here."""
+        return Body(graph, self.enums, variables=variables, taken=self.taken)
+
+    def value(self, i: int) -> str:
+        """What to read a node by, after its statement."""
+        return self.called.get(i) or self.vector(i)
 
     def kept_fields(self) -> list[str]:
         powers = [name for i, name in self.fields.items() if self.graph.op(i).startswith("power")]
@@ -74,16 +95,16 @@ class Body:
         for kind, rows in roots.items():
             for n, i in enumerate(rows):
                 name = self.enums[kind][n] if kind != "w" else str(n)
-                self.lines.append(f"{kind}[{name}] = {self.called.get(i) or self.vector(i)};")
+                self.lines.append(f"{kind}[{name}] = {self.value(i)};")
         return self.lines
 
     def backward(self, d_leaves: Mapping[tuple[str, int], int]) -> list[str]:
         """Cotangents, each sum stored as soon as its operands are there, so that none waits in a register."""
         g = self.graph
-        self.added = {f"d_{kind}" for kind, _ in d_leaves if kind != "s"}
+        self.added = {f"d_{kind}" for kind, _ in d_leaves if kind not in ("s", "c")}
         roots = [i for (kind, n), i in d_leaves.items() if g.nodes[i].value != (f"d_{kind}", n) or g.op(i) != "leaf"]
         stop = [*self.fields, *self.given]
-        states = [i for (kind, _), i in d_leaves.items() if kind == "s"]
+        states = [i for (kind, _), i in d_leaves.items() if kind in ("s", "c")]
         self.sums = self.chains(roots, stop)
         self.choose(roots, stop, [i for i in states if g.op(i) != "const"])
         for i in self.order(roots, states, stop):
@@ -95,7 +116,8 @@ class Body:
             self.lines.append("")
         for (kind, n), i in d_leaves.items():
             if kind == "s":
-                self.lines.append(f"d_s[{self.enums['s'][n]}] = {self.called.get(i) or self.vector(i)};")
+                self.lines.append(f"d_s[{self.enums['s'][n]}] = {self.value(i)};")
+        self.carried = [self.value(i) for (kind, _), i in d_leaves.items() if kind == "c"]
         return self.lines
 
     # Which nodes are statements.
@@ -106,13 +128,15 @@ class Body:
         self.uses: dict[int, int] = {i: 1 for i in roots}
         for i in self.live - ends:
             for a in g.args(i):
-                self.uses[a] = self.uses.get(a, 0) + 1
+                self.uses[a] = self.uses.get(a, 0) + (2 if g.op(i) in LOOPS else 1)
         self.stored = set(stored)
         self.sums = getattr(self, "sums", {})
 
     def is_statement(self, i: int) -> bool:
         op = self.graph.op(i)
-        if op in ("leaf", "const", "neg", "value_of", "log2_of") or i in self.given:
+        if op in LOOPS:
+            return True
+        if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") and i not in self.fields or i in self.given:
             return False
         if i in self.sums or i in self.fields or op in ("power", "power01"):
             return True
@@ -177,18 +201,18 @@ class Body:
 
     # What they are called.
 
-    def unused(self, wish: str) -> str:
-        wish = wish.lower() if wish.isupper() else wish  # macros and rows of the tables are in capitals
-        if wish in _WORDS or wish.startswith("keep_"):
-            wish = f"{wish}_"
-        name, n = wish, 1
+    def unused(self, base: str) -> str:
+        base = base.lower() if base.isupper() else base  # macros and rows of the tables are in capitals
+        if base in _WORDS or base.startswith("keep_"):
+            base = f"{base}_"
+        name, n = base, 1
         while name in self.taken:
             n += 1
-            name = f"{wish}_{n}"
+            name = f"{base}_{n}"
         self.taken.add(name)
         return name
 
-    def wish(self, i: int) -> str:
+    def base_name(self, i: int) -> str:
         g = self.graph
         if i in g.names:
             return g.names[i]
@@ -205,34 +229,41 @@ class Body:
             return
         g = self.graph
         op = g.op(i)
+        if op in LOOPS:
+            self.source_line(i)
+            self.results[i] = loops.write(self, i) if op == "repeat" else loops.write_adjoint(self, i)
+            return
         if i in self.fields:
-            if not known:
-                self.remark(i)
+            if not known and op == "item":
+                of, number = g.args(i)[0], g.nodes[i].value
+                self.lines.append(f"kept.{self.fields[i]} = {self.results[of][number]};")
+            elif not known:
+                self.source_line(i)
                 function = {"reciprocal": "reciprocal", "power": "pow", "power01": "pow01"}.get(op, op)
                 operands = ", ".join(self.vector(a) for a in g.args(i))
                 self.lines.append(f"keep_{function}<KNOWN>(kept.{self.fields[i]}, {operands});")
             return
-        if op in ("leaf", "const", "neg", "value_of", "log2_of") or i in self.given or i in self.called:
+        if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") or i in self.given or i in self.called:
             return
         text, _ = self.text(i)
-        self.remark(i)
+        self.source_line(i)
         if i in self.sums:
             self.called[i] = self.sums[i]
             self.lines.append(f"{self.sums[i]} = {text};")
             return
-        name = self.unused(self.wish(i))
+        name = self.unused(self.base_name(i))
         self.called[i] = name
         self.lines.append(f"const {'auto' if op in MASKS or op.startswith('power') else 'V'} {name} = {text};")
 
     def write_again(self, i: int) -> None:
         """A copy of what is about to be overwritten, or of what has no statement yet."""
         if i not in self.called:
-            self.remark(i)
-            name = self.unused(f"new_{self.wish(i)}" if self.graph.op(i) == "leaf" else self.wish(i))
+            self.source_line(i)
+            name = self.unused(f"new_{self.base_name(i)}" if self.graph.op(i) == "leaf" else self.base_name(i))
             self.lines.append(f"const V {name} = {self.vector(i)};")
             self.called[i] = name
 
-    def remark(self, i: int) -> None:
+    def source_line(self, i: int) -> None:
         """The line of the step that a statement comes from, where that is another than before."""
         place = self.graph.places.get(i)
         if place is not None and place != self.place:
@@ -245,6 +276,8 @@ class Body:
         value = self.graph.nodes[i].value
         assert isinstance(value, tuple)
         kind, n = value
+        if value in self.variables:
+            return self.variables[value]
         if kind == "dt":
             return "in.dt"
         if kind == "d_w" and kind not in self.added:  # of ordinates, which are numbered through
@@ -272,7 +305,7 @@ class Body:
         text, binds = (self.called[i], ATOM) if i in self.called else self.text(i)
         return text if binds >= at_least else f"({text})"
 
-    def either(self, i: int, at_least: int) -> str:
+    def operand(self, i: int, at_least: int) -> str:
         return self.scalar(i) or self.bracketed(i, at_least)
 
     def text(self, i: int) -> tuple[str, int]:
@@ -286,13 +319,15 @@ class Body:
             return self.vector(i), ATOM
         if i in self.fields:
             return f"kept.{self.fields[i]}", ATOM
+        if op == "item":
+            return self.results[a[0]][value], ATOM
         if op in ("value_of", "log2_of"):
             return f"{self.bracketed(a[0], ATOM)}.{'value' if op == 'value_of' else 'log2_x'}", ATOM
         if op == "neg":
             return f"-{self.vector(a[0], ATOM)}", PRODUCT
         if op in ("add", "sub", "mul", "div"):
             binds = PRODUCT if op in ("mul", "div") else SUM
-            first, second = self.either(a[0], binds), self.either(a[1], binds + 1)
+            first, second = self.operand(a[0], binds), self.operand(a[1], binds + 1)
             if self.scalar(a[0]) and self.scalar(a[1]):
                 first = self.vector(a[0])
             return f"{first} {dict(add='+', sub='-', mul='*', div='/')[op]} {second}", binds

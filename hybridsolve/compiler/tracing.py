@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ..models.primitives import Traced
-from ..spec import ModelSpec, Variable
+from ..spec import ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
-from .graph import FUNCTIONS, MASKS, Graph
+from .graph import FUNCTIONS, MASKS, Graph, needed
 
 _NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
 
@@ -24,7 +24,7 @@ _NO_WAY = "all cells take one way through a step: write select(condition, x, y),
 @dataclass
 class Program:
     """A graph, and the nodes that are asked for, by kind: "s" the states after the step and what goes into the delay
-    lines, "q" the fluxes, "d" what is made once, "w" ordinates."""
+    lines, "q" the fluxes, "d" what is made once, "w" ordinates, "c" what a loop carries from pass to pass."""
 
     graph: Graph
     roots: dict[str, list[int]]
@@ -37,6 +37,34 @@ class Program:
         """The same roots, elsewhere."""
         roots = list(roots)
         return Program(graph, {kind: [roots.pop(0) for _ in rows] for kind, rows in self.roots.items()})
+
+    def __repr__(self) -> str:
+        """The nodes in their order, without those that nothing is made of: the same for equal programs."""
+        live = sorted(needed(self.graph, self.every_root))
+        number = {i: n for n, i in enumerate(live)}
+        rows = [(self.graph.op(i), [number[a] for a in self.graph.args(i)], self.graph.nodes[i].value) for i in live]
+        return repr((rows, {kind: [number[i] for i in roots] for kind, roots in self.roots.items()}))
+
+
+@dataclass(eq=False)
+class Loop:
+    """The body of a `repeat`, whose node has as operands the number of passes, the starts, and what it captures.
+
+    Attributes
+    ----------
+    most : int
+        Passes at most.
+    names : tuple of str
+        What it carries from pass to pass.
+    program : Program
+        One pass, of leaves ("c", n) carried and ("x", n) captured.
+    captured : int
+    """
+
+    most: int
+    names: tuple[str, ...]
+    program: Program
+    captured: int
 
 
 class Symbol(Traced):
@@ -177,6 +205,40 @@ class Symbol(Traced):
             return _made(self, "at_least", _made(self, "at_most", x, upper), lower)
         return _made(self, name, *operands)
 
+    def repeated(self, n: Any, most: int, body: Callable, start: Mapping[str, Any]) -> dict[str, Any]:
+        """`repeat` of `hybridsolve.models.primitives`."""
+        if not isinstance(most, int) or most < 1:
+            raise fault(f"repeat takes a whole number of at least 1 as the most passes; found {most!r}: correct it.")
+        outside = _graph_of((n, *start.values()))
+        operands = [_index(outside, x, False) for x in (n, *start.values())]
+        inside = Graph()
+        inside.around = outside
+        carried = {name: Symbol(inside, inside.leaf("c", i)) for i, name in enumerate(start)}
+        inside.names.update((x.index, name) for name, x in carried.items())
+        after = _run(inside, body, carried)
+        if not isinstance(after, Mapping) or set(after) != set(start):
+            found = ", ".join(after) if isinstance(after, Mapping) else type(after).__name__
+            raise fault(f"the body of repeat must return {', '.join(start)}; found {found or 'none'}: correct it.")
+        program = Program(inside, {"c": [_root(inside, after[name]) for name in start]})
+        loop = Loop(most, tuple(start), program, len(inside.captured))
+        made = outside.node("repeat", *operands, *inside.captured, value=loop)
+        outside.places[made] = here()
+        items = {name: outside.node("item", made, value=i) for i, name in enumerate(start)}
+        outside.places.update(dict.fromkeys(items.values(), here()))
+        return {name: Symbol(outside, i) for name, i in items.items()}
+
+
+def _graph_of(operands: Sequence[Any]) -> Graph:
+    """The innermost of the graphs that these stand in: the body of a loop sees what is around it."""
+    graphs = [x.graph for x in operands if isinstance(x, Symbol)]
+    depths = []
+    for graph in graphs:
+        depth, around = 0, graph.around
+        while around is not None:
+            depth, around = depth + 1, around.around
+        depths.append(depth)
+    return graphs[depths.index(max(depths))]
+
 
 def _number(x: Any) -> float:
     if not isinstance(x, int | float):
@@ -186,7 +248,7 @@ def _number(x: Any) -> float:
 
 def _made(like: Symbol, op: str, *operands: Any) -> Symbol:
     """The symbol of an operation, its operands checked."""
-    graph = like.graph
+    graph = _graph_of((like, *operands))
     before = len(graph.nodes)
     made = _unplaced(graph, op, *operands)
     for i in range(before, len(graph.nodes)):
@@ -211,18 +273,27 @@ def _unplaced(graph: Graph, op: str, *operands: Any) -> int:
 
 def _index(graph: Graph, x: Any, mask: bool) -> int:
     if isinstance(x, Symbol):
-        if (graph.op(x.index) in MASKS) != mask:
+        if (x.graph.op(x.index) in MASKS) != mask:
             raise fault(
                 "select, & | and ~ take conditions, such as x >= y; found a value: compare it."
                 if mask
                 else "a condition is no number: write select(condition, 1.0, 0.0)."
             )
-        return x.index
+        return x.index if x.graph is graph else _captured(graph, x)
     if isinstance(x, int | float) and not mask:
         return graph.const(x)
     raise fault(
         f"a step computes with its own values and plain numbers; found a {type(x).__name__}: pass it as an input."
     )
+
+
+def _captured(graph: Graph, x: Symbol) -> int:
+    """A value from around a loop's body, in it."""
+    if graph.around is None:
+        raise fault("a value of a loop's body is seen outside it: return it from the body, and give it a start.")
+    if x.graph.op(x.index) in MASKS:
+        raise fault("a condition made outside a loop's body is used in it: make it inside, or use select outside.")
+    return graph.capture(x.index if x.graph is graph.around else _captured(graph.around, x))
 
 
 class Values(Mapping[str, Symbol]):
@@ -300,8 +371,13 @@ def _of(error: BaseException) -> tuple[str, int]:
     return place
 
 
+def _is_positive(row: Any) -> bool:
+    """Whether the table keeps a value above 0."""
+    return (row.taken[0] if isinstance(row, Parameter) else row.lower) > 0 if isinstance(row, Variable) else False
+
+
 def _given(graph: Graph, kind: str, rows: Sequence[Any]) -> dict[str, Symbol]:
-    leaves = {v.name: graph.leaf(kind, i, isinstance(v, Variable) and v.lower > 0) for i, v in enumerate(rows)}
+    leaves = {v.name: graph.leaf(kind, i, _is_positive(v)) for i, v in enumerate(rows)}
     graph.names.update((i, name) for name, i in leaves.items())
     return {name: Symbol(graph, i) for name, i in leaves.items()}
 
@@ -396,6 +472,18 @@ def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Prog
             )
         w += [_root(shares, value) for value in values]
     return Program(graph, roots), Program(shares, {"w": w})
+
+
+def trace_start(model: ModelSpec, function: Callable) -> Program:
+    """The start of a state, which the table has as a function of parameters.
+
+    Raises
+    ------
+    StepError
+    """
+    graph = Graph()
+    p = Values("parameter", _given(graph, "p", model.every_parameter))
+    return Program(graph, {"s": [_root(graph, _run(graph, function, p))]})
 
 
 def _root(graph: Graph, x: Symbol | float) -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ..spec import ModelSpec
 from .cpp import WIDTH, _names_of, compiled
-from .graph import FUNCTIONS, Graph, Node, rewrite
+from .errors import fault
+from .graph import FUNCTIONS, Graph, Node, needed, rewrite
 from .reversal import Adjoint
 from .statements import ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
 
@@ -48,6 +49,13 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
         If the step does what no kernel can; the message names the line.
     """
     step, prepare, ordinates = compiled(model, optional)
+    graph = step.program.graph
+    for i in sorted(needed(graph, step.program.every_root)):
+        if graph.op(i) == "repeat":
+            raise fault(
+                "a step with repeat has no kernel in Triton: ask for the backend cpu, cuda or reference.",
+                graph.places[i],
+            )
     parameters = [v.name for v in model.present_parameters(optional)]
     once, lines = _names_of(prepare), model.line_names
     stores = model.state_names + lines
@@ -196,11 +204,11 @@ class _Function(Body):
         if op in PLAIN or i in self.given or i in self.called:
             return
         if self.is_statement(i) or (i in self.uses and len(self.text(i)[0]) > LONGEST):
-            self.assign(i, self.wish(i))
+            self.assign(i, self.base_name(i))
 
     def assign(self, i: int, wish: str) -> None:
         text, _ = self.text(i)
-        self.remark(i)
+        self.source_line(i)
         name = self.unused(wish)
         if self.graph.op(i) in ("power", "power01"):
             wanted = any(self.graph.op(j) == "log2_of" and self.graph.args(j) == (i,) for j in self.live)
@@ -217,7 +225,7 @@ class _Function(Body):
             self.assign(i, wish)
         return self.called.get(i) or self.vector(i)
 
-    def remark(self, i: int) -> None:
+    def source_line(self, i: int) -> None:
         place = self.graph.places.get(i)
         if place is not None and place != self.place:
             self.place = place
@@ -261,10 +269,10 @@ class _Function(Body):
             return f"{self.bracketed(a[0], ATOM)} {SIGNS[op]} {self.bracketed(a[1], ATOM)}", COMPARISON
         if op in SIGNS:
             binds = PRODUCT if op in ("mul", "div") else SUM
-            sign, second = SIGNS[op], self.either(a[1], binds + 1)
+            sign, second = SIGNS[op], self.operand(a[1], binds + 1)
             if op == "add" and second.startswith("-"):
                 sign, second = "-", second[1:]
-            return f"{self.either(a[0], binds)} {sign} {second}", binds
+            return f"{self.operand(a[0], binds)} {sign} {second}", binds
         if op == "reciprocal":
             return f"1.0 / {self.vector(a[0], ATOM)}", PRODUCT
         if op == "over_positive":
@@ -272,14 +280,14 @@ class _Function(Body):
         if op == "ge" and self.scalar(a[0]):
             return f"{self.vector(a[1], SUM)} <= {self.scalar(a[0])}", COMPARISON
         if op == "ge":
-            return f"{self.vector(a[0], SUM)} >= {self.either(a[1], SUM)}", COMPARISON
+            return f"{self.vector(a[0], SUM)} >= {self.operand(a[1], SUM)}", COMPARISON
         if op in ("at_least", "at_most"):
             x = self.vector(a[0])
             is_relu = op == "at_least" and value == 0
             return (f"{self.function('relu')}({x})" if is_relu else f"{self.function(op)}({x}, {value!r})"), ATOM
         if op == "select":
-            first = self.either(a[1], 0) if self.scalar(a[2]) is None else self.vector(a[1])
-            return f"tl.where({self.bracketed(a[0], 0)}, {first}, {self.either(a[2], 0)})", ATOM
+            first = self.operand(a[1], 0) if self.scalar(a[2]) is None else self.vector(a[1])
+            return f"tl.where({self.bracketed(a[0], 0)}, {first}, {self.operand(a[2], 0)})", ATOM
         operands = ", ".join(self.vector(x) for x in a)
         return f"tl.fma({operands})" if op == "fma" else f"{self.function(MATH[op])}({operands})", ATOM
 

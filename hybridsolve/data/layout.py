@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from .ids import listed, refuse_duplicates, text_ids
-from .names import Asked, key_of, refer
+from .names import NameOption, key_of, refer
 from .steps import DAY
 
 TIME_NAMES = ("time", "date", "datetime", "date_time", "timestamp", "day", "days", "dates", "t")
@@ -41,7 +41,7 @@ def aside(ds: xr.Dataset, name: str) -> xr.Dataset:
 # --------------------------------------------------------------------------------------------------------------- time
 
 
-def with_time(ds: xr.Dataset, asked: Mapping[str, Asked], where: str, said: list[str]) -> xr.Dataset:
+def with_time(ds: xr.Dataset, asked: Mapping[str, NameOption], where: str, said: list[str]) -> xr.Dataset:
     """The dataset with its time axis as dimension and coordinate ``time``, decoded; another name of it goes to `said`.
 
     Raises
@@ -165,7 +165,7 @@ def _try(text: pd.Series, form: str) -> np.ndarray | None:
 
 
 def with_basins(
-    ds: xr.Dataset, chosen: Mapping[str, str], asked: Mapping[str, Asked], where: str, stem: str, said: list[str]
+    ds: xr.Dataset, chosen: Mapping[str, str], asked: Mapping[str, NameOption], where: str, stem: str, said: list[str]
 ) -> xr.Dataset:
     """The dataset with its basins as dimension and coordinate ``basin``, ids as text; a basin without an id is `stem`.
 

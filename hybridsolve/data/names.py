@@ -91,7 +91,7 @@ _SUM = re.compile(r"((?:\w+\s*:\s*)+)sum\b")
 
 
 @dataclass(frozen=True)
-class Asked:
+class NameOption:
     """What the user says of one name: a variable or a number; its unit, whether it is a sum, its code for missing."""
 
     variable: str | None = None
@@ -127,7 +127,7 @@ def split_unit(text: str) -> tuple[str | None, bool, float | None]:
     return " ".join(words) or None, summed, missing
 
 
-def parse_names(names, more: Sequence[str] = ()) -> dict[str, Asked]:
+def parse_names(names, more: Sequence[str] = ()) -> dict[str, NameOption]:
     """What the user says of names: ``"prcp=pr,tmean=tas[K],qobs=Q[mm sum missing -999],lat=50.9"``, or a mapping.
 
     Known names are `KEYS` and `more`, those of a model's forcings.
@@ -153,7 +153,7 @@ def parse_names(names, more: Sequence[str] = ()) -> dict[str, Asked]:
         pairs = [(str(key), value) for key, value in names.items()]
     else:
         raise ValueError(f"names must be text or a mapping, found {type(names).__name__}; write {{'prcp': 'pr'}}.")
-    asked: dict[str, Asked] = {}
+    asked: dict[str, NameOption] = {}
     for key, value in pairs:
         known = list(dict.fromkeys([*more, *KEYS]))
         if key not in known:
@@ -164,17 +164,17 @@ def parse_names(names, more: Sequence[str] = ()) -> dict[str, Asked]:
     return asked
 
 
-def _asked(key: str, text: str) -> Asked:
+def _asked(key: str, text: str) -> NameOption:
     match = re.fullmatch(r"(?P<variable>[^\[\]]*[^\[\]\s])\s*(?:\[(?P<unit>[^\[\]]*)\])?", text.strip())
     if match is None:
         raise ValueError(f"names must give '{key}' as VARIABLE or VARIABLE[unit], found '{text}'; correct it.")
     unit, summed, missing = split_unit(match["unit"] or "")
     if key in STATIC:
         try:
-            return Asked(number=float(match["variable"]), unit=unit)
+            return NameOption(number=float(match["variable"]), unit=unit)
         except ValueError:
             pass  # a variable's name
-    return Asked(match["variable"], None, unit, summed, missing)
+    return NameOption(match["variable"], None, unit, summed, missing)
 
 
 def key_of(name) -> str:
@@ -251,7 +251,7 @@ def refer(ds: xr.Dataset, wanted: str | None, what: str, where: str) -> str:
     )
 
 
-def choose(ds: xr.Dataset, candidates, asked: Mapping[str, Asked], wanted, where: str, *, strict: bool) -> dict:
+def choose(ds: xr.Dataset, candidates, asked: Mapping[str, NameOption], wanted, where: str, *, strict: bool) -> dict:
     """Our names and the variables for them: what the user says, else our own name, else the only one of that meaning.
 
     Where several have one meaning: refused if `strict`, else none of them is chosen.

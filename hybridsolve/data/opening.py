@@ -20,7 +20,19 @@ from .dataset import attributes_at, float_dtype, resolve_basins, rows_of, select
 from .fulda import read_fulda
 from .ids import listed
 from .layout import TIME_NAMES, aside, with_basins, with_time
-from .names import ALIASES, SERIES, STATIC, Asked, choose, is_sum, meaning, parse_names, role_of, split_unit, unit_of
+from .names import (
+    ALIASES,
+    SERIES,
+    STATIC,
+    NameOption,
+    choose,
+    is_sum,
+    meaning,
+    parse_names,
+    role_of,
+    split_unit,
+    unit_of,
+)
 from .netcdf import is_zarr, loaded, open_netcdf, open_zarr
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
 from .steps import step_seconds
@@ -168,7 +180,7 @@ def _groups(path: Path) -> list[str]:
         return list(file.groups)
 
 
-def _time_of_table(asked: dict[str, Asked]) -> str | None:
+def _time_of_table(asked: dict[str, NameOption]) -> str | None:
     """The column of dates that the user names; it is read with the table, and not asked for again."""
     time = asked.pop("time", None)
     return None if time is None else time.variable
@@ -192,11 +204,11 @@ def recognised(
     source: xr.Dataset,
     where: str,
     stem: str,
-    asked: dict[str, Asked],
+    asked: dict[str, NameOption],
     rows: dict[str, Variable],
     pet: str | None,
     said: list[str],
-) -> tuple[xr.Dataset, dict[str, Said]]:
+) -> tuple[xr.Dataset, dict[str, SeriesSource]]:
     """A dataset whose time, basins and series have our names, still as it is stored; and what is said of each series.
 
     Raises
@@ -220,7 +232,7 @@ def recognised(
     if demand in needed and (pet is not None or demand not in found) and mean not in found and not extremes:
         _refuse_missing([mean], ds, series, where)
     ds = with_basins(ds, found, asked, where, stem, said)
-    read = {name: Said.of(v, ds[v], asked.get(name)) for name, v in found.items()}
+    read = {name: SeriesSource.of(v, ds[v], asked.get(name)) for name, v in found.items()}
     for name in set(found) - set(found.values()):
         ds = aside(ds, name)
     return ds.rename({v: name for name, v in found.items() if v != name}), read
@@ -265,7 +277,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
 
 
 @dataclass(frozen=True)
-class Said:
+class SeriesSource:
     """What the data and the user say of one series."""
 
     variable: str
@@ -276,7 +288,7 @@ class Said:
     asked: bool
 
     @classmethod
-    def of(cls, variable: str, array: xr.DataArray, asked: Asked | None) -> Said:
+    def of(cls, variable: str, array: xr.DataArray, asked: NameOption | None) -> SeriesSource:
         unit, summed, missing = split_unit(unit_of(variable, array) or "")
         summed = summed or is_sum(array, TIME_NAMES)
         if asked is not None:
@@ -339,7 +351,7 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
 
 
 def _in_our_unit(
-    ds, name: str, about: Said, where: str, said: list[str], step: int, row: Variable | None
+    ds, name: str, about: SeriesSource, where: str, said: list[str], step: int, row: Variable | None
 ) -> xr.Dataset:
     own = attributes_at(name, step, row)
     ours, what = own["units"], f"{name} ('{about.variable}' of {where})"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .. import models
 from ..arguments import integer
+from ..compiler.identity import identity, refuse_another
 from ..configuration import checked, read_yaml
 from ..data.files import check_target, refuse_overwriting
 from ..data.ids import listed, read_text, refuse_duplicates, text_ids
@@ -319,7 +320,7 @@ class Catchments(Bmi):
         self._initialised  # noqa: B018 - raises
         out = xr.Dataset(
             coords={"basin": self._ids, "time": self._now},
-            attrs={"title": STATE_FILE, "model": self._model.name, "definition": self._model.key},
+            attrs={"title": STATE_FILE, "model": self._model.name, "definition": identity(self._model)},
         )
         out.attrs["step"] = self._settings.step
         for name in self._stores:
@@ -341,11 +342,11 @@ class Catchments(Bmi):
         settings, stored = self._initialised, load_netcdf(path, STATE_FILE)
         lacking = [x for x in ("model", "definition", "step") if x not in stored.attrs]
         lacking += [x for x in ("basin", "time", *self._stores) if x not in stored.variables and not lacking]
-        if lacking and stored.attrs.get("definition", self._model.key) == self._model.key:
+        refuse_another(self._model, stored.attrs.get("definition"), str(path))
+        if lacking:
             raise ValueError(f"{path} must be {STATE_FILE}; found no {', '.join(lacking)} in it: write it anew.")
-        expected = {"definition": self._model.key, "step": settings.step, "time": str(self._now)}
-        found = {name: stored.attrs[name] for name in ("definition", "step")}
-        found["time"] = str(stored["time"].values.astype("datetime64[s]"))
+        expected = {"step": settings.step, "time": str(self._now)}
+        found = {"step": stored.attrs["step"], "time": str(stored["time"].values.astype("datetime64[s]"))}
         for name, value in expected.items():
             if found[name] != value:
                 raise ValueError(

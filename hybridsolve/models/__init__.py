@@ -1,16 +1,28 @@
-"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand."""
+"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand.
+
+A name may also be made of names: "cemaneige+gr4j" is the one before the other, "cemaneige-3" is three layers of it, and
+"cemaneige-3+gr6j" both; see `join` and `layered`.
+"""
 
 from __future__ import annotations
 
+import re
+import runpy
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
+from .join import join, layered
 
+__all__ = ["DEFAULT", "MODELS", "by_key", "define", "get", "join", "known", "layered", "names", "register"]
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
+_COMPOSED: dict[tuple[str, ...], ModelSpec] = {}  # by name and what it is made of
 
 
 def register(model: ModelSpec) -> ModelSpec:
@@ -35,20 +47,73 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def load(path: str | Path) -> tuple[ModelSpec, ...]:
+    """The models that a Python file defines by `define`, which are known by their names from then on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it defines none.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a Python file that defines models.")
+    return _load(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
+    """Run the file, once as long as it does not change."""
+    found = tuple(
+        value
+        for value in runpy.run_path(str(file)).values()
+        if isinstance(value, ModelSpec) and Path(value.reference_step.__code__.co_filename) == file
+    )
+    if not found:
+        raise ValueError(f"{file} must define a model; found none: put hs.models.define(...) above its step.")
+    return found
+
+
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name; a ModelSpec is handed back, registered or not.
+    """The model of that name, made of the models that it names, or defined by that file; a ModelSpec is handed back.
 
     Raises
     ------
     ValueError
-        If there is none; the message lists those there are.
+        If there is none, and the message lists those there are; if those that it names cannot be joined or layered.
     """
+    if isinstance(model, str) and model.endswith(".py"):
+        found = load(model)
+        if len(found) != 1:
+            names = ", ".join(m.name for m in found)
+            raise ValueError(f"{model} must define one model; found {names}: load it, and name one of them.")
+        return found[0]
     if isinstance(model, ModelSpec):
         _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
         return model
-    if not isinstance(model, str) or model not in MODELS:
-        raise ValueError(f"unknown model {model!r}; expected one of {', '.join(MODELS)}, or a ModelSpec.")
-    return MODELS[model]
+    if isinstance(model, str):
+        if model in MODELS:
+            return MODELS[model]
+        front, plus, body = model.partition("+")
+        if plus and front and body:
+            return _composed(join, model, get(front), get(body))
+        layers = re.fullmatch(r"(.+)-(\d+)", model)
+        if layers is not None:
+            return _composed(layered, model, get(layers[1]), int(layers[2]))
+    raise ValueError(
+        f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, a ModelSpec, or a "
+        "Python file that defines one."
+    )
+
+
+def _composed(how: Callable, name: str, *parts: Any) -> ModelSpec:
+    """The model made of these, once."""
+    key = (name, *(str(getattr(part, "key", part)) for part in parts))
+    if key not in _COMPOSED:
+        _COMPOSED[key] = how(*parts)
+    return _COMPOSED[key]
 
 
 def by_key(key: str) -> ModelSpec:

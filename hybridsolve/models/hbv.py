@@ -1,6 +1,14 @@
-"""HBV 1.0 and 1.1p: the table of variables, and one step in plain torch, which judges the kernels.
+"""HBV 1.0, 1.1p and 2.0: the tables of variables, and one step in plain torch, which judges the kernels.
 
-The equations, their order and their sources stand in csrc/models/hbv.h.
+The equations of the first two, their order and their sources stand in csrc/models/hbv.h. HBV 2.0 (Song et al. 2025) is
+1.1p with two things of a basin, its area A (km2) and its elevation:
+
+    tt is 4 degC from 2000 m on: the parameter has no gradient there
+    LF = rt clip((A - ac) / 1000, -1, 1) for A < 2500 km2, else rt exp(-clip((A - 2500) / 50, 0, 10))
+    SLZ <- max(SLZ + LF, eps) after the percolation: the exchange with the region, which makes and takes water
+
+The flux `exchange` is what SLZ really gained of it; `floors` is what the floors of the soil and of the lower zone make
+(eps in csrc/models/hbv.h), so that the balance of 2.0 closes. hydrodl2, of the same authors, reports neither.
 """
 
 from __future__ import annotations
@@ -8,15 +16,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..spec import Balance, Forcing, Hydrograph, ModelSpec, Parameter, Signature, State, Variable
-from .primitives import clip, maximum, minimum, power, relu, select
+from .forcings import PRCP, TMEAN
+from .primitives import clip, exp, maximum, minimum, power, relu, select
 
+HIGH, COLD = 2000.0, 4.0  # m, from which on HBV 2.0 has its threshold of snowfall at this many degC
+LARGE = 2500.0  # km2, from which on its exchange with the region is that of a large basin
 EPS = 1e-5  # mm, the floor of a store that evaporation or capillary rise could empty
 
 FENG = "Feng et al. 2022, doi 10.1029/2022WR032404"
 
+SONG = "Song et al. 2025, doi 10.1029/2024WR038928"
 FORCINGS = (
-    Forcing("prcp", "mm d-1", "precipitation, rain and snow together", 0.0, 1e5, transform="log"),
-    Forcing("tmean", "degC", "mean air temperature", -150.0, 150.0),
+    PRCP,
+    TMEAN,
     Forcing("pet", "mm d-1", "potential evapotranspiration", -1e3, 1e3),
 )
 PARAMETERS = (
@@ -87,33 +99,40 @@ SIGNATURES = (
 )
 
 
-def reference_step(f, k, p, s):
-    """One day of HBV: with ``c`` among the parameters that of 1.1p, else of 1.0; without ``betaet`` that is 1.
-
-    Parameters
-    ----------
-    f, k, p, s : mapping of str to Tensor
-        Forcing, inputs (none), parameters and state of the step, broadcastable to ``[B, C]``; units as in the tables.
-
-    Returns
-    -------
-    state, fluxes : dict of str to Tensor
-    """
-    prcp, tmean, pet = f["prcp"], f["tmean"], f["pet"]
-
-    rain = select(tmean >= p["tt"], prcp, 0.0)
-    snowfall = prcp - rain
+def snow(f, p, s, tt):
+    """The snowpack after a step, the liquid water that leaves it, and the fluxes; `tt` divides snow from rain."""
+    rain = select(f["tmean"] >= tt, f["prcp"], 0.0)
+    snowfall = f["prcp"] - rain
     snowpack = s["snowpack"] + snowfall
-    warmth = tmean - p["tt"]
+    warmth = f["tmean"] - tt
     potential = p["cfmax"] * warmth
     melt = minimum(relu(potential), snowpack)
     meltwater, snowpack = s["meltwater"] + melt, snowpack - melt
     refreezing = minimum(relu(-p["cfr"] * potential), meltwater)
     snowpack, meltwater = snowpack + refreezing, meltwater - refreezing
     infiltration = relu(meltwater - p["cwh"] * snowpack)
-    meltwater = meltwater - infiltration
+    fluxes = dict(swe=snowpack, rain=rain, snowfall=snowfall, melt=melt, refreezing=refreezing)
+    return dict(snowpack=snowpack, meltwater=meltwater - infiltration), infiltration, fluxes
 
-    water = rain + infiltration
+
+def reference_step(f, k, p, s):
+    """One day of HBV: with ``rt`` among the parameters that of 2.0, with ``c`` of 1.1p, else of 1.0; without ``betaet``
+    that is 1.
+
+    Parameters
+    ----------
+    f, k, p, s : mapping of str to Tensor
+        Forcing, inputs (of 2.0), parameters and state of the step, broadcastable to ``[B, C]``; units as in the tables.
+
+    Returns
+    -------
+    state, fluxes : dict of str to Tensor
+    """
+    pet = f["pet"]
+    tt = select(k["elev_mean"] >= HIGH, COLD, p["tt"]) if "rt" in p else p["tt"]
+    pack, infiltration, fluxes = snow(f, p, s, tt)
+
+    water = fluxes["rain"] + infiltration
     wetness = clip(power(s["sm"] / p["fc"], p["beta"]), 0.0, 1.0)
     recharge = water * wetness
     sm = s["sm"] + (water - recharge)
@@ -126,14 +145,16 @@ def reference_step(f, k, p, s):
     soil = maximum(left, EPS)
 
     slz = s["slz"]
-    fluxes = {}
     if "c" in p:
         fill = soil / p["fc"]
         capillary = minimum(slz, p["c"] * slz * (1 - minimum(fill, 1.0)))
         # aet - capillary as one number, since the rounding of sm, once more a day, is most of the error of dry basins
         soil = select(left >= EPS, sm - (aet - capillary), soil + capillary)
-        slz = maximum(slz - capillary, EPS)
+        drawn = slz - capillary
+        slz = maximum(drawn, EPS)
         fluxes["capillary"] = capillary
+        if "rt" in p:
+            fluxes["floors"] = (maximum(left, EPS) - left) + (slz - drawn)
 
     suz = s["suz"] + recharge + excess
     percolation = minimum(suz, p["perc"])
@@ -143,26 +164,27 @@ def reference_step(f, k, p, s):
     q1 = p["k1"] * suz
     suz = suz - q1
     slz = slz + percolation
+    if "rt" in p:
+        small = clip((k["area_km2"] - p["ac"]) / 1000, -1.0, 1.0)
+        large = exp(-clip((k["area_km2"] - LARGE) / 50, 0.0, 10.0))
+        gaining = maximum(slz + p["rt"] * select(k["area_km2"] >= LARGE, large, small), EPS)
+        fluxes["exchange"] = gaining - slz
+        slz = gaining
     q2 = p["k2"] * slz
     slz = slz - q2
 
-    state = dict(snowpack=snowpack, meltwater=meltwater, sm=soil, suz=suz, slz=slz)
+    state = dict(pack, sm=soil, suz=suz, slz=slz)
     fluxes.update(
         streamflow=q0 + q1 + q2,
         q0=q0,
         q1=q1,
         q2=q2,
         aet=aet,
-        swe=snowpack,
         recharge=recharge,
         excess=excess,
         infiltration=infiltration,
         percolation=percolation,
         evapfactor=evapfactor,
-        rain=rain,
-        snowfall=snowfall,
-        melt=melt,
-        refreezing=refreezing,
     )
     return state, fluxes
 
@@ -192,4 +214,28 @@ hbv11p = replace(
     parameters=PARAMETERS + (BETAET, C),
     optional_parameters=(),
     fluxes=FLUXES,
+)
+hbv20 = replace(
+    hbv11p,
+    name="hbv20",
+    title="HBV 2.0: with an exchange with the region",
+    source=SONG,
+    inputs=(
+        Variable("area_km2", "km2", "area of the basin with all that is upstream", 0.0, 1e8),
+        Variable("elev_mean", "m", "mean elevation of the basin", -500.0, 9000.0),
+    ),
+    parameters=PARAMETERS
+    + (
+        BETAET,
+        C,
+        Parameter("rt", "mm d-1", "largest exchange with the region", 0.0, 20.0, SONG, step="rate"),
+        Parameter("ac", "km2", "area at which a small basin gains nothing from the region", 0.0, 2500.0, SONG),
+    ),
+    fluxes=FLUXES
+    + (
+        Variable("exchange", "mm d-1", "water that the lower zone gains from the region, of either sign"),
+        Variable("floors", "mm d-1", "water that the floors of empty stores make"),
+    ),
+    balance=Balance(gains=("prcp", "exchange", "floors"), losses=("streamflow", "aet")),
+    triton=None,
 )

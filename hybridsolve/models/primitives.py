@@ -15,6 +15,8 @@ tanh, sigmoid    of the size 1 from abs(x) = 9, 17 (19, 37) on  1 - r^2, r (1 - 
 softplus(x)      ln(1 + e^x), for any x                         sigmoid(x): 1/2 at 0
 sin, cos         the kernels' are for abs(x) <= 1000            cos, -sin
 floor(x)         the kernels' is for abs(x) <= 2^22 (2^51)      none
+interpolate      x beyond the first or last point is it         slope of the piece above a point
+repeat           NaN where n is above `most`, or is NaN         that of the passes made, none to n
 ================ ============================================== =================================================
 
 An empty store, x = 0, makes power as good as 0 for y >= 1/2, with a gradient of 1 for y = 1 and of nearly 0 above;
@@ -30,7 +32,7 @@ versions of torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from typing import Any
@@ -42,6 +44,9 @@ class Traced:
     __slots__ = ()
 
     def primitive(self, name: str, *operands: Any) -> Traced:
+        raise NotImplementedError
+
+    def repeated(self, n: Any, most: int, body: Callable, start: Mapping[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -164,3 +169,53 @@ def cos(x):
 def floor(x):
     """The largest whole number that is not above x; it has no gradient."""
     return x.floor()
+
+
+def interpolate(table: Sequence, x):
+    """The height at x of a line through points at 0, 1, 2 ..
+
+    Parameters
+    ----------
+    table : sequence of numbers or values
+        The heights, at least two.
+    x : value
+        Below 0 it is taken as 0, beyond the last point as that. At a point it has the slope of the piece above.
+    """
+    last = len(table) - 1
+    if last < 1:
+        raise ValueError(f"interpolate needs a table of at least two heights; found {len(table)}: give more.")
+    if not isinstance(x, Traced):
+        table = [height if hasattr(height, "where") else x.new_tensor(height) for height in table]
+    x = clip(x, 0.0, float(last))
+    piece = minimum(floor(x), float(last - 1))
+    low, high = table[0], table[1]
+    for i in range(1, last):
+        there = piece >= float(i)
+        low, high = select(there, table[i], low), select(there, table[i + 1], high)
+    return low + (x - piece) * (high - low)
+
+
+def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
+    """Values after n passes of `body`; each cell makes as many as its own n says.
+
+    Parameters
+    ----------
+    n : value
+        Whole; none below 1. It has no gradient: a flow that depends on the number of sub-steps jumps with it.
+    most : int
+        What n may be at most; where it is more the results are NaN.
+    body : callable
+        ``(values) -> values``, both mappings of the names in `start`.
+    start : mapping of str to values
+    """
+    for x in (n, *start.values()):
+        if isinstance(x, Traced):
+            return x.repeated(n, most, body, start)
+    values = dict(start)
+    for done in range(most):
+        going = n >= float(done + 1)
+        if not going.any():
+            break
+        after = body(values)
+        values = {name: select(going, after[name], x) for name, x in values.items()}
+    return {name: x.where(n <= float(most), float("nan")) for name, x in values.items()}

@@ -11,7 +11,7 @@ from .. import models
 from ..arguments import boolean, finite
 from ..routing.gauge import GaugeRun, simulate_to_gauge
 from ..routing.units import Units
-from ..solve.problem import dense, mapping
+from ..solve.check import dense, mapping
 from ..solve.simulate import Run
 from ..spec import DAY, ModelSpec
 from .networks import Recurrent

@@ -7,14 +7,14 @@ from .unit_hydrograph import unit_hydrograph  # at once: its module has its name
 
 if TYPE_CHECKING:
     from .local_days import daily_means
-    from .muskingum import Handed, Routed, hydraulics, route
+    from .muskingum import Boundary, Routed, hydraulics, route
     from .network import RiverNetwork
     from .parts import RiverPart, cut_parts, route_parts
     from .rivers import RiverRun, lateral_inflow, simulate_rivers
     from .units import Units
 
 __all__ = [
-    "Handed",
+    "Boundary",
     "RiverNetwork",
     "RiverPart",
     "RiverRun",
@@ -33,7 +33,7 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "Handed": ".muskingum",
+        "Boundary": ".muskingum",
         "RiverNetwork": ".network",
         "RiverPart": ".parts",
         "RiverRun": ".rivers",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 from numba import njit
 
@@ -72,3 +74,12 @@ def cut(downstream, first, most):
             total -= load[largest] - 1
         load[i] = total
     return is_cut
+
+
+def of_even_size(sizes: np.ndarray, n: int) -> np.ndarray:
+    """The part of each basin ``[M]`` among n of about even size: the largest one left goes to the smallest part."""
+    part, loads = np.empty(len(sizes), np.int64), [(0, i) for i in range(n)]
+    for i in np.argsort(-sizes, kind="stable"):
+        load, part[i] = heapq.heappop(loads)
+        heapq.heappush(loads, (load + sizes[i], part[i]))
+    return part

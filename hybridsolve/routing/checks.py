@@ -69,8 +69,8 @@ def as_floats(values, name: str) -> np.ndarray:
         raise ValueError(f"attribute {name} must be numbers; found {reason}: convert it.") from error
 
 
-def cycle_text(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
-    """The ids along one cycle; whatever does not reach an outlet leads into one."""
+def refuse_cycle(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> None:
+    """Raise with the ids along one cycle, into which all leads that does not reach an outlet."""
     free = np.ones(len(ids), bool)
     free[reached] = False
     row = int(np.flatnonzero(free)[0])
@@ -80,7 +80,9 @@ def cycle_text(ids: np.ndarray, to: np.ndarray, reached: np.ndarray) -> str:
         row = int(to[row])
     around = [str(i) for i in ids[list(seen)[seen[row] :]]]
     shown = around if len(around) <= 6 else [*around[:5], f"({len(around) - 5} more)"]
-    return " -> ".join([*shown, around[0]])
+    raise ValueError(
+        f"a river must not flow in a cycle; found {' -> '.join([*shown, around[0]])}: correct where one of these flows."
+    )
 
 
 def table_of_edges(upstream_ids, downstream_ids, ids, attributes):
@@ -123,7 +125,7 @@ def refuse_no_network(ids: np.ndarray, downstream: np.ndarray, attributes: dict)
     """Raise unless ids [N], rows of the downstream reaches [N] and attributes are those of a network."""
     n = len(downstream)
     if n == 0:
-        raise ValueError("a network must have one reach or more; found none: look whether its table was read or cut.")
+        raise ValueError("a network must have one reach or more; found none: check how its table was read or cut.")
     if len(ids) != n:
         raise ValueError(f"ids must be [{n}] as downstream is; found [{len(ids)}]: give each reach one id.")
     sizes = {name: np.shape(x) for name, x in attributes.items()}

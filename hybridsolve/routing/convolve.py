@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..solve import backends, ops
-from ..solve.problem import dense
+from ..solve.check import dense
 
 Shapes = dict[str, tuple[Tensor, tuple[int, ...]]]  # of what stands beside the series
 

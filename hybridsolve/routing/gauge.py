@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..solve.check import output_names
+from ..solve.check import dense, mapping, output_names
 from ..solve.faults import refuse_values_outside
 from ..solve.ordinates import ordinates
-from ..solve.problem import dense, mapping
 from ..solve.simulate import Run, simulate
 from ..spec import DAY, Hydrograph, ModelSpec
 from .convolve import convolve

@@ -21,9 +21,9 @@ from torch import Tensor
 from ..arguments import integer
 from ..data.ids import refuse_duplicates
 from ..solve import backends, compiled, ops
+from ..solve.check import dense, mapping
 from ..solve.compiled import MOST_INFLOW
 from ..solve.faults import BadInflow
-from ..solve.problem import dense, mapping
 from ..spec import Variable
 from .checks import reach_ids
 from .schemes import (
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Handed:
-    """What reaches hand on to a part of the network that lies below them, see `hybridsolve.routing.parts`.
+class Boundary:
+    """Discharge of reaches at the upstream boundary of a part of a network, see `hybridsolve.routing.parts`.
 
     Attributes
     ----------
     ids : ndarray ``[K]``
         Of the reaches.
     series : Tensor ``[T, 2, K]``
-        Discharge at the end of each step, m3/s; and what the scheme hands on besides.
+        Discharge at the end of each step, m3/s; and the scheme's second series of a reach.
     initial : Tensor ``[K]``
         Discharge before the first step.
     """
@@ -79,14 +79,14 @@ class Routed:
     final_state : dict of str to Tensor ``[N]``
         "discharge" (m3/s) and, in the scheme that conserves mass, "storage" (m3) of every reach in the network's order:
         the `initial_state` of a run that continues this one, which gives the bits of one run over both.
-    handed : Handed, optional
-        Of the reaches of `hand_on`.
+    boundary : Boundary, optional
+        Of the reaches of `exports`.
     """
 
     discharge: Tensor
     ids: np.ndarray
     final_state: dict[str, Tensor]
-    handed: Handed | None = None
+    boundary: Boundary | None = None
 
 
 def route(
@@ -103,8 +103,8 @@ def route(
     substeps: Tensor | int | None = None,
     checkpoint_interval: int | None = None,
     backend: str = "auto",
-    handed: Handed | None = None,
-    hand_on: Sequence[int] | None = None,
+    boundary: Boundary | None = None,
+    exports: Sequence[int] | None = None,
 ) -> Routed:
     """Route lateral inflow through a river network; gradients come back to inflow, parameters and initial state.
 
@@ -141,11 +141,11 @@ def route(
         Steps between the states kept for the gradient; about sqrt(T) if left out. Changes memory, never bits.
     backend : {"auto", "cpu", "cuda", "reference"}
         "auto": "cpu" for CPU tensors, "cuda" for CUDA tensors.
-    handed : Handed, optional
+    boundary : Boundary, optional
         Of reaches without any upstream here, whose steps a part of the network above has taken. Their lateral inflow
         and parameters have no part.
-    hand_on : sequence of int, optional
-        Reaches whose discharge a part below needs. Like `handed` on a CPU, without gradients.
+    exports : sequence of int, optional
+        Reaches whose discharge a part below needs. Like `boundary` on a CPU, without gradients.
 
     Returns
     -------
@@ -176,13 +176,13 @@ def route(
     backend = backends.choose(backend, device)
     graph = _graph(network, device)
     columns, column = _columns(network, graph, gauges, device)
-    n_gauges, at_hand = len(columns), np.zeros(0, np.int64)
-    if hand_on is not None:
-        below = network.ids[np.atleast_1d(network.index(hand_on))]
+    n_gauges, at_exports = len(columns), np.zeros(0, np.int64)
+    if exports is not None:
+        below = network.ids[np.atleast_1d(network.index(exports))]
         every = columns if gauges is None else np.concatenate([columns, below[~np.isin(below, columns)]])
         columns, column = _columns(network, graph, None if gauges is None else every.tolist(), device)
-        at_hand = np.array([int(np.flatnonzero(columns == i)[0]) for i in below], np.int64)
-    received = None if handed is None else _check_handed(network, handed, lateral, n_steps)
+        at_exports = np.array([int(np.flatnonzero(columns == i)[0]) for i in below], np.int64)
+    received = None if boundary is None else _check_boundary(network, boundary, lateral, n_steps)
     names, kernel = SCHEMES[scheme]
     values = _parameters(network, parameters, names, lateral, scheme)
 
@@ -212,16 +212,16 @@ def route(
                         f"a part of a network is routed by backend 'cpu' without gradients; found '{backend}'"
                         f"{' and a gradient' if keep else ''}: route the whole, or under torch.no_grad()."
                     )
-                series = None if handed is None else handed.series
+                series = None if boundary is None else boundary.series
                 return backends.route_part(f"{backend} {kernel}", arrays, [*sizes, -tile, int(dt)], received, series)
             return ops.route(f"{backend} {kernel}", arrays, [*sizes, tile if keep else -tile, int(dt)])
         except BadInflow:
             raise ValueError(_explain(network, lateral)) from None
 
     def accumulate(rows: Tensor) -> Tensor:
-        if handed is not None:
+        if boundary is not None:
             rows = rows.clone()
-            rows[:, network.index(handed.ids)] = handed.initial
+            rows[:, network.index(boundary.ids)] = boundary.initial
         every = torch.arange(network.n_reaches, dtype=torch.int32, device=device)
         return run("linear", passing(rows[0]), rows, torch.zeros_like(rows[:1]), every, len(every), len(rows), 1)[0]
 
@@ -246,13 +246,13 @@ def route(
     else:
         constants = linear(values["k"], values["x"], dt) if scheme == "muskingum" else passing(discharge)
         state = discharge[None]
-    part = handed is not None or hand_on is not None
+    part = boundary is not None or exports is not None
     state = state.contiguous()
     series, final, *more = run(kernel, constants, lateral, state, column, len(columns), n_steps, repeat, part)
     found = None
-    if hand_on is not None:
-        both = torch.stack([series[:, at_hand], more[0][:, at_hand]], 1)
-        found = Handed(columns[at_hand], both, state[0, network.index(columns[at_hand])])
+    if exports is not None:
+        both = torch.stack([series[:, at_exports], more[0][:, at_exports]], 1)
+        found = Boundary(columns[at_exports], both, state[0, network.index(columns[at_exports])])
     final_state = dict(zip(STATE, final.unbind(0), strict=False))
     return Routed(series[:, :n_gauges], columns[:n_gauges], final_state, found)
 
@@ -325,16 +325,18 @@ def _check_lateral(network: RiverNetwork, lateral: Tensor, dt: float, repeat: in
     return len(lateral) * integer("repeat", repeat, 1)
 
 
-def _check_handed(network: RiverNetwork, handed: Handed, like: Tensor, n_steps: int) -> Tensor:
+def _check_boundary(network: RiverNetwork, boundary: Boundary, like: Tensor, n_steps: int) -> Tensor:
     """Of each reach the column of what is given for it, or -1."""
-    at, (series, initial) = network.index(handed.ids), (handed.series, handed.initial)
+    at, (series, initial) = network.index(boundary.ids), (boundary.series, boundary.initial)
     if tuple(series.shape) != (n_steps, 2, len(at)) or tuple(initial.shape) != (len(at),) or series.dtype != like.dtype:
         raise ValueError(
-            f"handed must hold series [{n_steps}, 2, {len(at)}] and initial [{len(at)}] of {like.dtype}, as lateral "
+            f"boundary must hold series [{n_steps}, 2, {len(at)}] and initial [{len(at)}] of {like.dtype}, as lateral "
             f"has; found {list(series.shape)} and {list(initial.shape)} of {series.dtype}: route the parts alike."
         )
     if (network.first[at] < network.first[at + 1]).any():
-        raise ValueError("handed must be of reaches without any upstream here; found others: take parts of cut_parts.")
+        raise ValueError(
+            "boundary must be of reaches without any upstream here; found others: take parts of cut_parts."
+        )
     received = np.full(network.n_reaches, -1, np.int32)
     received[at] = np.arange(len(at))
     return torch.from_numpy(received)

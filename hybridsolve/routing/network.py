@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
@@ -17,10 +16,10 @@ from .checks import (
     OUTLET_IDS,
     as_floats,
     by_label,
-    cycle_text,
     look_up,
     pieces_of,
     reach_ids,
+    refuse_cycle,
     refuse_no_network,
     table_of_edges,
 )
@@ -467,6 +466,8 @@ class RiverNetwork:
         ValueError
             If n is less than 1 or more than there are outlets.
         """
+        from ._graph import of_even_size
+
         outlets = self.outlets
         if isinstance(n, bool) or not isinstance(n, Integral) or not 1 <= int(n) <= len(outlets):
             raise ValueError(
@@ -475,11 +476,7 @@ class RiverNetwork:
         label = np.full(self.n_reaches, -1)
         label[outlets] = np.arange(len(outlets))
         outlet = self._upstream_of(label)
-        sizes = np.bincount(outlet)
-        part, loads = np.empty(len(outlets), np.int64), [(0, i) for i in range(n)]
-        for i in np.argsort(-sizes, kind="stable"):  # the largest remaining basin goes to the smallest part
-            load, part[i] = heapq.heappop(loads)
-            heapq.heappush(loads, (load + sizes[i], part[i]))
+        part = of_even_size(np.bincount(outlet), int(n))
         return [self.take(part[outlet] == i) for i in range(n)]
 
     def split_long(self, max_length) -> tuple[RiverNetwork, np.ndarray]:
@@ -588,10 +585,7 @@ def _make(ids: np.ndarray, downstream: np.ndarray, attributes: dict) -> RiverNet
     to = np.where(to < 0, -1, rank[to])
     order, lost = breadth_first(to)
     if lost:
-        raise ValueError(
-            f"a river must not flow in a cycle; found {cycle_text(ids[by_id], to, order[lost:])}: correct where one of "
-            "these flows."
-        )
+        refuse_cycle(ids[by_id], to, order[lost:])
     inflows = np.bincount(to[to >= 0], minlength=n)[order]
     first = np.concatenate([[0], np.cumsum(inflows)])
     starts = [n, int(first[-1])]

@@ -1,7 +1,7 @@
 """A river system that is larger than a machine: cut at confluences into parts that follow one another.
 
 A part has its own reaches and, as heads without any upstream, the reaches of other parts that flow into it; what those
-have published of every step is handed on to it, so that its bits are those of the whole.
+have published of every step is its upstream boundary, so that its bits are those of the whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import integer
-from .muskingum import Handed, Routed, check_network, route
+from .muskingum import Boundary, Routed, check_network, route
 from .network import RiverNetwork
 
 
@@ -29,7 +29,7 @@ class RiverPart:
         Its `order` holds positions in the whole. The reaches of `receives` are in it, as heads.
     receives : int64 ``[K]``
         Ids of the reaches of earlier parts that flow into this one.
-    hands_on : int64 ``[M]``
+    exports : int64 ``[M]``
         Ids of the reaches of this part that flow into later ones.
     depth : int
         Parts of one depth need nothing of each other, and all that they receive comes from lower depths.
@@ -37,7 +37,7 @@ class RiverPart:
 
     network: RiverNetwork
     receives: np.ndarray
-    hands_on: np.ndarray
+    exports: np.ndarray
     depth: int
 
     @property
@@ -104,8 +104,8 @@ def cut_parts(network: RiverNetwork, most: int) -> list[RiverPart]:
         receives = flows_on[received_by == b]
         keep = number == b
         keep[receives] = True
-        hands_on = network.ids[flows_on[number[flows_on] == b]]
-        parts.append(RiverPart(network.take(keep), network.ids[receives], hands_on, level))
+        exports = network.ids[flows_on[number[flows_on] == b]]
+        parts.append(RiverPart(network.take(keep), network.ids[receives], exports, level))
     return parts
 
 
@@ -116,7 +116,7 @@ def route_parts(
     gauges: Sequence[int] | None = None,
     **options: Any,
 ) -> Iterator[tuple[RiverPart, Routed]]:
-    """Route parts one after another, each with what those above it have handed on: the bits of the whole, forwards.
+    """Route parts one after another, each with the series of those above it: the bits of the whole, forwards.
 
     Only the series of the cuts that later parts need stay in memory.
 
@@ -137,22 +137,22 @@ def route_parts(
     (RiverPart, Routed)
         Discharge of the part's own gauges; of a part that has none, of nothing.
     """
-    handed: dict[int, tuple[Tensor, Tensor]] = {}
+    boundary: dict[int, tuple[Tensor, Tensor]] = {}
     for part in parts:
         network, own = part.network, part.network.ids[part.own]
         asked = own if gauges is None else own[np.isin(own, gauges)]
         shown = asked if len(asked) else own[:1]
         given = None
         if len(part.receives):
-            series, initial = zip(*(handed.pop(int(i)) for i in part.receives), strict=True)
-            given = Handed(part.receives, torch.stack(series, 2), torch.stack(initial))
-        hand_on = part.hands_on.tolist() or None
+            series, initial = zip(*(boundary.pop(int(i)) for i in part.receives), strict=True)
+            given = Boundary(part.receives, torch.stack(series, 2), torch.stack(initial))
+        exports = part.exports.tolist() or None
         with torch.no_grad():
             found = route(
-                network, lateral(part), ids="network", gauges=shown.tolist(), handed=given, hand_on=hand_on, **options
+                network, lateral(part), ids="network", gauges=shown.tolist(), boundary=given, exports=exports, **options
             )
-        if found.handed is not None:
-            for k, i in enumerate(found.handed.ids.tolist()):
-                handed[i] = found.handed.series[:, :, k].clone(), found.handed.initial[k]
+        if found.boundary is not None:
+            for k, i in enumerate(found.boundary.ids.tolist()):
+                boundary[i] = found.boundary.series[:, :, k].clone(), found.boundary.initial[k]
         n = len(asked)
         yield part, Routed(found.discharge[:, :n], found.ids[:n], found.final_state)

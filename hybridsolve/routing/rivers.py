@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import models
 from ..arguments import integer
 from ..data.ids import refuse_duplicates, whole_ids
-from ..solve.problem import dense, mapping
+from ..solve.check import dense, mapping
 from ..spec import DAY, ModelSpec
 from .gauge import simulate_to_gauge
 from .muskingum import Routed, check_network, route

@@ -68,9 +68,7 @@ class RunConfig(Section):
     @field_validator("model")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        if value is not None:
-            models.get(value)
-        return value
+        return None if value is None else models.get(value).name
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..cluster import connected, spread
+from ..compiler.identity import identity
 from ..data.files import locked, write_text_atomic
 from ..data.units import unit_at
 from . import store
@@ -53,7 +54,7 @@ def run(
     cluster : optional
         As for `connected`: the parts of the plan are spread over the workers of Dask.
     dry_run : bool
-        Check everything and tell the plan alone.
+        Check everything, print the plan, and stop.
     progress : bool
         Show a bar with the throughput and the share of time waiting for input and output.
 
@@ -213,7 +214,8 @@ def stores_of(
     about = dict(
         Conventions="CF-1.11",
         title=f"{model.title}, simulated",
-        model=model.key,
+        model=model.name,
+        definition=identity(model),
         citation="; ".join(filter(None, [str(source.static.attrs.get("citation", "")), model.source])),
     )
     window = min(plan.window, n_steps)

@@ -12,7 +12,8 @@ from typing import Any
 
 ROWS = 366  # steps that a window is to have, where the store's chunks leave it open
 FILE = 2**25  # bytes that a chunk of output is to have
-IN_FLIGHT = 3  # blocks of forcing and of output that exist at a time: read or to be written, and at work
+IN_FLIGHT = 3  # blocks of forcing that are read ahead, with one at work, and blocks of output to be written
+AT_WORK = 4  # blocks that are computed at a time, at most
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def make_plan(
     held = 8 * state_rows * n_basins * members  # with the copy that is being written
     if window is None:
         window = min(n_steps, rows * max(1, ROWS // rows))
-    each = 4 * IN_FLIGHT * (n_forcings + n_outputs) * members
+    each = 4 * (IN_FLIGHT + AT_WORK - 1) * (n_forcings + n_outputs) * members
 
     def size(window: int, block: int) -> int:
         return held + 4 * kept * window + each * window * block

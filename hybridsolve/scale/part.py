@@ -1,15 +1,16 @@
 """The loop of a continental run: a range of basins, window by window.
 
-While a block of basins is computed, the next is read and the last is written. At the end of a window the state is kept
-and the journal gets its line (journal.py); a run that was killed goes on from there, to the same bits.
+While blocks of basins are computed, one a thread, the next is read and the last is written. At the end of a window the
+state is kept and the journal gets its line (journal.py); a run that was killed goes on from there, to the same bits.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..routing.muskingum import route
 from ..routing.schemes import SCHEMES
 from . import store
 from .config import RunConfig
-from .cut import IN_FLIGHT, Plan
+from .cut import AT_WORK, IN_FLIGHT, Plan
 from .journal import RECORD, Journal, State
 from .setup import Setup, make_setup
 
@@ -73,28 +74,37 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
         dynamic_ncols=True,
         desc=f"run {setup.model.name}",
     )
-    with bar, ThreadPoolExecutor(1) as reader, _Writer() as writer:
+    with bar, ThreadPoolExecutor(1) as reader, _one_thread_each(len(blocks)) as (pool, ahead), _Writer() as writer:
         todo = iter([(rows, cols) for rows in windows for cols in blocks])
+        tasks = iter([(rows, i) for rows in windows for i in range(len(blocks))])
         coming: list[Future] = []
+        computed: list[Future] = []
 
         def ask() -> None:
             for rows, cols in todo:
                 coming.append(reader.submit(_read, setup, rows, cols))
                 return
 
+        def begin() -> None:
+            """Have the next block computed, whose state of the window before is there: no more than all are at work."""
+            for rows, i in tasks:
+                computed.append(pool.submit(_work, setup, coming.pop(0), rows, blocks[i], states.before(i)))
+                ask()
+                return
+
         for _ in range(IN_FLIGHT - 1):
             ask()
+        for _ in range(ahead):
+            begin()
         for rows in windows:
             at = slice(rows.start - part.rows.start, rows.stop - part.rows.start)
             held = _Held(setup, rows)
             sums: dict[str, int] = dict.fromkeys(setup.source.series, 0)
             for i, cols in enumerate(blocks):
-                began = time.perf_counter()
-                forcing, bits = coming.pop(0).result()
-                waits[0] += time.perf_counter() - began
-                ask()
-                series, after = compute(setup, forcing, cols, rows, states.before(i))
+                series, after, bits, waited = computed.pop(0).result()
+                waits[0] += waited / ahead
                 states.put(i, after)
+                begin()
                 sums = _added(sums, bits)
                 began = time.perf_counter()
                 for name, x in held.take(series, cols).items():
@@ -121,6 +131,32 @@ def _read(setup: Setup, rows: slice, cols: slice) -> tuple[dict[str, np.ndarray]
     """The forcing of a block, and the sum of the bits of each."""
     forcing = setup.source.read(rows, cols)
     return forcing, {name: checksum(x) for name, x in forcing.items()}
+
+
+@contextmanager
+def _one_thread_each(n_blocks: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads that compute blocks, and how many: they share torch's threads, one each where there are blocks enough.
+
+    Threads that torch shares among several operations at once spin while they wait for one another.
+    """
+    threads = torch.get_num_threads()
+    ahead = min(threads, n_blocks, AT_WORK)
+    try:
+        with ThreadPoolExecutor(ahead, initializer=torch.set_num_threads, initargs=(threads // ahead,)) as pool:
+            yield pool, ahead
+    finally:
+        torch.set_num_threads(threads)  # which threads to come begin with
+
+
+def _work(
+    setup: Setup, coming: Future, rows: slice, cols: slice, before: State | None
+) -> tuple[dict[str, torch.Tensor], State, dict[str, int], float]:
+    """A block's series, state and sums of bits, and the seconds that it waited for input."""
+    began = time.perf_counter()
+    forcing, bits = coming.result()
+    waited = time.perf_counter() - began
+    series, after = compute(setup, forcing, cols, rows, before)
+    return {name: x.contiguous() for name, x in series.items()}, after, bits, waited
 
 
 def _added(sums: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
@@ -212,10 +248,10 @@ class _States:
     def __init__(self, whole: State | None, blocks: Sequence[slice]):
         self.first, self.blocks = blocks[0].start, blocks
         self.arrays: State = {} if whole is None else dict(whole)
-        self.known = whole is not None
+        self.known = set(range(len(blocks))) if whole is not None else set()
 
     def before(self, i: int) -> State | None:
-        if not self.known:
+        if i not in self.known:
             return None
         cols = self._place(i)
         return {name: x[..., cols] for name, x in self.arrays.items() if not name.startswith("rivers.")}
@@ -225,7 +261,7 @@ class _States:
             if name not in self.arrays:
                 self.arrays[name] = np.empty((*x.shape[:-1], self.blocks[-1].stop - self.first), x.dtype)
             self.arrays[name][..., self._place(i)] = x
-        self.known = self.known or i == len(self.blocks) - 1
+        self.known.add(i)
 
     def copy(self) -> State:
         return {name: x.copy() for name, x in self.arrays.items()}
@@ -264,7 +300,7 @@ class _Held:
             reach = torch.as_tensor(self.setup.reach[cols])
             self.lateral[:, reach] = series[self.setup.model.outflow] * self.weight[reach]
         if self.setup.chosen is None:
-            return {name: series[name].contiguous().numpy() for name in self.setup.fluxes}
+            return {name: series[name].numpy() for name in self.setup.fluxes}
         first, last = np.searchsorted(self.setup.chosen, [cols.start, cols.stop])
         for name, x in self.chosen.items():
             x[..., first:last] = series[name][..., self.setup.chosen[first:last] - cols.start].numpy()

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from .. import models
+from ..compiler.identity import identity, refuse_another
 from ..data.dataset import resolve_basins
 from ..data.files import refuse_overwriting
 from ..data.netcdf import is_zarr, load_netcdf, open_zarr
@@ -125,7 +126,7 @@ class Setup:
         kept = None if self.chosen is None else hashlib.sha256(self.chosen.tobytes()).hexdigest()[:16]
         outputs = dict(fluxes=self.fluxes, basins=kept, compress=self.config.compress, members=self.members)
         return {
-            "model": self.model.key,
+            "model": identity(self.model),
             "parameters": digest.hexdigest()[:16],
             "forcing": self.source.fingerprint,
             "rivers": rivers,
@@ -147,6 +148,7 @@ def make_setup(config: RunConfig) -> Setup:
                 f"{config.parameters} must name its model in the attribute 'model', found none; give model."
             )
         model = models.get(config.model or str(stored.attrs["model"]))
+        refuse_another(model, stored.attrs.get("definition"), str(config.parameters))
     else:
         from ..training.trained import Trained
 

@@ -20,7 +20,7 @@ from ..data.dataset import attributes_at, period_slice
 from ..data.ids import refuse_duplicates, text_ids
 from ..data.names import parse_names
 from ..data.netcdf import is_zarr, open_netcdf, open_zarr
-from ..data.opening import Said, recognised
+from ..data.opening import SeriesSource, recognised
 from ..data.steps import bounds_name, check_times, step_seconds
 from ..data.times import as_steps
 from ..data.units import convert, is_ours
@@ -198,7 +198,7 @@ def _opened(path: str) -> xr.Dataset:
         ) from error
 
 
-def _series(x: xr.DataArray, said: Said, name: str, row: Variable, where: str, step: int) -> Series:
+def _series(x: xr.DataArray, said: SeriesSource, name: str, row: Variable, where: str, step: int) -> Series:
     what = f"{name} ('{said.variable}' of {where})"
     dims = ("time", "member", "basin") if "member" in x.dims else ("time", "basin")
     if set(x.dims) != set(dims):

@@ -16,13 +16,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..compiler.definition import make_ready
+from ..compiler.definition import generates
 from . import compiled
-from .problem import Problem, is_per_step
+from .layout import empty_checkpoints, empty_series
+from .problem import Problem
 
-Operator = Callable[..., list[Tensor]]
+Tensors = list[Tensor]
+Sizes = Sequence[int]
+Operator = Callable[..., Tensors]
 NAMES = ("cpu", "triton", "cuda", "reference")
 DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each serves
+GENERATED = ("cpu", "triton")  # what kernels can be generated for
 # What "auto" is for tensors on each device. On a GPU it is to be the faster one, and neither has been measured yet.
 DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
@@ -31,32 +35,17 @@ class Kernels(Protocol):
     """What launches a backend's kernels: of `compiled.Engine` and of the module triton/launch.py the same functions."""
 
     def available(self) -> str: ...
-
     def interpreted(self) -> bool: ...
-
     def check(self, device: torch.device) -> None: ...
-
     def kernels(self) -> Iterable[str]: ...
-
     def group_size(self, n_components: int, n_basins: int, reduced: bool) -> int: ...
-
     def forward(self, run: Problem, fluxes: Tensor, final_state: Tensor) -> None: ...
-
     def adjoint(
-        self,
-        run: Problem,
-        d_fluxes: Tensor,
-        d_final_state: Tensor,
-        d_forcing: Sequence[Tensor],
-        d_parameters: Sequence[Tensor],
-        d_state: Tensor,
-        d_weights: Tensor,
-    ) -> None: ...
-
+        self, run: Problem, d_fluxes: Tensor, d_final_state: Tensor, d_forcing: Tensors, d_parameters: Tensors,
+        d_state: Tensor, d_weights: Tensor,
+    ) -> None: ...  # fmt: skip
     def convolution_chunks(self, n_steps: int, length: int) -> int: ...
-
     def convolve(self, inputs: Sequence[Tensor], reverse: bool = False, **arrays: Tensor) -> None: ...
-
     def sum_middle(self, x: Tensor, out: Tensor, rows: int, n: int, columns: int) -> None: ...
 
 
@@ -89,7 +78,7 @@ def describe() -> dict[str, str]:
     return lines | {"reference": "available: plain torch, for checking"}
 
 
-_FOUND: set[tuple] = set()  # kernels that an engine has had: it loses none
+_CHECKED: set[tuple] = set()  # engines and kernels of theirs that have been checked
 
 
 def choose(backend: str, device: torch.device, kernel: str | None = None) -> str:
@@ -124,14 +113,13 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
             f"move them with .to(), or ask for backend='{DEFAULT[device.type]}'."
         )
     engine.check(device)
-    if kernel is not None and name == "cpu":
-        make_ready(kernel)
-    if kernel is not None and (engine, kernel) not in _FOUND and kernel not in engine.kernels():
-        raise RuntimeError(
-            f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve after "
-            "adding it, or ask for backend='reference'."
-        )
-    _FOUND.add((engine, kernel))
+    if kernel is not None and (engine, kernel) not in _CHECKED and kernel not in engine.kernels():
+        if name not in GENERATED or not generates(kernel):
+            raise RuntimeError(
+                f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve "
+                "after adding it, or ask for backend='reference'."
+            )
+    _CHECKED.add((engine, kernel))
     return name
 
 
@@ -145,25 +133,6 @@ def check_interval(n_steps: int) -> int:
     return max(1, int(n_steps**0.5))
 
 
-# In arrays over cells basins follow one another on the CPU, where they are a pack's lanes; components on a GPU.
-
-
-def empty_series(backend: str, like: Tensor, n: int, sizes: Sequence[int]) -> Tensor:
-    """Room for n series ``[T, B, C]``."""
-    n_steps, n_basins, n_components = sizes
-    if backend == "cpu":
-        return like.new_empty((n, n_steps, n_components, n_basins)).transpose(2, 3)
-    return like.new_empty((n, n_steps, n_basins, n_components))
-
-
-def empty_checkpoints(backend: str, like: Tensor, sizes: Sequence[int], interval: int) -> Tensor:
-    """Room for the state before every interval-th step: ``[.., S, C, B]`` on the CPU, else ``[.., S, B, C]``."""
-    n_steps, n_basins, n_components = sizes
-    n = -(-n_steps // interval) if interval else 0
-    cells = (n_components, n_basins) if backend == "cpu" else (n_basins, n_components)
-    return like.new_empty((n, like.shape[0], *cells))
-
-
 def _sum_to(engine: Kernels, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Sum the axes that have size 1 in `shape`, last first, each in order."""
     for axis in reversed(range(len(shape))):
@@ -175,17 +144,17 @@ def _sum_to(engine: Kernels, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x
 
 
-def _fits(size: Callable[[list[Tensor], Sequence[int]], str], remedy: str) -> Callable[[Operator], Operator]:
+def _fits(size: str, remedy: str) -> Callable[[Operator], Operator]:
     """Says of memory that is not there how large the run was, and how it would fit."""
 
     def decorate(function: Operator) -> Operator:
         @functools.wraps(function)
-        def or_says(what: str, inputs: list[Tensor], sizes: Sequence[int], *more: Any) -> list[Tensor]:
+        def or_says(what: str, inputs: Tensors, sizes: Sizes, *more: Any) -> Tensors:
             try:
                 return function(what, inputs, sizes, *more)
             except torch.OutOfMemoryError as error:
                 raise torch.OutOfMemoryError(
-                    f"{size(inputs, sizes)} does not fit into the free memory of the card: {remedy}."
+                    f"{size.format(*sizes)} does not fit into the free memory of the card: {remedy}."
                 ) from error
 
         return or_says
@@ -194,21 +163,18 @@ def _fits(size: Callable[[list[Tensor], Sequence[int]], str], remedy: str) -> Ca
 
 
 _time_loop_fits = _fits(
-    lambda inputs, sizes: "a run of {} steps x {} basins x {} components".format(*sizes),
+    "a run of {} steps x {} basins x {} components",
     "leave the inputs in host memory and call hybridsolve.scale.simulate(), which cuts the run into pieces that fit, "
     "or ask for fewer outputs",
 )
-_convolution_fits = _fits(
-    lambda inputs, sizes: "the unit hydrograph of {} steps x {} series".format(*inputs[0].shape),
-    "route fewer series at a time",
-)
+_convolution_fits = _fits("the unit hydrograph of {} steps x {} series", "route fewer series at a time")
 _FORWARD_MODE = (
     "derivatives carried forward have kernels in the backends cpu and cuda; found '{}': ask for backend='cuda' or "
     "'reference', or take the adjoint."
 )
 
 
-def forward_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def forward_fake(what: str, inputs: Tensors, sizes: Sizes) -> Tensors:
     """Empty tensors as `forward` gives them."""
     run = Problem.of(what, inputs, sizes)
     fluxes = run.state.new_empty(len(run.outputs), *run.sizes[:2])
@@ -237,7 +203,7 @@ def _over_groups(engine: Kernels, run: Problem, fluxes: Tensor) -> Tensor:
 
 
 @_time_loop_fits
-def forward(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def forward(what: str, inputs: Tensors, sizes: Sizes) -> Tensors:
     """Run the model: fluxes, final state and checkpoints."""
     run = Problem.of(what, inputs, sizes)
     checkpoints = empty_checkpoints(run.backend, run.state, run.sizes, run.interval)
@@ -248,7 +214,7 @@ def forward(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tenso
 
 
 @_time_loop_fits
-def tangent(what: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]) -> list[Tensor]:
+def tangent(what: str, inputs: Tensors, sizes: Sizes, tangents: list[Tensor | None]) -> Tensors:
     """The derivative of fluxes and final state along tangents of the inputs, None where one does not move."""
     run = Problem.of(what, inputs, sizes)
     if run.backend == "triton":
@@ -278,28 +244,21 @@ def least_squares(
 
 
 @_time_loop_fits
-def adjoint(
-    what: str,
-    inputs: list[Tensor],
-    sizes: Sequence[int],
-    kept: list[Tensor],
-    cotangents: list[Tensor],
-    needs: list[bool],
-) -> list[Tensor]:
+def adjoint(what: str, inputs: Tensors, sizes: Sizes, kept: Tensors, cotangents: Tensors, needs: list[bool]) -> Tensors:
     """The gradients of the inputs; where `needs` says that one is not wanted, an empty tensor."""
     (checkpoints,), (d_fluxes, d_final_state) = kept, cotangents
     run = Problem.of(what, inputs, sizes)
     need_forcing, need_inputs, need_parameters, (need_state, *need_weights) = run.split(needs)
-    grouped = [is_per_step(p) and p.shape[-1] == 1 for p in run.parameters]
+    grouped = [varies and p.shape[-1] == 1 for p, varies in zip(run.parameters, run.per_step, strict=True)]
     reduced = not run.each or any(need_forcing) or any(n and g for n, g in zip(need_parameters, grouped, strict=True))
     run, engine = _prepared(run, reduced, checkpoints=checkpoints, state=checkpoints[0])
     n_steps, n_basins, n_components = run.sizes
     new = checkpoints.new_empty
     d_forcing = [new(n_steps, n_basins, run.n_groups) if need else new(0) for need in need_forcing]
     d_parameters = []
-    for p, need, by_group in zip(run.parameters, need_parameters, grouped, strict=True):
+    for varies, need, by_group in zip(run.per_step, need_parameters, grouped, strict=True):
         shape = (n_basins, run.n_groups if by_group else n_components)
-        d_parameters.append(new((n_steps, *shape) if is_per_step(p) else shape) if need else new(0))
+        d_parameters.append(new((n_steps, *shape) if varies else shape) if need else new(0))
     d_state = new(checkpoints.shape[1], n_basins, n_components)
     d_weights = new(n_basins, n_components) if any(need_weights) else new(0)
     engine.adjoint(run, d_fluxes, d_final_state.contiguous(), d_forcing, d_parameters, d_state, d_weights)
@@ -319,7 +278,7 @@ def adjoint(
 
 
 @_convolution_fits
-def convolve(backend: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def convolve(backend: str, inputs: Tensors, sizes: Sizes) -> Tensors:
     """Convolve ``[T, N]`` series with ordinates ``[L, N]`` after a memory ``[L - 1, N]``."""
     inputs = [x.contiguous() for x in inputs]
     outflow = inputs[0].new_empty(inputs[0].shape)
@@ -329,13 +288,8 @@ def convolve(backend: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[T
 
 @_convolution_fits
 def convolve_adjoint(
-    backend: str,
-    inputs: list[Tensor],
-    sizes: Sequence[int],
-    kept: list[Tensor],
-    cotangents: list[Tensor],
-    needs: list[bool],
-) -> list[Tensor]:
+    backend: str, inputs: Tensors, sizes: Sizes, kept: Tensors, cotangents: Tensors, needs: list[bool]
+) -> Tensors:
     """The gradients of inflow, ordinates and memory."""
     engine = _engine(backend)
     inputs = inflow, ordinates, memory = [x.contiguous() for x in inputs]
@@ -348,9 +302,7 @@ def convolve_adjoint(
 
 
 @_convolution_fits
-def convolve_tangent(
-    backend: str, inputs: list[Tensor], sizes: Sequence[int], tangents: list[Tensor | None]
-) -> list[Tensor]:
+def convolve_tangent(backend: str, inputs: Tensors, sizes: Sizes, tangents: list[Tensor | None]) -> Tensors:
     """The derivative of `convolve` along tangents of its inputs, None where one does not move."""
     if backend == "triton":
         raise NotImplementedError(_FORWARD_MODE.format(backend))
@@ -367,7 +319,7 @@ def convolve_tangent(
 # reaches, levels, outputs, repeat, tile (steps between checkpoints; negative where none are kept) and dt in s.
 
 
-def _route_checkpoints(backend: str, like: Tensor, sizes: Sequence[int]) -> Tensor:
+def _route_checkpoints(backend: str, like: Tensor, sizes: Sizes) -> Tensor:
     """Room for what the adjoint of `route` starts from: `[tiles, STORES, N]` on the CPU, else `[segments, 4, N]`."""
     n_steps, n_reaches, n_levels, _, _, tile, _ = sizes
     shape = like.shape if backend == "cpu" else (4, n_reaches)
@@ -375,20 +327,20 @@ def _route_checkpoints(backend: str, like: Tensor, sizes: Sequence[int]) -> Tens
     return like.new_empty((n_ticks + tile - 1) // tile if tile > 0 else 0, *shape)
 
 
-def _route_parts(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> tuple[Any, ...]:
+def _route_parts(what: str, inputs: Tensors, sizes: Sizes) -> tuple[Any, ...]:
     *sizes, tile, dt = sizes
     *network, constants, lateral, state = (x.contiguous() for x in inputs)
     return *what.split(" "), network, (constants, lateral), state, float(dt), [*sizes, abs(tile)]
 
 
-def route_fake(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def route_fake(what: str, inputs: Tensors, sizes: Sizes) -> Tensors:
     """Empty tensors as `route` gives them."""
     state = inputs[-1]
     checkpoints = _route_checkpoints(what.split(" ")[0], state, sizes)
     return [state.new_empty(sizes[0], sizes[3]), state.new_empty(state.shape), checkpoints]
 
 
-def route(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def route(what: str, inputs: Tensors, sizes: Sizes) -> Tensors:
     """Route lateral inflow through a network: discharge, final state and checkpoints; may raise faults.BadInflow."""
     backend, scheme, network, rows, state, dt, counts = _route_parts(what, inputs, sizes)
     discharge, final_state = state.new_empty(sizes[0], sizes[3]), state.clone()
@@ -398,7 +350,7 @@ def route(what: str, inputs: list[Tensor], sizes: Sequence[int]) -> list[Tensor]
 
 
 def route_part(
-    what: str, inputs: list[Tensor], sizes: Sequence[int], given: Tensor | None, series: Tensor | None
+    what: str, inputs: Tensors, sizes: Sizes, given: Tensor | None, series: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `route`, of a part of a network on a CPU: discharge, final state, and what is published besides, of outputs.
 
@@ -419,13 +371,8 @@ def route_part(
 
 
 def route_adjoint(
-    what: str,
-    inputs: list[Tensor],
-    sizes: Sequence[int],
-    kept: list[Tensor],
-    cotangents: list[Tensor],
-    needs: list[bool],
-) -> list[Tensor]:
+    what: str, inputs: Tensors, sizes: Sizes, kept: Tensors, cotangents: Tensors, needs: list[bool]
+) -> Tensors:
     """The gradients of constants, lateral inflow and initial state."""
     backend, scheme, network, rows, _, dt, counts = _route_parts(what, inputs, sizes)
     d_discharge, d_state = cotangents[0].contiguous(), cotangents[1].clone(memory_format=torch.contiguous_format)

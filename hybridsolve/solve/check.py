@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,29 @@ from .. import models
 from ..arguments import integer
 from ..spec import DAY, ModelSpec
 from . import backends
-from .problem import Problem, dense, mapping
+from .problem import Problem
 
 Tensors = dict[str, Tensor]
 FLOATS = (torch.float32, torch.float64)
+
+
+def dense(x: object, what: str) -> Tensor:
+    """The tensor itself; raise if it is none, or not laid out with strides."""
+    if not isinstance(x, Tensor):
+        how = "torch.as_tensor(x.values)" if hasattr(x, "values") else "torch.as_tensor(x)"
+        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: convert it with {how}.")
+    if x.layout != torch.strided:
+        raise ValueError(f"{what} must be dense; found {x.layout}: convert it with .to_dense().")
+    return x
+
+
+def mapping(x: object, what: str) -> dict[str, Any]:
+    """A copy of a mapping of names; raise if it is none."""
+    if hasattr(x, "final_state"):
+        raise ValueError(f"{what} must map names to tensors; found a {type(x).__name__}: pass its final_state.")
+    if not isinstance(x, Mapping):
+        raise ValueError(f"{what} must map names to tensors; found {type(x).__name__}: pass a dict.")
+    return dict(x)
 
 
 def problem(
@@ -90,11 +110,18 @@ def _initial_state(
 ) -> Tensor:
     """The states ``[S, B, C]`` and the contents of the delay lines behind: what is given, else what the table says."""
     if not all(name in given for name in model.state_names):
-        first = {name: p if p.dim() == 2 else p[0] for name, p in parameters.items()}
-        if raw and any(callable(s.initial) for s in model.states):
-            first = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in first.items()})
+        first: Tensors = {}
+        if any(callable(s.initial) for s in model.states):
+            first = {name: p if p.dim() == 2 else p[0] for name, p in parameters.items()}
+            if raw:
+                first = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in first.items()})
         given = model.initial_state(first) | given
-    state = torch.stack([start_of(model, name, given[name], like, cells) for name in model.state_names])
+    starts = [given[name] for name in model.state_names]
+    start = starts[0]
+    if isinstance(start, float) and all(isinstance(x, float) and x == start for x in starts):
+        state = like.new_full((len(starts), *cells), start)  # one tensor takes less time than many
+    else:
+        state = torch.stack([start_of(model, *one, like, cells) for one in zip(model.state_names, starts, strict=True)])
     if not model.lines:
         return state
     empty = {line.name: like.new_zeros(line.slots - 1, 1, 1) for line in model.lines}
@@ -177,19 +204,21 @@ def _sizes(
         every.append(("initial_state", n, x[0] if n in slots else x, "bc"))
     if weights is not None:
         every.append(("weights", "", dense(weights, "weights"), "bc"))
-    first = every[0][2]
+    first = every[0]
+    dtype, device = first[2].dtype, first[2].device
     sizes: dict[str, int] = {}
     origin: dict[str, tuple] = {}
     for one in every:
         _, _, x, axes = one
-        if x.dim() != len(axes) or x.dtype != first.dtype or x.device != first.device or first.dtype not in FLOATS:
-            _refuse_tensor(every[0], one)
-        for axis, size in zip(axes, x.shape, strict=True):
+        shape = x.shape
+        if len(shape) != len(axes) or x.dtype != dtype or x.device != device or dtype not in FLOATS:
+            _refuse_tensor(first, one)
+        for axis, size in zip(axes, shape, strict=True):
             if size == 1:
                 continue
             if size == 0:
                 raise ValueError(
-                    f"{_label(one)} is empty: axis {axis.upper()} has size 0 in {list(x.shape)}; expected at least "
+                    f"{_label(one)} is empty: axis {axis.upper()} has size 0 in {list(shape)}; expected at least "
                     "one step, basin and component."
                 )
             if sizes.setdefault(axis, size) != size:

@@ -11,10 +11,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..compiler.definition import refuse_other_equations
+from ..compiler.definition import make_ready, refuse_other_equations
 from ..spec import DAY
 from . import faults
-from .problem import Problem, axes, octaves, strides
+from .layout import axes, strides
+from .problem import Problem
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
 MOST_ORDINATES = 16  # of the normal equations on a GPU, as in csrc/core/cuda.h
@@ -58,7 +59,7 @@ _CHECKED: dict[tuple[str, str, str], list[str]] = {}  # by backend, kernel and t
 
 
 def _names(backend: str, run: Problem) -> list[str]:
-    """What a run can put out, after checking that the kernel's header and the table in Python tell one story."""
+    """What a run can put out, after checking that the kernel's header and the table in Python agree."""
     key = (backend, run.kernel, run.spec.key)
     if key not in _CHECKED:
         compiled = extension(backend).models()[run.kernel]
@@ -142,6 +143,8 @@ class Engine:
     def _struct(self, kind: str, run: Problem, **more):
         """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
         refuse_other_equations(run.kernel, run.spec)  # at every run: a kernel may have been loaded anew since
+        if not self.on_gpu:
+            make_ready(run.kernel, kind, run.state.dtype == torch.float64)
         model = (run.spec.key, run.optional, run.state.dtype, run.step)
         words = (extension(self.name), kind, *model, run.outputs, run.each, run.raw)
         if words not in _WORDS:
@@ -179,7 +182,7 @@ class Engine:
             state_bounds=run.state_bounds,
             parameter_bounds=run.parameter_bounds,
             parameter_range=run.parameter_range,
-            octaves=[octaves(v) for v in run.rows],
+            octaves=[v.octaves for v in run.rows],
             raw=run.raw,
             n_outputs=len(run.outputs),
             output=[names.index(name) for name in run.outputs],

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from ..spec import DAY, State, Variable
-from .problem import Problem, axes, bounds_of
+from .bounds import bounds_of
+from .layout import axes
+from .problem import Problem
 
 FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/run.h
 
@@ -49,8 +51,9 @@ def explain(fault: int, run: Problem) -> str | None:
                         f"raw parameter '{row.name}' must be a number; found {value:g} at {_place(place, axes(p))}: "
                         "look for it in what the network was given, or in its weights."
                     )
+                lower, upper = row.taken
                 return (
-                    f"parameter '{row.name}' must lie in [{row.lower:g}, {row.upper:g}] {row.unit}; found {value:g} at "
+                    f"parameter '{row.name}' must lie in [{lower:g}, {upper:g}] {row.unit}; found {value:g} at "
                     f"{_place(place, axes(p))}: clip it, or scale it with model.parameters_from_unit()."
                 )
     if fault & FORCING:
@@ -72,7 +75,7 @@ def explain(fault: int, run: Problem) -> str | None:
 
 
 def check_values(run: Problem) -> None:
-    """Raise what is out of bounds, for a backend without kernels; inside torch.func nobody can look at a value."""
+    """Raise what is out of bounds, for a backend without kernels; inside torch.func values cannot be read."""
     if torch._C._functorch.maybe_current_level() is None and not torch.compiler.is_compiling():
         if said := explain(FORCING | PARAMETER | STATE | WEIGHTS, run):
             raise ValueError(said)
@@ -81,7 +84,7 @@ def check_values(run: Problem) -> None:
 def refuse_values_outside(what: str, x: torch.Tensor, row: Variable) -> None:
     """Raise the first value of a tensor ``[B]`` or ``[B, C]`` that is outside its row's bounds, where values are there.
 
-    On a GPU nobody waits for them, and in a graph or torch.func nobody can look at one.
+    On a GPU nothing waits for them, and in a graph or torch.func they cannot be read.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return
@@ -177,7 +180,7 @@ class Watch:
         return (
             f"a {kind} of an earlier run of {self.run.kernel} was out of bounds at step {step}, "
             f"basin {basin}, component {component}, and its tensors are gone or changed: call "
-            "hybridsolve.synchronize() right after that run to be told which."
+            "hybridsolve.synchronize() right after that run to learn which."
         )
 
 
@@ -241,7 +244,7 @@ def raise_pending(wait: bool = False) -> None:
 
 
 def drain() -> None:
-    """Wait for all runs on GPUs, and say nothing of what was wrong with them: somebody else will."""
+    """Wait for all runs on GPUs, without raising what was wrong with them."""
     while True:
         try:
             return synchronize()

@@ -60,12 +60,12 @@ def _define(schema: str, real: Callable, fake: Callable):
     return operator
 
 
-def _shorter(operator: Callable, real: Callable) -> Callable:
-    """The kernel at once where nobody watches operators: torch's dispatcher takes longer than a small run."""
+def _without_dispatch(operator: Callable, real: Callable) -> Callable:
+    """The kernel itself, unless a mode or transform of torch is on: the dispatcher takes longer than a small run."""
 
     def call(*args):
-        watched = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack()
-        return operator(*args) if watched else real(*args)
+        intercepted = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack()
+        return operator(*args) if intercepted else real(*args)
 
     return call
 
@@ -77,7 +77,7 @@ def _take(args, in_dims, i):
     return args if in_dims is None else args.select(in_dims, i)
 
 
-class _Direct:
+class _Unbound:
     """A Function's apply without binding its arguments to the signature, which takes longer than a small run does."""
 
     @classmethod
@@ -89,12 +89,12 @@ class _Direct:
 
 
 def _nothing_is_differentiated() -> bool:
-    """Whether nobody asks for a derivative, and a Function, which takes longer than a small run, is not needed."""
+    """Whether nobody asks for a derivative: then a Function, which takes longer than a small run, is not needed."""
     forward_mode = torch.autograd.forward_ad._current_level >= 0
     return not (torch.is_grad_enabled() or forward_mode or torch._C._are_functorch_transforms_active())
 
 
-class _Once(torch.autograd.Function):
+class _FirstOrder(torch.autograd.Function):
     """A derivative, whose own is refused."""
 
     generate_vmap_rule = True
@@ -121,8 +121,7 @@ def _of_every_arity(function) -> list:
     return [of(n) for n in range(MOST_TENSORS)]
 
 
-_ADJOINTS: dict[str, list] = {}  # of each kernel, by number of tensors: as torch.compile takes them
-_DIRECT_ADJOINTS: dict[str, Any] = {}
+_ADJOINTS: dict[str, list] = {}  # of each kernel, by number of tensors
 
 
 class Differentiable:
@@ -153,25 +152,23 @@ class Differentiable:
             ],
         )
 
-        self.value, shorter_adjoint = _shorter(value_op, value), _shorter(adjoint_op, adjoint)
+        self.value, direct_adjoint = _without_dispatch(value_op, value), _without_dispatch(adjoint_op, adjoint)
 
-        def adjoint_by(call):
+        class Adjoint(_FirstOrder):
+            @staticmethod
             def forward(what, sizes, needs, *tensors):
                 n = len(tensors) - n_kept - n_outputs
                 inputs, kept, cotangents = tensors[:n], tensors[n : n + n_kept], tensors[n + n_kept :]
-                return tuple(call(what, list(inputs), sizes, list(kept), list(cotangents), needs))
+                return tuple(adjoint_op(what, list(inputs), sizes, list(kept), list(cotangents), needs))
 
-            return dict(forward=staticmethod(forward))
-
-        _ADJOINTS[name] = _of_every_arity(type("Adjoint", (_Once,), adjoint_by(adjoint_op)))
-        _DIRECT_ADJOINTS[name] = type("DirectAdjoint", (_Direct, _Once), adjoint_by(shorter_adjoint))
+        _ADJOINTS[name] = _of_every_arity(Adjoint)
 
         def gradients(what, sizes, saved, cotangents, needs):
-            if torch.compiler.is_compiling():
-                function = _ADJOINTS[name][len(saved) + n_outputs]
+            if torch.compiler.is_compiling() or not _nothing_is_differentiated():
+                found = _ADJOINTS[name][len(saved) + n_outputs].apply(what, sizes, needs, *saved, *cotangents)
             else:
-                function = _DIRECT_ADJOINTS[name]
-            found = function.apply(what, sizes, needs, *saved, *cotangents)
+                inputs, kept = list(saved[: len(needs)]), list(saved[len(needs) :])
+                found = direct_adjoint(what, inputs, sizes, kept, list(cotangents), needs)
             return [g if need else None for g, need in zip(found, needs, strict=True)]
 
         class Value(torch.autograd.Function):
@@ -207,7 +204,7 @@ class Differentiable:
         torch.library.register_autograd(f"hybridsolve::{name}_adjoint", refuse, lib=_library)
         self.values = _of_every_arity(Value)
 
-        class Eager(_Direct, Value):
+        class Eager(_Unbound, Value):
             @staticmethod
             def forward(what, sizes, *inputs):
                 return tuple(self.value(what, list(inputs), sizes))
@@ -222,7 +219,7 @@ class Differentiable:
         )
         torch.library.register_autograd(f"hybridsolve::{name}_tangent", refuse, lib=_library)
 
-        class Tangent(_Once):
+        class Tangent(_FirstOrder):
             @staticmethod
             def forward(what, sizes, *tensors):
                 n = len(tensors) // 2

@@ -8,74 +8,17 @@ another run may have differently: a number in the text would make a graph anew a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from .. import models
-from ..spec import DAY, ModelSpec, Parameter, Variable
-
-
-def dense(x: object, what: str) -> Tensor:
-    """The tensor itself; raise if it is none, or not laid out with strides."""
-    if not isinstance(x, Tensor):
-        how = "torch.as_tensor(x.values)" if hasattr(x, "values") else "torch.as_tensor(x)"
-        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: convert it with {how}.")
-    if x.layout != torch.strided:
-        raise ValueError(f"{what} must be dense; found {x.layout}: convert it with .to_dense().")
-    return x
-
-
-def mapping(x: object, what: str) -> dict[str, Any]:
-    """A copy of a mapping of names; raise if it is none."""
-    if hasattr(x, "final_state"):
-        raise ValueError(f"{what} must map names to tensors; found a {type(x).__name__}: pass its final_state.")
-    if not isinstance(x, Mapping):
-        raise ValueError(f"{what} must map names to tensors; found {type(x).__name__}: pass a dict.")
-    return dict(x)
-
-
-def axes(x: Tensor) -> str:
-    """The axes of a parameter."""
-    return "bc" if x.dim() == 2 else "tbc"
-
-
-def is_per_step(x: Tensor) -> bool:
-    return x.dim() == 3 and x.shape[0] > 1
-
-
-def strides(x: Tensor, names: str) -> tuple[int, int, int]:
-    """Strides over steps, basins and components, 0 where the axis is absent or of size 1."""
-    found = {"t": 0, "b": 0, "c": 0}
-    for axis, size, stride in zip(names, x.shape, x.stride(), strict=True):
-        if size > 1:
-            found[axis] = stride
-    return found["t"], found["b"], found["c"]
-
-
-def bounds(variable: Variable, dtype: torch.dtype, step: int = DAY) -> tuple[float, float]:
-    """Bounds that allow one unit in the last place: lo + (hi - lo) * 1 may round past hi."""
-    kind = np.float64 if dtype == torch.float64 else np.float32
-    if isinstance(variable, Parameter) and step != DAY and variable.step != "none":
-        lower, upper = variable.at_step(variable.lower, step), variable.at_step(variable.upper, step)
-        return lower - 1e-5 * abs(lower), upper + 1e-5 * abs(upper)  # the conversion rounds as well
-    lower, upper = kind(variable.lower), kind(variable.upper)
-    return float(np.nextafter(lower, kind(-np.inf))), float(np.nextafter(upper, kind(np.inf)))
-
-
-def octaves(variable: Parameter) -> float:
-    """How often the range of a log scale doubles; 0 of a linear scale."""
-    return math.log2(variable.upper / variable.lower) if variable.scale == "log" else 0.0
-
-
-@cache
-def bounds_of(rows: tuple[Variable, ...], dtype: torch.dtype, step: int = DAY) -> list[tuple[float, float]]:
-    return [bounds(v, dtype, step) for v in rows]
+from ..spec import DAY, ModelSpec, Parameter
+from .bounds import bounds_of
+from .layout import is_per_step
 
 
 @dataclass(frozen=True)
@@ -192,7 +135,7 @@ class Problem:
     def n_groups(self) -> int:
         return -(-self.sizes[2] // self.group)
 
-    @property
+    @cached_property
     def per_step(self) -> list[bool]:
         return [is_per_step(p) for p in self.parameters]
 

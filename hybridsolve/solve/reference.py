@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..spec import DAY, DelayLine, ModelSpec
-from .problem import Problem, is_per_step
+from .layout import is_per_step
+from .problem import Problem
 
 
 def run(problem: Problem) -> tuple[Tensor, Tensor]:

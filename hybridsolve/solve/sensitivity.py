@@ -18,10 +18,11 @@ from torch import Tensor
 from .. import models
 from ..arguments import finite
 from ..spec import DAY, ModelSpec
-from . import backends, check
+from . import backends, check, layout
+from .check import dense, mapping
 from .faults import refuse_values_outside
 from .ordinates import ordinates
-from .problem import Problem, dense, mapping
+from .problem import Problem
 
 TRANSFORMS = ("identity", "root", "logarithm", "box_cox")  # in the order of csrc/core/least_squares.h
 
@@ -158,8 +159,8 @@ def jacobian(
     like, n = run.state, len(every)
     none = like.new_zeros(n_steps, 1)
     normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    flow = backends.empty_series(run.backend, like, 1, run.sizes)[0]
-    found = backends.empty_series(run.backend, like, n, run.sizes)
+    flow = layout.empty_series(run.backend, like, 1, run.sizes)[0]
+    found = layout.empty_series(run.backend, like, n, run.sizes)
     observed = _observed(run, none, none, None)
     backends.least_squares(run, w, dw, observed, normal, flow, found, transform=0, exponent=1.0)
     columns = dict(zip(every, found.unbind(0), strict=True))

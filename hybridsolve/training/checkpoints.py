@@ -14,6 +14,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from .. import models
+from ..compiler.identity import identity
 from ..data.files import load_weights_only, locked, refuse_file, write_text_atomic
 from ..routing.units import AREA, GAUGE
 from .config import Config
@@ -70,6 +72,8 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
         else:
             digest.update(np.ascontiguousarray(values))  # type: ignore[arg-type]  # a buffer, as all arrays are
     record = {**config.model_dump(), "data": digest.hexdigest(), "basins": [str(b) for b in data["basin"].values]}
+    if config.model != "none":
+        record["definition"] = identity(models.get(config.model))
     last, kept = out / "checkpoints" / "last.ckpt", out / "training.yaml"
     if not is_first():  # the first process has checked all this
         return last if resume and last.exists() else None

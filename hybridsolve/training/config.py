@@ -121,9 +121,7 @@ class Config(Section):
     @field_validator("model")
     @classmethod
     def _known_model(cls, value):
-        if value != "none":
-            models.get(value)
-        return value
+        return value if value == "none" else models.get(value).name
 
     @field_validator("loss")
     @classmethod

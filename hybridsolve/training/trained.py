@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from .. import __version__, models
+from ..compiler.identity import identity, refuse_another
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import load_weights_only, write_atomic
 from ..data.methods import forcing_methods
@@ -58,6 +59,7 @@ class _Content(BaseModel):
     citation: str
     methods: dict[str, str]
     bounds: dict[str, list[float]]
+    definition: str = ""  # of the model; older files have none
 
 
 def make_module(config: Config, backend: str = "auto") -> nn.Module:
@@ -123,6 +125,7 @@ class Trained:
             versions=self.versions,
             citation=self.citation,
             bounds=_bounds(self.config.model),
+            definition="" if self.config.model == "none" else identity(models.get(self.config.model)),
             **{name + METHOD: method for name, method in self.methods.items()},
         )
         return write_atomic(path, lambda temporary: torch.save(content, temporary))
@@ -174,6 +177,8 @@ class Trained:
                     f"{path} was trained with '{name}' in {held.bounds.get(name)}, and {config.model} has it in "
                     f"{[lower, upper]} now: load it with hybridsolve {_writer(content)}."
                 )
+        if config.model != "none":
+            refuse_another(models.get(config.model), held.definition, str(path))
         with single_precision():
             module = make_module(config, backend)
         load_weights(module, held.weights, path)

@@ -1,4 +1,4 @@
-"""HBV 1.0 and 1.1p as the tests run them."""
+"""HBV 1.0, 1.1p and 2.0 as the tests run them."""
 
 import torch
 
@@ -19,6 +19,8 @@ GRID = {
     "beta": [1, 2],
     "betaet": [1, 2],
     "c": [0, 0.25, 1],
+    "rt": [0, 1, 8],
+    "ac": [0, 500, 1500],
 }
 
 
@@ -35,6 +37,11 @@ class Example(Generic):
         state["sm"] += 0.001
         return state
 
+    def inputs(self, B, draw):
+        """Small basins and large ones, low ones and high ones."""
+        given = dict(area_km2=5000 * draw(B), elev_mean=4000 * draw(B))
+        return {name: given[name] for name in self.model.input_names}
+
     def exact(self):
         return self.melt, self.recession
 
@@ -49,7 +56,7 @@ class Example(Generic):
         self.without_rain(x)
         for name in ("snowpack", "meltwater"):
             x.initial_state[name].zero_()
-        for name in {"perc", "uzl", "c"} & x.parameters.keys():
+        for name in {"perc", "uzl", "c", "rt"} & x.parameters.keys():
             x.parameters[name].zero_()
         for name in ("suz", "slz"):
             x.initial_state[name] += 40
@@ -64,6 +71,8 @@ class Example(Generic):
         q = run.fluxes
         old = {n: torch.cat([x.initial_state[n][None], q[n][:-1]]) for n in ("sm", "slz")}
         wet = old["sm"] + (q["rain"] + q["infiltration"] - q["recharge"]) - q["excess"]
+        if "floors" in q:
+            return super().made(x, run)
         made = (EPS - (wet - q["aet"])).clamp(min=0)
         if "capillary" in q:
             made = made + (EPS - (old["slz"] - q["capillary"])).clamp(min=0)

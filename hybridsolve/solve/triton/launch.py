@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ... import models
 from ...compiler import cache
-from ...compiler.definition import is_generated, refuse_other_equations
+from ...compiler.definition import generates, refuse_other_equations
 from ...compiler.triton import source
 from ...spec import DAY, ModelSpec
 from ..faults import Watch
-from ..problem import Problem, axes, octaves, strides
+from ..layout import axes, strides
+from ..problem import Problem
 from . import convolve as convolution
 from . import drive
 
@@ -61,7 +62,7 @@ def check(device: torch.device) -> None:
 
 def kernels() -> list[str]:
     """The time loops there are: of models whose table names a module with step and adjoint, and of defined models."""
-    return [name for spec in models.known() for name in spec.kernel_names if spec.triton or is_generated(name)]
+    return [name for spec in models.known() for name in spec.kernel_names if spec.triton or generates(name)]
 
 
 def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
@@ -81,7 +82,7 @@ def _module(run: Problem) -> ModuleType:
             f"model {run.spec.name} must have a parameter for backend 'triton', found none: add one, or ask for "
             "another backend."
         )
-    if run.spec.triton is None and is_generated(run.kernel):
+    if run.spec.triton is None and generates(run.kernel):
         return _generated(run.spec, run.optional)
     where = f"the step of model {run.spec.name} for backend 'triton' must be in the module that its table names"
     if run.spec.triton is None:
@@ -138,7 +139,7 @@ def _common(run: Problem, n_programs: int) -> dict:
         OUTPUTS=tuple(names.index(name) for name in run.outputs),
         EACH=run.each,
         S=len(run.spec.states),
-        RANGE=tuple((*ends, octaves(v)) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
+        RANGE=tuple((*ends, v.octaves) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
         PER_STEP=tuple(run.per_step),
         MOVING=any(run.per_step),
         STATIC=tuple(not moves for moves in run.per_step),
