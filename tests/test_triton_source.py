@@ -33,7 +33,7 @@ from test_gpu import on_device
 
 import hybridsolve as hs
 from hybridsolve import _cpu
-from hybridsolve.compiler import StepError, cache, definition
+from hybridsolve.compiler import cache, definition
 from hybridsolve.compiler.triton import source
 from hybridsolve.models import primitives
 from hybridsolve.solve import backends
@@ -274,18 +274,11 @@ def test_what_can_go_wrong_is_said(tmp_path, monkeypatch):
         hs.simulate(model, {"f": forcing}, {}, backend="triton")
 
 
-def test_a_model_that_was_not_defined_has_a_kernel_unless_its_step_cannot_be_traced():
+def test_a_model_that_was_not_defined_has_a_kernel():
     model = replace(bucket(), name="never_defined")
     assert backends.choose("triton", torch.device(gpu.DEVICE), model.name) == "triton"
     with pytest.raises(RuntimeError, match="backend 'triton' has no kernel 'unheard_of'"):
         backends.choose("triton", torch.device(gpu.DEVICE), "unheard_of")
-
-    def looped(f, k, p, s):
-        end = primitives.repeat(1 + p["number"], 2, lambda now: now, dict(zero=s["zero"]))
-        return end, dict(flow=end["zero"])
-
-    with pytest.raises(StepError, match="a step with repeat has no kernel in Triton: ask for the backend cpu"):
-        run(replace(model, name="never_defined_loop", reference_step=looped))
 
 
 def test_generated_hbv_for_two_cards_ahead_of_time(folder):
