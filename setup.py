@@ -1,4 +1,4 @@
-"""The compiled parts, linked into `hybridsolve._cpu` and, where it is asked for, `hybridsolve._cuda`.
+"""The compiled parts: `hybridsolve._cpu`, `hybridsolve._driver` and, where it is asked for, `hybridsolve._cuda`.
 
 Everything else about the package stands in pyproject.toml. Neither torch nor a network is needed to build, nor a GPU.
 
@@ -70,21 +70,17 @@ def every_table():
     return " ".join(f"TABLE({name})" for name in HEADERS)
 
 
-class BuildPackage(build_py):
-    """Takes the C++ sources along, which the kernels of generated models are compiled with where the package is."""
+class PackHeaders(build_py):
+    """Packs beside the modules what kernels are compiled of at first use; an editable install finds it here."""
 
     def run(self):
         super().run()
-        if not self.editable_mode:
-            folder = Path(self.build_lib, "hybridsolve", "csrc")
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree("csrc", folder)
-
-    def get_outputs(self, include_bytecode=True):
-        return [*super().get_outputs(include_bytecode), *self.sources_within()]
-
-    def sources_within(self):
-        return [str(Path(self.build_lib, "hybridsolve", path)) for path in depends]
+        if self.editable_mode:
+            return
+        for source in [*Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.cuh"), Path("csrc/models_cpu.cpp")]:
+            target = Path(self.build_lib, "hybridsolve", source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(source), str(target))
 
 
 class BuildKernels(build_ext):
@@ -105,6 +101,8 @@ class BuildKernels(build_ext):
     def build_extension(self, ext):
         if ext.name.endswith("._cuda"):
             return self.build_cuda(ext)
+        if ext.name.endswith("._driver"):
+            return super().build_extension(ext)
         isas = {"baseline": []}
         if platform.machine().lower() in ("x86_64", "amd64"):
             isas |= {isa: flags for isa, flags in ISAS.items() if self.accepts(flags)}
@@ -198,6 +196,13 @@ cpu = Pybind11Extension(
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
 )
+# Launches what NVRTC compiles: no CUDA is needed to build it.
+driver = Pybind11Extension(
+    "hybridsolve._driver", ["csrc/bind_driver.cpp"], cxx_std=17, depends=depends, extra_compile_args=FLAGS
+)
 cuda = Pybind11Extension("hybridsolve._cuda", ["csrc/bind_cuda.cpp"], cxx_std=17, depends=depends)
 cuda_architectures()  # what cannot be built for is said though nothing be built
-setup(ext_modules=[cpu, cuda] if find_nvcc() else [cpu], cmdclass={"build_ext": BuildKernels, "build_py": BuildPackage})
+setup(
+    ext_modules=[cpu, driver, *([cuda] if find_nvcc() else [])],
+    cmdclass={"build_py": PackHeaders, "build_ext": BuildKernels},
+)

@@ -13,9 +13,11 @@ component) shows. Quoted is the share of the largest.
 The first thirty minutes on a card, in commands of less than ten minutes each, most wanted first:
 
 1. `HYBRIDSOLVE_CUDA=1 HYBRIDSOLVE_CUDA_ARCHS=90 python setup.py build_ext --inplace`: 3 to 5 minutes on 16 cores. Or
-   carry `hybridsolve/_cpu*.so` and `_cuda*.so`, built elsewhere by the same version of Python. No install is needed.
+   carry `hybridsolve/_cpu*.so`, `_driver*.so` and `_cuda*.so`, built elsewhere by the same version of Python. No
+   install is needed.
 2. `python -m pytest -q tests/test_gpu.py -k cuda`, then `-k triton` (`-n 12` where pytest-xdist is: Triton compiles two
-   hundred kernels), then `tests/test_routing.py tests/test_sensitivity.py -k gpu`.
+   hundred kernels), then `tests/test_routing.py tests/test_sensitivity.py -k gpu`. Then move `_cuda*.so` away, and all
+   but Triton's once more: those are the kernels of NVRTC.
 3. `python -m benchmarks.gpu --only kernels --csv $OUT/kernels.csv`, then `--only hydrograph routing`.
 4. `ncu --set full -k regex:adjoint_kernel -s 2 -c 1 python -m benchmarks.gpu --worker kernels --backend cuda`, and the
    same of `forward_kernel`: two launches of each are the check's, and the next is that of the largest size. Then

@@ -63,21 +63,6 @@ const CudaModel& find(const std::string& name, bool is_double) {
   return models().find(name, is_double ? "double" : "float");
 }
 
-// Whether the kernels can take a run: they count steps in 32 bits, and know an output by its flux.
-void check_run(const Run& run) {
-  if (run.n_steps > INT32_MAX)
-    throw std::invalid_argument("a run takes fewer than 2^31 steps; found " + std::to_string(run.n_steps) +
-                                ": cut it into windows.");
-  if (run.group_size < 1 || run.group_size > 32)
-    throw std::invalid_argument("group_size must be 1 to 32; found " + std::to_string(run.group_size) +
-                                ": cut the components into groups that a warp holds.");
-  for (int o = 0; o < run.n_outputs; ++o)
-    for (int other = 0; other < o; ++other)
-      if (run.output[o] == run.output[other])
-        throw std::invalid_argument("an output may be asked for once; found number " + std::to_string(run.output[o]) +
-                                    " twice: leave one out.");
-}
-
 void launched(cudaError_t error, const std::string& kernel) { succeed(error, "launching the CUDA kernel '" + kernel + "'"); }
 
 cudaStream_t stream_of(Address handle) { return reinterpret_cast<cudaStream_t>(handle); }

@@ -55,6 +55,21 @@ template <class Class, class C, class T, size_t N> void field(Class& c, const ch
   });
 }
 
+// Whether a GPU's kernels can take a run: they count steps in 32 bits, and know an output by its flux.
+inline void check_run(const Run& run) {
+  if (run.n_steps > INT32_MAX)
+    throw std::invalid_argument("a run takes fewer than 2^31 steps; found " + std::to_string(run.n_steps) +
+                                ": cut it into windows.");
+  if (run.group_size < 1 || run.group_size > 32)
+    throw std::invalid_argument("group_size must be 1 to 32; found " + std::to_string(run.group_size) +
+                                ": cut the components into groups that a warp holds.");
+  for (int o = 0; o < run.n_outputs; ++o)
+    for (int other = 0; other < o; ++other)
+      if (run.output[o] == run.output[other])
+        throw std::invalid_argument("an output may be asked for once; found number " + std::to_string(run.output[o]) +
+                                    " twice: leave one out.");
+}
+
 // module_local: each extension registers the types for itself.
 inline void bind_run(pybind11::module_& m) {
   using pybind11::class_;

@@ -1,8 +1,6 @@
 // The GPU kernels of one header of models for one type of number: compiled with HS_HEADER the header, HS_VALUE float or
 // double, and HS_NAME the header's name or HS_PLUGIN (core/table.h).
-#include "core/cuda.cuh"
-#include "core/cuda.h"
-#include "core/tangent.cuh"
+#include "core/launch.cuh"
 #include HS_HEADER
 
 namespace hs {
@@ -13,7 +11,7 @@ using namespace HS_ISA;
 
 template <class M> constexpr CudaModel describe(const char* name) {
   using L = Launch<M, HS_VALUE>;
-  return {name, names_of<M>(), L::forward, L::adjoint, tangent<M, HS_VALUE>, least_squares<M, HS_VALUE>, L::tape_size};
+  return {name, names_of<M>(), L::forward, L::adjoint, L::tangent, L::least_squares, L::tape_size};
 }
 
 #define HS_KERNEL(name, ...) describe<__VA_ARGS__>(#name),

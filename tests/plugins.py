@@ -22,8 +22,10 @@ import filelock
 import pybind11
 import torch
 
+from hybridsolve.compiler import nvrtc
+
 ROOT = Path(__file__).resolve().parents[1]
-CSRC, STAND_IN = ROOT / "csrc", ROOT / "tests" / "cuda_on_cpu"
+CSRC, STAND_IN, STUB = ROOT / "csrc", ROOT / "tests" / "cuda_on_cpu", ROOT / "tests" / "cuda_stub" / "libcuda.c"
 TOY = ROOT / "tests" / "models" / "toy.h"
 BUILT_IN = sorted((CSRC / "models").glob("*.h"))
 GPU_FLAGS = ["-O1", "-ffp-contract=off", "-w", "-DHS_CUDA_ON_CPU", "-DHS_ISA=cuda", f"-I{STAND_IN}"]
@@ -45,6 +47,52 @@ def cuda_on_cpu(cache: Path) -> ModuleType:
     spec.loader.exec_module(extension)
     extension.load(str(toy))
     return extension
+
+
+def cuda_stub(cache: Path) -> Path:
+    """A stand-in for the NVIDIA driver's library."""
+
+    def make(folder: Path) -> Path:
+        library = folder / "libcuda.so"
+        command = [
+            "gcc",
+            "-O1",
+            "-fPIC",
+            "-shared",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            str(STUB),
+            "-o",
+            str(library),
+            "-ldl",
+        ]
+        subprocess.run(command, check=True)
+        return library
+
+    return _made_once(cache, "libcuda.so", make)
+
+
+def for_stub(cache: Path, module: Path) -> Callable:
+    """What stands for NVRTC where that stand-in has kernels run: g++, for the lanes of `cuda_on_cpu`'s module."""
+
+    def compiler(model: str, expression: str, macros: list[str], capability: int) -> tuple[str, bytes]:
+        arguments = "(unsigned blocks, unsigned threads, unsigned shared, void** a)"
+        launch = f"cudaLaunchKernel({expression}, dim3(blocks), dim3(threads), a, shared, nullptr)"
+        text = f'{nvrtc.MODEL if model else nvrtc.ROUTING}extern "C" int kernel{arguments} {{ return {launch}; }}\n'
+        header = nvrtc._HEADERS.get(model, "")
+
+        def make(folder: Path) -> Path:
+            (folder / "kernel.cpp").write_text(text)
+            (folder / "generated.h").write_text(header)
+            flags = [*GPU_FLAGS, *(f"-D{macro}" for macro in macros), f"-I{folder}", "-shared"]
+            _compile([*flags, folder / "kernel.cpp", module, "-o", folder / "kernel.so"])
+            return folder / "kernel.so"
+
+        key = hashlib.sha256("\0".join((text, header, *macros)).encode()).hexdigest()[:16]
+        return "kernel", f"run {_made_once(cache, f'kernel_{key}.so', make)}\0".encode()
+
+    return compiler
 
 
 def build(header: Path, folder: Path, isa: str) -> Path:
@@ -110,7 +158,7 @@ def _setting(name: str):
 def _made_once(cache: Path, name: str, make: Callable[[Path], Path]) -> Path:
     """A library of this name, made again only where a source has changed; older ones go."""
     sources = [p for folder in (CSRC, STAND_IN) for p in sorted(folder.rglob("*")) if p.is_file()]
-    text = b"".join(p.read_bytes() for p in (*sources, TOY, ROOT / "setup.py", Path(__file__)))
+    text = b"".join(p.read_bytes() for p in (*sources, TOY, STUB, ROOT / "setup.py", Path(__file__)))
     known = cache / f"{hashlib.sha256(text).hexdigest()[:16]}-{name}"
     with filelock.FileLock(cache / f"{name}.lock"):  # pytest -n: one process compiles, the others wait
         if not known.exists():

@@ -275,3 +275,19 @@ def test_a_changed_header_makes_its_own_objects_alone(tmp_path, monkeypatch):
     (tmp_path / "other.h").unlink()
     make("other", how="clang++")
     assert calls[3:] == ["other", "other"]
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="there is no setup.py beside the tests")
+def test_an_installed_package_has_what_kernels_are_compiled_of(tmp_path):
+    """Every header that another one of them includes is there too."""
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    packed = tmp_path / "hybridsolve" / "csrc"
+    assert (packed / "models_cpu.cpp").exists() and (packed / "core" / "cuda.cuh").exists()
+    for file in packed.rglob("*.*"):
+        for included in re.findall(r'^#include "(.*)"', file.read_text(), re.M):
+            assert (file.parent / included).exists() or (packed / included).exists(), f"{file}: {included}"
+    assert list(packed.glob("models/*.h"))
+    code = "from hybridsolve.compiler import cache; print(cache.sources())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(packed)

@@ -108,5 +108,5 @@ def test_cuda_is_built_only_where_it_is_asked_for(wish, tmp_path):
         exec(compile(open("setup.py").read(), "setup.py", "exec"))
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
-    expected = ["hybridsolve._cpu", "hybridsolve._cuda"] if wish == "1" else ["hybridsolve._cpu"]
+    expected = ["hybridsolve._cpu", "hybridsolve._driver", *(["hybridsolve._cuda"] if wish == "1" else [])]
     assert done.stdout.split() == expected, done.stderr

@@ -88,8 +88,8 @@ def test_a_fault_is_said_at_definition():
 def test_a_library_is_compiled_once_by_many_and_again_where_it_is_damaged(folder, monkeypatch):
     text, isa = header(bucket(1.0)), _cpu.isa()
     made = []
-    make = cache._make
-    monkeypatch.setattr(cache, "_make", lambda *given: (made.append(given), make(*given)))
+    make = cache._compile
+    monkeypatch.setattr(cache, "_compile", lambda *given: (made.append(given), make(*given)))
     monkeypatch.setenv("HYBRIDSOLVE_CACHE", str(folder / "other"))
     with ThreadPoolExecutor(8) as pool:
         found = {path for path in pool.map(lambda _: cache.library(text, isa), range(8))}
@@ -103,7 +103,7 @@ def test_a_library_is_compiled_once_by_many_and_again_where_it_is_damaged(folder
 
 
 def test_a_second_process_compiles_nothing(folder, monkeypatch):
-    program = "import sys; from hybridsolve.compiler import cache; cache._make = None; "
+    program = "import sys; from hybridsolve.compiler import cache; cache._compile = None; "
     program += "print(cache.library(sys.stdin.read(), 'ISA'))"
     isa = _cpu.isa()
     text = header(bucket(1.0))

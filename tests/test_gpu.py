@@ -19,6 +19,7 @@ from conftest import (
     gradients,
     has_kernel,
     margins,
+    needs_card,
     normal,
     random_inputs,
     run_both_ways,
@@ -67,7 +68,7 @@ def gpu(request, monkeypatch):
     if name == "triton":
         pytest.importorskip("triton", reason="triton is not installed")
     elif DEVICE == "cuda":
-        pytest.importorskip("hybridsolve._cuda", reason="hybridsolve._cuda is not built")
+        needs_card()
     else:
         module = request.getfixturevalue("cuda_on_cpu")
         extension = hs.solve.compiled.extension

@@ -156,7 +156,7 @@ REFUSED = {
     "hbv10+hymod": "found that the outflow of 'hbv10' passes a hydrograph",
     "cemaneige+toy": "found that 'toy' has no forcing 'prcp'",
     "cemaneige+shm": "found the parameter 'kf' in both: join others, or rename it",
-    "cemaneige+nothing": "unknown model 'nothing'; expected one of .*, two of them joined by .+, or a ModelSpec",
+    "cemaneige+nothing": "unknown model 'nothing'; expected one of .*, two of them joined by .+, a ModelSpec, or",
     "cemaneige+": "unknown model 'cemaneige.'",
     "cemaneige-0": "'cemaneige-0' must be one layer or more .*; found 0",
     "gr4j-2": "temperature and without delay lines; found 2 of 'gr4j', which has prcp, pet",

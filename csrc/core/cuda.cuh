@@ -17,29 +17,35 @@
 // memory, where the first-level cache has them.
 #pragma once
 
+#if !defined(__CUDACC_RTC__)
 #include <cuda_runtime.h>
+#endif
 
+#include "launch.h"
 #include "model.h"
 
 namespace hs {
 namespace HS_ISA {
 
-constexpr int WARP = 32;
-// The tape of a block on the chip. A multiprocessor then holds six blocks (compute capability 8.0) or nine (9.0).
-constexpr int64_t TAPE_BYTES = 24 * 1024;
-// Blocks that work at a time where the tape is in global memory, more than any card holds: each has a tape of its own
-// and takes one block of cells after another.
-constexpr int64_t MAX_TAPES = 4096;
-
-template <class... A>
-cudaError_t launch(void (*kernel)(A...), int64_t blocks, int threads, int64_t shared, cudaStream_t stream, A... a) {
-  if (blocks < 1 || blocks > INT32_MAX) return cudaErrorInvalidValue;
-  void* arguments[] = {&a...};
-  const cudaError_t error =
-      cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(unsigned(threads)), arguments, size_t(shared), stream);
-  cudaGetLastError();  // the error is returned: the next caller must not find it again
-  return error;
+// What a kernel asks of its run again and again. NVRTC, which compiles for the run at hand, is told it by macros, and the
+// code for all else falls away: HS_WIDTH the lanes of a component sum, HS_EACH and HS_RAW as the run has them, HS_PER_STEP
+// a bit for each parameter with a value for every step, HS_SLOTS the places of fluxes and states among the outputs.
+#if defined(HS_WIDTH)
+__device__ constexpr int width_of(const Run&) { return HS_WIDTH; }
+__device__ constexpr bool has_each(const Run&) { return HS_EACH; }
+__device__ constexpr bool is_raw(const Run&) { return HS_RAW; }
+__device__ constexpr bool is_per_step(const Run&, int i) { return HS_PER_STEP >> i & 1; }
+__device__ __forceinline__ int slot_of(const Run&, int i) {
+  constexpr signed char slots[] = {HS_SLOTS};
+  return slots[i];
 }
+#else
+__device__ __forceinline__ int width_of(const Run& run) { return run.width; }
+__device__ __forceinline__ bool has_each(const Run& run) { return run.each; }
+__device__ __forceinline__ bool is_raw(const Run& run) { return run.raw; }
+__device__ __forceinline__ bool is_per_step(const Run& run, int i) { return run.per_step[i]; }
+__device__ __forceinline__ int slot_of(const Run& run, int i) { return run.slot[i]; }
+#endif
 
 template <class T> __device__ __forceinline__ bool within(T x, Bounds<T> bounds) {  // false for a NaN
   return x >= bounds.lower && x <= bounds.upper;
@@ -102,8 +108,8 @@ template <class Model, class T, bool MOVING> struct Cell {
   __device__ __forceinline__ Cell(const Run& run, const Limits<Model, T>& limits, int64_t block)
       : run(run), limits(limits) {
     n_cells = run.n_basins * run.n_components, n_columns = run.n_basins * run.n_groups;
-    const int lane = threadIdx.x, g = lane % run.width;
-    column = block * (WARP / run.width) + lane / run.width;
+    const int lane = threadIdx.x, g = lane % width_of(run);
+    column = block * (WARP / width_of(run)) + lane / width_of(run);
     used = column < n_columns && g < run.group_size;
     if (column >= n_columns) column = n_columns - 1;
     basin = column / run.n_groups;
@@ -159,17 +165,17 @@ template <class Model, class T, bool MOVING> struct Cell {
   }
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   __device__ __forceinline__ T taken(T given, int i) const {
-    return run.raw ? ranged(given, limits.range[i]) : given;
+    return is_raw(run) ? ranged(given, limits.range[i]) : given;
   }
   __device__ __forceinline__ T d_given(T d, int i, int t) const {
-    return run.raw ? adj_ranged(read(i, t), limits.range[i], d) : d;
+    return is_raw(run) ? adj_ranged(read(i, t), limits.range[i], d) : d;
   }
 
   __device__ __forceinline__ void read_ahead(int t) {
     if constexpr (MOVING) {
 #pragma unroll
       for (int i = 0; i < P; ++i)
-        if (run.per_step[i]) given[i] = read(i, t);
+        if (is_per_step(run, i)) given[i] = read(i, t);
     }
   }
   // Takes the per-step parameters that were read, then reads those of step `next`.
@@ -177,7 +183,7 @@ template <class Model, class T, bool MOVING> struct Cell {
     if constexpr (MOVING) {
 #pragma unroll
       for (int i = 0; i < P; ++i)
-        if (run.per_step[i]) p[i] = taken(given[i], i);
+        if (is_per_step(run, i)) p[i] = taken(given[i], i);
       if constexpr (PREPARES) prepare();
       read_ahead(next);
     }
@@ -186,7 +192,7 @@ template <class Model, class T, bool MOVING> struct Cell {
     bool good = true;
 #pragma unroll
     for (int i = 0; i < P; ++i)
-      if (run.per_step[i] == per_step) good = good && within(p[i], limits.parameter[i]);
+      if (is_per_step(run, i) == per_step) good = good && within(p[i], limits.parameter[i]);
     return good;
   }
 };
@@ -247,16 +253,16 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
   int bad_forcing = cell.inputs_good ? n_steps : 0, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
   bool good = bad_state == ROWS && weight_good && bad_parameter == n_steps && cell.inputs_good;
 
-  const int64_t row = run.each ? cell.n_cells : cell.n_columns;
-  const bool writes = run.each ? cell.used : cell.first;
-  T* out = as<T>(run.fluxes) + (run.each ? cell.index : cell.column);
+  const int64_t row = has_each(run) ? cell.n_cells : cell.n_columns;
+  const bool writes = has_each(run) ? cell.used : cell.first;
+  T* out = as<T>(run.fluxes) + (has_each(run) ? cell.index : cell.column);
   T* checkpoint = as<T>(run.checkpoints) + cell.index;
   int next_checkpoint = run.interval ? 0 : -1;
   const T nan = from_bits<T>(as_bits(T(0)) - 1);  // all bits set
   // Of a cell that met a value out of bounds nothing can be taken for a result.
   auto put = [&](int place, T value) {
     if (!good) value = nan;
-    if (!run.each) value = over_components(cell.used ? cell.weight * value : T(0), run.width);
+    if (!has_each(run)) value = over_components(cell.used ? cell.weight * value : T(0), width_of(run));
     if (writes) out[place * (n_steps * row)] = value;
   };
 
@@ -292,7 +298,7 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
     } else {
 #pragma unroll
       for (int i = 0; i < Q + S; ++i)
-        if (run.slot[i] >= 0) put(run.slot[i], i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
+        if (slot_of(run, i) >= 0) put(slot_of(run, i), i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
     }
     forcing.advance();
   }
@@ -334,7 +340,7 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
   for (int i = 0; i < S; ++i) d_s[i] = run.d_final_state ? as<T>(run.d_final_state)[i * cell.n_cells + cell.index] : T(0);
   // The row of the step at hand. The outflow's cotangent is read a step before it is wanted.
   const T* d_row = as<T>(run.d_fluxes.data) + (n_steps - 1) * run.d_fluxes.t_stride + cell.basin * run.d_fluxes.b_stride +
-                   (run.each ? cell.component * run.d_fluxes.c_stride : 0);
+                   (has_each(run) ? cell.component * run.d_fluxes.c_stride : 0);
   T d_outflow = OUTFLOW_ONLY ? __ldg(d_row) : T(0);
 
   for (int start = (n_steps - 1) / interval * interval; start >= 0; start -= interval) {
@@ -385,13 +391,13 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
       typename Model::template Kept<T> kept;
       Model::step(cell.with(forcing.now, first), sT, q, kept);
       if constexpr (OUTFLOW_ONLY) {
-        d_q[Model::OUTFLOW] = run.each ? d_outflow_now : cell.weight * d_outflow_now;
+        d_q[Model::OUTFLOW] = has_each(run) ? d_outflow_now : cell.weight * d_outflow_now;
       } else {
 #pragma unroll
         for (int i = 0; i < Q + S; ++i) {
-          if (run.slot[i] < 0) continue;
-          T d = __ldg(d_row + run.slot[i] * run.d_fluxes_stride);
-          if (!run.each) {
+          if (slot_of(run, i) < 0) continue;
+          T d = __ldg(d_row + slot_of(run, i) * run.d_fluxes_stride);
+          if (!has_each(run)) {
             if (run.d_weights) d_weight = fma(d, i < Q ? q[i < Q ? i : 0] : sT[i < Q ? 0 : i - Q], d_weight);
             d = cell.weight * d;
           }
@@ -408,7 +414,7 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
 #pragma unroll
         for (int i = 0; i < F; ++i)
           if (run.d_forcing[i]) {
-            const T sum = over_components(cell.used ? d_f[i] : T(0), run.width);
+            const T sum = over_components(cell.used ? d_f[i] : T(0), width_of(run));
             if (cell.first) as<T>(run.d_forcing[i])[t * cell.n_columns + cell.column] = sum;
           }
       }
@@ -418,11 +424,11 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
         const int64_t row = now * cell.n_cells + cell.index, row_of_sums = now * cell.n_columns + cell.column;
 #pragma unroll
         for (int i = 0; i < P; ++i) {
-          if (!run.per_step[i]) continue;
+          if (!is_per_step(run, i)) continue;
           if (run.d_parameter[i]) {
             const T d = cell.d_given(d_p[i], i, t);
             if (run.by_group[i]) {
-              const T sum = over_components(cell.used ? d : T(0), run.width);
+              const T sum = over_components(cell.used ? d : T(0), width_of(run));
               if (cell.first) as<T>(run.d_parameter[i])[row_of_sums] = sum;
             } else if (cell.used) {
               as<T>(run.d_parameter[i])[row] = d;
@@ -442,7 +448,7 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
   if (!cell.used) return;
 #pragma unroll
   for (int i = 0; i < P; ++i)
-    if (run.d_parameter[i] && !run.per_step[i]) as<T>(run.d_parameter[i])[cell.index] = cell.d_given(d_p[i], i, 0);
+    if (run.d_parameter[i] && !is_per_step(run, i)) as<T>(run.d_parameter[i])[cell.index] = cell.d_given(d_p[i], i, 0);
   if (run.d_initial_state) {
 #pragma unroll
     for (int i = 0; i < S; ++i) as<T>(run.d_initial_state)[i * cell.n_cells + cell.index] = d_s[i];
@@ -473,76 +479,6 @@ __global__ void sum_middle_kernel(const T* x, T* y, int64_t rows, int64_t n, int
   for (int64_t k = 0; k < n; ++k) sum += x[k * columns];
   y[i] = sum;
 }
-
-template <class T>
-cudaError_t sum_middle(const T* x, T* y, int64_t rows, int64_t n, int64_t columns, cudaStream_t stream) {
-  constexpr int THREADS = 256;
-  const int64_t blocks = (rows * columns + THREADS - 1) / THREADS;
-  return launch(sum_middle_kernel<T>, blocks, THREADS, 0, stream, x, y, rows, n, columns);
-}
-
-// A model's kernels, as core/cuda.h offers them.
-template <class Model, class T> struct Launch {
-  template <class Given> static Given prepared(Given run) {
-    for (run.width = 1; run.width < run.group_size;) run.width *= 2;
-    for (signed char& slot : run.slot) slot = -1;
-    for (int o = 0; o < run.n_outputs; ++o) run.slot[run.output[o]] = (signed char)o;
-    return run;
-  }
-  static int64_t n_blocks(const Run& run) {
-    const int64_t columns = run.n_basins * run.n_groups, per_block = WARP / run.width;
-    return (columns + per_block - 1) / per_block;
-  }
-  static int64_t tape_length(const Run& run) {  // of a block: the last step of a segment needs no place
-    const int64_t steps = (run.interval < run.n_steps ? run.interval : run.n_steps) - 1;
-    return steps * Counts<Model>::HEADS * WARP;
-  }
-  static int64_t tape_size(const Run& run) {
-    const int64_t blocks = n_blocks(prepared(run)), length = tape_length(run);
-    if (length * int64_t(sizeof(T)) <= TAPE_BYTES) return 0;
-    return length * (blocks < MAX_TAPES ? blocks : MAX_TAPES);
-  }
-  static bool outflow_only(const Run& run) {
-    return run.n_outputs == 1 && run.output[0] == Model::OUTFLOW && !run.d_weights;
-  }
-  static bool moving(const Run& run) {
-    bool any = false;
-    for (int i = 0; i < Model::P; ++i) any |= run.per_step[i];
-    return any;
-  }
-
-  static cudaError_t forward(const Run& given, cudaStream_t stream) {
-    const Run run = prepared(given);
-    auto kernel = outflow_only(run) ? (moving(run) ? forward_kernel<Model, T, true, true>
-                                                      : forward_kernel<Model, T, true, false>)
-                                       : (moving(run) ? forward_kernel<Model, T, false, true>
-                                                      : forward_kernel<Model, T, false, false>);
-    return launch(kernel, n_blocks(run), WARP, 0, stream, run, Limits<Model, T>(run));
-  }
-
-  template <bool OUTFLOW_ONLY, bool FORCING> static auto adjoint_of(bool moving) {
-    return moving ? adjoint_kernel<Model, T, OUTFLOW_ONLY, true, FORCING>
-                  : adjoint_kernel<Model, T, OUTFLOW_ONLY, false, FORCING>;
-  }
-  static cudaError_t adjoint(const Run& given, cudaStream_t stream) {
-    Run run = prepared(given);
-    bool forcing = false;
-    for (int i = 0; i < Model::F; ++i) forcing |= run.d_forcing[i] != nullptr;
-    auto kernel = !outflow_only(run) ? adjoint_of<false, true>(moving(run))
-                  : forcing             ? adjoint_of<true, true>(moving(run))
-                                        : adjoint_of<true, false>(moving(run));
-    int64_t blocks = n_blocks(run), shared = 0;
-    const int64_t all_blocks = blocks, length = tape_length(run);
-    if (tape_size(run)) {
-      if (!run.tape) return cudaErrorInvalidValue;
-      blocks = blocks < MAX_TAPES ? blocks : MAX_TAPES;
-    } else {
-      run.tape = nullptr;
-      shared = length * int64_t(sizeof(T));
-    }
-    return launch(kernel, blocks, WARP, shared, stream, run, Limits<Model, T>(run), all_blocks, length);
-  }
-};
 
 }  // namespace HS_ISA
 }  // namespace hs

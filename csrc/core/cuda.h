@@ -10,8 +10,6 @@
 
 namespace hs {
 
-constexpr int MOST_ORDINATES = 16;  // of a hydrograph in the normal equations on a GPU, where they stay in registers
-
 struct CudaModel {
   const char* name;
   Names names;

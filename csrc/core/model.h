@@ -86,7 +86,7 @@ template <class T> struct Range {
   T octaves;  // of a parameter with a log scale, else 0
 };
 template <class Model, class T> struct Limits {
-  Bounds<T> forcing[Model::F], input[Counts<Model>::some(Model::K)], parameter[Model::P], state[Model::S];
+  Bounds<T> forcing[Model::F], input[Counts<Model>::some(Model::K)] = {}, parameter[Model::P], state[Model::S];
   Range<T> range[Model::P];
   T dt;
 

@@ -1,8 +1,19 @@
 // What differs between the compilers that read the model headers: a host C++ compiler (once per instruction set) and,
-// for the GPU, nvcc. A model header uses these names and nothing of either compiler.
+// for the GPU, nvcc or NVRTC. A model header uses these names and nothing of any compiler.
 #pragma once
 
+#if defined(__CUDACC_RTC__)  // NVRTC, which finds no header but ours
+using int8_t = signed char;
+using int32_t = int;
+using uint32_t = unsigned;
+using int64_t = long;
+using uint64_t = unsigned long;
+using uintptr_t = unsigned long;
+#define INT32_MAX 2147483647
+#define __builtin_memcpy memcpy
+#else
 #include <stdint.h>  // not <cstdint>: no std names in files that are compiled for several instruction sets
+#endif
 
 // HS_CUDA: a thread is one cell and a value one number. HS_CUDA_ON_CPU says that a host compiler reads the GPU's
 // sources, to run them where there is no GPU (tests/cuda_on_cpu).

@@ -13,6 +13,7 @@ namespace hs {
 // Outputs: fluxes and states together.
 constexpr int MAX_FORCINGS = 16, MAX_INPUTS = 16, MAX_PARAMETERS = 48, MAX_STATES = 32, MAX_OUTPUTS = 96;
 constexpr int MAX_ROUTING = 2;  // parameters of a hydrograph: gamma's and Nash's
+constexpr int MOST_ORDINATES = 16;  // of one in the normal equations on a GPU, where they stay in registers
 
 template <class T> HS_FN const T* as(const void* p) { return static_cast<const T*>(p); }
 template <class T> HS_FN T* as(void* p) { return static_cast<T*>(p); }

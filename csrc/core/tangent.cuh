@@ -35,12 +35,12 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
   for (int i = 0; i < S; ++i) s[i] = state(i);
   for (int i = 0; i < N::M; ++i) m[i] = state(S + i);
   const T d_weight = along(in.t_weights, 0);
-  const int64_t row = run.each ? cell.n_cells : cell.n_columns;
-  const bool writes = run.each ? cell.used : cell.first;
-  T* out = as<T>(in.t_fluxes) + (run.each ? cell.index : cell.column);
+  const int64_t row = has_each(run) ? cell.n_cells : cell.n_columns;
+  const bool writes = has_each(run) ? cell.used : cell.first;
+  T* out = as<T>(in.t_fluxes) + (has_each(run) ? cell.index : cell.column);
   const auto put = [&](int place, D value) {
     T d = value.d[0];
-    if (!run.each) d = over_components(cell.used ? fma(cell.weight, d, d_weight * value.v) : T(0), run.width);
+    if (!has_each(run)) d = over_components(cell.used ? fma(cell.weight, d, d_weight * value.v) : T(0), width_of(run));
     if (writes) out[place * (n_steps * row)] = d;
   };
 
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
     move_lines<Model>(m, w, s + S, nullptr);
 #pragma unroll
     for (int i = 0; i < Q + S; ++i)
-      if (run.slot[i] >= 0) put(run.slot[i], i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
+      if (slot_of(run, i) >= 0) put(slot_of(run, i), i < Q ? q[i < Q ? i : 0] : s[i < Q ? 0 : i - Q]);
     forcing.advance();
   }
   if (cell.used) {
@@ -215,16 +215,6 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   note(run.faults, used && bad_forcing < n_steps, bad_forcing * n_cells + cell);
   note(run.faults + 1, used && !parameters_good, cell);
   note(run.faults + 2, used && !state_good, cell);
-}
-
-template <class Model, class T> cudaError_t tangent(const Tangent& given, cudaStream_t stream) {
-  const Tangent in = Launch<Model, T>::prepared(given);
-  return launch(tangent_kernel<Model, T>, Launch<Model, T>::n_blocks(in), WARP, 0, stream, in, Limits<Model, T>(in));
-}
-template <class Model, class T> cudaError_t least_squares(const LeastSquares& in, cudaStream_t stream) {
-  constexpr int CELLS = Model::P + MAX_ROUTING <= 16 ? 2 : 1;
-  const int64_t n_cells = in.n_basins * in.n_components;
-  return launch(least_squares_kernel<Model, T>, (n_cells + CELLS - 1) / CELLS, WARP, 0, stream, in, Limits<Model, T>(in));
 }
 
 }  // namespace HS_ISA

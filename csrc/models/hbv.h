@@ -196,7 +196,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv : Defaults {
     V d_ln_relative;
     if constexpr (BETAET) {
       d_ln_relative = adj_pow01(kept.dryness, p[BETA_ET], d_evapfactor, d_p[BETA_ET]);
-      d_sm_2 += d_ln_relative / at_least(r.relative, Format<T>::tiny) * kept.per_lp_fc;
+      d_sm_2 += ratio(d_ln_relative, at_least(r.relative, Format<T>::tiny)) * kept.per_lp_fc;
     } else {
       const V d_relative = select(r.relative <= splat<V>(1), d_evapfactor, V{});
       d_ln_relative = d_relative * r.relative;
@@ -214,7 +214,7 @@ template <bool BETAET, bool CAPILLARY> struct Hbv : Defaults {
     const V d_ln_wetness = adj_pow01(kept.wetness, p[BETA], d_recharge * r.water, d_p[BETA]);
     d_ln_fc += d_ln_wetness;
     d_p[FC] = d_p[FC] - d_above_fc - d_ln_fc * r.per_fc;
-    const V d_sm = d_sm_1 + d_ln_wetness / at_least(s[SM] * r.per_fc, Format<T>::tiny) * r.per_fc;
+    const V d_sm = d_sm_1 + ratio(d_ln_wetness, at_least(s[SM] * r.per_fc, Format<T>::tiny)) * r.per_fc;
 
     const V d_infiltration = d_q[INFILTRATION] + d_water - d_s[MELTWATER];  // 5
     const V d_free = adj_relu(fma(-p[CWH], r.snowpack_3, r.meltwater_2), d_infiltration);

@@ -27,6 +27,12 @@ HS_FN int64_t convolution_chunks(int64_t n_steps, int64_t length) {  // of the a
   return (n_steps + length - 1 + convolution_chunk(length) - 1) / convolution_chunk(length);
 }
 
+constexpr int SERIES_THREADS = 64;  // of a block there, each with one series
+template <class T> int64_t convolution_blocks(const Convolution<T>& c, bool reverse) {
+  const int64_t blocks = (c.n_series + SERIES_THREADS - 1) / SERIES_THREADS, span = convolution_chunk(c.length);
+  return blocks * (reverse ? convolution_chunks(c.n_steps, c.length) : (c.n_steps + span - 1) / span);
+}
+
 namespace HS_ISA {
 
 #if !defined(HS_CUDA)

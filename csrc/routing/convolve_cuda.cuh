@@ -4,14 +4,13 @@
 #pragma once
 
 #include "../core/cuda.cuh"
-#include "../core/cuda.h"
 #include "convolve.h"
 
 namespace hs {
 namespace HS_ISA {
 
 template <class T> struct SeriesChunk {
-  static constexpr int TILE = 16, THREADS = 64;
+  static constexpr int TILE = 16, THREADS = SERIES_THREADS;
 
   const Convolution<T>& c;
   int64_t n, chunk, start, end;  // the series of this thread, its chunk and the chunk's steps
@@ -107,14 +106,6 @@ template <class T> __global__ void tangent_convolve_kernel(const __grid_constant
 }
 template <class T> __global__ void adj_convolve_kernel(const __grid_constant__ Convolution<T> c) {
   SeriesChunk<T>(c, c.length - 1).adjoint();
-}
-
-template <class T> cudaError_t convolve(const Convolution<T>& c, bool reverse, cudaStream_t stream) {
-  using S = SeriesChunk<T>;
-  const int64_t blocks = (c.n_series + S::THREADS - 1) / S::THREADS, span = convolution_chunk(c.length);
-  const int64_t n_chunks = reverse ? convolution_chunks(c.n_steps, c.length) : (c.n_steps + span - 1) / span;
-  const auto kernel = reverse ? adj_convolve_kernel<T> : c.t_inflow ? tangent_convolve_kernel<T> : convolve_kernel<T>;
-  return launch(kernel, blocks * n_chunks, S::THREADS, 0, stream, c);
 }
 
 }  // namespace HS_ISA

@@ -13,8 +13,10 @@
 // bits depend neither on them nor on the threads.
 #pragma once
 
+#if !defined(__CUDACC_RTC__)
 #include <sched.h>
 #include <stddef.h>
+#endif
 
 #include "muskingum.h"
 

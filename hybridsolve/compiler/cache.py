@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def sources() -> Path:
 @functools.cache
 def _headers() -> bytes:
     """What a generated header includes, and what compiles it."""
-    files = sorted([*sources().rglob("*.h"), sources() / "models_cpu.cpp"])
+    files = sorted([*sources().rglob("*.h"), *sources().rglob("*.cuh"), sources() / "models_cpu.cpp"])
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).digest()
 
 
@@ -116,18 +116,41 @@ def library(text: str, isa: str, parts: int = 7, values: int = 3) -> Path:
     RuntimeError
         If there is no compiler, it fails, or the cache cannot be written to.
     """
-    from filelock import FileLock
-
     path, version = compiler()
     flags = (*FLAGS, *(ISAS[isa] if platform.machine() in ("x86_64", "AMD64") else ()))
     flags += ("-DHS_PLUGIN", f"-DHS_ISA={isa}", f"-DHS_PARTS={parts}", f"-DHS_VALUES={values}")
-    said = "\0".join((text, *flags, version))
+    command = [path, *flags, f"-I{sources()}"]
+    about = f"{_title(text)}; {isa}, {path}"
+    return entry("\0".join((text, *flags, version)), ".so", about, functools.partial(_compile, text, command))
+
+
+def entry(said: str, suffix: str, about: str, make: Callable[[Path], None]) -> Path:
+    """A file of the cache, made unless it is there already.
+
+    Parameters
+    ----------
+    said : str
+        All that decides what is in it, but for the headers of csrc.
+    suffix : str
+        Of its name.
+    about : str
+        What it is, for `hybridsolve cache`.
+    make : callable
+        Writes the file of that name, whose folder is there for it alone.
+    """
+    from filelock import FileLock
+
     key = hashlib.sha256(said.encode() + _headers()).hexdigest()[:24]
-    kept = folder() / f"{key}.so"
+    kept = folder() / f"{key}{suffix}"
     if not _is_complete(kept):
         with FileLock(kept.with_suffix(".lock")):
             if not _is_complete(kept):  # another process may have made it meanwhile
-                _make(text, [path, *flags, f"-I{sources()}"], kept, f"{_title(text)}; {isa}, {path}")
+                with _aside(kept) as made:
+                    make(made)
+                    noted = made.with_suffix(".sha256")
+                    noted.write_text(f"{_digest(made)}\n{about}\n")
+                    os.replace(made, kept)
+                    os.replace(noted, kept.with_suffix(".sha256"))
     return kept
 
 
@@ -181,9 +204,10 @@ def _is_complete(kept: Path) -> bool:
 def entries() -> list[tuple[Path, str]]:
     """What is kept, newest first, and what each is, in a few words."""
     kept = folder()
-    notes = [path for path in kept.glob("*.sha256") if path.with_suffix(".so").exists()]
-    found = {path.with_suffix(".so"): " ".join(path.read_text().splitlines()[1:]) for path in notes}
-    found |= dict.fromkeys(kept.glob("*.py"), "a module of Triton")
+    found = dict.fromkeys(kept.glob("*.py"), "a module of Triton")
+    for note in kept.glob("*.sha256"):
+        about = " ".join(note.read_text().splitlines()[1:])
+        found |= {path: about for suffix in (".so", ".cubin") if (path := note.with_suffix(suffix)).exists()}
     return sorted(found.items(), key=lambda entry: entry[0].stat().st_mtime, reverse=True)
 
 
@@ -196,31 +220,24 @@ def clear() -> int:
     return len(found)
 
 
-def _make(text: str, command: list[str], kept: Path, about: str) -> None:
-    with _aside(kept) as made:
-        header, noted = made.with_name("model.h"), made.with_suffix(".sha256")
-        header.write_text(text)
-        done = subprocess.run(
-            [*command, f'-DHS_HEADER="{header}"', str(sources() / "models_cpu.cpp"), "-o", str(made)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode != 0:
-            raise _failed(text, done.stderr)
-        noted.write_text(f"{_digest(made)}\n{about}\n")
-        os.replace(made, kept)
-        os.replace(noted, kept.with_suffix(".sha256"))
+def _compile(text: str, command: list[str], made: Path) -> None:
+    header = made.with_name("generated.h")
+    header.write_text(text)
+    done = subprocess.run(
+        [*command, f'-DHS_HEADER="{header}"', str(sources() / "models_cpu.cpp"), "-o", str(made)],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise failed(text, done.stderr, "the C++ compiler", "try another by CXX")
 
 
-def _failed(text: str, said: str) -> RuntimeError:
-    """What the compiler says first, with the line of the step where the header names it."""
-    found = re.search(r"model\.h:(\d+):\d+: (?:fatal )?error: (.*)", said)
+def failed(text: str, said: str, who: str, remedy: str) -> RuntimeError:
+    """What a compiler says first of a header, with the line of the step where the header names it."""
+    found = re.search(r"generated\.h[:(](\d+)[:)].*?error: (.*)", said)
     if not found:
         first = next((line for line in said.splitlines() if "error" in line), said.strip() or "it says nothing")
-        return RuntimeError(f"the C++ compiler fails on a generated model ({first}): try another by CXX, or report it.")
+        return RuntimeError(f"{who} fails on a kernel ({first}): {remedy}, or report it.")
     before = text.splitlines()[: int(found[1])]
     remark = next((line.strip() for line in reversed(before) if re.match(r"\s*// \d+: ", line)), "")
-    return RuntimeError(
-        f"the C++ compiler fails on a generated model ({found[2]}; made of line {remark[3:]}): try another by CXX, or "
-        "report it."
-    )
+    return RuntimeError(f"{who} fails on a kernel ({found[2]}; made of line {remark[3:]}): {remedy}, or report it.")

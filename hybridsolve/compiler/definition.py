@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from .. import models
@@ -12,22 +13,17 @@ from ..spec import FIRST, ModelSpec
 from .cpp import header
 from .singular import doubtful
 
-PARTS = {
-    "Run": 1,
-    "Tangent": 2,
-    "LeastSquares": 4,
-}  # of a library (models_cpu.cpp), by the struct that its kernels take
+PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
 _GENERATED: dict[str, ModelSpec] = {}  # by kernel, the models whose kernels are compiled when they are first asked for
-_LOADED: dict[tuple[str, str, bool], str] = {}  # by kernel, struct and precision, the key of the model that was loaded
+_LOADED: dict[tuple[str, str, str, bool], str] = {}  # by extension, kernel, struct and precision, the model's key
 
 
 def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     """Make a model of a table and the step below it.
 
     The model is known by its name from then on: to `simulate`, calibration, training, the command line. Its kernels are
-    generated when it is first run, and kept (see `hybridsolve.compiler.cache`): for the CPU as C++, which the system's
-    compiler compiles; with backend="triton", the default of CUDA tensors, as a module that Triton compiles.
-    backend="reference" runs the step as it is.
+    made when it is first run, and kept (see `hybridsolve.compiler.cache`): on the CPU by the system's C++ compiler, on
+    a GPU by NVRTC, or as a module by Triton. backend="reference" runs the step as it is.
 
     Parameters
     ----------
@@ -122,13 +118,36 @@ def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
         )
 
 
-def make_ready(kernel: str, struct: str, is_double: bool) -> None:
-    """Compile and load what of a generated model takes this struct, unless it is loaded."""
-    model = _GENERATED.get(kernel)
-    if model is None or _LOADED.get((kernel, struct, is_double)) == model.key:
-        return
-    from .. import _cpu
-    from .cache import library
+def make_ready(kernel: str, extension: ModuleType, struct: str, is_double: bool) -> None:
+    """Hand a generated model's kernels, unless they are there, to `_cpu`, compiled, or to `_driver`, as their header.
 
-    _cpu.load(str(library(_header(model), _cpu.isa(), PARTS[struct], 2 if is_double else 1)))
-    _LOADED.update({(name, struct, is_double): model.key for name in model.kernel_names})
+    On the CPU it is those alone that take this struct in this precision. `_cuda` has those that it was built with.
+    """
+    where, model = extension.__name__.rpartition(".")[2], _GENERATED.get(kernel)
+    key = (where, kernel, struct, is_double)
+    if model is None or where == "_cuda" or _LOADED.get(key) == model.key:
+        return
+    if where == "_cpu":
+        from .cache import library
+
+        extension.load(str(library(_header(model), extension.isa(), PARTS[struct], 2 if is_double else 1)))
+    else:
+        from . import nvrtc
+
+        nvrtc.load(_header(model), {model.kernel_name(c): _names(model, c) for c in model.choices})
+    _LOADED.update({(where, name, struct, is_double): model.key for name in model.kernel_names})
+
+
+def _names(model: ModelSpec, optional: tuple[str, ...]) -> dict[str, str | int]:
+    """What a model's header says of a kernel, as `models` of a compiled extension gives it."""
+    texts = dict(
+        forcing=model.forcing_names,
+        input=model.input_names,
+        parameter=[v.name for v in model.present_parameters(optional)],
+        state=model.state_names,
+        line=model.line_names,
+        flux=model.flux_names,
+    )
+    found: dict[str, str | int] = {f"{kind}_names": " ".join(names) for kind, names in texts.items()}
+    rows = len(model.states) + sum(line.slots - 1 for line in model.lines)
+    return found | dict(outflow=model.flux_names.index(model.outflow), rows=rows)

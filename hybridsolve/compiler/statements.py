@@ -25,8 +25,8 @@ _WORDS = set(
     wchar_t while xor xor_eq
 
     V T s q f p d w d_s d_q d_w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow
-    relu at_least at_most quotient splat lane step prepare ordinates log2 exp2 power pow01 below above any read load
-    store gather reciprocal going""".split()
+    relu at_least at_most quotient ratio splat lane step prepare ordinates log2 exp2 power pow01 below above any read
+    load store gather reciprocal going""".split()
 )
 
 
@@ -334,7 +334,7 @@ class Body:
         if op == "reciprocal":
             return f"T(1) / {self.vector(a[0], ATOM)}", PRODUCT
         if op == "over_positive":
-            return f"{self.vector(a[0], PRODUCT)} / at_least({self.vector(a[1])}, Format<T>::tiny)", PRODUCT
+            return f"ratio({self.vector(a[0])}, at_least({self.vector(a[1])}, Format<T>::tiny))", ATOM
         if op in ("at_least", "at_most"):
             assert isinstance(value, float)
             number = self.graph.const(value)

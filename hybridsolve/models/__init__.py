@@ -77,7 +77,9 @@ def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
 
 
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name, made of the models that it names, or defined by that file; a ModelSpec is handed back.
+    """The model of that name, one made of those that it names, or the one that a Python file defines.
+
+    A ModelSpec is handed back, registered or not.
 
     Raises
     ------

@@ -26,7 +26,6 @@ Sizes = Sequence[int]
 Operator = Callable[..., Tensors]
 NAMES = ("cpu", "triton", "cuda", "reference")
 DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each serves
-GENERATED = ("cpu", "triton")  # what kernels can be generated for
 # What "auto" is for tensors on each device. On a GPU it is to be the faster one, and neither has been measured yet.
 DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
@@ -65,6 +64,11 @@ def _engine(backend: str) -> Kernels:
             "pip install triton, or ask for backend='cuda'."
         ) from error
     return launch
+
+
+def _generates(backend: str) -> bool:
+    """Whether a backend makes kernels when they are first asked for: all but the extension that nvcc has built."""
+    return backend != "cuda" or not compiled.extension(backend).__name__.endswith("_cuda")
 
 
 def describe() -> dict[str, str]:
@@ -114,7 +118,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
         )
     engine.check(device)
     if kernel is not None and (engine, kernel) not in _CHECKED and kernel not in engine.kernels():
-        if name not in GENERATED or not generates(kernel):
+        if not _generates(name) or not generates(kernel):
             raise RuntimeError(
                 f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve "
                 "after adding it, or ask for backend='reference'."

@@ -1,4 +1,5 @@
-"""The calls into the compiled extensions `_cpu` and `_cuda`: addresses and strides out of tensors."""
+"""The calls into the compiled extensions: addresses and strides out of tensors. For a GPU these are `_cuda`, of nvcc,
+where it is built, else `_driver`, which launches what NVRTC compiles."""
 
 from __future__ import annotations
 
@@ -19,18 +20,21 @@ from .problem import Problem
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
 MOST_ORDINATES = 16  # of the normal equations on a GPU, as in csrc/core/cuda.h
-NEEDS = {"cpu": "a C++17 compiler", "cuda": "nvcc (HYBRIDSOLVE_CUDA=1)"}
 
 
 @cache
 def extension(backend: str) -> ModuleType:
-    """The module `_cpu` or `_cuda`, or an error that says how to come by it."""
+    """The module that has a backend's kernels, or an error that says how to come by it."""
     try:
         return importlib.import_module(f"hybridsolve._{backend}")
     except ImportError as error:
+        if backend == "cuda":
+            from ..compiler import nvrtc
+
+            return nvrtc.launcher()
         raise RuntimeError(
             f"backend '{backend}' needs the compiled extension hybridsolve._{backend}, which cannot be imported "
-            f"({error}); reinstall hybridsolve with {NEEDS[backend]} present, or ask for another backend."
+            f"({error}); reinstall hybridsolve with a C++17 compiler present, or ask for another backend."
         ) from error
 
 
@@ -101,7 +105,18 @@ class Engine:
         if not self.on_gpu:
             return f"{built.isa()} of {', '.join(built.isas())}"
         built.check(torch.cuda.current_device() if torch.cuda.is_available() else 0)
-        return f"built for {', '.join(built.architectures())}, on {torch.cuda.get_device_name()}"
+        if not torch.cuda.is_available():
+            raise RuntimeError(
+                f"backend 'cuda' needs torch built for CUDA; found torch {torch.__version__}: install one of "
+                "pytorch.org's for your driver, or run on the CPU."
+            )
+        if built.__name__.endswith("._driver"):
+            from ..compiler import nvrtc
+
+            how = f"compiled at first use by {nvrtc.of_driver()}, as hybridsolve._cuda of nvcc is not built"
+        else:
+            how = f"hybridsolve._cuda, built by nvcc for {', '.join(built.architectures())}"
+        return f"{how}, on {torch.cuda.get_device_name()}"
 
     def interpreted(self) -> bool:
         """Whether it runs on the CPU in place of a GPU, which Triton alone can."""
@@ -143,8 +158,7 @@ class Engine:
     def _struct(self, kind: str, run: Problem, **more):
         """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
         refuse_other_equations(run.kernel, run.spec)  # at every run: a kernel may have been loaded anew since
-        if not self.on_gpu:
-            make_ready(run.kernel, kind, run.state.dtype == torch.float64)
+        make_ready(run.kernel, extension(self.name), kind, run.state.dtype == torch.float64)
         model = (run.spec.key, run.optional, run.state.dtype, run.step)
         words = (extension(self.name), kind, *model, run.outputs, run.each, run.raw)
         if words not in _WORDS:

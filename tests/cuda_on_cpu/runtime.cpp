@@ -1,10 +1,13 @@
 // Blocks one after another, the threads of each as fibers: see cuda_runtime.h.
 #include <cuda_runtime.h>
+#include <cxxabi.h>
+#include <dlfcn.h>
 #include <ucontext.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -92,7 +95,40 @@ cudaError_t run(dim3 blocks, dim3 threads, size_t shared, void (*thread)(void*),
   return cudaSuccess;
 }
 
+namespace {
+bool recording = false;
+std::string written;
+}  // namespace
+
+bool records() { return recording; }
+void record(const void* kernel, dim3 blocks, dim3 threads, size_t shared, cudaStream_t stream, void** arguments,
+            const size_t* sizes, int n) {
+  Dl_info found{};
+  dladdr(kernel, &found);
+  char* const name = abi::__cxa_demangle(found.dli_sname ? found.dli_sname : "", nullptr, nullptr, nullptr);
+  written += "launch " + std::string(name ? name : "?") + " |";
+  free(name);
+  for (const size_t x : {size_t(blocks.x), size_t(threads.x), shared, reinterpret_cast<size_t>(stream),
+                         size_t(current_device)})
+    written += " " + std::to_string(x);
+  for (int i = 0; i < n; ++i) {
+    written += " ";
+    for (size_t k = 0; k < sizes[i]; ++k) {
+      const unsigned char byte = static_cast<const unsigned char*>(arguments[i])[k];
+      written += {"0123456789abcdef"[byte / 16], "0123456789abcdef"[byte % 16]};
+    }
+  }
+  written += "\n";
+}
+
 }  // namespace on_cpu
+
+// Begins or ends the record, and gives what was written.
+extern "C" const char* cuda_on_cpu_record(int whether) {
+  static std::string taken;
+  on_cpu::recording = whether, taken.swap(on_cpu::written), on_cpu::written.clear();
+  return taken.c_str();
+}
 
 namespace {
 

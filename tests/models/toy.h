@@ -132,7 +132,7 @@ struct Toy : Defaults {
     d.f[DEMAND] = fma(d_demand, kept.power.value, d.f[DEMAND]);
     const V d_ln_wetness = adj_pow01(kept.power, p[SHAPE], d_demand * f[DEMAND], d.p[SHAPE]);
     const V wetness = at_most(r.filled, 1);
-    V d_used = d_ln_wetness / at_least(wetness, Format<T>::tiny);  // 1
+    V d_used = ratio(d_ln_wetness, at_least(wetness, Format<T>::tiny));  // 1
     d_used = select(r.filled <= splat<V>(1), d_used, V{});
     d.d[DRYNESS] = fma(d_used, s[SOIL], d.d[DRYNESS]);
     d_s[SOIL] = fma(d_used, in.d[DRYNESS], d_soil_1), d_s[LEVEL] = d_level, d_s[CHANNEL] = d_head;
