@@ -222,7 +222,7 @@ class _Function(Body):
             left = f"{self.logarithms[i]}, {name}"
         else:
             left = name
-        self.lines.append(f"{left} = {text}" if len(left + text) < WIDTH - 8 else f"{left} = ({text})")
+        self.lines.append(f"{left} = {text}")
         self.called[i] = name
 
     def result(self, wish: str, i: int) -> str:
@@ -308,10 +308,14 @@ def _tuple(items: Sequence[str]) -> str:
 
 
 def _wrapped(row: str, indent: str = "") -> list[str]:
-    """A statement with brackets on as many lines as it needs; a remark is cut."""
-    if row.lstrip().startswith("#"):
+    """A statement on as many lines as it needs; a remark is cut."""
+    indent, row = indent + row[: len(row) - len(row.lstrip())], row.lstrip()
+    if row.startswith("#"):
         return [f"{indent}{row}"[:WIDTH].rstrip()]
-    return textwrap.wrap(
+    head, sign, tail = row.partition(" = ")
+    if indent and sign and len(indent + row) > WIDTH:
+        row = f"{head}\0=\0({tail})"  # no line ends at the sign
+    rows = textwrap.wrap(
         row,
         WIDTH,
         initial_indent=indent,
@@ -319,3 +323,4 @@ def _wrapped(row: str, indent: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [row.replace("\0=\0", " = ") for row in rows]
