@@ -95,12 +95,20 @@ def outputs(model, backend, T):
     return {n: x.detach() for n, x in found.items()} | {f"d_{n}": d for n, d in zip(names, gradients, strict=True)}
 
 
-@pytest.mark.parametrize("T", [1, 3, 40])
-def test_values_and_gradients(model, T):
+IN_TRITON = pytest.param(
+    "triton",
+    3,
+    marks=[pytest.mark.slow, pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter is off here")],
+)
+
+
+@pytest.mark.parametrize("backend, T", [("cpu", 1), ("cpu", 3), ("cpu", 40), IN_TRITON])
+def test_values_and_gradients(model, backend, T):
+    pytest.importorskip("triton" if backend == "triton" else "torch")
     expected = outputs(model, "reference", T)
     if T > 20:
         assert expected["parts"].max() > 5 and expected["d_share"][1].abs().min() > 0
-    assert_close(outputs(model, "cpu", T), expected, 1e-12)
+    assert_close(outputs(model, backend, T), expected, 1e-12)
 
 
 @pytest.mark.parametrize("given", [inputs, short])
@@ -138,9 +146,11 @@ def test_the_kernel_of_least_squares(model, given):
         assert_close({n: x[t] for n, x in found.items()}, dict(zip(values, expected, strict=True)), 1e-12)
 
 
-def test_too_many_passes_are_no_number(model):
-    rain, p, state = inputs(3)
+@pytest.mark.parametrize("backend, T", [("cpu", 3), IN_TRITON])
+def test_too_many_passes_are_no_number(model, backend, T):
+    pytest.importorskip("triton" if backend == "triton" else "torch")
+    rain, p, state = inputs(T)
     rain = rain.detach()
     rain[2, 4] = 500.0
-    run = hs.simulate(model, {"rain": rain}, p, initial_state=state, backend="cpu")
+    run = hs.simulate(model, {"rain": rain}, p, initial_state=state, backend=backend)
     assert run.fluxes["flow"][2, 4].isnan() and run.fluxes["flow"][:2].isfinite().all()

@@ -33,7 +33,7 @@ from test_gpu import on_device
 
 import hybridsolve as hs
 from hybridsolve import _cpu
-from hybridsolve.compiler import StepError, cache, definition
+from hybridsolve.compiler import cache, definition
 from hybridsolve.compiler.triton import source
 from hybridsolve.models import primitives
 from hybridsolve.solve import backends
@@ -274,18 +274,41 @@ def test_what_can_go_wrong_is_said(tmp_path, monkeypatch):
         hs.simulate(model, {"f": forcing}, {}, backend="triton")
 
 
-def test_a_model_that_was_not_defined_has_a_kernel_unless_its_step_cannot_be_traced():
+def test_a_model_that_was_not_defined_has_a_kernel():
     model = replace(bucket(), name="never_defined")
     assert backends.choose("triton", torch.device(gpu.DEVICE), model.name) == "triton"
     with pytest.raises(RuntimeError, match="backend 'triton' has no kernel 'unheard_of'"):
         backends.choose("triton", torch.device(gpu.DEVICE), "unheard_of")
 
-    def looped(f, k, p, s):
-        end = primitives.repeat(1 + p["number"], 2, lambda now: now, dict(zero=s["zero"]))
-        return end, dict(flow=end["zero"])
 
-    with pytest.raises(StepError, match="a step with repeat has no kernel in Triton: ask for another backend"):
-        run(replace(model, name="never_defined_loop", reference_step=looped))
+OTHERS = [model for model in hs.models.MODELS.values() if model not in (*HBV, toy, exphydro, gr4j)]
+
+
+def test_a_module_of_every_model_can_be_read():
+    for model in hs.models.MODELS.values():
+        for choice in model.choices:
+            compile(source(model, choice), model.name, "exec")
+
+
+def test_a_line_may_end_anywhere_but_at_the_sign_of_an_assignment():
+    def step(f, k, p, s):
+        def body(now):
+            return dict(x=now["x"] * sum(p.values(), start=now["x"]))
+
+        x = primitives.repeat(s["zero"], 3, body, dict(x=f["f"]))["x"]
+        return dict(zero=sum(p.values(), start=s["zero"])), dict(flow=sum(p.values(), start=x) * s["zero"])
+
+    for n in range(10, 60):
+        many = tuple(Parameter("p" * m, "1", "", 0.5, 2.0) for m in range(1, n))
+        compile(source(model_of(step, parameters=many)), "many", "exec")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("model", OTHERS, ids=lambda model: model.name)
+def test_the_oracle_of_every_other_model(model):
+    variant = model, model.parameter_names + model.optional_parameter_names
+    gpu.assert_matches("triton", weather("per step", variant, T=3))
+    gpu.assert_matches("triton", weather("random", variant))
 
 
 def test_generated_hbv_for_two_cards_ahead_of_time(folder):

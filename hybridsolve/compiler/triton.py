@@ -14,17 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..spec import ModelSpec
+from . import triton_loops
 from .cpp import WIDTH, _names_of, compiled
-from .errors import fault
-from .graph import FUNCTIONS, Graph, Node, needed, rewrite
+from .graph import FUNCTIONS, Graph, Node, rewrite
 from .reversal import Adjoint
-from .statements import ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
+from .statements import ATOM, COMPARISON, LONGEST, LOOPS, PRODUCT, SUM, Body
 
 # Functions of solve/triton/math.py by operation.
 MATH = {name: name for name in ("quotient", "power", *FUNCTIONS, *(f"adj_{f}" for f in FUNCTIONS if f != "floor"))}
 MATH |= {"power01": "pow01", "min": "minimum", "max": "maximum"}
-TAKEN = {"k", "d_d", "given", "zero", "number", "tl", "triton", "above_tiny", "OPTIONS", "_", *MATH.values()}
-PLAIN = ("leaf", "const", "neg", "value_of", "log2_of")  # what has no statement of its own
+TAKEN = {"k", "d_d", "given", "zero", "number", "tl", "triton", "above_tiny", "most_of", "OPTIONS", "_", *MATH.values()}
+PLAIN = ("leaf", "const", "neg", "value_of", "log2_of", "item")  # what has no statement of its own
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 Rows = Mapping[str, Sequence[str]]  # of each kind of leaf or result the names
 Results = list[list[tuple[str, int]]]  # tuple by tuple what a function returns: what it is called, and its node
@@ -49,13 +49,6 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
         If the step does what no kernel can; the message names the line.
     """
     step, prepare, ordinates = compiled(model, optional)
-    graph = step.program.graph
-    for i in sorted(needed(graph, step.program.every_root)):
-        if graph.op(i) == "repeat":
-            raise fault(
-                "a step with repeat has no kernel in Triton: ask for the backend cpu, cuda or reference.",
-                graph.places[i],
-            )
     parameters = [v.name for v in model.present_parameters(optional)]
     once, lines = _names_of(prepare), model.line_names
     stores = model.state_names + lines
@@ -149,12 +142,22 @@ class _Function(Body):
         self.logarithms: dict[int, str] = {}  # of powers
         self.text_rows: list[str] = []
 
-    def write_all(self, name: str, takes: str, results: Results, first: Sequence[int]) -> _Function:
-        """The function that returns these results; what the nodes `first` need is computed first."""
-        roots, stop = [i for row in results for _, i in row], list(self.given)
+    def within(self, graph: Graph, variables: Mapping[tuple[str, int], str]) -> _Function:
+        inner = _Function(graph, {})
+        inner.rows, inner.read, inner.used, inner.taken = self.rows, self.read, self.used, self.taken
+        inner.variables = variables
+        return inner
+
+    def compute(self, roots: Sequence[int], first: Sequence[int]) -> None:
+        """The statements of all that these are made of; what the nodes `first` need is computed first."""
+        stop = list(self.given)
         self.choose(roots, stop, ())
         for i in self.order(roots, first, stop):
             self.write(i, known=True)
+
+    def write_all(self, name: str, takes: str, results: Results, first: Sequence[int]) -> _Function:
+        """The function that returns these results; what the nodes `first` need is computed first."""
+        self.compute([i for row in results for _, i in row], first)
         tuples = [_tuple([self.result(wish, i) for wish, i in row]) for row in results]
         returned = ["return (", *(f"    {row}," for row in tuples), ")"] if len(tuples) > 1 else [f"return {tuples[0]}"]
         self.text_rows = ["@triton.jit", f"def {name}({takes}, OPTIONS: tl.constexpr):"]
@@ -201,7 +204,10 @@ class _Function(Body):
 
     def write(self, i: int, known: bool) -> None:
         op = self.graph.op(i)
-        if op in PLAIN or i in self.given or i in self.called:
+        if op in LOOPS:
+            self.source_line(i)
+            self.results[i] = (triton_loops.write if op == "repeat" else triton_loops.write_adjoint)(self, i)
+        if op in PLAIN or op in LOOPS or i in self.given or i in self.called:
             return
         if self.is_statement(i) or (i in self.uses and len(self.text(i)[0]) > LONGEST):
             self.assign(i, self.base_name(i))
@@ -216,7 +222,7 @@ class _Function(Body):
             left = f"{self.logarithms[i]}, {name}"
         else:
             left = name
-        self.lines.append(f"{left} = {text}" if len(left + text) < WIDTH - 8 else f"{left} = ({text})")
+        self.lines.append(f"{left} = {text}")
         self.called[i] = name
 
     def result(self, wish: str, i: int) -> str:
@@ -237,6 +243,8 @@ class _Function(Body):
         value = self.graph.nodes[i].value
         assert isinstance(value, tuple)
         kind, n = value
+        if value in self.variables:
+            return self.variables[value]
         if kind == "dt":
             return self.lanes("dt")
         return self.named(self.rows[kind][n]) if kind in self.rows else f"{kind}[{n}]"
@@ -259,6 +267,8 @@ class _Function(Body):
             return self.leaf(i), ATOM
         if op == "const":
             return self.vector(i), ATOM
+        if op == "item":
+            return self.results[a[0]][value], ATOM
         if op in ("value_of", "log2_of"):
             return (self.called if op == "value_of" else self.logarithms)[a[0]], ATOM
         if op == "neg":
@@ -298,10 +308,14 @@ def _tuple(items: Sequence[str]) -> str:
 
 
 def _wrapped(row: str, indent: str = "") -> list[str]:
-    """A statement with brackets on as many lines as it needs; a remark is cut."""
+    """A statement on as many lines as it needs; a remark is cut."""
+    indent, row = indent + row[: len(row) - len(row.lstrip())], row.lstrip()
     if row.startswith("#"):
         return [f"{indent}{row}"[:WIDTH].rstrip()]
-    return textwrap.wrap(
+    head, sign, tail = row.partition(" = ")
+    if indent and sign and len(indent + row) > WIDTH:
+        row = f"{head}\0=\0({tail})"  # no line ends at the sign
+    rows = textwrap.wrap(
         row,
         WIDTH,
         initial_indent=indent,
@@ -309,3 +323,4 @@ def _wrapped(row: str, indent: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [row.replace("\0=\0", " = ") for row in rows]

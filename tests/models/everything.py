@@ -11,11 +11,13 @@ from hybridsolve.models.primitives import (
     cos,
     exp,
     floor,
+    interpolate,
     log,
     maximum,
     minimum,
     power,
     relu,
+    repeat,
     select,
     sigmoid,
     sin,
@@ -42,9 +44,20 @@ def reference_step(f, k, p, s):
     quotient = (d_s + 2.0) / (number * once) - given / number
     wave = sin(given) * cos(quotient) - floor(3.0 * given)
     arriving = s["triton"] + p["triton"] * given
+    done = floor(given + 1.3)
+
+    def half(now):
+        return dict(y=0.5 * now["y"] + number)
+
+    def part(now):
+        zero = minimum(repeat(done, 8, half, dict(y=now["back"]))["y"], now["limit"])
+        return dict(back=now["limit"], limit=tanh(given - now["back"]) + zero)
+
+    end = repeat(done, 8, part, dict(limit=given, back=0.5))
     x = clip(wave + select(cold, f["f"], -2.0), 0.25, 4.0)
     state = dict(zero=maximum(x, k["k"]) * power(x, -number), triton=given)
-    return state, dict(flow=_ + arriving, wave=wave - tl + powers, same=f["f"])
+    curve = interpolate([0.25, number, 2.0, end["back"]], end["limit"])
+    return state, dict(flow=_ + arriving + curve, wave=wave - tl + powers, same=f["f"])
 
 
 everything = ModelSpec(

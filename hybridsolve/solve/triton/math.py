@@ -246,6 +246,12 @@ def number(x, value: tl.constexpr):
 
 
 @triton.jit
+def most_of(n, most: tl.constexpr):
+    """How often all lanes pass until the last has made its n passes; one of more than `most` makes none."""
+    return tl.max(tl.where(n <= most, n, 0.0), axis=0).to(tl.int32)
+
+
+@triton.jit
 def divide(a, b):
     """a / b rounded to the nearest, as float32's operator does not."""
     if a.dtype == tl.float32:
