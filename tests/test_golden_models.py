@@ -107,12 +107,15 @@ def test_gr4j_of_its_authors():
     assert_near(found, {n: file[key][:, None] for n, key in names.items()}, 1e-9)
 
 
-def compare_gradients(found, file, group, columns):
+def compare_gradients(found, file, group, columns, key="grad_params"):
     """d loss / d parameter, where the finite differences are good to 1e-6."""
-    expected, error = (file[f"{group}/{key}"] for key in ("grad_params", "err"))
+    expected, error = file[f"{group}/{key}"], file[f"{group}/err"]
+    usable = error <= 1e-6 * expected.abs()
+    assert usable.double().mean() > 0.7
     for name, i in columns.items():
-        good = error[:, i] <= 1e-6 * expected[:, i].abs()
-        assert good.sum() >= len(good) / 2, name
+        good = usable[:, i]
+        if not good.any():
+            continue
         off, size = ((x.abs())[good] for x in (found[name] - expected[:, i], expected[:, i]))
         allowed = 10 * error[:, i][good] + 1e-8 * size + 1e-9 * size.max()
         assert (off <= allowed).all(), f"{name}: {off.max():.3g} off"
@@ -409,3 +412,38 @@ def test_snow17_at_a_point():
     assert (made > 20).any() and (made >= 0).all()
     more = theirs["liquid"].sum(0) - ours["liquid"].sum(0)
     assert (more + stored - made).abs().max() < 1e-8
+
+
+SAC = dict(streamflow="TCI", impervious="ROIMP", direct="SDRO", surface="SSUR", interflow="SIF", supplemental="BFS")
+SAC |= dict(primary="BFP", aet="TET")
+
+
+def sacsma_of(file, runs=slice(None)):
+    """Forcing, parameters and start of runs of the National Weather Service's program, behind its own snow."""
+    model = hs.models.get("sacsma")
+    names = [str(n).lower() for n in file.text["sac_param_names"]]
+    parameters = dict(zip(names, file["sac_params"][runs].T, strict=True))
+    state = dict(zip(model.state_names, file["init_sac_state"][runs].T, strict=True))
+    forcing = {"prcp": file["rain_plus_melt_mm_d"][:, runs], "pet": file["pet_mm_d"][:, file.runs[runs]]}
+    return model, forcing, parameters, state
+
+
+def test_sacsma():
+    file = File("shared_nws_snow17_sacsma")
+    model, forcing, parameters, state = sacsma_of(file)
+    found = simulate(model, forcing, parameters, state, short=True)
+    expected = {n: file[f"flux/{key}"] for n, key in SAC.items()}
+    expected |= dict(zip(model.state_names, file["sac_state"].unbind(-1), strict=True))
+    assert_near(found, expected | {"parts": file["second/ninc"]}, 1e-9)
+
+
+@pytest.mark.nightly
+def test_gradients_of_sacsma():
+    differences, file = File("shared_fd_gradients"), File("shared_nws_snow17_sacsma")
+    model, forcing, parameters, state = sacsma_of(file, differences["sac/run"])
+    parameters = {n: x.clone().requires_grad_() for n, x in parameters.items()}
+    flow = simulate(model, forcing, parameters, state)["streamflow"]
+    loss = (differences["sac/weight"][:, None] * flow).sum()
+    found = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    columns = {n: i for i, n in enumerate(parameters)}
+    compare_gradients(found, differences, "sac", columns, "grad_params_of_TCI")

@@ -21,7 +21,13 @@ from hybridsolve.solve.trial import try_model
 
 LIBRARY = variants([name for name in hs.models.names() if name not in THOROUGH])
 # Models of models: a front before a body, in layers and not.
-COMPOSED = ("cemaneige+gr4j", "cemaneige-3+gr6j", "cemaneige_hysteresis-2+hymod", "degreeday-2+xinanjiang")
+COMPOSED = (
+    "cemaneige+gr4j",
+    "cemaneige-3+gr6j",
+    "cemaneige_hysteresis-2+hymod",
+    "degreeday-2+xinanjiang",
+    "snow17_point+sacsma",
+)
 LIBRARY += [pytest.param((m, m.parameter_names), id=m.name) for m in map(hs.models.get, COMPOSED)]
 every_model = pytest.mark.parametrize("variant", LIBRARY)
 pytestmark = [pytest.mark.oracle, pytest.mark.fast]
@@ -135,7 +141,7 @@ def test_a_flood_a_drought_and_single_precision(variant):
     for dtype in (torch.float64, torch.float32):
         x = random_inputs(variant, T=60, B=20, C=4, dtype=dtype).without_water(slice(10, 40))
         for name in x.example.water:
-            x.forcing[name][45:] += 200
+            x.forcing[name][45:] += x.example.flood
         series = x.simulate(fluxes=x.model.output_names, components="each", backend="reference").fluxes
         for name, s in series.items():
             assert s.isfinite().all(), name

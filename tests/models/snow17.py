@@ -7,6 +7,8 @@ from .examples import pick
 class Example(Generic):
     """Days of all seasons, packs with a deficit and ripe ones."""
 
+    flood = 100.0  # also of what may stand behind it
+
     def inputs(self, B, draw):
         return {name: 3000 * draw(B) for name in self.model.input_names}
 
