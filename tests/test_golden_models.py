@@ -6,6 +6,7 @@ by day, and all four every night.
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from conftest import golden
@@ -447,3 +448,59 @@ def test_gradients_of_sacsma():
     found = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
     columns = {n: i for i, n in enumerate(parameters)}
     compare_gradients(found, differences, "sac", columns, "grad_params_of_TCI")
+
+
+SNOW17 = dict(we="WE", neg="NEGHS", lq="LIQW", ti="TINDEX", acc="ACCMAX", sb="SB", sba="SBAESC", sbw="SBWS")
+SNOW17 |= dict(sto="STORGE", ex_1="EXLAG1")
+
+
+def snow_days(dates):
+    """Days since 21 March as the National Weather Service counts them."""
+    found = []
+    for text in map(str, dates):
+        date = np.datetime64(text[:10])
+        year = int(text[:4])
+        leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+        later = leap and date >= np.datetime64(f"{year}-03-01")
+        day = int((date - np.datetime64(f"{year}-01-01")).astype(int)) + 1 - later  # of a year of 365 days
+        found.append(day - 80 if day + later >= 80 else 365 + later - (80 - day))
+    return torch.tensor(found, dtype=torch.float64)[:, None]
+
+
+def snow17_of(file, runs=slice(None)):
+    model, basins = hs.models.get("snow17"), file.runs[runs]
+    forcing = {n: file[FORCING[n]][:, basins] for n in ("prcp", "tmean")} | {"snow_day": snow_days(file.text["date"])}
+    parameters = {
+        str(n).lower(): x for n, x in zip(file.text["snow_param_names"], file["snow_params"][runs].T, strict=True)
+    }
+    parameters |= {f"adc_{i + 1}": x for i, x in enumerate(file["snow_adc"][runs].T)} | {"snof": file["snof_mm"][runs]}
+    names = [str(n) for n in file.text["snow_state_names"]]
+    state = {n: file["init_snow_state"][runs][:, names.index(key)] for n, key in SNOW17.items()}
+    inputs = {"elev_mean": file["elev_m"][basins], "lat": file["lat_deg"][runs]}
+    return model, forcing, parameters, state, inputs, names
+
+
+def test_snow17():
+    file = File("shared_nws_snow17_sacsma")
+    model, forcing, parameters, state, inputs, names = snow17_of(file)
+    found = simulate(model, forcing, parameters, state, inputs=inputs, short=True)
+    expected = {n: file["snow_state"][..., names.index(key)] for n, key in SNOW17.items()}
+    expected |= {"liquid": file["rain_plus_melt_mm_d"], "swe": file["swe_total_mm"]}
+    assert_near(found, expected, 1e-9)
+
+
+@pytest.mark.nightly
+def test_gradients_of_snow17():
+    differences, file = File("shared_fd_gradients"), File("shared_nws_snow17_sacsma")
+    model, forcing, parameters, state, inputs, _ = snow17_of(file, differences["sac/run"])
+    columns = {str(n).lower(): i for i, n in enumerate(file.text["snow_param_names"])}
+    parameters = {n: x.clone().requires_grad_() for n, x in parameters.items()}
+    flow = simulate(model, forcing, parameters, state, inputs=inputs)["liquid"]
+    loss = (differences["sac/weight"][:, None] * flow).sum()
+    values = [parameters[n] for n in columns]
+    found = dict(zip(columns, torch.autograd.grad(loss, values, materialize_grads=True), strict=True))
+    # By design apart: on days of T = MBASE melt begins, and central differences give half of the gradient on that side.
+    begins = (forcing["tmean"] == parameters["mbase"]).any(0)
+    assert begins.any() and not begins.all()
+    found["mbase"][begins] = differences["snow17/grad_params_of_rain_plus_melt"][:, columns["mbase"]][begins]
+    compare_gradients(found, differences, "snow17", columns, "grad_params_of_rain_plus_melt")

@@ -246,3 +246,21 @@ def test_runs_take_more_than_is_calibrated():
     with pytest.raises(ValueError, match=r"parameter 'x4' must lie in \[0.01, 20\] d; found 20.01"):
         hs.simulate(model, forcing, p, backend="reference")
     assert search_space(model, {"x4": 19.0}, ()).fixed == {"x4": 19.0}
+
+
+def test_a_longer_lag_line_of_snow17_changes_nothing_of_a_day():
+    """And by the hour its water is that of the day."""
+    model, hourly = hs.models.get("snow17"), hs.models.get("snow17_hourly")
+    x = random_inputs((model, model.parameter_names), T=30, B=6, C=2)
+    options = dict(inputs=x.inputs, components="each", backend="reference")
+    state = {n: s for n, s in x.initial_state.items() if not n.startswith("ex_")}
+    fluxes = dict(fluxes=("liquid", "we"), initial_state=state)
+    expected = hs.simulate(model, x.forcing, x.parameters, **fluxes, **options).fluxes
+    assert_close(hs.simulate(hourly, x.forcing, x.parameters, **fluxes, **options).fluxes, expected, 1e-13)
+    by_hour = {n: f.repeat_interleave(24, 0) / (24 if n == "prcp" else 1) for n, f in x.forcing.items()}
+    fluxes["fluxes"] = ("liquid", "swe", "catch")
+    run = hs.simulate(hourly, by_hour, x.parameters, step=3600, **fluxes, **options)
+    supply = by_hour["prcp"].sum(0)[:, None] + run.fluxes["catch"].sum(0) - run.fluxes["liquid"].sum(0)
+    before = sum(state[n] for n in ("we", "lq", "sto"))
+    assert (run.fluxes["swe"][-1] - before - supply).abs().max() < 1e-10
+    assert any(run.final_state[f"ex_{j}"].any() for j in (3, 4, 5))
