@@ -21,7 +21,13 @@ from hybridsolve.solve.trial import try_model
 
 LIBRARY = variants([name for name in hs.models.names() if name not in THOROUGH])
 # Models of models: a front before a body, in layers and not.
-COMPOSED = ("cemaneige+gr4j", "cemaneige-3+gr6j", "cemaneige_hysteresis-2+hymod", "degreeday-2+xinanjiang")
+COMPOSED = (
+    "cemaneige+gr4j",
+    "cemaneige-3+gr6j",
+    "cemaneige_hysteresis-2+hymod",
+    "degreeday-2+xinanjiang",
+    "snow17_point+sacsma",
+)
 LIBRARY += [pytest.param((m, m.parameter_names), id=m.name) for m in map(hs.models.get, COMPOSED)]
 every_model = pytest.mark.parametrize("variant", LIBRARY)
 pytestmark = [pytest.mark.oracle, pytest.mark.fast]
@@ -135,7 +141,7 @@ def test_a_flood_a_drought_and_single_precision(variant):
     for dtype in (torch.float64, torch.float32):
         x = random_inputs(variant, T=60, B=20, C=4, dtype=dtype).without_water(slice(10, 40))
         for name in x.example.water:
-            x.forcing[name][45:] += 200
+            x.forcing[name][45:] += x.example.flood
         series = x.simulate(fluxes=x.model.output_names, components="each", backend="reference").fluxes
         for name, s in series.items():
             assert s.isfinite().all(), name
@@ -240,3 +246,21 @@ def test_runs_take_more_than_is_calibrated():
     with pytest.raises(ValueError, match=r"parameter 'x4' must lie in \[0.01, 20\] d; found 20.01"):
         hs.simulate(model, forcing, p, backend="reference")
     assert search_space(model, {"x4": 19.0}, ()).fixed == {"x4": 19.0}
+
+
+def test_a_longer_lag_line_of_snow17_changes_nothing_of_a_day():
+    """And by the hour its water is that of the day."""
+    model, hourly = hs.models.get("snow17"), hs.models.get("snow17_hourly")
+    x = random_inputs((model, model.parameter_names), T=30, B=6, C=2)
+    options = dict(inputs=x.inputs, components="each", backend="reference")
+    state = {n: s for n, s in x.initial_state.items() if not n.startswith("ex_")}
+    fluxes = dict(fluxes=("liquid", "we"), initial_state=state)
+    expected = hs.simulate(model, x.forcing, x.parameters, **fluxes, **options).fluxes
+    assert_close(hs.simulate(hourly, x.forcing, x.parameters, **fluxes, **options).fluxes, expected, 1e-13)
+    by_hour = {n: f.repeat_interleave(24, 0) / (24 if n == "prcp" else 1) for n, f in x.forcing.items()}
+    fluxes["fluxes"] = ("liquid", "swe", "catch")
+    run = hs.simulate(hourly, by_hour, x.parameters, step=3600, **fluxes, **options)
+    supply = by_hour["prcp"].sum(0)[:, None] + run.fluxes["catch"].sum(0) - run.fluxes["liquid"].sum(0)
+    before = sum(state[n] for n in ("we", "lq", "sto"))
+    assert (run.fluxes["swe"][-1] - before - supply).abs().max() < 1e-10
+    assert any(run.final_state[f"ex_{j}"].any() for j in (3, 4, 5))

@@ -50,7 +50,7 @@ def test_stores_stay_within_their_bounds(variant, dtype):
     """So that a run can start where another has ended; in a drought and in a flood."""
     x = random_inputs(variant, T=400, B=20, C=4, dtype=dtype).without_water(slice(50, 200))
     for name in x.example.water:
-        x.forcing[name][300:] += 200
+        x.forcing[name][300:] += x.example.flood
     series = x.simulate(fluxes=x.model.state_names, components="each").fluxes
     for name, s in series.items():
         assert s.min() >= x.model.variable(name).lower and s.max() <= x.model.variable(name).upper

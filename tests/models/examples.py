@@ -60,10 +60,13 @@ class Example:
         Where a store's wet end in the table is not what random ones should reach.
     rounding : float
         mm, what a flow may be off in single precision for the rounding of the store that it overflows from.
+    flood : float
+        mm a step, what the model must stand beside its weather.
     """
 
     most: dict[str, float] = {}
     rounding = 0.0
+    flood = 200.0
 
     def __init__(self, model: ModelSpec):
         self.model = model

@@ -7,20 +7,31 @@ from .examples import pick
 class Example(Generic):
     """Days of all seasons, packs with a deficit and ripe ones."""
 
+    flood = 100.0  # also of what may stand behind it
+
     def inputs(self, B, draw):
-        return {name: 3000 * draw(B) for name in self.model.input_names}
+        given = {"elev_mean": 3000 * draw(B), "lat": 40 + 30 * draw(B)}
+        return {name: given[name] for name in self.model.input_names}
+
+    def names(self):
+        """Ice, liquid water, heat deficit and index of the pack, as the variant calls them."""
+        area = "we" in self.model.state_names
+        return ("we", "lq", "neg", "ti") if area else ("snow", "held", "deficit", "index")
 
     def state(self, parameters, cells, draw):
         state = super().state(parameters, cells, draw)
-        state["deficit"] = 0.1 * state["snow"] * (draw(*cells) < 0.5)
-        state["index"] = -5 * draw(*cells) * (state["deficit"] > 0)
+        ice, _, deficit, index = self.names()
+        state[deficit] = 0.1 * state[ice] * (draw(*cells) < 0.5)
+        state[index] = -5 * draw(*cells) * (state[deficit] > 0)
         return state
 
     def ties(self, x):
         super().ties(x)
         T, B, C = x.sizes
         x.forcing["tmean"] = pick([-2, 0, 1, 2], T, B, seed=20)
-        x.forcing["day_of_year"] = pick([80, 172, 355], T, B, seed=21)
+        day = "snow_day" if "snow_day" in x.forcing else "day_of_year"
+        x.forcing[day] = pick([80, 92, 275], T, B, seed=21)
         x.parameters["pxtemp"] = pick([0, 1], B, C, seed=22)
-        for name, values in {"snow": [0, 8], "held": [0, 0.5], "deficit": [0, 1], "index": [0, -2]}.items():
-            x.initial_state[name] = pick(values, B, C, seed=23 + len(name))
+        grids = ([0, 8], [0, 0.5], [0, 1], [0, -2])
+        for i, (name, values) in enumerate(zip(self.names(), grids, strict=True)):
+            x.initial_state[name] = pick(values, B, C, seed=23 + i)
