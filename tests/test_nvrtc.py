@@ -20,7 +20,7 @@ from test_definition import bucket, results
 
 import hybridsolve as hs
 from hybridsolve import _driver
-from hybridsolve.compiler import definition, nvrtc
+from hybridsolve.compiler import definition, header, nvrtc
 from hybridsolve.solve import backends, compiled
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
@@ -436,8 +436,25 @@ def usage(code: bytes, folder: Path) -> dict[str, int]:
     triton = pytest.importorskip("triton", reason="triton, which has cuobjdump, is not installed")
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     (folder / "kernel.cubin").write_bytes(code)
-    said = subprocess.run([tool, "-res-usage", folder / "kernel.cubin"], capture_output=True, text=True, check=True)
-    return {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", said.stdout)}
+    asked = lambda what: subprocess.check_output([tool, what, folder / "kernel.cubin"], text=True)  # noqa: E731
+    found = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", asked("-res-usage"))}
+    return found | {"loads": len(re.findall(r"\bLDL\b", asked("-sass")))}
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("model", ("hbv11p", "exphydro"))
+def test_what_a_generated_model_prepares_apart_leaves_the_loop_in_registers(model, real, opened, monkeypatch, tmp_path):
+    """What was prepared is loaded once; the arrays that it was made of stay out of memory."""
+    monkeypatch.setenv("HYBRIDSOLVE_CACHE", str(tmp_path))
+    monkeypatch.setattr(nvrtc, "of_driver", lambda: real)
+    opened(nvrtc.image)
+    text = header(hs.models.get(model))
+    nvrtc.load(text, {"generated_here": hs._cpu.models()["hbv10"]})
+    monkeypatch.setitem(nvrtc._HEADERS, "generated_here", text.replace(f"KERNEL({model},", "KERNEL(generated_here,"))
+    kernel = "hs::cuda::forward_kernel<hs::cuda::model_generated_here, float, true, false>"
+    macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", "HS_SLOTS=" + ",".join(["0", *["-1"] * 95])]
+    made_once = int(re.search(r"\bD = (\d+)", text)[1])
+    assert usage(nvrtc.image("generated_here", kernel, macros, 90)[1], tmp_path)["loads"] <= made_once
 
 
 @pytest.mark.compile

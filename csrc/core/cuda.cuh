@@ -88,6 +88,23 @@ __device__ __forceinline__ void note(int64_t* least, bool found, int64_t place) 
   if (threadIdx.x == 0 && least) atomicMin(reinterpret_cast<long long*>(least), mine);
 }
 
+template <int N, class V> __device__ __forceinline__ void copy(V* to, const V* from) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = from[i];
+}
+
+// What is prepared is made of copies: a model may do it in functions apart, for which arrays need addresses, and those
+// of the time loop are to have none.
+template <class Model, class V> struct Apart {
+  using N = Counts<Model>;
+  V k[N::some(Model::K)], p[Model::P], d[N::some(Model::D)];
+
+  __device__ __forceinline__ Apart(const V* k_, const V* p_, const V* d_) {
+    copy<Model::K>(k, k_), copy<Model::P>(p, p_), copy<Model::D>(d, d_);
+  }
+  __device__ __forceinline__ Given<V> with(typename Lane<V>::scalar dt) const { return {nullptr, k, p, d, nullptr, dt}; }
+};
+
 // A cell, with what does not change from step to step. Per-step parameters (MOVING: there are some) are read a step
 // before they are wanted.
 template <class Model, class T, bool MOVING> struct Cell {
@@ -134,14 +151,21 @@ template <class Model, class T, bool MOVING> struct Cell {
   // What a step is given; `first` is room for the first ordinates.
   __device__ __forceinline__ Given<T> with(const T* f, const T* first) const { return {f, k, p, d, first, limits.dt}; }
   __device__ __forceinline__ void prepare() {
-    if constexpr (D > 0) Model::prepare(with(nullptr, nullptr), d);
-    if constexpr (W > 0) Model::ordinates(with(nullptr, nullptr), w);
+    if constexpr (PREPARES) {
+      Apart<Model, T> apart(k, p, d);
+      if constexpr (D > 0) Model::prepare(apart.with(limits.dt), apart.d);
+      if constexpr (W > 0) Model::ordinates(apart.with(limits.dt), w);
+      copy<D>(d, apart.d);
+    }
   }
   // From the cotangents of what was prepared those of the parameters, for a clean start of the step before.
   __device__ __forceinline__ void adj_prepare(T* d_p, T* d_d, T* d_w) const {
-    const Cotangents<T> to{nullptr, d_p, d_d, nullptr};
-    if constexpr (W > 0) Model::ordinates_adj(with(nullptr, nullptr), d_w, to);
-    if constexpr (D > 0) Model::prepare_adj(with(nullptr, nullptr), to);
+    const Apart<Model, T> apart(k, p, d);
+    Apart<Model, T> d_apart(k, d_p, d_d);
+    const Cotangents<T> to{nullptr, d_apart.p, d_apart.d, nullptr};
+    if constexpr (W > 0) Model::ordinates_adj(apart.with(limits.dt), d_w, to);
+    if constexpr (D > 0) Model::prepare_adj(apart.with(limits.dt), to);
+    copy<P>(d_p, d_apart.p);
 #pragma unroll
     for (int i = 0; i < D; ++i) d_d[i] = 0;
     for (int i = 0; i < W; ++i) d_w[i] = 0;

@@ -131,8 +131,12 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     content[i] = dual(as<T>(run.initial_state)[(S + i) * n_cells + cell], -1);
     state_good = state_good && within(content[i].v, -1e30, 1e30);
   }
-  if constexpr (Model::D > 0) Model::prepare(Given<D>{nullptr, k, p, derived, nullptr, limits.dt}, derived);
-  if constexpr (C::W > 0) Model::ordinates(Given<D>{nullptr, k, p, derived, nullptr, limits.dt}, ordinate);
+  if constexpr (Model::D + C::W > 0) {
+    Apart<Model, D> apart(k, p, derived);
+    if constexpr (Model::D > 0) Model::prepare(apart.with(limits.dt), apart.d);
+    if constexpr (C::W > 0) Model::ordinates(apart.with(limits.dt), ordinate);
+    copy<Model::D>(derived, apart.d);
+  }
 #pragma unroll
   for (int k = 0; k < LENGTH; ++k) {
     past[k] = w[k] = D{};
