@@ -322,7 +322,8 @@ def _text(x: Any, seen: tuple = ()) -> str:
         closed_over = tuple(cell.cell_contents for cell in x.__closure__ or ())
         used = (x.__globals__.get(name) for name in _names_of(x.__code__))
         used = tuple(v for v in used if hasattr(v, "__code__") or isinstance(v, bool | int | float | str | tuple))
-        return _text((x.__code__, x.__defaults__, *closed_over, *used), (*seen, x))
+        defaults = (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values())
+        return _text((x.__code__, defaults, *closed_over, *used), (*seen, x))
     return f"{x.co_code.hex()} {x.co_names} {_text(x.co_consts, seen)}" if hasattr(x, "co_code") else repr(x)
 
 

@@ -115,7 +115,28 @@ def snow(f, p, s, tt):
     return dict(snowpack=snowpack, meltwater=meltwater - infiltration), infiltration, fluxes
 
 
-def reference_step(f, k, p, s):
+def soil_wetness(p, sm):
+    """The share of the water that recharges."""
+    return clip(power(sm / p["fc"], p["beta"]), 0.0, 1.0)
+
+
+def evaporation_factor(p, sm):
+    """The share of the potential evapotranspiration that the soil allows."""
+    relative = sm / (p["lp"] * p["fc"])
+    return clip(power(relative, p["betaet"]), 0.0, 1.0) if "betaet" in p else minimum(relative, 1.0)
+
+
+def upper_response(p, suz):
+    """What remains in the upper zone, percolation, and flow above the threshold and below it."""
+    percolation = minimum(suz, p["perc"])
+    suz = suz - percolation
+    q0 = p["k0"] * relu(suz - p["uzl"])
+    suz = suz - q0
+    q1 = p["k1"] * suz
+    return suz - q1, percolation, q0, q1
+
+
+def reference_step(f, k, p, s, *, wetness=soil_wetness, evapfactor=evaporation_factor, response=upper_response):
     """One day of HBV: with ``rt`` among the parameters that of 2.0, with ``c`` of 1.1p, else of 1.0; without ``betaet``
     that is 1.
 
@@ -123,6 +144,8 @@ def reference_step(f, k, p, s):
     ----------
     f, k, p, s : mapping of str to Tensor
         Forcing, inputs (of 2.0), parameters and state of the step, broadcastable to ``[B, C]``; units as in the tables.
+    wetness, evapfactor, response : callable
+        The processes that a model of one's own may have otherwise, as the functions above.
 
     Returns
     -------
@@ -133,14 +156,12 @@ def reference_step(f, k, p, s):
     pack, infiltration, fluxes = snow(f, p, s, tt)
 
     water = fluxes["rain"] + infiltration
-    wetness = clip(power(s["sm"] / p["fc"], p["beta"]), 0.0, 1.0)
-    recharge = water * wetness
+    recharge = water * wetness(p, s["sm"])
     sm = s["sm"] + (water - recharge)
     excess = relu(sm - p["fc"])
     sm = select(sm >= p["fc"], p["fc"], sm)  # sm - excess, without its rounding
-    relative = sm / (p["lp"] * p["fc"])
-    evapfactor = clip(power(relative, p["betaet"]), 0.0, 1.0) if "betaet" in p else minimum(relative, 1.0)
-    aet = minimum(sm, pet * evapfactor)
+    allowed = evapfactor(p, sm)
+    aet = minimum(sm, pet * allowed)
     left = sm - aet
     soil = maximum(left, EPS)
 
@@ -157,12 +178,7 @@ def reference_step(f, k, p, s):
             fluxes["floors"] = (maximum(left, EPS) - left) + (slz - drawn)
 
     suz = s["suz"] + recharge + excess
-    percolation = minimum(suz, p["perc"])
-    suz = suz - percolation
-    q0 = p["k0"] * relu(suz - p["uzl"])
-    suz = suz - q0
-    q1 = p["k1"] * suz
-    suz = suz - q1
+    suz, percolation, q0, q1 = response(p, suz)
     slz = slz + percolation
     if "rt" in p:
         small = clip((k["area_km2"] - p["ac"]) / 1000, -1.0, 1.0)
@@ -184,7 +200,7 @@ def reference_step(f, k, p, s):
         excess=excess,
         infiltration=infiltration,
         percolation=percolation,
-        evapfactor=evapfactor,
+        evapfactor=allowed,
     )
     return state, fluxes
 
