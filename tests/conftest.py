@@ -63,9 +63,10 @@ both_precisions = pytest.mark.parametrize("dtype", (torch.float32, torch.float64
 OUTFLOW = {"fluxes": None}
 
 
-# What `pytest -m fast` runs, save what waits for a compiler or for Triton's interpreter.
+# What `pytest -m fast` runs beside what is marked so, save what waits for a compiler or for Triton's interpreter.
 FAST = """
 every_model bad_input extension step_length tables names times losses metrics unit_hydrograph pet water_balance hbv toy
+bmi continent continental_run grids local_days nextgen_page public_networks river_parts simulate_dataset
 """.split()
 
 
@@ -78,7 +79,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
             if item.get_closest_marker("long_in_interpreter"):
                 item.add_marker("nightly")
-        waits = any(item.get_closest_marker(name) for name in ("slow", "compile", "cuda_on_cpu"))
+        waits = any(item.get_closest_marker(name) for name in ("slow", "compile", "cuda_on_cpu", "nightly"))
         if item.path.stem.removeprefix("test_") in FAST and not waits:
             item.add_marker("fast")
 

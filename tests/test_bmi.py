@@ -21,7 +21,6 @@ from hybridsolve.routing.gauge import simulate_to_gauge
 pytest.importorskip("bmipy", reason="the Basic Model Interface needs bmipy")
 from hybridsolve.interop import bmi  # noqa: E402
 
-pytestmark = pytest.mark.fast
 HBV, HOUR, B, T = hs.models.get("hbv11p"), 3600, 3, 30
 IDS = [f"cat-{i}" for i in range(B)]
 RAIN, TEMPERATURE, DEMAND = list(bmi.STANDARD.values())

@@ -9,7 +9,6 @@ import hybridsolve as hs
 from hybridsolve.routing.network import RiverNetwork
 from hybridsolve.scale import continent, synthetic_continent, synthetic_parameters
 
-pytestmark = pytest.mark.fast
 zarr = pytest.importorskip("zarr")
 SERIES = ("prcp", "tmean", "pet")
 

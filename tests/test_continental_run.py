@@ -24,7 +24,6 @@ from hybridsolve.scale.cut import make_plan  # noqa: E402
 from hybridsolve.scale.journal import Journal  # noqa: E402
 from hybridsolve.scale.store import consolidate, open_run, segments  # noqa: E402
 
-pytestmark = pytest.mark.fast
 MODEL, N, T = "hbv11p", 60, 120
 
 

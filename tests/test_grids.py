@@ -13,7 +13,6 @@ from hybridsolve.data.grid_weights import RADIUS, basin_weights, read_weights
 from hybridsolve.data.grids import Lapse, basin_means, to_grid, to_polygons
 from hybridsolve.data.netcdf import write_netcdf
 
-pytestmark = pytest.mark.fast
 LAT, LON = np.arange(44.5, 50.0), np.arange(5.5, 13.0)
 BOXES = {"07": shapely.box(6.25, 45.0, 8.5, 46.5), "b": shapely.box(9.0, 47.5, 10.0, 49.0)}
 

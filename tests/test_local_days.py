@@ -7,7 +7,6 @@ import xarray as xr
 
 from hybridsolve.routing.local_days import daily_means, offset_of_longitude
 
-pytestmark = pytest.mark.fast
 OFFSETS = [0.0, -7.0, 5.5, 12.0]
 
 

@@ -14,7 +14,6 @@ pytest.importorskip("bmipy", reason="the page needs bmipy")
 pytest.importorskip("pyogrio", reason="the page needs pyogrio")
 from test_public_networks import HYDRORIVERS, KM, MERIT, hydrofabric, shapefile  # noqa: E402
 
-pytestmark = pytest.mark.fast
 TEXT = (Path(ROOT) / "docs" / "nextgen.md").read_text(encoding="utf-8")
 
 

@@ -15,7 +15,6 @@ from hybridsolve.score.summary import by_waterbody, median_line
 
 pyogrio = pytest.importorskip("pyogrio", reason="public networks need pyogrio")
 
-pytestmark = pytest.mark.fast
 KM = np.array([0.5, 1.0, 7.0, 4.0, 3.0, 6.0, 2.0])
 ENDS = {50: "tnx-1", 70: "cnx-2"}  # where rivers end
 

@@ -7,8 +7,6 @@ import torch
 from hybridsolve.routing import RiverNetwork, cut_parts, route, route_parts
 from hybridsolve.routing.muskingum import Boundary
 
-pytestmark = pytest.mark.fast
-
 
 def network(n=700, seed=1):
     rivers = RiverNetwork.random(n, seed)

@@ -9,7 +9,6 @@ import hybridsolve as hs
 from hybridsolve.routing.gauge import simulate_to_gauge
 from hybridsolve.scale import synthetic_continent, synthetic_parameters
 
-pytestmark = pytest.mark.fast
 dask = pytest.importorskip("dask")
 pytest.importorskip("zarr")
 FLUXES = ["streamflow", "aet", "sm"]
