@@ -37,7 +37,7 @@ from ..spec import Balance, Forcing, ModelSpec, Parameter, State, Variable
 from .forcings import PRCP, TMEAN
 from .join import ELEVATION
 from .primitives import clip, exp, floor, interpolate, maximum, minimum, power, relu, repeat, select, sin
-from .snow17_point import PRACTICE, snow17_point
+from .snow17_point import PRACTICE, RIPE, snow17_point
 
 PARTS = 40  # of the excess water, at most
 CURVE = (0.05, 0.15, 0.26, 0.45, 0.5, 0.56, 0.61, 0.65, 0.69, 0.82, 1.0)
@@ -155,9 +155,9 @@ def step_with(slots):
         wet = melt + share * rain
         deficit = minimum(relu(s["neg"] + change - cold * fall / 160), 0.33 * left)
         capacity = p["plwhc"] * (left + deficit)
-        ripe = wet + held >= capacity + deficit
+        ripe = wet + held >= (capacity + deficit) * RIPE
         freezes = wet >= deficit
-        e = select(gone, 0.0, select(ripe, relu(wet + held - capacity - deficit), 0.0))
+        e = select(gone, 0.0, select(ripe, wet + held - capacity - deficit, 0.0))
         held = select(ripe, capacity, held + select(freezes, wet - deficit, 0.0))
         ice = left + select(ripe | freezes, deficit, wet)
         deficit = select(ripe | freezes, 0.0, deficit - wet)

@@ -35,6 +35,9 @@ from .join import ELEVATION
 from .primitives import exp, minimum, power, relu, select, sin
 
 PRACTICE = "as the National Weather Service calibrates it"
+RIPE = (
+    1 - 1e-12
+)  # of what a pack holds: it stays full where melt at the ground alone changes it, whatever rounding says
 YEAR = 6.283185307179586 / 365
 
 
@@ -75,10 +78,11 @@ def step_with(published=False):
         left = pack - melt
         water = melt + rain + s["held"]
         capacity = p["plwhc"] * (left + deficit)
-        wet = water >= deficit
-        ripe = ~(water <= deficit + capacity)
+        ripe = water >= (deficit + capacity) * RIPE
+        wet = ripe | (water >= deficit)
         leaving = select(gone, pack + s["held"] + rain, select(ripe, water - deficit - capacity, 0.0))
-        held = select(wet, minimum(water - deficit, capacity), s["held"] if published else 0.0 * water)
+        held = select(wet, water - deficit, s["held"] if published else 0.0 * water)
+        held = select(ripe, capacity, held)
         held = select(gone, 0.0, held)
         ice = select(gone, 0.0, left + select(wet, deficit, water))
         deficit = select(gone | wet, 0.0, deficit - water)
