@@ -332,7 +332,7 @@ def test_all_runs_of_generated_hbv_ahead_of_time(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ("everything", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("toy", *hs.models.names()))),
+    ("everything", *(pytest.param(name, marks=pytest.mark.nightly) for name in hs.models.names())),
 )
 def test_both_precisions_ahead_of_time(folder, name):
     """And in float32 nothing is computed in float64."""
