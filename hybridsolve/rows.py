@@ -47,6 +47,20 @@ class Forcing(Variable):
 
 
 @dataclass(frozen=True)
+class Input(Variable):
+    """A number of a basin that nobody learns and that may follow from its weather.
+
+    Attributes
+    ----------
+    annual : str, optional
+        The flux whose mean amount in a year of the training period it is where the data do not have it. That flux
+        follows from the forcing alone.
+    """
+
+    annual: str | None = None
+
+
+@dataclass(frozen=True)
 class Parameter(Variable):
     """A constant of the model; the bounds are the range of calibration and learning, and of runs unless they differ.
 

@@ -9,7 +9,7 @@ import re
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from .rows import DAY, Balance, DelayLine, Forcing, Hydrograph, Parameter, Signature, State, Variable
+from .rows import DAY, Balance, DelayLine, Forcing, Hydrograph, Input, Parameter, Signature, State, Variable
 
 if TYPE_CHECKING:
     from .spec import ModelSpec
@@ -49,6 +49,13 @@ def check(m: ModelSpec) -> None:
     for table in (m.forcings, m.inputs, m.states):
         for v in table:
             _check_bounds(m, v)
+    fluxes = {v.name for v in m.fluxes}
+    for row in m.inputs:
+        if isinstance(row, Input) and row.annual is not None and row.annual not in fluxes:
+            raise ValueError(
+                f"annual of the input '{row.name}' of model {m.name} must be a flux of it; found {row.annual!r}: "
+                f"name one of {', '.join(sorted(fluxes))}."
+            )
     for p in m.every_parameter:
         _check_parameter(m, p)
     for s in m.states:

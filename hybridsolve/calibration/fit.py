@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .. import models
 from ..arguments import SEEDS, boolean, finite, integer
+from ..climate import of_climate, with_climate
 from ..cluster import connected
 from ..compiler.identity import identity
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
@@ -163,7 +164,7 @@ def calibrate(
     check_dataset(data, model=model, need_qobs=True, values=False)
     model.check_step(step_seconds(data))
     periods = {n: p for n, p in dict(train=train, validation=validation, test=test).items() if p is not None}
-    data = used_days(data, periods.values(), settings["warmup_years"])
+    data = with_climate(used_days(data, periods.values(), settings["warmup_years"]), model, train)
     units = units_of(data)
     usable = usable_basins(data, model.forcing_names, train, least=len(space.free), skip=skip_unusable)
     kept = data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)  # of many basins a copy is large
@@ -196,6 +197,7 @@ def calibrate(
     result = evaluate(data, space, windows, periods, usable, points, train_loss, ensemble, settings)
     if shared:
         result.attrs.update(overlap=shared, title=f"{result.attrs['title']}; {shared}")
+    result = result.assign({row.name: data[row.name] for row in of_climate(model) if units is None})
     return result.merge(_curvature(data, space, train, windows["train"], loss, usable, points))
 
 

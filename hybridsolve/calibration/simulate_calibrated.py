@@ -13,6 +13,7 @@ import xarray as xr
 
 from .. import models
 from ..arguments import boolean, finite
+from ..climate import stored_climate
 from ..compiler.identity import refuse_another
 from ..data.dataset import check_dataset, parse_period, period_slice, refuse_no_dataset
 from ..data.ids import listed, refuse_duplicates, spelled_as
@@ -93,7 +94,7 @@ def simulate_calibrated(
     if period is None:
         period = (data["time"].values[0], data["time"].values[-1])
     _refuse_unknown_basins(parameters, data)
-    data = used_days(data, [period], warmup_years)
+    data = stored_climate(used_days(data, [period], warmup_years), model, parameters)
     n_starts = 1 if member == "best" else int(parameters.attrs["ensemble_size"])
     data, stored = _usable(parameters, data, model, n_starts, skip_unusable)
     check_dataset(data, model=model)

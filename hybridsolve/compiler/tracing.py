@@ -277,7 +277,7 @@ def _index(graph: Graph, x: Any, mask: bool) -> int:
             raise fault(
                 "select, & | and ~ take conditions, such as x >= y; found a value: compare it."
                 if mask
-                else "a condition is no number: write select(condition, 1.0, 0.0)."
+                else "a condition is no number: write select(condition, x, 0.0) of a value x."
             )
         return x.index if x.graph is graph else _captured(graph, x)
     if isinstance(x, int | float) and not mask:
@@ -405,7 +405,7 @@ def _checked(function: Callable, what: str, found: Any, names: Sequence[str], ev
             raise fault(f"the step must return a value as {what} '{name}'; found {kind}: correct it.", place)
         if isinstance(value, Symbol) and value.graph.op(value.index) in MASKS:
             raise fault(
-                f"the step returns a condition as {what} '{name}': write select(condition, 1.0, 0.0).",
+                f"the step returns a condition as {what} '{name}': write select(condition, x, 0.0) of a value x.",
                 place,
             )
     for name in found:

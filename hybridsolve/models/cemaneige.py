@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..rows import Input
 from ..spec import Balance, Forcing, ModelSpec, Parameter, State, Variable
 from .forcings import PRCP, TMEAN
 from .primitives import clip, maximum, minimum, select
@@ -86,7 +87,7 @@ cemaneige = ModelSpec(
     title="CemaNeige",
     source=VALERY,
     forcings=(PRCP, TMEAN),
-    inputs=(Variable("annual_snowfall", "mm", "mean annual snowfall, of the training period", 0.0, 1e5),),
+    inputs=(Input("annual_snowfall", "mm", "mean annual snowfall, of training", 0.0, 1e5, annual="snowfall"),),
     parameters=(
         Parameter("ctg", "1", "weight of yesterday in the thermal state", 0.0, 1.0, AIRGR),
         Parameter("kf", "mm degC-1 d-1", "degree-day factor of melt", 0.5, 20.0, AIRGR, scale="log",

@@ -188,7 +188,17 @@ def make_setup(config: RunConfig) -> Setup:
             raise ValueError("rivers take one member at a time, found an ensemble; run the members one after another.")
         network, reach = _rivers(config, source)
     return Setup(
-        config, model, source, values, source.inputs(model), members, apart, list(fluxes), chosen, network, reach
+        config,
+        model,
+        source,
+        values,
+        source.inputs(model, stored),
+        members,
+        apart,
+        list(fluxes),
+        chosen,
+        network,
+        reach,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..climate import stored_climate
 from ..data.dataset import attributes_at, period_slice
 from ..data.ids import refuse_duplicates, text_ids
 from ..data.names import parse_names
@@ -85,9 +86,9 @@ class Source:
         """Every forcing of some steps and basins."""
         return {name: series.read(rows, basins) for name, series in self.series.items()}
 
-    def inputs(self, model: ModelSpec) -> dict[str, np.ndarray]:
-        """The static inputs of the model."""
-        return static_inputs(self.static, model.inputs) if model.inputs else {}
+    def inputs(self, model: ModelSpec, fitted: xr.Dataset) -> dict[str, np.ndarray]:
+        """The static inputs of the model, of which some may be stored with what was fitted."""
+        return static_inputs(stored_climate(self.static, model, fitted), model.inputs) if model.inputs else {}
 
     @property
     def end(self) -> np.datetime64:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..arguments import MOST_DEVICES, boolean, integer
+from ..climate import with_climate
 from ..data.dataset import check_dataset
 from ..data.ids import listed
 from ..data.methods import forcing_methods
@@ -294,6 +295,8 @@ def usable(data: xr.Dataset, config: Config, skip: bool) -> xr.Dataset:
     p = config.periods
     periods = [period for period in (p.train, p.validation, p.test) if period is not None]
     data = used_days(data, periods, config.warmup_years, config.batch.warmup)
+    if model is not None:
+        data = with_climate(data, model, p.train)
     data = data.isel(basin=usable_basins(data, config.forcing_names, p.train, skip=skip))
     check_dataset(data, forcing_names=config.forcing_names, need_qobs=True, model=model)
     if model is not None:

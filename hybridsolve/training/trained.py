@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from .. import __version__, models
+from ..climate import with_climate
 from ..compiler.identity import identity, refuse_another
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import load_weights_only, write_atomic
@@ -243,6 +244,8 @@ class Trained:
         """The steps of a period and its warm-up, of the basins that can be run; the others are refused, or left out."""
         names = self.config.forcing_names
         check_dataset(data, forcing_names=names, values=False)
+        if self.config.model != "none":
+            data = with_climate(data, models.get(self.config.model), self.config.periods.train)
         if period is not None:
             data = used_days(data, [period], self.config.warmup_years)
         usable = usable_basins(data, names, skip=skip)
