@@ -14,6 +14,8 @@ import xarray as xr
 from numpy.typing import DTypeLike
 
 from ..spec import ModelSpec, Variable
+from .calendar import SERIES as CALENDAR
+from .calendar import with_calendar
 from .camels import is_pack, read_camels
 from .caravan import read_caravan
 from .dataset import attributes_at, float_dtype, resolve_basins, rows_of, select_period
@@ -92,7 +94,8 @@ def open_dataset(
         Hours of the data's clock ahead of UTC.
     model : ModelSpec, optional
         Whose forcings are read, each under the name and in the unit of its table; precipitation, temperature and
-        evapotranspiration if left out.
+        evapotranspiration if left out. Those that the calendar decides (`hybridsolve.data.calendar`) are made where
+        the data have none.
 
     Returns
     -------
@@ -109,13 +112,18 @@ def open_dataset(
         code for missing values or a negative flow; an id twice; or one of the errors of the reader.
     """
     rows = rows_of(model)
-    dtype, asked = float_dtype(dtype), parse_names(names, list(rows))
     if pet is not None and model is not None and "pet" not in rows:
         raise ValueError(
             f"pet '{pet}' is a method of the forcing pet, and model {model.name} takes {', '.join(rows)}; leave it out."
         )
-    chosen = {} if pet is None else {"pet": pet}
     days = {"day_ends": day_ends, "utc_offset": utc_offset}
+    opened = _opened(path_or_data, basins, period, pet, float_dtype(dtype), parse_names(names, list(rows)), days, rows)
+    return with_calendar(opened, rows)
+
+
+def _opened(path_or_data, basins, period, pet, dtype, asked, days, rows) -> xr.Dataset:
+    """By the reader of its kind."""
+    chosen = {} if pet is None else {"pet": pet}
     own = (asked, basins, period, pet, dtype, days, rows)
     if isinstance(path_or_data, xr.Dataset):
         return _own_data(path_or_data, "the dataset", "basin", *own)
@@ -227,7 +235,8 @@ def recognised(
     wanted = [name for name in known if name != demand or pet is None]
     found = choose(ds, series, asked, wanted, where, strict=True)
     extremes = {low, high} <= set(found)
-    absent = [name for name in needed if name not in found and name != demand and not (name == mean and extremes)]
+    made = {demand, *CALENDAR, *([mean] if extremes else [])}
+    absent = [name for name in needed if name not in found and name not in made]
     _refuse_missing(absent, ds, series, where)
     if demand in needed and (pet is not None or demand not in found) and mean not in found and not extremes:
         _refuse_missing([mean], ds, series, where)
@@ -272,7 +281,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
     if said:
         before = str(ds.attrs.get("conversions", "")).splitlines()  # of a file that was written by us
         ds.attrs["conversions"] = "\n".join([*before, *said])
-        warnings.warn(f"{where} is read so:\n  " + "\n  ".join(said), stacklevel=3)
+        warnings.warn(f"{where} is read so:\n  " + "\n  ".join(said), stacklevel=4)
     return ds
 
 

@@ -28,7 +28,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, methods: bool = True)
     if methods:
         parser.add_argument(
             "--pet",
-            help="potential evapotranspiration: hargreaves, oudin or priestley-taylor "
+            help="potential evapotranspiration: hargreaves, oudin, oudin-airgr or priestley-taylor "
             "(default: what the data hold, else the reader's own)",
         )
 

@@ -51,20 +51,23 @@ def delays(k, p):
 
 
 def evaporation(f, p, s, published):
-    """Equation (1): what leaves each layer, and the net rain."""
+    """Equation (1): of the rain, what leaves each layer, and the net rain."""
     demand = p["k"] * f["pet"]
-    eu = minimum(demand, s["wu"] + f["prcp"])
-    left = demand - eu
+    of_rain = minimum(demand, f["prcp"])
+    lacking = relu(demand - f["prcp"])
+    of_wu = minimum(lacking, s["wu"])
+    left = lacking - of_wu
     moist = s["wl"] >= p["c"] * p["lm"]
     rate = left * (s["wl"] / p["lm"])
     el = select(moist, rate if published else minimum(rate, s["wl"]), minimum(p["c"] * left, s["wl"]))
     ed = select(moist, 0.0, p["c"] * left - el)
-    return eu, el, ed if published else minimum(ed, s["wd"]), relu(f["prcp"] - eu)
+    losses = dict(wu=of_wu, wl=el, wd=ed if published else minimum(ed, s["wd"]))
+    return of_rain, losses, f["prcp"] - of_rain
 
 
 def layers(f, p, s, published):
     """Equations (1) to (3): the three layers, runoff, net rain, evaporation, and what clips make."""
-    eu, el, ed, net = evaporation(f, p, s, published)
+    of_rain, losses, net = evaporation(f, p, s, published)
     whole = p["um"] + p["lm"] + p["dm"]
     full = s["wu"] + s["wl"] + s["wd"]
     if published:
@@ -73,7 +76,7 @@ def layers(f, p, s, published):
     after = relu(left - net / (whole * (1 + p["b"])))
     runoff = relu(net - whole * (power(left, 1 + p["b"]) - power(after, 1 + p["b"])))
     state, rest, clipped = {}, net - runoff, 0.0
-    losses = dict(wu=minimum(relu(eu - f["prcp"]), s["wu"]), wl=el, wd=ed)
+    evaporated = of_rain + losses["wu"] + losses["wl"] + losses["wd"]
     for name, capacity in (("wu", "um"), ("wl", "lm"), ("wd", "dm")):
         dried = s[name] - losses[name]
         if published:
@@ -82,8 +85,8 @@ def layers(f, p, s, published):
         entering = minimum(rest, relu(p[capacity] - dried))
         state[name], rest = dried + entering, rest - entering
     if published:
-        return state, runoff, net, eu + el + ed, clipped - rest
-    return state, runoff + rest, net, eu + el + ed, None
+        return state, runoff, net, evaporated, clipped - rest
+    return state, runoff + rest, net, evaporated, None
 
 
 def free_water(p, s, runoff, net, book, published):

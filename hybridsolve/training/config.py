@@ -91,7 +91,7 @@ class Config(Section):
     attributes: list[str]
     fill: list[str] = []
     weather: list[str] = []
-    pet: Literal["hargreaves", "oudin", "priestley-taylor"] | None = None
+    pet: Literal["hargreaves", "oudin", "oudin-airgr", "priestley-taylor"] | None = None
     periods: Periods
     warmup_years: Annotated[float, Field(ge=0)] = 1.0
     batch: Batch = Batch()
