@@ -242,7 +242,7 @@ def test_a_model_that_nobody_has_registered(variant):
     x = random_inputs(variant, T, B, C)
     expected = x.simulate(backend="reference")
     x.model = 5
-    refused(f"unknown model 5; expected one of .*{variant[0].name}.*, or a ModelSpec", x, backend="cpu")
+    refused(f"unknown model 5; expected one of .*{variant[0].name}.*, a ModelSpec, or a Python file", x, backend="cpu")
     x.model = dataclasses.replace(variant[0], name="mine")
     refused("backend 'cpu' has no kernel 'mine', only .*; rebuild", x, RuntimeError, backend="cpu")
     assert "mine" not in hs.models.names()

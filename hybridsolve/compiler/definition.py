@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +15,10 @@ from .identity import identity
 from .singular import doubtful
 
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
-_GENERATED: dict[str, ModelSpec] = {}  # by kernel, the models whose kernels are compiled when they are first asked for
+BACKENDS = ("cpu", "cuda", "triton")
+_GENERATED: dict[
+    tuple[str, str], ModelSpec
+] = {}  # by backend and kernel, the models whose kernels are made when asked for
 _LOADED: dict[tuple[str, str, str, bool], str] = {}  # by extension, kernel, struct and precision, the model's key
 
 
@@ -74,7 +77,7 @@ def _header(model: ModelSpec) -> str:
     return header(model)
 
 
-def generate(model: ModelSpec) -> None:
+def generate(model: ModelSpec, backends: Sequence[str] = BACKENDS) -> None:
     """Have the kernels of a model generated when they are first asked for, in place of any others of their names.
 
     Raises
@@ -83,35 +86,40 @@ def generate(model: ModelSpec) -> None:
         If the step does what no kernel can, or it and the table differ; the message begins with file and line.
     """
     _header(model)
-    _GENERATED.update(dict.fromkeys(model.kernel_names, model))
+    _GENERATED.update({(backend, kernel): model for backend in backends for kernel in model.kernel_names})
 
 
-def generates(kernel: str) -> bool:
-    """Whether a kernel can be generated: that of a model which was defined, registered, or asked to run.
+def is_generated(kernel: str, backend: str) -> bool:
+    """Whether a backend's kernel is generated, and not one that was written or built."""
+    return (backend, kernel) in _GENERATED
+
+
+def can_generate(kernel: str, backend: str) -> bool:
+    """Whether a kernel is or can be generated: that of a model which was defined, registered, or asked to run.
 
     Raises
     ------
     StepError
         If the step does what no kernel can.
     """
-    if kernel not in _GENERATED:
+    if not is_generated(kernel, backend):
         for model in (*models.MODELS.values(), *reversed(models.known())):
             if kernel in model.kernel_names:
-                generate(model)
+                generate(model, [backend])
                 break
         else:
             return False
     return True
 
 
-def refuse_other_equations(kernel: str, model: ModelSpec) -> None:
+def refuse_other_equations(kernel: str, backend: str, model: ModelSpec) -> None:
     """Raise unless a model's step in Python is the one that its kernel was made of, or written beside.
 
     Raises
     ------
     ValueError
     """
-    if _GENERATED.get(kernel, FIRST[model.name]).equations != model.equations:
+    if _GENERATED.get((backend, kernel), FIRST[model.name]).equations != model.equations:
         raise ValueError(
             f"the kernel '{kernel}' must be of the model that runs; found one of another definition of '{model.name}', "
             "with another step, prepare or ordinates in Python: rename the model with dataclasses.replace, or ask for "
@@ -124,7 +132,8 @@ def make_ready(kernel: str, extension: ModuleType, struct: str, is_double: bool)
 
     On the CPU it is those alone that take this struct in this precision. `_cuda` has those that it was built with.
     """
-    where, model = extension.__name__.rpartition(".")[2], _GENERATED.get(kernel)
+    where = extension.__name__.rpartition(".")[2]
+    model = _GENERATED.get(("cpu" if where == "_cpu" else "cuda", kernel))
     key = (where, kernel, struct, is_double)
     if model is None or where == "_cuda" or _LOADED.get(key) == model.key:
         return

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..compiler.definition import generates
+from ..compiler.definition import can_generate
 from . import compiled
 from .layout import empty_checkpoints, empty_series
 from .problem import Problem
@@ -118,7 +118,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
         )
     engine.check(device)
     if kernel is not None and (engine, kernel) not in _CHECKED and kernel not in engine.kernels():
-        if not _generates(name) or not generates(kernel):
+        if not _generates(name) or not can_generate(kernel, name):
             raise RuntimeError(
                 f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve "
                 "after adding it, or ask for backend='reference'."

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ... import models
 from ...compiler import cache
-from ...compiler.definition import generates, refuse_other_equations
+from ...compiler.definition import is_generated, refuse_other_equations
 from ...compiler.triton import source
 from ...spec import DAY, ModelSpec
 from ..faults import Watch
@@ -62,7 +62,9 @@ def check(device: torch.device) -> None:
 
 def kernels() -> list[str]:
     """The time loops there are: of models whose table names a module with step and adjoint, and of defined models."""
-    return [name for spec in models.known() for name in spec.kernel_names if spec.triton or generates(name)]
+    return [
+        name for spec in models.known() for name in spec.kernel_names if spec.triton or is_generated(name, "triton")
+    ]
 
 
 def group_size(n_components: int, n_basins: int, reduced: bool) -> int:
@@ -76,13 +78,13 @@ def _width(run: Problem) -> int:
 
 def _module(run: Problem) -> ModuleType:
     """The module with the model's step and adjoint: that which its table names, or of a defined model the generated."""
-    refuse_other_equations(run.kernel, run.spec)
+    refuse_other_equations(run.kernel, "triton", run.spec)
     if not run.rows:
         raise RuntimeError(
             f"model {run.spec.name} must have a parameter for backend 'triton', found none: add one, or ask for "
             "another backend."
         )
-    if run.spec.triton is None and generates(run.kernel):
+    if run.spec.triton is None and is_generated(run.kernel, "triton"):
         return _generated(run.spec, run.optional)
     where = f"the step of model {run.spec.name} for backend 'triton' must be in the module that its table names"
     if run.spec.triton is None:
