@@ -103,7 +103,7 @@ def test_a_library_is_compiled_once_by_many_and_again_where_it_is_damaged(folder
 
 
 def test_a_second_process_compiles_nothing(folder, monkeypatch):
-    program = "import sys; from hybridsolve.compiler import cache; cache._compile = None; "
+    program = "import sys; from hybridsolve.compiler import cache; cache._compile = lambda *_: sys.exit(3); "
     program += "print(cache.library(sys.stdin.read(), 'ISA'))"
     isa = _cpu.isa()
     text = header(bucket(1.0))

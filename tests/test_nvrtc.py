@@ -21,7 +21,7 @@ from test_definition import bucket, results
 import hybridsolve as hs
 from hybridsolve import _driver
 from hybridsolve.compiler import definition, header, nvrtc
-from hybridsolve.solve import backends, compiled
+from hybridsolve.solve import backends, check, compiled
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
 Launch = namedtuple("Launch", "kernel blocks threads shared stream device arguments")
@@ -180,6 +180,25 @@ def test_the_launches_of_routing_and_sums_are_those_of_nvccs_binding(bits, rever
     assert_same_launches(lambda m: m.sum_middle(bits == 64, 16, 32, 70, 5, 9, 0, 7))
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.id in ("hbv11p", "toy")])
+def test_the_default_interval_keeps_the_tape_on_the_chip(variant, dtype, monkeypatch):
+    model, _ = variant
+    x = random_inputs(variant, T=10_000, B=1, C=1, dtype=dtype)
+    given = (model, x.forcing, x.parameters, x.inputs, 86400, None, None, "mean", None, None, False)
+    assert check.problem(*given, "cpu").interval == 100
+    monkeypatch.setattr(backends, "choose", lambda *_: "cuda")
+    interval = check.problem(*given, "cuda").interval
+    kernel = model.kernel_name(())
+    names = hs._cpu.models()[kernel]
+    add(kernel, names)
+    run = dict(is_double=dtype == torch.float64, n_steps=10_000)
+    sizes = [
+        _driver.tape_size(kernel, filled(_driver, "Run", names, **run, interval=n)) for n in (interval, interval + 1)
+    ]
+    assert sizes[0] == 0 < sizes[1]
+
+
 def test_what_a_kernel_is_compiled_for(opened, library):
     """Once for all runs that ask the same of it, and once a card."""
     asked = []
@@ -201,8 +220,8 @@ def test_what_a_kernel_is_compiled_for(opened, library):
     slots = [int(x) for x in told.pop("HS_SLOTS").split(",")]
     assert told == dict(HS_WIDTH="4", HS_EACH="0", HS_RAW="1", HS_PER_STEP="2ull")
     assert {i: x for i, x in enumerate(slots) if x >= 0} == {2: 0, 0: 1, 5: 2}
-    for again, header in ((1, nvrtc._HEADERS["hbv10"]), (2, "// another\n")):
-        nvrtc.load(header, {"hbv10": names})
+    for again, text in ((1, nvrtc._HEADERS["hbv10"]), (2, "// another\n")):
+        nvrtc.load(text, {"hbv10": names})
         _driver.forward("hbv10", run, 0, 0)
         assert len(asked) == again
 
