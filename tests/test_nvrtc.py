@@ -20,7 +20,7 @@ from test_definition import bucket, results
 
 import hybridsolve as hs
 from hybridsolve import _driver
-from hybridsolve.compiler import definition, header, nvrtc
+from hybridsolve.compiler import cache, definition, header, nvrtc
 from hybridsolve.solve import backends, check, compiled
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
@@ -475,6 +475,17 @@ def test_what_a_generated_model_prepares_apart_leaves_the_loop_in_registers(mode
     macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", "HS_SLOTS=" + ",".join(["0", *["-1"] * 95])]
     made_once = int(re.search(r"\bD = (\d+)", text)[1])
     assert usage(nvrtc.image("generated_here", kernel, macros, 90)[1], tmp_path)["loads"] <= made_once
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", hs.models.names())
+def test_nvrtc_compiles_every_model(name, real):
+    """For any run: what a kernel is not told by macros it reads."""
+    model = hs.models.get(name)
+    flags = ["--gpu-architecture=sm_90", *nvrtc.FLAGS, f"-I{cache.sources()}"]
+    for kernel in ("forward_kernel<{}, float, false, true>", "adjoint_kernel<{}, float, false, true, true>"):
+        expression = f"hs::cuda::{kernel.format(f'hs::cuda::model_{model.kernel_name(())}')}"
+        assert real.compile(nvrtc.MODEL, header(model), expression, flags)[1][:4] == b"\x7fELF"
 
 
 @pytest.mark.compile
