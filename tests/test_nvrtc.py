@@ -302,6 +302,29 @@ def test_nothing_of_it_is_loaded_before_it_is_asked_for():
     assert done.stdout.split() == []
 
 
+def test_the_declarations_by_hand_are_those_of_cudas_own_header(tmp_path):
+    """As many arguments, as large, and the same numbers; by the header that Triton brings."""
+    triton = pytest.importorskip("triton", reason="triton, which has cuda.h, is not installed")
+    include = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+    (tmp_path / "same.cpp").write_text("""
+        #include <cuda.h>
+        #include "core/driver.h"
+        template <class F, class G> struct Same;
+        template <class R, class... A, class S, class... B> struct Same<R (*)(A...), S (*)(B...)> {
+          static constexpr bool value = sizeof(R) == sizeof(S) && ((sizeof(A) == sizeof(B)) && ...);
+        };
+        #define CALL(name, ...) static_assert(Same<decltype(&::name), decltype(hs::driver::Calls::name)>::value, #name);
+        HS_DRIVER(CALL)
+        static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR == hs::driver::CAPABILITY_MAJOR);
+        static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == hs::driver::CAPABILITY_MINOR);
+        static_assert(CUDA_SUCCESS == 0 && CUDA_ERROR_INVALID_VALUE == hs::driver::INVALID_VALUE);
+        static_assert(CU_STREAM_CAPTURE_STATUS_NONE == 0);
+    """)
+    command = ["g++", "-std=c++17", "-fsyntax-only", f"-I{plugins.CSRC}", f"-I{include}", tmp_path / "same.cpp"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def without_nvcc(library, monkeypatch):
     """No hybridsolve._cuda, the stand-in as the driver, and no NVRTC found yet."""
