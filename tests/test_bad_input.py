@@ -244,7 +244,9 @@ def test_a_model_that_nobody_has_registered(variant):
     x.model = 5
     refused(f"unknown model 5; expected one of .*{variant[0].name}.*, a ModelSpec, or a Python file", x, backend="cpu")
     x.model = dataclasses.replace(variant[0], name="mine")
-    refused("backend 'cpu' has no kernel 'mine', only .*; rebuild", x, RuntimeError, backend="cpu")
+    assert hs.solve.backends.choose("cpu", torch.device("cpu"), hs.models.get(x.model).kernel_name(variant[1])) == "cpu"
+    with pytest.raises(RuntimeError, match="backend 'cpu' has no kernel 'nobodys', only .*; rebuild"):
+        hs.solve.backends.choose("cpu", torch.device("cpu"), "nobodys")
     assert "mine" not in hs.models.names()
     assert_same_bits(x.simulate(backend="reference").fluxes, expected.fluxes)
 

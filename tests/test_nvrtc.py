@@ -20,8 +20,8 @@ from test_definition import bucket, results
 
 import hybridsolve as hs
 from hybridsolve import _driver
-from hybridsolve.compiler import definition, header, nvrtc
-from hybridsolve.solve import backends, compiled
+from hybridsolve.compiler import cache, definition, header, nvrtc
+from hybridsolve.solve import backends, check, compiled
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
 Launch = namedtuple("Launch", "kernel blocks threads shared stream device arguments")
@@ -180,6 +180,25 @@ def test_the_launches_of_routing_and_sums_are_those_of_nvccs_binding(bits, rever
     assert_same_launches(lambda m: m.sum_middle(bits == 64, 16, 32, 70, 5, 9, 0, 7))
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.id in ("hbv11p", "toy")])
+def test_the_default_interval_keeps_the_tape_on_the_chip(variant, dtype, monkeypatch):
+    model, _ = variant
+    x = random_inputs(variant, T=10_000, B=1, C=1, dtype=dtype)
+    given = (model, x.forcing, x.parameters, x.inputs, 86400, None, None, "mean", None, None, False)
+    assert check.problem(*given, "cpu").interval == 100
+    monkeypatch.setattr(backends, "choose", lambda *_: "cuda")
+    interval = check.problem(*given, "cuda").interval
+    kernel = model.kernel_name(())
+    names = hs._cpu.models()[kernel]
+    add(kernel, names)
+    run = dict(is_double=dtype == torch.float64, n_steps=10_000)
+    sizes = [
+        _driver.tape_size(kernel, filled(_driver, "Run", names, **run, interval=n)) for n in (interval, interval + 1)
+    ]
+    assert sizes[0] == 0 < sizes[1]
+
+
 def test_what_a_kernel_is_compiled_for(opened, library):
     """Once for all runs that ask the same of it, and once a card."""
     asked = []
@@ -201,9 +220,10 @@ def test_what_a_kernel_is_compiled_for(opened, library):
     slots = [int(x) for x in told.pop("HS_SLOTS").split(",")]
     assert told == dict(HS_WIDTH="4", HS_EACH="0", HS_RAW="1", HS_PER_STEP="2ull")
     assert {i: x for i, x in enumerate(slots) if x >= 0} == {2: 0, 0: 1, 5: 2}
-    add("hbv10", names)  # another model may have this name now
-    _driver.forward("hbv10", run, 0, 0)
-    assert len(asked) == 2
+    for again, text in ((1, nvrtc._HEADERS["hbv10"]), (2, "// another\n")):
+        nvrtc.load(text, {"hbv10": names})
+        _driver.forward("hbv10", run, 0, 0)
+        assert len(asked) == again
 
 
 def test_each_gpu_has_its_context_and_kernels(opened, library, monkeypatch):
@@ -280,6 +300,29 @@ def test_nothing_of_it_is_loaded_before_it_is_asked_for():
     code = "import sys, hybridsolve.solve.backends; print(*(m for m in sys.modules if 'nvrtc' in m or '_driver' in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_declarations_by_hand_are_those_of_cudas_own_header(tmp_path):
+    """As many arguments, as large, and the same numbers; by the header that Triton brings."""
+    triton = pytest.importorskip("triton", reason="triton, which has cuda.h, is not installed")
+    include = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+    (tmp_path / "same.cpp").write_text("""
+        #include <cuda.h>
+        #include "core/driver.h"
+        template <class F, class G> struct Same;
+        template <class R, class... A, class S, class... B> struct Same<R (*)(A...), S (*)(B...)> {
+          static constexpr bool value = sizeof(R) == sizeof(S) && ((sizeof(A) == sizeof(B)) && ...);
+        };
+        #define CALL(name, ...) static_assert(Same<decltype(&::name), decltype(hs::driver::Calls::name)>::value, #name);
+        HS_DRIVER(CALL)
+        static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR == hs::driver::CAPABILITY_MAJOR);
+        static_assert(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR == hs::driver::CAPABILITY_MINOR);
+        static_assert(CUDA_SUCCESS == 0 && CUDA_ERROR_INVALID_VALUE == hs::driver::INVALID_VALUE);
+        static_assert(CU_STREAM_CAPTURE_STATUS_NONE == 0);
+    """)
+    command = ["g++", "-std=c++17", "-fsyntax-only", f"-I{plugins.CSRC}", f"-I{include}", tmp_path / "same.cpp"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
@@ -413,7 +456,7 @@ def test_nvrtc_compiles_the_kernels_without_spills(
     monkeypatch.setattr(nvrtc, "of_driver", lambda: real)
     opened(nvrtc.image)
     if model == "defined_bucket":
-        definition.make_ready(bucket().kernel_name(()), _driver, "Run", True)
+        definition.make_ready("defined_bucket", bucket(), _driver, "Run", True)
         hs.models.MODELS.pop("defined_bucket")
     else:
         add(model, cuda_on_cpu.models()[model])
@@ -455,6 +498,17 @@ def test_what_a_generated_model_prepares_apart_leaves_the_loop_in_registers(mode
     macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", "HS_SLOTS=" + ",".join(["0", *["-1"] * 95])]
     made_once = int(re.search(r"\bD = (\d+)", text)[1])
     assert usage(nvrtc.image("generated_here", kernel, macros, 90)[1], tmp_path)["loads"] <= made_once
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", hs.models.names())
+def test_nvrtc_compiles_every_model(name, real):
+    """For any run: what a kernel is not told by macros it reads."""
+    model = hs.models.get(name)
+    flags = ["--gpu-architecture=sm_90", *nvrtc.FLAGS, f"-I{cache.sources()}"]
+    for kernel in ("forward_kernel<{}, float, false, true>", "adjoint_kernel<{}, float, false, true, true>"):
+        expression = f"hs::cuda::{kernel.format(f'hs::cuda::model_{model.kernel_name(())}')}"
+        assert real.compile(nvrtc.MODEL, header(model), expression, flags)[1][:4] == b"\x7fELF"
 
 
 @pytest.mark.compile

@@ -16,9 +16,7 @@ from .singular import doubtful
 
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
 BACKENDS = ("cpu", "cuda", "triton")
-_GENERATED: dict[
-    tuple[str, str], ModelSpec
-] = {}  # by backend and kernel, the models whose kernels are made when asked for
+_GENERATED: set[tuple[str, str]] = set()  # backend and kernel, of kernels that are made when they are asked for
 _LOADED: dict[tuple[str, str, str, bool], str] = {}  # by extension, kernel, struct and precision, the model's key
 
 
@@ -86,7 +84,7 @@ def generate(model: ModelSpec, backends: Sequence[str] = BACKENDS) -> None:
         If the step does what no kernel can, or it and the table differ; the message begins with file and line.
     """
     _header(model)
-    _GENERATED.update({(backend, kernel): model for backend in backends for kernel in model.kernel_names})
+    _GENERATED.update((backend, kernel) for backend in backends for kernel in model.kernel_names)
 
 
 def is_generated(kernel: str, backend: str) -> bool:
@@ -113,13 +111,13 @@ def can_generate(kernel: str, backend: str) -> bool:
 
 
 def refuse_other_equations(kernel: str, backend: str, model: ModelSpec) -> None:
-    """Raise unless a model's step in Python is the one that its kernel was made of, or written beside.
+    """Raise unless a model's step in Python is the one that its kernel was written or built beside.
 
     Raises
     ------
     ValueError
     """
-    if _GENERATED.get((backend, kernel), FIRST[model.name]).equations != model.equations:
+    if not is_generated(kernel, backend) and FIRST[model.name].equations != model.equations:
         raise ValueError(
             f"the kernel '{kernel}' must be of the model that runs; found one of another definition of '{model.name}', "
             "with another step, prepare or ordinates in Python: rename the model with dataclasses.replace, or ask for "
@@ -127,15 +125,17 @@ def refuse_other_equations(kernel: str, backend: str, model: ModelSpec) -> None:
         )
 
 
-def make_ready(kernel: str, extension: ModuleType, struct: str, is_double: bool) -> None:
+def make_ready(kernel: str, model: ModelSpec, extension: ModuleType, struct: str, is_double: bool) -> None:
     """Hand a generated model's kernels, unless they are there, to `_cpu`, compiled, or to `_driver`, as their header.
 
-    On the CPU it is those alone that take this struct in this precision. `_cuda` has those that it was built with.
+    On the CPU it is those alone that take this struct in this precision. `_cuda` has those that it was built with. Of
+    models with one name the one that runs is handed over anew.
     """
     where = extension.__name__.rpartition(".")[2]
-    model = _GENERATED.get(("cpu" if where == "_cpu" else "cuda", kernel))
     key = (where, kernel, struct, is_double)
-    if model is None or where == "_cuda" or _LOADED.get(key) == model.key:
+    if where == "_cuda" or not is_generated(kernel, where.strip("_").replace("driver", "cuda")):
+        return
+    if _LOADED.get(key) == model.key:
         return
     if where == "_cpu":
         from .cache import library

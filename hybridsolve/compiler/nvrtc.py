@@ -174,12 +174,17 @@ def launcher() -> ModuleType:
 
 
 def load(text: str, kernels: Mapping[str, Mapping[str, object]]) -> None:
-    """Make the models of a header known to the launcher, by what `models` of an extension says of each."""
+    """Make the models of a header known to the launcher, by what `models` of an extension says of each.
+
+    Kernels that are loaded stay, unless they are of another header.
+    """
     from .. import _driver
 
+    text = text.replace('"../core/', '"core/')  # it lies in no folder here
     for kernel, names in kernels.items():
-        _HEADERS[kernel] = text.replace('"../core/', '"core/')  # it lies in no folder here
-        _driver.add(kernel, dict(names))
+        if _HEADERS.get(kernel) != text:
+            _HEADERS[kernel] = text
+            _driver.add(kernel, dict(names))
 
 
 def image(model: str, expression: str, macros: Sequence[str], capability: int) -> tuple[str, bytes]:

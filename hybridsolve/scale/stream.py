@@ -91,6 +91,7 @@ def plan(
     itemsize: int,
     memory: int,
     interval: int | None = None,
+    most_interval: int | None = None,
 ) -> Plan:
     """Cut a run so that what is on the card at a time takes no more than `memory` bytes.
 
@@ -105,8 +106,8 @@ def plan(
         Bytes of a number.
     memory : int
         Bytes.
-    interval : int, optional
-        Steps between checkpoints.
+    interval, most_interval : int, optional
+        Steps between checkpoints, and how many there are at most where that is left out.
 
     Returns
     -------
@@ -129,7 +130,7 @@ def plan(
     moving = n_forcings + n_per_step * n_components
 
     def size(basins: int, steps: int) -> int:
-        every = interval or backends.check_interval(steps)
+        every = interval or backends.check_interval(steps, most_interval)
         held = 2 * (moving + series) * steps  # the piece at work, and the next or the last
         held += (n_static + 4 * n_states) * n_components
         if gradient:
@@ -223,6 +224,7 @@ def simulate(
             f"a streamed run takes tensors in host memory; found them on {problem.state.device}: move with .cpu()."
         )
     problem = problem.with_(backend=backends.choose(backend, device, problem.kernel))
+    most = backends.most_interval(problem.backend, problem.spec, problem.state.element_size())
     cut = plan(
         problem.sizes,
         n_forcings=len(problem.forcing),
@@ -235,8 +237,9 @@ def simulate(
         itemsize=problem.state.element_size(),
         memory=free_memory(device) if memory is None else memory,
         interval=checkpoint_interval,
+        most_interval=most,
     )
-    series, final = _Streamed.apply(_Stream(problem, device, cut, checkpoint_interval), *problem.tensors)
+    series, final = _Streamed.apply(_Stream(problem, device, cut, checkpoint_interval, most), *problem.tensors)
     return StreamedRun(dict(zip(problem.outputs, series.unbind(0), strict=True)), problem.named_state(final), cut)
 
 
@@ -275,13 +278,13 @@ class _StreamedAdjoint(torch.autograd.Function):
 class _Stream:
     """One streamed run, whose tensors are those of its `Problem`, in their order."""
 
-    def __init__(self, run: Problem, device: torch.device, plan: Plan, interval: int | None):
+    def __init__(self, run: Problem, device: torch.device, plan: Plan, interval: int | None, most: int | None):
         # The text and the sizes of the whole run; every call passes its tensors.
         self.text, self.step, self.each = run.text, run.step, run.each
         self.weighted = run.weights is not None
         self.n_forcings, self.n_inputs, self.n_outputs = len(run.forcing), len(run.inputs), len(run.outputs)
         self.state_at = len(run.tensors) - 1 - self.weighted
-        self.device, self.plan, self.interval = device, plan, interval
+        self.device, self.plan, self.interval, self.most_interval = device, plan, interval, most
 
     def axes(self, i: int, x: Tensor) -> str:
         """The axes of the i-th tensor."""
@@ -299,7 +302,7 @@ class _Stream:
     def run(self, tensors: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
         tensors = [*tensors[: self.state_at], state, *tensors[self.state_at + 1 :]]
         n_steps = max([1, *(x.shape[0] for i, x in enumerate(tensors) if self.axes(i, x)[0] == "t")])
-        interval = self.interval or backends.check_interval(n_steps)
+        interval = self.interval or backends.check_interval(n_steps, self.most_interval)
         interval = min(interval, n_steps) if torch.is_grad_enabled() else 0
         numbers = [n_steps, *state.shape[1:], interval, self.step]
         piece = Problem.of(self.text, tensors, numbers)

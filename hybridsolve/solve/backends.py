@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.definition import can_generate
+from ..spec import ModelSpec
 from . import compiled
 from .layout import empty_checkpoints, empty_series
 from .problem import Problem
@@ -26,6 +27,7 @@ Sizes = Sequence[int]
 Operator = Callable[..., Tensors]
 NAMES = ("cpu", "triton", "cuda", "reference")
 DEVICE = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}  # what tensors each serves
+WARP, TAPE_BYTES = 32, 24 * 1024  # as in csrc/core/launch.h
 # What "auto" is for tensors on each device. On a GPU it is to be the faster one, and neither has been measured yet.
 DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
@@ -132,9 +134,16 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
 choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def check_interval(n_steps: int) -> int:
+def check_interval(n_steps: int, most: int | None = None) -> int:
     """The default number of steps between checkpoints: memory and the tape of a segment are about equal there."""
-    return max(1, int(n_steps**0.5))
+    return max(1, min(int(n_steps**0.5), most or n_steps))
+
+
+def most_interval(backend: str, model: ModelSpec, itemsize: int) -> int | None:
+    """The longest interval for a run; of CUDA kernels that whose tape stays in a multiprocessor's own memory."""
+    if backend != "cuda":
+        return None
+    return 1 + TAPE_BYTES // (WARP * (len(model.states) + len(model.lines)) * itemsize)
 
 
 def _sum_to(engine: Kernels, x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -75,10 +75,10 @@ def problem(
     parameters = _take(given, "parameters", [v.name for v in rows if v.name not in absent], model)
     _refuse_unknown(given["initial_state"], (*model.state_names, *model.line_names), "initial_state", model)
     sizes = _sizes(model, forcing, parameters, inputs, given["initial_state"], weights)
-    interval = _interval(interval, sizes[0])
     like = next(iter(forcing.values()))
     optional = tuple(v.name for v in rows[len(model.parameters) :])
     backend = backends.choose(backend, like.device, model.kernel_name(optional))
+    interval = _interval(interval, sizes[0], backends.most_interval(backend, model, like.element_size()))
     if raw and (absent or step != DAY):  # what the kernels do not scale
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
         raw = False
@@ -255,7 +255,7 @@ def _refuse_tensor(first: tuple, one: tuple) -> None:
     )
 
 
-def _interval(interval: int | None, n_steps: int) -> int:
+def _interval(interval: int | None, n_steps: int, most: int | None) -> int:
     if interval is None:
-        return backends.check_interval(n_steps)
+        return backends.check_interval(n_steps, most)
     return min(integer("checkpoint_interval", interval, 1), n_steps)

@@ -163,10 +163,8 @@ class Engine:
 
     def _struct(self, kind: str, run: Problem, **more):
         """A run as its kernels take it, or what derives from it: Run, Tangent, LeastSquares."""
-        refuse_other_equations(
-            run.kernel, self.name, run.spec
-        )  # at every run: a kernel may have been loaded anew since
-        make_ready(run.kernel, extension(self.name), kind, run.state.dtype == torch.float64)
+        refuse_other_equations(run.kernel, self.name, run.spec)
+        make_ready(run.kernel, run.spec, extension(self.name), kind, run.state.dtype == torch.float64)
         model = (run.spec.key, run.optional, run.state.dtype, run.step)
         words = (extension(self.name), kind, *model, run.outputs, run.each, run.raw)
         if words not in _WORDS:
