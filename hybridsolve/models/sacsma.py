@@ -110,7 +110,7 @@ def sub_step(p, ut, rain, share_u, share_p, share_s):
         deficiency = relu(1 - held / lower)
         curve = 1 + p["zperc"] * power(deficiency, p["rexp"])
         percolation = minimum(strength * (now["uf"] / p["uzfwm"]) * curve, now["uf"])
-        percolation = select(thin, 0.0, percolation - relu(held + percolation - lower))
+        percolation = select(thin, 0.0, relu(percolation - relu(held + percolation - lower)))
         uf = now["uf"] - percolation
         interflow = select(thin, 0.0, uf * share_u)
         uf = uf - interflow
@@ -118,7 +118,7 @@ def sub_step(p, ut, rain, share_u, share_p, share_s):
         filled = now["lt"] + percolation * (1 - p["pfree"])
         lt = minimum(filled, p["lztwm"])
         free = percolation * p["pfree"] + (filled - lt)
-        empty_p, empty_s = 1 - lp / p["lzfpm"], 1 - ls / p["lzfsm"]
+        empty_p, empty_s = relu(1 - lp / p["lzfpm"]), relu(1 - ls / p["lzfsm"])
         part = 2 * (p["lzfpm"] / (p["lzfpm"] + p["lzfsm"])) * (empty_p / maximum(empty_p + empty_s, 1e-12))
         supplied = minimum(ls + free * (1 - minimum(part, 1.0)), p["lzfsm"])
         primary = lp + (free - (supplied - ls))
