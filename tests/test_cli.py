@@ -100,7 +100,7 @@ def test_killed_and_resumed_ends_with_the_same_result(file, tmp_path):
         (["calibrate", "absent.nc", *CALIBRATE], "absent.nc does not exist"),
         (
             ["calibrate", "fulda", *CALIBRATE, "--model", "hbv99"],
-            "unknown model 'hbv99'; expected one of exphydro",
+            "unknown model 'hbv99'; expected one of cemaneige",
         ),
         (["calibrate", "fulda", *CALIBRATE, "--basins", "nowhere"], "nowhere"),
         (["simulate", "absent.nc", "fulda"], "absent.nc does not exist"),
