@@ -14,6 +14,8 @@ from conftest import golden
 import hybridsolve as hs
 from hybridsolve.models import snow17_point
 from hybridsolve.models.xinanjiang import as_published
+from hybridsolve.routing.gauge import simulate_to_gauge
+from hybridsolve.solve.ordinates import ordinates
 
 ALL_DAYS = os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all"
 FORCING = {"prcp": "prcp_mm_d", "pet": "pet_mm_d", "tmean": "tmean"}
@@ -436,6 +438,23 @@ def test_sacsma():
     expected = {n: file[f"flux/{key}"] for n, key in SAC.items()}
     expected |= dict(zip(model.state_names, file["sac_state"].unbind(-1), strict=True))
     assert_near(found, expected | {"parts": file["second/ninc"]}, 1e-9)
+
+
+def test_the_hydrograph_of_sacsma():
+    file = File("shared_nws_snow17_sacsma")
+    model, forcing, parameters, state = sacsma_of(file)
+    parameters |= dict(zip(model.routing_parameter_names, file["uh_shape_scale_d"].T, strict=True))
+    days = 120
+    flow = simulate_to_gauge(
+        model,
+        {n: x[:days] for n, x in forcing.items()},
+        {n: x[:, None] for n, x in parameters.items()},
+        initial_state={n: x[:, None] for n, x in state.items()},
+        backend="reference",
+    ).fluxes["streamflow"]
+    assert_near({"q": flow}, {"q": file["routed_mm_d"]}, 1e-9)
+    found = ordinates(model.routing, {n: parameters[n] for n in model.routing_parameter_names})
+    assert (found - file["uh_ordinates"].T[: len(found)]).abs().max() < 1e-14
 
 
 @pytest.mark.nightly

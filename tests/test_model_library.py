@@ -175,6 +175,15 @@ def test_what_cannot_be_joined(name):
         hs.models.get(name)
 
 
+@pytest.mark.parametrize("front", ("cemaneige", "cemaneige_hysteresis", "degreeday", "snow17_point", "snow17"))
+@pytest.mark.parametrize("body", ("gr4j", "gr5j", "gr6j", "hymod", "hymod_delayed", "xinanjiang", "sacsma"))
+def test_any_snow_before_any_runoff(front, body):
+    for name in (f"{front}+{body}", f"{front}-2+{body}"):
+        model = hs.models.get(name)
+        try_model(model)
+        assert model.routing is hs.models.get(body).routing
+
+
 def test_a_join_is_one_model_found_by_name():
     model = hs.models.get("cemaneige-2+gr4j")
     assert model is hs.models.get("cemaneige-2+gr4j") and model.name not in hs.models.names()

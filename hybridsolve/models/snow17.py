@@ -41,6 +41,7 @@ from .snow17_point import PRACTICE, RIPE, snow17_point
 
 PARTS = 40  # of the excess water, at most
 CURVE = (0.05, 0.15, 0.26, 0.45, 0.5, 0.56, 0.61, 0.65, 0.69, 0.82, 1.0)
+THIN = 1e-3  # mm of ice, less than which lets water pass as that
 NORTH = 54.0  # degrees, from which on melt is slow in winter
 
 
@@ -108,7 +109,7 @@ def lagged(e, ice, hours, slots):
 
 def attenuated(sto, due, ice, share, hours):
     """Equation (8): what leaves in this step, and what stays."""
-    deep = power(maximum(ice, 1e-6) / (25.4 * share), 1.3)
+    deep = power(maximum(ice, THIN) / (25.4 * share), 1.3)
     rate = 1 / (5 * exp(-minimum(500 * (due / hours) / (25.4 * share) / deep, 150.0)) + 1)
     stay = power(1 - rate, hours)
     left = sto * stay + (due / hours) * (1 - rate) * (1 - stay) / rate

@@ -82,8 +82,8 @@ def layers(f, p, s, published):
         if published:
             dried, below = relu(dried), dried
             clipped = clipped + (dried - below)
-        entering = minimum(rest, relu(p[capacity] - dried))
-        state[name], rest = dried + entering, rest - entering
+        filled, most = dried + rest, maximum(p[capacity], dried)
+        state[name], rest = minimum(filled, most), relu(filled - most)
     if published:
         return state, runoff, net, evaporated, clipped - rest
     return state, runoff + rest, net, evaporated, None

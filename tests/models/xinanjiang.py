@@ -1,0 +1,18 @@
+"""Xinanjiang as the tests run it."""
+
+from .examples import Example as Generic
+from .examples import pick
+
+
+class Example(Generic):
+    """In the first basin all layers dry out, and are filled in part on the last day by what does not run off."""
+
+    def ties(self, x):
+        super().ties(x)
+        for series, value in ((x.forcing["prcp"], 0.0), (x.forcing["pet"], 40.0)):
+            series[-9:, 0] = value
+        x.forcing["prcp"][-1, 0], x.forcing["pet"][-1, 0] = 4.0, 0.0
+        for name, value in {"um": 20.0, "k": 1.0, "c": 0.1}.items():
+            x.parameters[name][0] = value
+        for i, name in enumerate(("ki", "kg")):  # free water that lasts
+            x.parameters[name] = pick([0, 0.125, 0.25], *x.parameters[name].shape, seed=30 + i)
