@@ -45,6 +45,19 @@ def number(kind: Callable[[str], N], text: str, what: str) -> N:
         raise ValueError(f"{what} must be {'a whole number' if kind is int else 'a number'}; found '{text}'.") from None
 
 
+def pairs_of_bounds(given: list[str], option: str) -> dict[str, tuple[float, float]]:
+    """Bounds by name of an option that takes NAME=LOW:HIGH."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, _, text in (pair.partition("=") for pair in given):
+        if name in found:
+            raise ValueError(f"{option} must give {name} once; found it twice: leave one of them out.")
+        lower, colon, upper = text.partition(":")
+        if not colon:
+            raise ValueError(f"{option} {name} must be LOW:HIGH; found '{text}': write for example {name}=50:800.")
+        found[name] = (number(float, lower, f"{option} {name}"), number(float, upper, f"{option} {name}"))
+    return found
+
+
 def pairs(given: list[str], option: str) -> dict[str, float]:
     """Numbers by name of an option that takes NAME=VALUE."""
     found: dict[str, float] = {}

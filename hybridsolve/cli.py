@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from .arguments import MOST_DEVICES, integer, number, pairs
+from .arguments import MOST_DEVICES, integer, number, pairs, pairs_of_bounds
 from .compiler.cache_command import cache_arguments, run_cache
 from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, open_data
@@ -307,6 +307,9 @@ def _calibrate_arguments(sub) -> None:
         "--fix", action="append", default=[], metavar="NAME=VALUE", help="a parameter that is not calibrated"
     )
     sub.add_argument(
+        "--range", action="append", default=[], metavar="NAME=LOW:HIGH", help="bounds to search a parameter within"
+    )
+    sub.add_argument(
         "--free",
         action="append",
         default=[],
@@ -406,6 +409,7 @@ def _calibrate(arguments) -> None:
     settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
     options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free", "backend")}
     options["fixed"] = pairs(arguments.fix, "--fix")
+    options["ranges"] = pairs_of_bounds(arguments.range, "--range")
     model = models.get(arguments.model)
     check_arguments(model, **options)
     if arguments.resume and arguments.overwrite:

@@ -90,6 +90,14 @@ class Parameter(Variable):
         """Bounds of what a run takes."""
         return self.allowed or (self.lower, self.upper)
 
+    def from_unit(self, u: Any) -> Any:
+        """The value at a place 0..1 in the range, a number or a tensor."""
+        return (
+            self.lower * (self.upper / self.lower) ** u
+            if self.scale == "log"
+            else self.lower + (self.upper - self.lower) * u
+        )
+
     @property
     def octaves(self) -> float:
         """How often the range of a log scale doubles; 0 of a linear scale."""

@@ -298,12 +298,7 @@ class ModelSpec:
         known = {v.name: v for v in self.every_parameter}
         self._refuse_unknown(unit, known)
 
-        def scaled(v: Parameter, u: torch.Tensor) -> torch.Tensor:
-            if v.scale == "log":
-                return v.lower * (v.upper / v.lower) ** u
-            return v.lower + (v.upper - v.lower) * u
-
-        return {name: scaled(known[name], u) for name, u in unit.items()}
+        return {name: known[name].from_unit(u) for name, u in unit.items()}
 
 
 def _hash(x: Any) -> str:

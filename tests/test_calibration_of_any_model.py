@@ -152,6 +152,21 @@ def test_parameters_are_fixed_and_freed():
     assert (result["pumping"].values[:, 0] > 0.05).all()  # its default is 0
 
 
+@pytest.mark.slow
+def test_a_narrower_range_is_searched():
+    """Whatever is found lies in it, of a log scale too, and what lies at its ends is at a bound."""
+    data, truth = made()
+    leak, capacity = float(truth["leak"][0]), float(truth["capacity"][0])
+    narrow = {"leak": (leak * 1.2, leak * 1.3), "capacity": (capacity / 2, capacity * 2)}
+    result = fit(data, steps=10, ranges=narrow)
+    for name, (lower, upper) in narrow.items():
+        found = result[name]
+        assert (found >= lower * (1 - 1e-6)).all() and (found <= upper * (1 + 1e-6)).all()
+        assert found.attrs["valid_min"] == lower and found.attrs["valid_max"] == upper
+    assert result["at_bound"].sel(parameter="leak").any()
+    assert f"; ranges leak={leak * 1.2:g}:{leak * 1.3:g}, capacity=" in report.text(result)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -162,6 +177,12 @@ def test_parameters_are_fixed_and_freed():
         (dict(fixed={"lag": 9.0}), r"fixed parameter 'lag' must lie in \[0, 3\] 1; found 9.0"),
         (dict(fixed={"lag": float("nan")}), "fixed parameter 'lag' must lie in .* found nan"),
         (dict(fixed={"lag": True}), "fixed parameter 'lag' must lie in .* found True"),
+        (dict(ranges={"fog": (0, 1)}), "ranges names 'fog', which is no parameter of model toy"),
+        (dict(ranges={"pumping": (0, 1)}), "ranges must be of parameters that are searched; found 'pumping'"),
+        (dict(ranges={"lag": (1, 0)}), r"range of 'lag' must lie in \[0, 3\] 1, the lower bound first; found 1 to 0"),
+        (dict(ranges={"lag": (1, 9)}), r"range of 'lag' must lie in \[0, 3\] .* found 1 to 9"),
+        (dict(ranges={"lag": 1.0}), r"range of 'lag' must be two numbers; found 1.0: write \(lower, upper\)"),
+        (dict(ranges=["lag"]), "ranges must map parameters' names to pairs of bounds"),
         (dict(fixed={"lag": 1.0}, free=["lag"]), "'lag' must be fixed or free; found it in both"),
         (dict(fixed=dict(capacity=50, shape=1, leak=1, k=0.1, kx=0.01, lag=1)), "all parameters .* are fixed"),
         (dict(backend="abacus"), "unknown backend 'abacus'"),
@@ -232,6 +253,10 @@ def test_files_in_and_out(tmp_path, capsys):
     command += ["--out", str(tmp_path / "run")]
     assert cli.main([*command, "--fix", "fog=1"]) == 2
     assert "fixed names 'fog'" in capsys.readouterr().err
+    assert cli.main([*command, "--range", "lag=1"]) == 2
+    assert "--range lag must be LOW:HIGH; found '1'" in capsys.readouterr().err
+    assert cli.main([*command, "--range", "lag=1:9"]) == 2
+    assert "the range of 'lag' must lie in [0, 3]" in capsys.readouterr().err
     short = [
         *command,
         "--method",

@@ -180,7 +180,7 @@ def _named(
         }
     )
     ds = ds.assign_coords({name: data[name] for name in ("lat", "lon") if name in data.coords})
-    rows = {v.name: v for v in space.model.every_parameter}
+    rows = {v.name: v for v in (*space.model.every_parameter, *space.free)}  # those searched with their bounds
     for name, values in space.values(points).items():
         v = rows[name]
         values = values.expand(points.shape[1:]).numpy()

@@ -63,6 +63,7 @@ def calibrate(
     seed: int = 0,
     fixed: Mapping[str, float] | None = None,
     free: Sequence[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -109,6 +110,8 @@ def calibrate(
         Parameters that are not calibrated, and their values in all basins.
     free : sequence of str, optional
         Parameters to calibrate that the model's table fixes at their defaults, or has as optional ones.
+    ranges : mapping of str to (lower, upper), optional
+        Bounds to search within, in place of the table's.
     checkpoint : path, optional
         A file in which the state is kept while the search runs; finished blocks of basins lie in a folder beside it.
     resume : bool
@@ -152,6 +155,7 @@ def calibrate(
         seed=seed,
         fixed=fixed,
         free=free,
+        ranges=ranges,
         backend=backend,
     )
     model = space.model
@@ -217,6 +221,7 @@ def check_arguments(
     seed: int = 0,
     fixed: Mapping[str, float] | None = None,
     free: Sequence[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     backend: str = "auto",
 ) -> tuple[SearchSpace, dict]:
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
@@ -243,9 +248,11 @@ def check_arguments(
         seed=integer("seed", seed, 0, SEEDS),
         ensemble=min(starts, 4) if ensemble is None else integer("ensemble", ensemble, 1),
     )
-    space = search_space(model, fixed, free)
+    space = search_space(model, fixed, free, ranges)
     backends.choose(backend, torch.device("cpu"), model.kernel_name(space.every_name))
     try_model(model)
+    if ranges:
+        settings["ranges"] = ", ".join(f"{name}={lower:g}:{upper:g}" for name, (lower, upper) in ranges.items())
     if space.fixed:
         settings["fixed"] = ", ".join(f"{name}={value!r}" for name, value in space.fixed.items())
     if settings["ensemble"] > starts:

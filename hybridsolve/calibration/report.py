@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | 
     nse = result["nse"].sel(period=last, member="best").values
     names = [str(n) for n in result["parameter"].values]
     table = {v.name: v for v in model.every_parameter}
-    rows = [table[n] for n in names]
+    searched = {n: fitted[n].attrs for n in names}
+    rows = [replace(table[n], lower=a["valid_min"], upper=a["valid_max"]) for n, a in searched.items()]
     best_values = np.stack([fitted[n].values[:, 0] for n in names])
     slopes = np.stack([slope(v, x) * np.ones_like(x) for v, x in zip(rows, best_values, strict=True)])
     title = f"NSE, {last}" + (" (overlap of periods allowed)" if "overlap" in result.attrs else "")
@@ -231,7 +233,7 @@ def text(result: xr.Dataset) -> str:
         f"{model.title}, {fitted.sizes['basin']} basins{f' ({left_out} left out)' if left_out else ''}, "
         f"{a['starts']} starts, {a['method']}, {a['steps_taken']} of {a['steps']} steps, loss {a['loss']}, "
         f"{''.join(methods)}ensemble of {a['ensemble_size']}"
-        + (f"; fixed {a['fixed']}" if "fixed" in a else "")
+        + "".join(f"; {what} {a[what]}" for what in ("fixed", "ranges") if what in a)
         + (f"; {a['overlap']}" if "overlap" in a else ""),
         median_line(""),
     ]

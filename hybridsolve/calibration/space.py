@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -22,7 +22,8 @@ class SearchSpace:
     ----------
     model : ModelSpec
     free : tuple of Parameter
-        In the order of the points' first axis: the model's, its optional ones, its routing's.
+        In the order of the points' first axis: the model's, its optional ones, its routing's; with the bounds that are
+        searched, where these are not the table's.
     fixed : dict of str to float
         In the parameters' units.
     """
@@ -43,14 +44,14 @@ class SearchSpace:
 
     def values(self, points: Tensor) -> dict[str, Tensor]:
         """All parameters in their units: those searched ``[B, S]`` of points ``[P, B, S]``, the others ``[1, 1]``."""
-        found = self.model.parameters_from_unit(dict(zip(self.names, points.unbind(0), strict=True)))
+        found = {v.name: v.from_unit(x) for v, x in zip(self.free, points.unbind(0), strict=True)}
         found |= {name: points.new_full((1, 1), value) for name, value in self.fixed.items()}
         return {name: found[name] for name in self.every_name}
 
     def slopes(self, points: Tensor) -> Tensor:
         """Derivatives of the parameters searched with respect to the points' coordinates, of the points' shape."""
-        found = self.model.parameters_from_unit(dict(zip(self.names, points.unbind(0), strict=True)))
-        return torch.stack([torch.ones_like(found[v.name]) * slope(v, found[v.name]) for v in self.free])
+        found = [(v, v.from_unit(x)) for v, x in zip(self.free, points.unbind(0), strict=True)]
+        return torch.stack([torch.ones_like(x) * slope(v, x) for v, x in found])
 
 
 def slope(row: Parameter, value: Any) -> Any:
@@ -60,16 +61,21 @@ def slope(row: Parameter, value: Any) -> Any:
     return row.upper - row.lower
 
 
-def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, free: Sequence[str] = ()) -> SearchSpace:
-    """What is searched: the table's free parameters and those of `free`, without those of `fixed`.
+def search_space(
+    model: ModelSpec,
+    fixed: Mapping[str, float] | None = None,
+    free: Sequence[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> SearchSpace:
+    """What is searched: the table's free parameters and those of `free`, without those of `fixed`, within `ranges`.
 
     A parameter that the table does not free takes its default; an optional one is left out unless it is named.
 
     Raises
     ------
     ValueError
-        If a name is unknown, is both fixed and free, or a value does not lie within its bounds; or if nothing is left
-        to search.
+        If a name is unknown, is both fixed and free, or a value or range does not lie within what a run takes; or if
+        nothing is left to search.
     """
     rows = {v.name: v for v in model.every_parameter}
     if isinstance(free, str) or not isinstance(free, Iterable):
@@ -77,7 +83,10 @@ def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, fre
     if fixed is not None and not isinstance(fixed, Mapping):
         raise ValueError(f"fixed must map parameters' names to values; found {fixed!r}: pass a dict.")
     fixed, free = dict(fixed or {}), list(free)
-    for what, names in (("fixed", fixed), ("free", free)):
+    if ranges is not None and not isinstance(ranges, Mapping):
+        raise ValueError(f"ranges must map parameters' names to pairs of bounds; found {ranges!r}: pass a dict.")
+    ranges = dict(ranges or {})
+    for what, names in (("fixed", fixed), ("free", free), ("ranges", ranges)):
         for name in names:
             if name not in rows:
                 raise ValueError(
@@ -99,6 +108,30 @@ def search_space(model: ModelSpec, fixed: Mapping[str, float] | None = None, fre
     )
     if not searched:
         raise ValueError(f"all parameters of model {model.name} are fixed; expected one to search: free one.")
+    for name, given in ranges.items():
+        if name not in {v.name for v in searched}:
+            raise ValueError(f"ranges must be of parameters that are searched; found '{name}', which is not: free it.")
+        _check_range(rows[name], given)
+    searched = tuple(
+        replace(v, lower=float(ranges[v.name][0]), upper=float(ranges[v.name][1]), allowed=v.taken)
+        if v.name in ranges
+        else v
+        for v in searched
+    )
     left_out = {v.name for v in searched} | {name for name in optional if name not in fixed}
     held = {v.name: fixed.get(v.name, v.default) for v in rows.values() if v.name not in left_out}
     return SearchSpace(model, searched, {name: float(x) for name, x in held.items() if x is not None})
+
+
+def _check_range(row: Parameter, given: Any) -> None:
+    """Raise unless these are two bounds, the lower first, of what a run takes."""
+    least, most = row.taken
+    numbers = isinstance(given, Sequence) and len(given) == 2
+    if not numbers or not all(isinstance(x, Real) and not isinstance(x, bool) for x in given):
+        raise ValueError(f"the range of '{row.name}' must be two numbers; found {given!r}: write (lower, upper).")
+    lower, upper = given
+    if not least <= lower < upper <= most or (row.scale == "log" and lower <= 0):
+        raise ValueError(
+            f"the range of '{row.name}' must lie in [{least:g}, {most:g}] {row.unit}, the lower bound first"
+            f"{' and above 0' if row.scale == 'log' else ''}; found {lower:g} to {upper:g}: correct it."
+        )
