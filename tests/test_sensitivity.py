@@ -19,6 +19,7 @@ from conftest import (
 
 import hybridsolve as hs
 from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
+from hybridsolve.solve.ordinates import ordinates
 from hybridsolve.solve.sensitivity import TRANSFORMS, jacobian, normal_equations
 
 SIZES = ((1, 1, 1), (33, 5, 3), (41, 19, 2))
@@ -44,6 +45,11 @@ def flow_of(inputs, parameters, backend="auto"):
     (q,) = run.fluxes.values()
     if not routing:
         return q
+    if inputs.model.routing.kind != "gamma":
+        names = inputs.model.routing_parameter_names
+        w, flow = ordinates(inputs.model.routing, dict(zip(names, routing, strict=True))), q.flatten(1)
+        before = torch.cat([torch.zeros_like(w[1:]), flow])
+        return sum(x * before[len(w) - 1 - k :][: len(flow)] for k, x in enumerate(w)).view(q.shape)
     routed = (reference_unit_hydrograph if backend == "reference" else hs.unit_hydrograph)(q.flatten(1), *routing)
     return routed.view(q.shape)
 

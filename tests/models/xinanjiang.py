@@ -7,6 +7,11 @@ from .examples import pick
 class Example(Generic):
     """In the first basin all layers dry out, and are filled in part on the last day by what does not run off."""
 
+    def smooth(self, x):
+        super().smooth(x)
+        x.initial_state["fr"] = 0.3 * x.initial_state["fr"]
+        x.parameters["lag"] = x.parameters["lag"].floor() + 0.5
+
     def ties(self, x):
         super().ties(x)
         for series, value in ((x.forcing["prcp"], 0.0), (x.forcing["pet"], 40.0)):
