@@ -1,11 +1,17 @@
 """Snow-17 as the tests run it."""
 
+import torch
+
 from .examples import Example as Generic
 from .examples import pick
 
 
 class Example(Generic):
-    """Days of all seasons, packs with a deficit and ripe ones."""
+    """Days of all seasons, packs with a deficit and ripe ones.
+
+    Over an area nothing is held in `ties`: a pack that melts and holds the melt has the same water as before, and
+    whether it has less than its largest, where cover jumps, rounding decides.
+    """
 
     flood = 100.0  # also of what may stand behind it
 
@@ -32,6 +38,8 @@ class Example(Generic):
         day = "snow_day" if "snow_day" in x.forcing else "day_of_year"
         x.forcing[day] = pick([80, 92, 275], T, B, seed=21)
         x.parameters["pxtemp"] = pick([0, 1], B, C, seed=22)
+        if "acc" in x.initial_state:
+            x.parameters["plwhc"] = torch.zeros(B, C, dtype=torch.float64)
         grids = ([0, 8], [0, 0.5], [0, 1], [0, -2])
         for i, (name, values) in enumerate(zip(self.names(), grids, strict=True)):
             x.initial_state[name] = pick(values, B, C, seed=23 + i)
