@@ -17,7 +17,7 @@ from .singular import doubtful
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
 BACKENDS = ("cpu", "cuda", "triton")
 _GENERATED: set[tuple[str, str]] = set()  # backend and kernel, of kernels that are made when they are asked for
-_LOADED: dict[tuple[str, str, str, bool], str] = {}  # by extension, kernel, struct and precision, the model's key
+_LOADED: dict[tuple[str, str, str, bool], str] = {}  # by backend, kernel, struct and precision, the model's key
 
 
 def define(**table: Any) -> Callable[[Callable], ModelSpec]:
@@ -131,13 +131,12 @@ def make_ready(kernel: str, model: ModelSpec, extension: ModuleType, struct: str
     On the CPU it is those alone that take this struct in this precision. `_cuda` has those that it was built with. Of
     models with one name the one that runs is handed over anew.
     """
-    where = extension.__name__.rpartition(".")[2]
-    key = (where, kernel, struct, is_double)
-    if where == "_cuda" or not is_generated(kernel, where.strip("_").replace("driver", "cuda")):
+    backend = {"_cpu": "cpu", "_driver": "cuda"}.get(extension.__name__.rpartition(".")[2])
+    if backend is None or not is_generated(kernel, backend):
         return
-    if _LOADED.get(key) == model.key:
+    if _LOADED.get((backend, kernel, struct, is_double)) == model.key:
         return
-    if where == "_cpu":
+    if backend == "cpu":
         from .cache import library
 
         extension.load(str(library(_header(model), extension.isa(), PARTS[struct], 2 if is_double else 1)))
@@ -145,7 +144,7 @@ def make_ready(kernel: str, model: ModelSpec, extension: ModuleType, struct: str
         from . import nvrtc
 
         nvrtc.load(_header(model), {model.kernel_name(c): _names(model, c) for c in model.choices})
-    _LOADED.update({(where, name, struct, is_double): model.key for name in model.kernel_names})
+    _LOADED.update({(backend, name, struct, is_double): model.key for name in model.kernel_names})
 
 
 def _names(model: ModelSpec, optional: tuple[str, ...]) -> dict[str, str | int]:
