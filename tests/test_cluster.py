@@ -17,6 +17,7 @@ import hybridsolve as hs
 from hybridsolve import cli, cluster
 from hybridsolve.calibration import blocks
 from hybridsolve.cluster import connected, spread
+from hybridsolve.data import write_netcdf
 from hybridsolve.data.files import locked
 
 distributed = pytest.importorskip("distributed")
@@ -255,6 +256,30 @@ def test_twenty_kills_of_workers_cost_no_bit(data, client, monkeypatch):
     while len(killed) < 20:
         xr.testing.assert_identical(run(data, **long, cluster=client), whole)
     client.wait_for_workers(2, timeout=60)
+
+
+@kills
+def test_twenty_kills_of_a_calibration_cost_no_bit(data, tmp_path):
+    """By SIGKILL, at random while it searches block by block; each time --resume goes on."""
+    write_netcdf(data, tmp_path / "data.nc")
+    program = "import sys; from hybridsolve.calibration import blocks; blocks.basins_of_a_block = lambda *of: 1; "
+    program += "from hybridsolve.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-W", "ignore", "-c", program, "calibrate", str(tmp_path / "data.nc"), "--threads", "1"]
+    command += ["--train", "2001-01-01:2001-12-31", "--warmup-years", "1", "--starts", "16", "--steps", "30"]
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert subprocess.run([*command, "--out", str(tmp_path / "whole")], **quiet).returncode == 0
+    numbers, checkpoint = random.Random(0), tmp_path / "out" / "checkpoint.pt"
+    for killed in range(20):
+        process = subprocess.Popen([*command, "--out", str(tmp_path / "out"), *["--resume"] * (killed > 0)], **quiet)
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        time.sleep(numbers.uniform(0, 0.02))
+        process.kill()
+        process.wait()
+    assert subprocess.run([*command, "--out", str(tmp_path / "out"), "--resume"], **quiet).returncode == 0
+    found, expected = (xr.load_dataset(tmp_path / name / "calibration.nc") for name in ("out", "whole"))
+    xr.testing.assert_equal(found, expected)
 
 
 def test_a_lock_dies_with_its_process(tmp_path):
