@@ -48,6 +48,8 @@ class Body:
         And the names around it, which its own are added to.
     """
 
+    COMMENT = "//"
+
     def __init__(
         self,
         graph: Graph,
@@ -268,7 +270,7 @@ class Body:
         place = self.graph.places.get(i)
         if place is not None and place != self.place:
             self.place = place
-            self.lines.append(f"// {place[1]}: {linecache.getline(*place).strip()}")
+            self.lines.append(f"{self.COMMENT} {place[1]}: {linecache.getline(*place).strip()}")
 
     # Expressions.
 

@@ -8,7 +8,6 @@ its type; where there is none beside it, `number` makes a row of it.
 
 from __future__ import annotations
 
-import linecache
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +133,8 @@ class _Function(Body):
         The functions of math.py that it calls.
     """
 
+    COMMENT = "#"
+
     def __init__(self, graph: Graph, rows: Rows) -> None:
         super().__init__(graph, {})
         self.rows = {kind: [self.unused(name) for name in names] for kind, names in rows.items()}
@@ -230,12 +231,6 @@ class _Function(Body):
         if self.graph.op(i) not in PLAIN and i not in self.given and i not in self.called:
             self.assign(i, wish)
         return self.called.get(i) or self.vector(i)
-
-    def source_line(self, i: int) -> None:
-        place = self.graph.places.get(i)
-        if place is not None and place != self.place:
-            self.place = place
-            self.lines.append(f"# {place[1]}: {linecache.getline(*place).strip()}")
 
     # Expressions.
 
