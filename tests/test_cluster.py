@@ -1,5 +1,6 @@
 """Work on a cluster: the same bits as without, workers that are killed, and what is refused before it begins."""
 
+import functools
 import os
 import random
 import signal
@@ -188,9 +189,12 @@ def test_a_cluster_gives_the_bits_of_this_process(data, client, monkeypatch, cha
 
 
 def test_blocks_are_small_but_not_too_small_for_threads():
-    assert blocks.basins_of_a_block(4000, 10) == 62  # by their bytes
-    assert blocks.basins_of_a_block(35_000, 10) == 51  # by their cells
-    assert blocks.basins_of_a_block(3_000_000, 10) == 2 and blocks.basins_of_a_block(10**8, 64) == 1  # at most
+    at_most = functools.partial(blocks.basins_of_a_block, 10**6)
+    assert at_most(4000, 10) == 62  # by their bytes
+    assert at_most(35_000, 10) == 51  # by their cells
+    assert at_most(3_000_000, 10) == 2 and at_most(10**8, 64) == 1  # at most
+    assert blocks.basins_of_a_block(2000, 731, 10) == 125  # sixteen blocks, which two workers share evenly
+    assert blocks.basins_of_a_block(100, 731, 10) == 51  # by their cells again
 
 
 def test_many_starts_are_searches_of_their_own(data, client, monkeypatch):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints of a running search
 BLOCK_BYTES, MOST_BYTES = 1e7, 3e8  # of one flow series [T, B, S] of a block: usually, and at most
 BLOCK_CELLS = 512  # basins x starts of a block at least, within its most bytes, so that threads have work
+BLOCKS = 16  # at least, where there are cells for them: two workers that share 9 wait an eleventh of the time
 STARTS = 64  # of a search at most
 Found = tuple[Tensor, Tensor, int]  # best points [P, B, S], losses [B, S] in order, steps taken
 
@@ -90,10 +91,11 @@ class Block:
         return best, search.best_loss.gather(1, order), search.steps_taken
 
 
-def basins_of_a_block(n_steps: int, n_starts: int) -> int:
-    """How many basins a block has at most: few, so that blocks end early, are kept soon, and many workers have some."""
-    of_a_basin = 4 * n_steps * n_starts
-    return max(1, int(min(max(BLOCK_BYTES / of_a_basin, BLOCK_CELLS / n_starts), MOST_BYTES / of_a_basin)))
+def basins_of_a_block(n_basins: int, n_steps: int, n_starts: int) -> int:
+    """How many basins a block has at most: few, so that blocks end early, are kept soon, and all workers have some."""
+    of_a_basin, least = 4 * n_steps * n_starts, BLOCK_CELLS / n_starts
+    usually = min(max(BLOCK_BYTES / of_a_basin, least), MOST_BYTES / of_a_basin)
+    return max(1, int(min(usually, max(least, -(-n_basins // BLOCKS)))))
 
 
 def searched(block: Block) -> Found:
@@ -132,7 +134,7 @@ def search_blocks(
         size = max(groups)
     # Where no gradient is taken, points run in slices, and only one slice of them counts.
     at_once = min(size, max(n_starts, Objective.SLICE))
-    basins = np.array_split(usable, -(-len(usable) // basins_of_a_block(len(train.obs), at_once)))
+    basins = np.array_split(usable, -(-len(usable) // basins_of_a_block(len(usable), len(train.obs), at_once)))
     places = [(b, g) for b in range(len(basins)) for g in range(len(groups))]
     saved = Checkpoint(checkpoint, f"{fingerprint} {len(basins)} {groups}", resume)
 
