@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -110,12 +111,51 @@ def _size(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e9
 
 
+def timed(what: str, config: dict, folder: Path) -> list[float]:
+    """Seconds, CPU seconds and peak of one measurement in a process of its own."""
+    call = [sys.executable, "-m", "benchmarks.continental", "--folder", str(folder), "--one", what, json.dumps(config)]
+    done = subprocess.run(call, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def growth(folder: Path, basins: int, years: int, rounds: int) -> list[dict]:
+    """A run of an eighth, a quarter, half and all of the basins, and of the years; the exponents are fitted."""
+    sizes = {
+        "basins": [(basins // k, years) for k in (8, 4, 2, 1)],
+        "steps": [(basins, years // k) for k in (8, 4, 2, 1)],
+    }
+    cases = list(dict.fromkeys(case for along in sizes.values() for case in along))
+    seconds: dict[tuple, list] = {case: [] for case in cases}
+    steps = {}
+    for _ in range(rounds):
+        for n, y in cases:
+            place = folder / f"{n}x{y}"
+            place.mkdir(exist_ok=True)
+            forcing = make(place, n, f"2001-01-01:{2000 + y}-12-31", "float32")
+            with xr.open_zarr(forcing) as ds:
+                steps[n, y] = ds.sizes["time"]
+            config = dict(forcing=str(forcing), parameters=str(place / f"parameters-{n}.nc"), out=str(place / "out"))
+            seconds[n, y].append(timed("run", config, folder))
+    rows = []
+    for n, y in cases:
+        middle, cpu, peak = (statistics.median(x) for x in zip(*seconds[n, y], strict=True))
+        rows.append(record.about() | dict(model=MODEL, basins=n, steps=steps[n, y], store="float32", what="growth"))
+        rows[-1] |= dict(seconds=f"{middle:.2f}", cpu_s=f"{cpu:.2f}", peak_GB=f"{peak:.2f}", rounds=rounds)
+        print(f"{n} basins x {steps[n, y]} steps: {middle:.2f} s, peak {peak:.2f} GB", flush=True)
+    for name, along in sizes.items():
+        size = [n if name == "basins" else steps[n, y] for n, y in along]
+        cost = [statistics.median(x[0] for x in seconds[case]) for case in along]
+        print(f"exponent in {name}: {np.polyfit(np.log(size), np.log(cost), 1)[0]:.2f}")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--basins", type=int, default=180_000)
     parser.add_argument("--period", default="2000-01-01:2009-12-31")
     parser.add_argument("--stores", default=",".join(STORES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--growth", action="store_true", help="how the cost grows, to these basins and 8 years")
     parser.add_argument("--folder", required=True, help="where the data are made and kept; some 15 GB of the default")
     parser.add_argument("--csv", help="where to write (default: benchmarks/results/continental-<date>.csv)")
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "CONFIG"), help=argparse.SUPPRESS)
@@ -123,6 +163,9 @@ def main() -> None:
     if options.one:
         return one(options.one[0], json.loads(options.one[1]), options.basins)
     folder, about, rows = Path(options.folder), record.about(), []
+    if options.growth:
+        rows = growth(folder, options.basins, 8, options.rounds)
+        return print(f"wrote {len(rows)} rows to {record.write(rows, 'continental', options.csv, COLUMNS)}")
     for kind in options.stores.split(","):
         forcing = make(folder, options.basins, options.period, kind)
         with xr.open_zarr(forcing) as ds:
@@ -133,9 +176,7 @@ def main() -> None:
         found: dict[str, list] = {what: [] for what in ("run", "disk", "files", "kernel")}
         for _ in range(options.rounds):
             for what, values in found.items():
-                call = [sys.executable, "-m", "benchmarks.continental", "--folder", str(folder), "--one", what]
-                done = subprocess.run([*call, json.dumps(config)], check=True, capture_output=True, text=True)
-                values.append(json.loads(done.stdout.splitlines()[-1]))
+                values.append(timed(what, config, folder))
         middle = {what: [statistics.median(x) for x in zip(*values, strict=True)] for what, values in found.items()}
         floor = max(middle["disk"][0], (middle["files"][1] + middle["kernel"][1]) / 2)
         for what, (seconds, cpu, peak) in middle.items():

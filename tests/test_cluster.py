@@ -193,7 +193,7 @@ def test_blocks_are_small_but_not_too_small_for_threads():
     assert at_most(4000, 10) == 62  # by their bytes
     assert at_most(35_000, 10) == 51  # by their cells
     assert at_most(3_000_000, 10) == 2 and at_most(10**8, 64) == 1  # at most
-    assert blocks.basins_of_a_block(2000, 731, 10) == 125  # sixteen blocks, which two workers share evenly
+    assert blocks.basins_of_a_block(2000, 731, 10) == 167  # twelve blocks, which two workers share evenly
     assert blocks.basins_of_a_block(100, 731, 10) == 51  # by their cells again
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints of a running search
 BLOCK_BYTES, MOST_BYTES = 1e7, 3e8  # of one flow series [T, B, S] of a block: usually, and at most
 BLOCK_CELLS = 512  # basins x starts of a block at least, within its most bytes, so that threads have work
-BLOCKS = 16  # at least, where there are cells for them: two workers that share 9 wait an eleventh of the time
+BLOCKS = 12  # at least, where there are cells for them: evenly shared by 2, 3, 4 or 6 workers
 STARTS = 64  # of a search at most
 Found = tuple[Tensor, Tensor, int]  # best points [P, B, S], losses [B, S] in order, steps taken
 
