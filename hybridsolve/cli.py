@@ -294,7 +294,12 @@ def _calibrate_arguments(sub) -> None:
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
     sub.add_argument("--validation", metavar="FROM:TO")
     sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every use is logged")
-    loss = sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
+    loss = sub.add_argument(
+        "--loss",
+        default="nse",
+        help="nse, kge, nse_sqrt, nse_log, or a weighted sum of scores of q, sqrt q, log q or 1/q such as "
+        "'0.5*kge(q)+0.5*kge(sqrt q)' (default: %(default)s)",
+    )
     _among(loss, "nse", "kge", "nse_sqrt", "nse_log")
     method = sub.add_argument("--method", default="lm", help="lm, gradient or evolution (default: %(default)s)")
     _among(method, "lm", "gradient", "evolution")

@@ -126,8 +126,7 @@ class Config(Section):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value):
-        losses.get(value)
-        return value
+        return losses.written(value)
 
     @model_validator(mode="after")
     def _fits(self):
@@ -160,7 +159,7 @@ class Config(Section):
             )
         if self.model != "none":
             self.layout  # noqa: B018 - raises where a parameter is not the model's
-        if losses.get(self.loss).per_series and self.batch.days < LEAST_DAYS:
+        if any(kind.per_series for _, kind in losses.parts(self.loss)) and self.batch.days < LEAST_DAYS:
             raise ValueError(f"loss '{self.loss}' needs batch.days of {LEAST_DAYS} or more; found {self.batch.days}.")
         return self
 
