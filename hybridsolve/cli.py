@@ -319,7 +319,8 @@ def _calibrate_arguments(sub) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
+        help="a parameter to calibrate that the model fixes at its default, or has as an optional one; of any model "
+        + " and ".join(models.factors.FACTORS),
     )
     _backend_argument(sub)
     sub.add_argument(

@@ -251,13 +251,15 @@ def _difference(flow: np.ndarray, wet: np.ndarray, n_first: int) -> np.ndarray:
 
 
 def scores_table(result: xr.Dataset, member: str = "best") -> pd.DataFrame:
-    """Scores of one member as a table: a row for each basin, a column for each period and score."""
+    """Scores of one member as a table: a row for each basin, a column for each period and score.
+
+    The last column names the factors of `hybridsolve.models.factors` that were searched.
+    """
     columns = [name for name in metrics.NAMES if name in result]
     table = {
         f"{period}_{name}": result[name].sel(period=period, member=member).values
         for period in result["period"].values
         for name in columns
     }
-    return xr.Dataset({k: ("basin", v) for k, v in table.items()}, coords={"basin": result["basin"]}).to_dataframe()[
-        list(table)
-    ]
+    scores = xr.Dataset({k: ("basin", v) for k, v in table.items()}, coords={"basin": result["basin"]}).to_dataframe()
+    return scores[list(table)].assign(free_factors=result.attrs.get("free_factors", "none"))

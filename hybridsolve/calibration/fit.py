@@ -110,7 +110,8 @@ def calibrate(
     fixed : mapping of str to float, optional
         Parameters that are not calibrated, and their values in all basins.
     free : sequence of str, optional
-        Parameters to calibrate that the model's table fixes at their defaults, or has as optional ones.
+        Parameters to calibrate that the model's table fixes at their defaults, or has as optional ones; of any model
+        "pet_factor" and "snow_factor" (see `hybridsolve.models.factors`).
     ranges : mapping of str to (lower, upper), optional
         Bounds to search within, in place of the table's.
     checkpoint : path, optional
@@ -226,7 +227,8 @@ def check_arguments(
     backend: str = "auto",
 ) -> tuple[SearchSpace, dict]:
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
-    model = _registered(models.get(model))
+    space = search_space(models.get(model), fixed, free, ranges)
+    model = _registered(space.model)
     if backend == "triton":
         raise ValueError("backend 'triton' has no kernels of derivatives, which a calibration needs; take cpu or auto.")
     backends.choose(backend, torch.device("cpu"))
@@ -251,13 +253,14 @@ def check_arguments(
         seed=integer("seed", seed, 0, SEEDS),
         ensemble=min(starts, 4) if ensemble is None else integer("ensemble", ensemble, 1),
     )
-    space = search_space(model, fixed, free, ranges)
     backends.choose(backend, torch.device("cpu"), model.kernel_name(space.every_name))
     try_model(model)
     if ranges:
         settings["ranges"] = ", ".join(f"{name}={lower:g}:{upper:g}" for name, (lower, upper) in ranges.items())
     if space.fixed:
         settings["fixed"] = ", ".join(f"{name}={value!r}" for name, value in space.fixed.items())
+    if factors := [name for name in models.FACTORS if name in space.names]:
+        settings["free_factors"] = ", ".join(factors)
     if settings["ensemble"] > starts:
         raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
     shared = overlap(dict(train=train, validation=validation, test=test))
