@@ -337,6 +337,8 @@ def _train_arguments(sub) -> None:
     recipes = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
     _among(sub.add_argument("config", help="YAML file, or a recipe: " + ", ".join(recipes)), *recipes)
     add_data_arguments(sub, methods=False)
+    model = sub.add_argument("--model", help="in place of the config's, as --set model=NAME; see hybridsolve models")
+    _among(model, *models.names())
     sub.add_argument(
         "--set",
         action="append",
@@ -456,7 +458,8 @@ def _train(arguments) -> None:
     from .training.config import read_config
     from .training.experiments import experiment
 
-    config = read_config(arguments.config, arguments.set)
+    model = [] if arguments.model is None else [f"model={arguments.model}"]
+    config = read_config(arguments.config, [*arguments.set, *model])
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
     refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
     integer("--devices", arguments.devices, 1, MOST_DEVICES)
@@ -464,7 +467,7 @@ def _train(arguments) -> None:
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
     seeds = None if arguments.seeds is None else [number(int, s, "--seeds") for s in arguments.seeds.split(",")]
-    data = open_data(arguments, config=config)
+    data = open_data(arguments, config.process_model, config)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
     result = experiment(
@@ -522,7 +525,7 @@ def _simulate_trained(arguments, fluxes):
         if given:
             raise ValueError(f"{name} belongs to calibrated parameters; leave it out with --trained.")
     trained = Trained.load(arguments.trained)
-    data = open_data(arguments, config=trained.config)
+    data = open_data(arguments, trained.config.process_model, trained.config)
     return trained.predict(data, arguments.period, fluxes, skip_unusable=arguments.skip_unusable)
 
 

@@ -14,6 +14,7 @@ from ..configuration import Section, checked, read_yaml
 from ..data.dataset import overlap, parse_period
 from ..nn.networks import Layout
 from ..score import losses
+from ..spec import ModelSpec
 
 LEAST_DAYS = 30  # days observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]
@@ -102,6 +103,11 @@ class Config(Section):
     validate_every: Positive = 1
     patience: Positive | None = None
     seed: Seed = 0
+
+    @property
+    def process_model(self) -> ModelSpec | None:
+        """The model, or None of a network alone."""
+        return None if self.model == "none" else models.get(self.model)
 
     @property
     def forcing_names(self) -> tuple[str, ...]:
