@@ -94,8 +94,8 @@ def text(result: xr.Dataset) -> str:
     """Medians over all basins that can be scored, failures ranked last; those that cannot are counted apart."""
     a = result.attrs
     lines = [
-        f"{a['config']}, model {a['model']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), {_methods(a)}, "
-        f"train {a['train_period']}, test {a['test_period']}",
+        f"{a['config']}, model {a['model']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), "
+        f"{_methods(a)}, train {a['train_period']}, test {a['test_period']}",
         median_line(""),
     ]
     for member in result["member"].values:
