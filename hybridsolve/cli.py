@@ -294,7 +294,12 @@ def _calibrate_arguments(sub) -> None:
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
     sub.add_argument("--validation", metavar="FROM:TO")
     sub.add_argument("--test", metavar="FROM:TO", help="scored once, at the end; every use is logged")
-    loss = sub.add_argument("--loss", default="nse", help="nse, kge, nse_sqrt or nse_log (default: %(default)s)")
+    loss = sub.add_argument(
+        "--loss",
+        default="nse",
+        help="nse, kge, nse_sqrt, nse_log, or a weighted sum of scores of q, sqrt q, log q or 1/q such as "
+        "'0.5*kge(q)+0.5*kge(sqrt q)' (default: %(default)s)",
+    )
     _among(loss, "nse", "kge", "nse_sqrt", "nse_log")
     method = sub.add_argument("--method", default="lm", help="lm, gradient or evolution (default: %(default)s)")
     _among(method, "lm", "gradient", "evolution")
@@ -314,7 +319,8 @@ def _calibrate_arguments(sub) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
+        help="a parameter to calibrate that the model fixes at its default, or has as an optional one; of any model "
+        + " and ".join(models.factors.FACTORS),
     )
     _backend_argument(sub)
     sub.add_argument(
@@ -331,6 +337,8 @@ def _train_arguments(sub) -> None:
     recipes = sorted(path.stem for path in (Path(__file__).parent / "recipes").glob("*.yaml"))
     _among(sub.add_argument("config", help="YAML file, or a recipe: " + ", ".join(recipes)), *recipes)
     add_data_arguments(sub, methods=False)
+    model = sub.add_argument("--model", help="in place of the config's, as --set model=NAME; see hybridsolve models")
+    _among(model, *models.names())
     sub.add_argument(
         "--set",
         action="append",
@@ -450,7 +458,8 @@ def _train(arguments) -> None:
     from .training.config import read_config
     from .training.experiments import experiment
 
-    config = read_config(arguments.config, arguments.set)
+    model = [] if arguments.model is None else [f"model={arguments.model}"]
+    config = read_config(arguments.config, [*arguments.set, *model])
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
     refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
     integer("--devices", arguments.devices, 1, MOST_DEVICES)
@@ -458,7 +467,7 @@ def _train(arguments) -> None:
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
     seeds = None if arguments.seeds is None else [number(int, s, "--seeds") for s in arguments.seeds.split(",")]
-    data = open_data(arguments, config=config)
+    data = open_data(arguments, config.process_model, config)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
     result = experiment(
@@ -516,7 +525,7 @@ def _simulate_trained(arguments, fluxes):
         if given:
             raise ValueError(f"{name} belongs to calibrated parameters; leave it out with --trained.")
     trained = Trained.load(arguments.trained)
-    data = open_data(arguments, config=trained.config)
+    data = open_data(arguments, trained.config.process_model, trained.config)
     return trained.predict(data, arguments.period, fluxes, skip_unusable=arguments.skip_unusable)
 
 

@@ -49,8 +49,8 @@ def with_climate(data: xr.Dataset, model: ModelSpec, period: Any) -> xr.Dataset:
     inputs = static_inputs(data, [row for row in model.inputs if row.name not in names])
     given = {name: torch.as_tensor(x) for name, x in inputs.items()}
     given |= {row.name: torch.full((1,), min(max(1.0, row.lower), row.upper), dtype=torch.float64) for row in lacking}
-    unit = {v.name: torch.full((1, 1), 0.5, dtype=torch.float64) for v in model.parameters}
-    parameters = model.parameters_from_unit(unit)
+    values = {v.name: v.from_unit(0.5) if v.default is None else v.default for v in model.parameters}
+    parameters = {name: torch.full((1, 1), value, dtype=torch.float64) for name, value in values.items()}
     fluxes = tuple(row.annual for row in lacking if row.annual)
     with torch.no_grad():
         run = simulate(model, forcing, parameters, inputs=given, step=step, fluxes=fluxes)

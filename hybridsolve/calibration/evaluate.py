@@ -17,7 +17,7 @@ from ..data.methods import forcing_methods
 from ..data.steps import rows_of_days
 from ..data.times import carry_days
 from ..data.units import unit_at
-from ..score import metrics
+from ..score import losses, metrics
 from ..spec import ModelSpec
 from .space import SearchSpace
 from .windows import Window, flows
@@ -189,7 +189,7 @@ def _named(
     ds["train_loss"] = (
         ("basin", "start"),
         _over_all(train_loss.numpy(), usable, n_basins),
-        dict(units="1", long_name=f"training loss, 1 - {loss}"),
+        dict(units="1", long_name=f"training loss{', 1 -' if loss in metrics.NAMES else ' of'} {loss}"),
     )
     near = ((points < AT_BOUND) | (points > 1 - AT_BOUND)).numpy()
     ds["at_bound"] = (
@@ -209,13 +209,12 @@ def rank(
     """
     scored = slice(validation.n_warmup, None)
     obs = validation.obs[scored].numpy()[:, usable]
-    score = getattr(metrics, loss)
     held_out = [
-        np.stack([score(flow[scored, :, i].numpy(), obs[:, part]) for i in range(flow.shape[2])], 1)
+        np.stack([metrics.of_loss(flow[scored, :, i].numpy(), obs[:, part], loss) for i in range(flow.shape[2])], 1)
         for part, flow in flows(space, validation, usable, points)
     ]
     held_out = torch.as_tensor(np.concatenate(held_out))
-    training = 1 - train_loss.double()
+    training = sum(term.weight for term in losses.terms(loss)) - train_loss.double()
     mean = torch.where(held_out.isnan(), training, (training + held_out) / 2)
     return mean.argsort(dim=1, descending=True, stable=True)
 
@@ -252,13 +251,15 @@ def _difference(flow: np.ndarray, wet: np.ndarray, n_first: int) -> np.ndarray:
 
 
 def scores_table(result: xr.Dataset, member: str = "best") -> pd.DataFrame:
-    """Scores of one member as a table: a row for each basin, a column for each period and score."""
+    """Scores of one member as a table: a row for each basin, a column for each period and score.
+
+    The last column names the factors of `hybridsolve.models.factors` that were searched.
+    """
     columns = [name for name in metrics.NAMES if name in result]
     table = {
         f"{period}_{name}": result[name].sel(period=period, member=member).values
         for period in result["period"].values
         for name in columns
     }
-    return xr.Dataset({k: ("basin", v) for k, v in table.items()}, coords={"basin": result["basin"]}).to_dataframe()[
-        list(table)
-    ]
+    scores = xr.Dataset({k: ("basin", v) for k, v in table.items()}, coords={"basin": result["basin"]}).to_dataframe()
+    return scores[list(table)].assign(free_factors=result.attrs.get("free_factors", "none"))

@@ -83,11 +83,12 @@ def calibrate(
     train, validation, test : str or pair of dates
         ``"1999-10-01:2008-09-30"``, both days included. Only `train` is fitted. With a `validation` period, a basin's
         starts are ranked by the mean of both scores, else by training alone; `test` is scored once, at the end.
-    loss : {"nse", "kge", "nse_sqrt", "nse_log"}
-        One minus the score (see `hybridsolve.score.losses`).
+    loss : str
+        "nse", "kge", "nse_sqrt" or "nse_log": one minus the score (see `hybridsolve.score.losses`). Or a weighted sum,
+        of transformed flow too, such as "0.5*kge(q)+0.5*kge(sqrt q)" (see `hybridsolve.score.formula`).
     method : {"lm", "gradient", "evolution"}
-        Levenberg and Marquardt's from many starts; Adam from many starts; or differential evolution, which needs no
-        gradient and serves as a check.
+        Levenberg and Marquardt's from many starts, with a run for each flow that a loss is of; Adam from many starts;
+        or differential evolution, which needs no gradient and serves as a check.
     starts : int
         Points a basin starts from; for evolution the members kept, best first, of a population of 6 x as many.
     steps : int, optional
@@ -109,7 +110,8 @@ def calibrate(
     fixed : mapping of str to float, optional
         Parameters that are not calibrated, and their values in all basins.
     free : sequence of str, optional
-        Parameters to calibrate that the model's table fixes at their defaults, or has as optional ones.
+        Parameters to calibrate that the model's table fixes at their defaults, or has as optional ones; of any model
+        "pet_factor" and "snow_factor" (see `hybridsolve.models.factors`).
     ranges : mapping of str to (lower, upper), optional
         Bounds to search within, in place of the table's.
     checkpoint : path, optional
@@ -225,22 +227,25 @@ def check_arguments(
     backend: str = "auto",
 ) -> tuple[SearchSpace, dict]:
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
-    model = _registered(models.get(model))
+    space = search_space(models.get(model), fixed, free, ranges)
+    model = _registered(space.model)
     if backend == "triton":
         raise ValueError("backend 'triton' has no kernels of derivatives, which a calibration needs; take cpu or auto.")
     backends.choose(backend, torch.device("cpu"))
-    for what, value, known in (
-        ("method", method, list(METHODS)),
-        ("loss", loss, list(losses.names(per_series=True))),
-    ):
-        if value not in known:
-            raise ValueError(f"unknown {what} {value!r}; expected one of {', '.join(known)}.")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; expected one of {', '.join(METHODS)}.")
+    by_series = losses.names(per_series=True)
+    for term in losses.terms(loss):
+        if term.name not in by_series:
+            raise ValueError(
+                f"unknown loss {term.name!r} of a basin; expected one of {', '.join(by_series)}, or a weighted sum."
+            )
     starts = integer("starts", starts, 1)
     settings: dict[str, Any] = dict(
         model=model.name,
         definition=identity(model),
         train=period_text(train),
-        loss=loss,
+        loss=losses.written(loss),
         method=method,
         starts=starts,
         steps=METHODS[method] if steps is None else integer("steps", steps, 1),
@@ -248,13 +253,14 @@ def check_arguments(
         seed=integer("seed", seed, 0, SEEDS),
         ensemble=min(starts, 4) if ensemble is None else integer("ensemble", ensemble, 1),
     )
-    space = search_space(model, fixed, free, ranges)
     backends.choose(backend, torch.device("cpu"), model.kernel_name(space.every_name))
     try_model(model)
     if ranges:
         settings["ranges"] = ", ".join(f"{name}={lower:g}:{upper:g}" for name, (lower, upper) in ranges.items())
     if space.fixed:
         settings["fixed"] = ", ".join(f"{name}={value!r}" for name, value in space.fixed.items())
+    if factors := [name for name in models.FACTORS if name in space.names]:
+        settings["free_factors"] = ", ".join(factors)
     if settings["ensemble"] > starts:
         raise ValueError(f"ensemble must be at most the number of starts, {starts}; found {ensemble}.")
     shared = overlap(dict(train=train, validation=validation, test=test))
@@ -286,7 +292,7 @@ def _registered(model: ModelSpec) -> ModelSpec:
 def _curvature(
     data: xr.Dataset, space: SearchSpace, period: Any, train: Window, loss: str, usable: np.ndarray, points: Tensor
 ) -> xr.Dataset:
-    """The linearised errors of every basin's best point; of a loss that is no sum of squares those of NSE."""
+    """The linearised errors of every basin's best point; see `Objective.curvature`."""
     month = data["time"].dt.month.values[period_slice(data["time"].values, period)]
     parts, without_response = [], []
     for chunk in np.array_split(np.arange(len(usable)), -(-len(usable) // 64)):  # a Jacobian over all steps is large

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,13 @@ from ..routing.gauge import simulate_to_gauge
 from ..solve.sensitivity import NormalEquations
 from ..spec import ModelSpec
 
-# The transforms g(y) of normal equations.
-TRANSFORMS = {"identity": lambda y: y, "root": torch.sqrt, "logarithm": torch.log}
+# The transforms g(y) of normal equations, y the flow and its shift, and the exponent of the last.
+TRANSFORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "identity": lambda y, _: y,
+    "root": lambda y, _: y.sqrt(),
+    "logarithm": lambda y, _: y.log(),
+    "box_cox": lambda y, exponent: (y**exponent - 1) / exponent,
+}
 
 
 def jacobian(
@@ -51,11 +56,12 @@ def normal_equations(
     names: Sequence[str],
     transform: str = "identity",
     shift: Tensor | None = None,
+    exponent: float = 0.25,
     **options: Any,
 ) -> NormalEquations:
     """As `hybridsolve.solve.sensitivity.normal_equations`, along the parameters of `names`."""
     q, columns = jacobian(model, forcing, parameters, names, **options)
-    return of_jacobian(q, columns, target, weight, names=names, transform=transform, shift=shift)
+    return of_jacobian(q, columns, target, weight, names=names, transform=transform, shift=shift, exponent=exponent)
 
 
 def of_jacobian(
@@ -67,12 +73,13 @@ def of_jacobian(
     names: Sequence[str],
     transform: str = "identity",
     shift: Tensor | None = None,
+    exponent: float = 0.25,
 ) -> NormalEquations:
     """The normal equations of flow ``[T, B, S]`` whose derivatives are known."""
     shifted = q if shift is None else q + shift[:, None]
     seen = (weight != 0)[..., None]
     shifted = torch.where(seen, shifted, 1.0)  # a step without observation has no part, whatever its flow
-    g, slope = torch.func.jvp(TRANSFORMS[transform], (shifted,), (torch.ones_like(shifted),))[:2]
+    g, slope = torch.func.jvp(lambda y: TRANSFORMS[transform](y, exponent), (shifted,), (torch.ones_like(shifted),))[:2]
     r = weight[..., None] * torch.where(seen, g - target[..., None], 0.0)
     j = torch.stack([columns[name] for name in names]) * torch.where(seen, slope, 0.0) * weight[..., None]
     matrix = torch.einsum("ptbs,qtbs->bspq", j, j)

@@ -28,7 +28,7 @@ class Objective:
     space : SearchSpace
     period : Window
     loss : str
-        One number per series; see `hybridsolve.score.losses`.
+        One number per series, or a weighted sum of such; see `hybridsolve.score.losses`.
     """
 
     SLICE = 16  # starts run at a time where no gradient is asked for: bounds the memory of a large population
@@ -36,9 +36,10 @@ class Objective:
     def __init__(self, space: SearchSpace, period: Window, loss: str):
         self.space, self.period = space, period
         self.loss: Any = losses.get(loss)(period.obs)
-        # A loss that is no sum of squares is approximated by one that is.
-        self.is_least_squares = hasattr(self.loss, "least_squares")
-        self.squares = self.loss if self.is_least_squares else losses.get("nse")(period.obs)
+        # A loss that is no sum of squares is approximated by one that is; each term of it is a run of its own.
+        squares = losses.squares(loss)
+        self.is_least_squares = squares == losses.written(loss)
+        self.squares = [(weight, kind(period.obs)) for weight, kind in losses.parts(squares)]
 
     def __call__(self, points: Tensor) -> Tensor:
         if torch.is_grad_enabled():
@@ -52,9 +53,16 @@ class Objective:
 
     def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
+        found: list[Tensor] = []
+        for weight, part in self.squares:
+            sums = [weight * x for x in self._normal_equations(points, part.least_squares())]
+            found = [a + b for a, b in zip(found, sums, strict=True)] if found else sums
+        matrix, gradient, cost = found
+        return matrix, gradient, cost
+
+    def _normal_equations(self, points: Tensor, squares: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         space, period = self.space, self.period
         model, forcing, values = space.model, period.forcing, space.values(points)
-        squares = self.squares.least_squares()
         if period.units is not None:  # a start at a time, since a Jacobian over all steps is large
             each = [
                 forward.of_jacobian(*self.jacobian(part), names=space.names, **squares) for part in points.split(1, 2)
@@ -97,11 +105,11 @@ class Objective:
     def curvature(self, points: Tensor, month: np.ndarray) -> tuple[xr.Dataset, np.ndarray]:
         """The linearised errors at points ``[P, B, 1]``; and ``[B, P]``, where flow does not respond to a parameter.
 
-        Of a loss that is no sum of squares those of NSE.
+        Of a loss that is no sum of squares those of the nearest that is.
         """
         matrix, _, cost = self.normal_equations(points)
         without_response = (matrix[:, 0].diagonal(dim1=1, dim2=2) == 0).numpy()
         slopes = self.space.slopes(points)[..., 0]
-        found = linearised(self.space.names, matrix[:, 0], cost[:, 0], points[..., 0], self.squares.n, slopes)
+        found = linearised(self.space.names, matrix[:, 0], cost[:, 0], points[..., 0], self.squares[0][1].n, slopes)
         found["sensitivity"] = (("parameter", "month", "basin"), self.by_month(points, month))
         return found, without_response

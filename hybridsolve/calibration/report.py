@@ -233,7 +233,7 @@ def text(result: xr.Dataset) -> str:
         f"{model.title}, {fitted.sizes['basin']} basins{f' ({left_out} left out)' if left_out else ''}, "
         f"{a['starts']} starts, {a['method']}, {a['steps_taken']} of {a['steps']} steps, loss {a['loss']}, "
         f"{''.join(methods)}ensemble of {a['ensemble_size']}"
-        + "".join(f"; {what} {a[what]}" for what in ("fixed", "ranges") if what in a)
+        + "".join(f"; {what.replace('_', ' ')} {a[what]}" for what in ("fixed", "ranges", "free_factors") if what in a)
         + (f"; {a['overlap']}" if "overlap" in a else ""),
         median_line(""),
     ]

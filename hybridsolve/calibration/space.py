@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import models
 from ..spec import ModelSpec, Parameter
 
 
@@ -69,7 +70,8 @@ def search_space(
 ) -> SearchSpace:
     """What is searched: the table's free parameters and those of `free`, without those of `fixed`, within `ranges`.
 
-    A parameter that the table does not free takes its default; an optional one is left out unless it is named.
+    A parameter that the table does not free takes its default; an optional one is left out unless it is named. The
+    factors of `hybridsolve.models.factors` are parameters of any model where they are fixed or freed.
 
     Raises
     ------
@@ -77,7 +79,6 @@ def search_space(
         If a name is unknown, is both fixed and free, or a value or range does not lie within what a run takes; or if
         nothing is left to search.
     """
-    rows = {v.name: v for v in model.every_parameter}
     if isinstance(free, str) or not isinstance(free, Iterable):
         raise ValueError(f"free must be a list of parameters' names; found {free!r}: write ['{free}'].")
     if fixed is not None and not isinstance(fixed, Mapping):
@@ -86,6 +87,8 @@ def search_space(
     if ranges is not None and not isinstance(ranges, Mapping):
         raise ValueError(f"ranges must map parameters' names to pairs of bounds; found {ranges!r}: pass a dict.")
     ranges = dict(ranges or {})
+    model = models.with_factors(model, [*fixed, *free])
+    rows = {v.name: v for v in model.every_parameter}
     for what, names in (("fixed", fixed), ("free", free), ("ranges", ranges)):
         for name in names:
             if name not in rows:

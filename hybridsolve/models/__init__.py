@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +17,23 @@ from typing import Any
 
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
+from .factors import FACTORS, factored
 from .join import join, layered
 
-__all__ = ["DEFAULT", "MODELS", "by_key", "define", "get", "join", "known", "layered", "names", "register"]
+__all__ = [
+    "DEFAULT",
+    "MODELS",
+    "by_key",
+    "define",
+    "factored",
+    "get",
+    "join",
+    "known",
+    "layered",
+    "names",
+    "register",
+    "with_factors",
+]
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 MODELS: dict[str, ModelSpec] = {}
 _COMPOSED: dict[tuple[str, ...], ModelSpec] = {}  # by name and what it is made of
@@ -99,14 +113,16 @@ def get(model: str | ModelSpec) -> ModelSpec:
         if model in MODELS:
             return MODELS[model]
         front, plus, body = model.partition("+")
+        if plus and front in FACTORS and body:
+            return _composed(factored, model, front, get(body))
         if plus and front and body:
             return _composed(join, model, get(front), get(body))
         layers = re.fullmatch(r"(.+)-(\d+)", model)
         if layers is not None:
             return _composed(layered, model, get(layers[1]), int(layers[2]))
     raise ValueError(
-        f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, a ModelSpec, or a "
-        "Python file that defines one."
+        f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, one behind "
+        f"{' or '.join(f'{name}+' for name in FACTORS)}, a ModelSpec, or a Python file that defines one."
     )
 
 
@@ -116,6 +132,15 @@ def _composed(how: Callable, name: str, *parts: Any) -> ModelSpec:
     if key not in _COMPOSED:
         _COMPOSED[key] = how(*parts)
     return _COMPOSED[key]
+
+
+def with_factors(model: ModelSpec, names: Iterable[str]) -> ModelSpec:
+    """The model with those factors that are named and that it lacks; see `hybridsolve.models.factors`."""
+    names, have = set(names), {v.name for v in model.every_parameter}
+    for name in reversed(FACTORS):
+        if name in names and name not in have:
+            model = _composed(factored, f"{name}+{model.name}", name, model)
+    return model
 
 
 def by_key(key: str) -> ModelSpec:

@@ -27,7 +27,7 @@ from dataclasses import replace
 
 from ..rows import Input
 from ..spec import Balance, Forcing, ModelSpec, Parameter, State, Variable
-from .forcings import PRCP, TMEAN
+from .forcings import PRCP, TMEAN, fallen
 from .primitives import clip, maximum, minimum, select
 
 AIRGR = "within airGR's range"
@@ -53,8 +53,8 @@ def step_with(share_of, hysteresis=False):
 
     def step(f, k, p, s):
         """One day; see the equations above."""
-        snowfall = share_of(f) * f["prcp"]
-        rain = f["prcp"] - snowfall
+        measured = share_of(f) * f["prcp"]
+        rain, snowfall = f["prcp"] - measured, fallen(p, measured)
         pack = s["snow"] + snowfall
         thermal = minimum(p["ctg"] * s["thermal"] + (1 - p["ctg"]) * f["tmean"], 0.0)
         melting = (thermal >= 0.0) & ~(f["tmean"] <= 0.0)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..spec import Balance, ModelSpec, Parameter, State, Variable
-from .forcings import PET, PRCP, TMEAN
+from .forcings import PET, PRCP, TMEAN, fallen
 from .primitives import exp, minimum, select, sigmoid
 
 HOEGE = "Hoege et al. 2022, doi 10.5194/hess-26-5085-2022"
@@ -45,8 +45,8 @@ def step_with(above):
 
     def step(f, k, p, s):
         """One day; see the equations above."""
-        snowfall = above(p["tmin"] - f["tmean"]) * f["prcp"]
-        rain = f["prcp"] - snowfall
+        measured = above(p["tmin"] - f["tmean"]) * f["prcp"]
+        rain, snowfall = f["prcp"] - measured, fallen(p, measured)
         warmth = f["tmean"] - p["tmax"]
         melt = above(warmth) * above(s["snow"]) * minimum(s["snow"], p["df"] * warmth)
         deficit = p["smax"] - s["soil"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..spec import Balance, Forcing, Hydrograph, ModelSpec, Parameter, Signature, State, Variable
-from .forcings import PRCP, TMEAN
+from .forcings import PRCP, TMEAN, fallen
 from .primitives import clip, exp, maximum, minimum, power, relu, select
 
 HIGH, COLD = 2000.0, 4.0  # m, from which on HBV 2.0 has its threshold of snowfall at this many degC
@@ -102,7 +102,7 @@ SIGNATURES = (
 def snow(f, p, s, tt):
     """The snowpack after a step, the liquid water that leaves it, and the fluxes; `tt` divides snow from rain."""
     rain = select(f["tmean"] >= tt, f["prcp"], 0.0)
-    snowfall = f["prcp"] - rain
+    snowfall = fallen(p, f["prcp"] - rain)
     snowpack = s["snowpack"] + snowfall
     warmth = f["tmean"] - tt
     potential = p["cfmax"] * warmth

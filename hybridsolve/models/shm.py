@@ -19,7 +19,7 @@ which that program makes of the lowest and the highest.
 from __future__ import annotations
 
 from ..spec import Balance, ModelSpec, Parameter, State, Variable
-from .forcings import PET, PRCP, TMEAN
+from .forcings import PET, PRCP, TMEAN, fallen
 from .primitives import minimum, power, relu, select
 
 ACUNA = "Acuña Espinoza et al. 2024, doi 10.5194/hess-28-2705-2024"
@@ -29,7 +29,7 @@ def reference_step(f, k, p, s):
     """One day; see the equations above."""
     thaw = f["tmean"] >= 0.0
     rain = select(thaw, f["prcp"], 0.0)
-    snowfall = f["prcp"] - rain
+    snowfall = fallen(p, f["prcp"] - rain)
     melt = select(thaw, minimum(s["ss"], p["dd"] * f["tmean"]), 0.0)
     water = melt + rain
     fast = s["sf"] + relu(water - p["f_thr"])

@@ -5,7 +5,10 @@ Two families:
 * Per series (`nse`, `kge`, `nse_sqrt`, `nse_log`): one minus the efficiency of `hybridsolve.score.metrics`,
   one number per basin ``[B]`` or per basin and start ``[B, C]``, so that a calibration of many basins from
   many starts is many independent problems in one tensor.
-* Scalar (`rmse_comb`, `nse_batch`): what networks are trained with.
+* Scalar (`rmse_comb`, `nse_batch`): what networks are trained with; see `hybridsolve.score.batch_losses`.
+
+Weighted sums of them are losses too, and those of the first family are of transformed flow as well, by a text:
+``0.5*kge(q)+0.5*kge(sqrt q)`` (see `hybridsolve.score.formula`).
 
 Each is a class that takes the observations once (mask, denominators and offsets, computed in float64) and is
 then called with simulations, many times::
@@ -28,38 +31,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from . import formula
+from .batch_losses import NSEBatch, RmseComb
+from .formula import Term
+from .observed import Observed, UnusableObservations, refuse
+
+__all__ = [
+    "KGE",
+    "NSE",
+    "NSEBatch",
+    "NSELog",
+    "NSESqrt",
+    "RmseComb",
+    "Transformed",
+    "UnusableObservations",
+    "WeightedSum",
+    "get",
+    "names",
+]
 # Elements in a slice of time on the CPU: 1 MB in float32, so that slice and scratch fit in a second-level
 # cache.
 _SLICE = 1 << 18
-
-
-class UnusableObservations(ValueError):
-    """Basins whose observations cannot be scored.
-
-    Attributes
-    ----------
-    basins : list of int
-        Their indices on the basin axis.
-    """
-
-    def __init__(self, message, basins):
-        super().__init__(message)
-        self.basins = basins
-
-
-def _refuse(bad, what, remedy):
-    """Raise for the basins of `bad` [B] (bool), by index; the caller knows their names."""
-    if bool(bad.any()):
-        basins = bad.nonzero()[:, 0].tolist()
-        shown = ", ".join(map(str, basins[:10])) + (", ..." if len(basins) > 10 else "")
-        which = f"basin {shown}" if len(basins) == 1 else f"{len(basins)} basins ({shown})"
-        raise UnusableObservations(f"obs must be {what}, which does not hold for {which}: {remedy}.", basins)
 
 
 def _empty(like):
@@ -91,67 +90,7 @@ class _UnitGradient(torch.autograd.Function):
         return torch.mul(gradient, d_value, out=_empty(gradient)), None
 
 
-def _refuse_no_tensor(name, x):
-    if isinstance(x, np.ma.MaskedArray):
-        # torch.as_tensor would drop the mask.
-        raise TypeError(
-            f"{name} must be a torch tensor, found a masked array: write torch.as_tensor(np.ma.filled(x, np.nan))."
-        )
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor, found {type(x).__name__}: wrap it in torch.as_tensor.")
-
-
-class _Loss:
-    """Observations, mask and the checks common to all losses."""
-
-    #: Whether the result is one number per series ([B] or [B, C]) and not a scalar.
-    per_series: bool
-
-    def __init__(self, obs, *, dtype=None):
-        _refuse_no_tensor("obs", obs)
-        if obs.ndim != 2 or obs.shape[0] == 0 or obs.shape[1] == 0:
-            raise ValueError(
-                f"obs must be [T, B] (steps x basins), none empty, found shape {tuple(obs.shape)}: starts "
-                "are an axis of sim only, and one basin is [T, 1]."
-            )
-        dtype = obs.dtype if dtype is None else dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64, found {dtype}: give the dtype of sim.")
-        if obs.requires_grad:
-            raise ValueError("obs must be constant, found requires_grad=True: give obs.detach().")
-        if bool(torch.isinf(obs).any()):
-            t, b = torch.isinf(obs).nonzero()[0].tolist()
-            raise ValueError(
-                f"obs must be finite or NaN (missing), found {obs[t, b].item()} on step {t} in basin {b}: "
-                "mark missing steps with NaN."
-            )
-        self.dtype, self.device = dtype, obs.device
-        self.mask = ~torch.isnan(obs)
-        self.n = self.mask.sum(0)
-        self.obs = torch.where(self.mask, obs, 0).to(dtype)
-        self._obs64 = torch.where(self.mask, obs, 0).double()
-
-    def _check(self, sim):
-        _refuse_no_tensor("sim", sim)
-        if sim.ndim not in (2, 3) or sim.shape[:2] != self.mask.shape or sim.shape[-1] == 0:
-            t, b = self.mask.shape
-            raise ValueError(
-                f"sim must be [T, B] or [T, B, C] with T = {t} and B = {b} as in obs, found shape "
-                f"{tuple(sim.shape)}: cut the warm-up off both."
-            )
-        if sim.dtype != self.dtype or sim.device != self.device:
-            raise TypeError(
-                f"sim must be {self.dtype} on {self.device} like the loss, found {sim.dtype} on "
-                f"{sim.device}: build the loss from obs on that device with dtype=sim.dtype."
-            )
-        return sim
-
-    def _aligned(self, x, sim):
-        """`x` [T, B] or [B] with a starts axis if `sim` has one."""
-        return x.unsqueeze(-1) if sim.ndim == 3 else x
-
-
-class _SeriesLoss(_Loss, ABC):
+class _SeriesLoss(Observed, ABC):
     """One number per series."""
 
     per_series = True
@@ -166,7 +105,7 @@ class _SeriesLoss(_Loss, ABC):
 
     def __init__(self, obs, *, dtype=None):
         super().__init__(obs, dtype=dtype)
-        _refuse(
+        refuse(
             self.n == 0,
             "present on at least one step of the window",
             "leave the basin out or widen the window",
@@ -174,7 +113,7 @@ class _SeriesLoss(_Loss, ABC):
         high = torch.where(self.mask, self._obs64, -torch.inf).amax(0)
         low = torch.where(self.mask, self._obs64, torch.inf).amin(0)
         # By the extremes: rounding leaves a tiny variance to a constant series.
-        _refuse(
+        refuse(
             high == low, "of some variance in the window (an efficiency is undefined without)",
             "leave the basin out or widen the window",
         )  # fmt: skip
@@ -270,7 +209,7 @@ class NSE(_SeriesLoss):
         if self._transform is not None:
             offset = target.sum(0) / self.n / 100.0
             shifted = torch.where(self.mask, target + offset, 1.0)
-            _refuse(
+            refuse(
                 (shifted <= 0).any(0), "above -mean(obs)/100 (its root or logarithm is needed)",
                 "remove negative flows or leave the basin out",
             )  # fmt: skip
@@ -364,7 +303,7 @@ class KGE(_SeriesLoss):
 
     def _prepare(self):
         mean = self._obs64.sum(0) / self.n
-        _refuse(mean == 0, "of a mean other than zero (beta is a ratio to it)", "leave the basin out")
+        refuse(mean == 0, "of a mean other than zero (beta is a ratio to it)", "leave the basin out")
         anomaly = torch.where(self.mask, self._obs64 - mean, 0.0)
         self._mean = mean
         self._sd = (anomaly.square().sum(0) / self.n).sqrt()
@@ -412,128 +351,111 @@ class KGE(_SeriesLoss):
         return self._finish(sim, value, gradient)
 
 
-def _root(x):
-    """Square root whose gradient at zero is zero; NaN stays NaN."""
-    zero = x == 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, x).sqrt())
+def _inverse(x):
+    return torch.where(x > 0, 1.0 / x, torch.nan)
 
 
-class _BatchLoss(_Loss):
-    """A scalar over all valid steps of a batch; a basin without any is allowed, a batch is not."""
-
-    per_series = False
-
-    def __init__(self, obs, *, dtype=None):
-        super().__init__(obs, dtype=dtype)
-        if not bool(self.mask.any()):
-            raise UnusableObservations(
-                "obs must be present on at least one step of the batch, found none: draw another batch or window.",
-                list(range(self.mask.shape[1])),
-            )
-        self._count = int(self.n.sum())
-        del self._obs64
-
-    def _mean(self, x, sim):
-        return x.sum() / (self._count * (sim.shape[2] if sim.ndim == 3 else 1))
-
-    def _pair(self, sim):
-        """mask, sim and obs with equal dimensions; sim is 0 on missing steps: a NaN there has no gradient."""
-        self._check(sim)
-        mask = self._aligned(self.mask, sim)
-        return mask, torch.where(mask, sim, 0.0), self._aligned(self.obs, sim)
+# By what a loss is of: g(x) of x = q + e, its derivative by x and g(x), and what `normal_equations` calls g.
+_FLOWS: dict[str, tuple[Callable, Callable, dict[str, Any]]] = {
+    "sqrt q": (torch.sqrt, lambda x, g: 0.5 / g, dict(transform="root")),
+    "log q": (lambda x: torch.where(x > 0, x.log(), torch.nan), lambda x, g: 1.0 / x, dict(transform="logarithm")),
+    "1/q": (_inverse, lambda x, g: -g * g, dict(transform="box_cox", exponent=-1.0)),
+}
 
 
-class RmseComb(_BatchLoss):
-    """``(1 - alpha) RMSE + alpha RMSE of L``, ``L(x) = log10(sqrt(x + 1e-6) + 0.1)``, over all valid steps at
-    once.
+class Transformed(_SeriesLoss):
+    """A loss of g(flow + mean(obs)/100): ``sqrt q``, ``log q`` or ``1/q``.
 
-    The loss of the published differentiable HBV 1.0 and 2.0 (dMG, RmseComb), but with missing observations
-    masked. Flows below -1e-6 mm per step give NaN. A term that is exactly zero has zero gradient.
+    A flow of which g does not exist (``-mean(obs)/100`` or less, for the root below that) gives NaN. KGE of ``log q``
+    depends on the unit of the flow (Santos et al. 2018, HESS 22:4583).
 
     Parameters
     ----------
-    obs : torch.Tensor, [T, B]
-        mm per step, NaN where missing.
-    alpha : float
-        Weight of the log term, in [0, 1].
-    dtype : torch.dtype, optional
-        That of the simulations; default that of `obs`.
-
-    Raises
-    ------
-    UnusableObservations, TypeError, ValueError
-        No observation in the batch; wrong type, shape, dtype or value.
+    kind : type
+        `NSE` or `KGE`.
+    flow : str
+    obs, dtype
+        As for `NSE`, whose errors it raises too.
     """
 
-    def __init__(self, obs, alpha=0.25, *, dtype=None):
+    def __init__(self, kind, flow, obs, *, dtype=None):
+        self._kind, self._flow = kind, flow
         super().__init__(obs, dtype=dtype)
-        if not 0.0 <= alpha <= 1.0:
-            raise ValueError(f"alpha must be in [0, 1], found {alpha}: it is the weight of the log term.")
-        _refuse(
-            (self.mask & (self.obs < -1e-6)).any(0),
-            "at least -1e-6 (L takes its root)",
-            "remove negative flows",
-        )
-        self.alpha = float(alpha)
 
-    def __call__(self, sim):
-        """Scalar loss of sim [T, B] or [T, B, C], mm per step."""
-        mask, sim, obs = self._pair(sim)
-        linear = self._mean((sim - obs).square(), sim)
-        log_s, log_o = (torch.log10(torch.sqrt(x + 1e-6) + 0.1) for x in (sim, obs))
-        # Missing steps are zero in both, hence differ by nothing; the gradient at L(0) is finite.
-        return (1.0 - self.alpha) * _root(linear) + self.alpha * _root(self._mean((log_s - log_o).square(), sim))
+    def _prepare(self):
+        offset = self._obs64.sum(0) / self.n / 100.0
+        shifted = torch.where(self.mask, self._obs64 + offset, torch.nan)
+        refuse(
+            (shifted <= 0).any(0), f"above -mean(obs)/100 ({self._flow} of it is needed)",
+            "remove negative flows or leave the basin out",
+        )  # fmt: skip
+        self._offset = offset.to(self.dtype)
+        self._of = self._kind(_FLOWS[self._flow][0](shifted), dtype=self.dtype)
+
+    def least_squares(self):
+        """As `NSE.least_squares`; of NSE alone."""
+        found, of = self._of.least_squares(), _FLOWS[self._flow][2]
+        target = 1.0 - found["target"] if of["transform"] == "box_cox" else found["target"]  # (x^-1 - 1) / -1
+        return found | of | dict(target=target, shift=self._offset)
+
+    def _evaluate(self, sim, want_gradient):
+        mask, offset = self._aligned(self.mask, sim), self._aligned(self._offset, sim)
+        transform, slope, _ = _FLOWS[self._flow]
+        x = torch.where(mask, sim.detach() + offset, 1.0)
+        y = transform(x)
+        value, gradient = self._of._evaluate(y, want_gradient)
+        return value, gradient.mul_(slope(x, y)) if want_gradient else None
 
 
-class NSEBatch(_BatchLoss):
-    """``mean((sim - obs)^2 / (sigma + eps)^2)`` over all valid steps of a batch.
+@dataclass(frozen=True)
+class _OfFlow:
+    """The class of a loss of transformed flow."""
 
-    The loss of the published differentiable HBV 1.1p (dMG, NseBatch), after Kratzert et al. 2019 (HESS
-    23:5089).
+    kind: type[_SeriesLoss]
+    flow: str
+    per_series = True
 
-    Parameters
+    def __call__(self, obs, *, dtype=None):
+        return Transformed(self.kind, self.flow, obs, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """The class of a weighted sum of losses."""
+
+    parts: tuple[tuple[float, Any], ...]
+
+    @property
+    def per_series(self) -> bool:
+        return all(kind.per_series for _, kind in self.parts)
+
+    def __call__(self, obs, sigma=None, *, dtype=None):
+        return WeightedSum([(weight, build(kind, obs, sigma, dtype=dtype)) for weight, kind in self.parts])
+
+
+class WeightedSum:
+    """A weighted sum of losses, called as each of them is.
+
+    Attributes
     ----------
-    obs : torch.Tensor, [T, B]
-        mm per step, NaN where missing.
-    sigma : torch.Tensor, [B]
-        Standard deviation of the basin's observations over the whole training period, mm per step.
-    eps : float
-        mm per step, keeps basins of little variance from ruling the batch.
-    dtype : torch.dtype, optional
-        That of the simulations; default that of `obs`.
-
-    Raises
-    ------
-    UnusableObservations, TypeError, ValueError
-        No observation in the batch; wrong type, shape, dtype or value.
+    parts : list of (float, loss)
+    n : torch.Tensor, [B]
+        Steps with observations.
     """
 
-    def __init__(self, obs, sigma, eps=0.1, *, dtype=None):
-        super().__init__(obs, dtype=dtype)
-        if isinstance(sigma, np.ma.MaskedArray):
-            sigma = np.ma.filled(sigma.astype(np.float64), np.nan)
-        sigma = torch.as_tensor(sigma, device=self.device).to(torch.float64)
-        if sigma.shape != self.n.shape:
-            raise ValueError(
-                f"sigma must be [B] with B = {len(self.n)} as in obs, found shape {tuple(sigma.shape)}: one "
-                "standard deviation per basin of the batch."
-            )
-        bad = (self.n > 0) & ~(torch.isfinite(sigma) & (sigma >= 0) & (sigma + eps > 0))
-        if bool(bad.any()):
-            b = int(bad.nonzero()[0, 0])
-            raise ValueError(
-                f"sigma must be finite, not negative, and sigma + eps above zero, found {sigma[b].item()} "
-                f"with eps = {eps} in basin {b}: take it from the whole training period."
-            )
-        self._weight = torch.where(self.n > 0, 1.0 / (sigma + eps), 0.0).to(self.dtype)
+    def __init__(self, parts):
+        self.parts, self.n = parts, parts[0][1].n
 
     def __call__(self, sim):
-        """Scalar loss of sim [T, B] or [T, B, C], mm per step."""
-        _, sim, obs = self._pair(sim)
-        return self._mean(((sim - obs) * self._aligned(self._weight, sim)).square(), sim)
+        return sum(weight * loss(sim) for weight, loss in self.parts)
 
 
-_LOSSES: dict[str, type[_Loss]] = {
+def build(kind: Any, obs: torch.Tensor, sigma: torch.Tensor | None = None, *, dtype: torch.dtype | None = None) -> Any:
+    """A loss of a class that `get` gives; `sigma` goes to `NSEBatch`."""
+    return kind(obs, sigma, dtype=dtype) if kind is NSEBatch or isinstance(kind, _Sum) else kind(obs, dtype=dtype)
+
+
+_LOSSES: dict[str, type[Observed]] = {
     "nse": NSE,
     "kge": KGE,
     "nse_sqrt": NSESqrt,
@@ -541,6 +463,7 @@ _LOSSES: dict[str, type[_Loss]] = {
     "rmse_comb": RmseComb,
     "nse_batch": NSEBatch,
 }
+_OF_FLOW = ("nse", "kge")
 
 
 def names(per_series: bool | None = None) -> list[str]:
@@ -548,14 +471,49 @@ def names(per_series: bool | None = None) -> list[str]:
     return [name for name, loss in _LOSSES.items() if per_series is None or loss.per_series == per_series]
 
 
+def terms(text: str) -> tuple[Term, ...]:
+    """The terms of a loss that `get` knows; errors as there."""
+    return formula.terms(text, names(), _OF_FLOW)
+
+
+def parts(text: str) -> tuple[tuple[float, Any], ...]:
+    """The weights of a loss's terms, and their classes."""
+
+    def kind(term: Term) -> Any:
+        found = _LOSSES[term.name]
+        return found if term.flow == "q" else _OfFlow(found, term.flow)  # type: ignore[arg-type]
+
+    return tuple((term.weight, kind(term)) for term in terms(text))
+
+
 def get(name: str) -> Any:
-    """The class of a loss by its name: ``get("nse")(obs)(sim)``.
+    """The class of a loss: ``get("nse")(obs)(sim)``.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`, or a weighted sum of some, of transformed flow too: ``"0.5*kge(q)+0.5*kge(sqrt q)"``; see
+        `hybridsolve.score.formula`. Of a sum of losses by series and by batch the first are to be averaged by whoever
+        calls it.
 
     Raises
     ------
     ValueError
         If there is no such loss.
     """
-    if name not in _LOSSES:
-        raise ValueError(f"name must be one of {', '.join(_LOSSES)}, found {name!r}: see losses.names().")
-    return _LOSSES[name]
+    found = parts(name)
+    return found[0][1] if len(found) == 1 and found[0][0] == 1 else _Sum(found)
+
+
+def written(text: str) -> str:
+    """A loss as it is written in results: the same for the same loss."""
+    return "+".join(map(str, terms(text)))
+
+
+def squares(text: str) -> str:
+    """The sum of squares nearest to a loss by series: NSE in place of KGE, terms of one flow taken together."""
+    weights: dict[tuple[str, str], float] = {}
+    for term in terms(text):
+        at = ("nse", term.flow) if term.name == "kge" else (term.name, term.flow)
+        weights[at] = weights.get(at, 0.0) + term.weight
+    return written("+".join(f"{weight!r}*{name}({flow})" for (name, flow), weight in weights.items()))

@@ -19,7 +19,8 @@ Pushpalatha et al. 2012 (J. Hydrol. 420:171).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..data.values import unmasked
+from .formula import terms
 
 #: Scores for which higher is better, so that a missing score can be ranked: below every number.
 EFFICIENCIES = ("nse", "kge", "kge_2012", "nse_sqrt", "nse_log")
@@ -442,6 +444,43 @@ def n_valid(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
 def n_nonfinite(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Number of scored steps on which the simulation is not finite, [B], int64: where not 0, the basin has failed."""
     return _Pair(sim, obs).n_nonfinite.astype(np.int64)
+
+
+_FLOWS: dict[str, Callable] = {"sqrt q": np.sqrt, "log q": _log, "1/q": lambda x: 1.0 / np.where(x > 0.0, x, np.nan)}
+
+
+def of_loss(sim: ArrayLike, obs: ArrayLike, loss: str) -> np.ndarray:
+    """The weighted sum of scores of a loss such as ``"0.5*kge(q)+0.5*kge(sqrt q)"``, [B]; see `score.formula`.
+
+    Parameters
+    ----------
+    sim, obs : array_like, [T, B]
+        As for `nse`.
+    loss : str
+        Of "nse", "kge", "nse_sqrt" and "nse_log".
+
+    Raises
+    ------
+    ValueError
+        If it is no such sum.
+    """
+    functions = {"nse": _nse, "kge": _kge, "nse_sqrt": _nse_sqrt, "nse_log": _nse_log}
+    pair = _Pair(sim, obs)
+    return sum(
+        term.weight * functions[term.name](_of_flow(pair, term.flow))
+        for term in terms(loss, tuple(functions), ("nse", "kge"))
+    )
+
+
+def _of_flow(pair, flow):
+    """The pair of transformed flows."""
+    if flow == "q":
+        return pair
+    other = copy.copy(pair)
+    with np.errstate(invalid="ignore"):  # a root of what is below 0
+        other.obs, other.sim = (np.where(pair.mask, _FLOWS[flow](x + pair.offset), 0.0) for x in (pair.obs, pair.sim))
+    other._cache = {}
+    return other
 
 
 def _share(name, value):

@@ -137,19 +137,20 @@ class Batches(torch.utils.data.Dataset):
 
 def loss_of(name: str, sim: Tensor, obs: Tensor, sigma: Tensor, least: int) -> Tensor:
     """A number for a batch; of a score by series the mean over the windows that have one."""
-    kind = losses.get(name)
-    if not kind.per_series:
-        loss: Tensor = (kind(obs, sigma) if name == "nse_batch" else kind(obs))(sim)
-    else:
-        part = scored(name, obs, least)
-        loss = kind(obs[:, part])(sim[:, part]).mean()
-    return loss
+    total = sim.new_zeros(())
+    for weight, kind in losses.parts(name):
+        if kind.per_series:
+            part = scored(name, obs, least)
+            total = total + weight * kind(obs[:, part])(sim[:, part]).mean()
+        else:
+            total = total + weight * losses.build(kind, obs, sigma)(sim)
+    return total
 
 
 def scored(name: str, obs: Tensor, least: int) -> Tensor:
-    """The windows that have part in the loss; of a score by series those with `least` observations that vary."""
+    """The windows that have part in the loss; of scores by series those with `least` observations that vary."""
     seen = obs.isfinite()
-    if not losses.get(name).per_series:
+    if not any(kind.per_series for _, kind in losses.parts(name)):
         return seen.any(0)
     spread = torch.where(seen, obs, -torch.inf).amax(0) - torch.where(seen, obs, torch.inf).amin(0)
     return (seen.sum(0) >= least) & (spread > 0)

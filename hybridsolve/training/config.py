@@ -14,6 +14,7 @@ from ..configuration import Section, checked, read_yaml
 from ..data.dataset import overlap, parse_period
 from ..nn.networks import Layout
 from ..score import losses
+from ..spec import ModelSpec
 
 LEAST_DAYS = 30  # days observed in a window, for a score of its own
 Positive = Annotated[int, Field(ge=1)]
@@ -104,6 +105,11 @@ class Config(Section):
     seed: Seed = 0
 
     @property
+    def process_model(self) -> ModelSpec | None:
+        """The model, or None of a network alone."""
+        return None if self.model == "none" else models.get(self.model)
+
+    @property
     def forcing_names(self) -> tuple[str, ...]:
         """The series that the data must hold besides `qobs`; of a network alone its weather."""
         return tuple(self.weather) if self.model == "none" else models.get(self.model).forcing_names
@@ -126,8 +132,7 @@ class Config(Section):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value):
-        losses.get(value)
-        return value
+        return losses.written(value)
 
     @model_validator(mode="after")
     def _fits(self):
@@ -160,7 +165,7 @@ class Config(Section):
             )
         if self.model != "none":
             self.layout  # noqa: B018 - raises where a parameter is not the model's
-        if losses.get(self.loss).per_series and self.batch.days < LEAST_DAYS:
+        if any(kind.per_series for _, kind in losses.parts(self.loss)) and self.batch.days < LEAST_DAYS:
             raise ValueError(f"loss '{self.loss}' needs batch.days of {LEAST_DAYS} or more; found {self.batch.days}.")
         return self
 

@@ -94,8 +94,8 @@ def text(result: xr.Dataset) -> str:
     """Medians over all basins that can be scored, failures ranked last; those that cannot are counted apart."""
     a = result.attrs
     lines = [
-        f"{a['config']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), {_methods(a)}, "
-        f"train {a['train_period']}, test {a['test_period']}",
+        f"{a['config']}, model {a['model']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), "
+        f"{_methods(a)}, train {a['train_period']}, test {a['test_period']}",
         median_line(""),
     ]
     for member in result["member"].values:
@@ -175,7 +175,7 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
     seeds = a["seeds"].split(", ")
     lines = [f"# {title}", ""]
     lines += [
-        f"{n} basins, {a['forcing']}; {_methods(a)}. Training {a['train_period']}, "
+        f"{n} basins, model {a['model']}, {a['forcing']}; {_methods(a)}. Training {a['train_period']}, "
         f"model choice {a['validation_period']}, test {a['test_period']}; {a['n_folds']} fold(s), seeds {a['seeds']}."
     ]
     lines += [f"Made by `{command}`.", ""] if command else [""]

@@ -16,7 +16,7 @@ class LeastSquaresSearch(Search):
     11:431). A parameter at a bound that the gradient pushes outward is held for the step. A start that no longer
     improves, or that at its rate would not reach the basin's best before the end, restarts from a new point; its best
     point is kept. A basin has converged when all its starts have had time for that without improvement. A loss that is
-    no sum of squares is approximated by NSE, and the last third of the steps descends on the loss itself by
+    no sum of squares is approximated by one that is, and the last third of the steps descends on the loss itself by
     `GradientSearch`.
 
     Parameters
