@@ -21,10 +21,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from .arguments import MOST_DEVICES, integer, number, pairs, pairs_of_bounds
+from .arguments import MOST_DEVICES, integer, number
+from .calibration.command import run_calibrate
 from .compiler.cache_command import cache_arguments, run_cache
 from .data.grid_command import add_grid_arguments, run_grid
-from .data.options import add_data_arguments, add_other_method, open_data
+from .data.options import add_data_arguments, add_other_method, files_read, open_data
 from .listing import listed
 from .route_command import route, route_arguments
 from .scale import command
@@ -219,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         "calibrate": (
             _calibrate_arguments,
-            _calibrate,
+            run_calibrate,
             "calibrate all catchments of a data set, with scores and figures",
         ),
         "train": (_train_arguments, _train, "train a network in front of a model on many basins, test it, and report"),
@@ -288,7 +289,8 @@ def _calibrate_arguments(sub) -> None:
     model = sub.add_argument(
         "--model",
         default=models.DEFAULT,
-        help=f"{', '.join(models.names())}, or a Python file that defines one (default: %(default)s)",
+        help=f"{', '.join(models.names())}, two joined by + as a snow routine before a model, or a Python file that "
+        "defines one; several, joined by commas, are compared and averaged (default: %(default)s)",
     )
     _among(model, *models.names())
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
@@ -316,6 +318,8 @@ def _calibrate_arguments(sub) -> None:
         metavar="NAME",
         help="a parameter to calibrate that the model fixes at its default, or has as an optional one",
     )
+    member = sub.add_argument("--member", help="of several models: average best or ensemble flows (default: best)")
+    _among(member, "best", "ensemble")
     _backend_argument(sub)
     sub.add_argument(
         "--dask",
@@ -369,13 +373,6 @@ def _simulate_arguments(sub) -> None:
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
 
-def _files(arguments, **more) -> dict[str, str]:
-    """The files that a command reads, by the arguments that name them."""
-    named = {"the data": arguments.data, "--basins": arguments.basins, **more}
-    named |= {f"--reference {file}": file for file in getattr(arguments, "reference", ())}
-    return {name: path for name, path in named.items() if path and os.path.exists(path)}
-
-
 def _info(_) -> None:
     import torch
 
@@ -397,51 +394,6 @@ def _models(arguments) -> None:
         print(f"\n{listed(model)}")
 
 
-def _calibrate(arguments) -> None:
-    import torch
-
-    from .calibration import report
-    from .calibration.fit import calibrate, check_arguments
-    from .cluster import connected
-    from .data.files import locked, refuse_overwriting
-
-    folder = Path(arguments.out)
-    settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
-    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free", "backend")}
-    options["fixed"] = pairs(arguments.fix, "--fix")
-    options["ranges"] = pairs_of_bounds(arguments.range, "--range")
-    model = models.get(arguments.model)
-    check_arguments(model, **options)
-    if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them.")
-    refuse_overwriting({f"{name} of --out": folder / name for name in report.FILES}, _files(arguments))
-    again = dict(resume=arguments.resume, overwrite=arguments.overwrite)
-    report.refuse_other_run(folder, **again)
-    with connected(arguments.dask) as client:  # an error before the data are read
-        data = open_data(arguments, model)
-        if arguments.hydrograph is not None:
-            report.check_basin(arguments.hydrograph, data["basin"].values)
-        references = report.read_references(arguments.reference, data["basin"].values)
-        began = time.perf_counter()
-        with locked(folder):
-            report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
-            result = calibrate(
-                data,
-                model,
-                **options,
-                skip_unusable=arguments.skip_unusable,
-                checkpoint=folder / "checkpoint.pt",
-                resume=arguments.resume,
-                cluster=client,
-            )
-            print(report.text(result))
-            print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
-            written = report.write(
-                result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
-            )
-    print("wrote " + ", ".join(str(path) for path in written))
-
-
 def _train(arguments) -> None:
     import torch
 
@@ -452,7 +404,7 @@ def _train(arguments) -> None:
 
     config = read_config(arguments.config, arguments.set)
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
-    refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
+    refuse_overwriting({"--out": arguments.out} | outputs, files_read(arguments, config=arguments.config))
     integer("--devices", arguments.devices, 1, MOST_DEVICES)
     integer("--folds", arguments.folds, 2)
     references = arguments.reference, config.periods.train, config.periods.test
@@ -497,7 +449,7 @@ def _simulate(arguments) -> None:
         raise ValueError(f"--fluxes must name one series or more, each once; found '{arguments.fluxes}': correct it.")
     if arguments.period is not None:
         parse_period(arguments.period)
-    files = _files(arguments, **{"the parameters": arguments.parameters, "--trained": arguments.trained})
+    files = files_read(arguments, **{"the parameters": arguments.parameters, "--trained": arguments.trained})
     refuse_overwriting({"--out": arguments.out}, files)
     check_target("--out", arguments.out)
     run = _simulate_trained if arguments.trained else _simulate_calibrated
