@@ -26,7 +26,8 @@ from .calibration.command import run_calibrate
 from .compiler.cache_command import cache_arguments, run_cache
 from .data.grid_command import add_grid_arguments, run_grid
 from .data.options import add_data_arguments, add_other_method, files_read, open_data
-from .listing import listed
+from .listing import listed, overview
+from .pages import write_pages
 from .route_command import route, route_arguments
 from .scale import command
 
@@ -211,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     table = {
-        "info": (_info_arguments, _info, "list models, parameters, backends and what this build can do"),
+        "info": (_info_arguments, _info, "list models, backends and what this build can do"),
         "models": (_models_arguments, _models, "list models with their tables of variables"),
         "demo": (
             _demo_arguments,
@@ -250,6 +251,7 @@ def _info_arguments(sub) -> None:
 
 def _models_arguments(sub) -> None:
     _among(sub.add_argument("models", nargs="*", metavar="MODEL", help="default: all"), *models.names())
+    sub.add_argument("--pages", metavar="FOLDER", help="write a page in Markdown for each instead")
 
 
 def _demo_arguments(sub) -> None:
@@ -385,12 +387,18 @@ def _info(_) -> None:
     print("\nBackends")
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
+    print("\nModels (hybridsolve models NAME lists its variables)")
     for model in models.MODELS.values():
-        print(f"\n{listed(model)}")
+        print(f"  {overview(model)}")
+    print("  and a snow routine before another by its name, in layers too: cemaneige+gr4j, cemaneige-3+gr4j")
 
 
 def _models(arguments) -> None:
-    for model in [models.get(name) for name in arguments.models or models.names()]:
+    wanted = [models.get(name) for name in arguments.models or models.names()]
+    if arguments.pages is not None:
+        print(f"wrote {len(write_pages(wanted, arguments.pages))} files in {arguments.pages}")
+        return
+    for model in wanted:
         print(f"\n{listed(model)}")
 
 

@@ -130,7 +130,7 @@ def text(result: xr.Dataset) -> str:
     for period in result["period"].values:
         lines.append(median_line(period))
         lines += [median_line(f"  {c}", _scores(result, period, c)) for c in result["candidate"].values]
-    lines += [f"best single model by {a['chosen_by']}: {a['best_single']}; {_win_text(result, last)}"]
+    lines.append(f"best single model by {a['chosen_by']}: {a['best_single']}; {_win_text(result, last)}")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from .join import join, layered
 
 __all__ = ["DEFAULT", "MODELS", "by_key", "define", "get", "join", "known", "layered", "names", "register"]
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
+SHIPPED = ("gr4j", "cemaneige+gr4j")  # whose kernels every build has, beside those that are written by hand
 MODELS: dict[str, ModelSpec] = {}
 _COMPOSED: dict[tuple[str, ...], ModelSpec] = {}  # by name and what it is made of
 
