@@ -3,8 +3,8 @@
 Everything else about the package stands in pyproject.toml. Neither torch nor a network is needed to build, nor a GPU.
 
 HYBRIDSOLVE_BUILD       all, for wheels and mixed clusters: every model for every instruction set, which takes half an
-                        hour; unset: those of SHORT and of csrc/models for the baseline and this processor. Kernels of
-                        models that are not built are compiled when they are first asked for
+                        hour; unset: models.SHIPPED and those of csrc/models for the baseline and this processor.
+                        Kernels of models that are not built are compiled when they are first asked for
 HYBRIDSOLVE_CUDA        1 builds _cuda too, with nvcc of CUDA_HOME or PATH: minutes; 0 (the default) does not
 HYBRIDSOLVE_CUDA_ARCHS  compute capabilities to build for, "80,90"; newer cards run what their driver makes of the last
 """
@@ -34,7 +34,6 @@ ISAS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
 }
 MACROS = {"avx2": {"__AVX2__", "__FMA__"}, "avx512": {f"__AVX512{x}__" for x in ("F", "DQ", "BW", "VL")}}
-SHORT = ("gr4j", "cemaneige+gr4j")  # of the models that are generated those that every build has
 JOINED = tuple(f"cemaneige+{body}" for body in ("gr4j", "gr5j", "gr6j", "hymod", "xinanjiang"))
 # Every header of csrc/models, by its name: each has kernels of its own (csrc/core/table.h).
 HEADERS = {path.stem: f"models/{path.name}" for path in sorted(Path("csrc/models").glob("*.h"))}
@@ -94,7 +93,7 @@ def generated(folder):
     by_hand = {
         name for path in HEADERS.values() for name in re.findall(r"KERNEL\((\w+)", Path("csrc", path).read_text())
     }
-    names = dict.fromkeys([*models.names(), *JOINED] if builds_all() else SHORT)
+    names = dict.fromkeys([*models.names(), *JOINED] if builds_all() else models.SHIPPED)
     found = {}
     for model in map(models.get, names):
         if by_hand.isdisjoint(model.kernel_names):

@@ -8,7 +8,9 @@ from ._lazy import attach
 
 if TYPE_CHECKING:
     from . import calibration, data, learn, models, nn, plot, routing, scale, score, training
+    from .calibration.comparison import compare_structures
     from .calibration.fit import calibrate
+    from .calibration.structures import calibrate_structures
     from .routing.unit_hydrograph import unit_hydrograph
     from .scale.datasets import simulate_dataset
     from .solve.faults import synchronize
@@ -24,6 +26,8 @@ _PLACES = {
     "Run": ".solve.simulate",
     "Trained": ".training.trained",
     "calibrate": ".calibration.fit",
+    "calibrate_structures": ".calibration.structures",
+    "compare_structures": ".calibration.comparison",
     "experiment": ".training.experiments",
     "jacobian": ".solve.sensitivity",
     "simulate": ".solve.simulate",
@@ -36,7 +40,9 @@ __all__ = [
     "Run",
     "Trained",
     "calibrate",
+    "calibrate_structures",
     "calibration",
+    "compare_structures",
     "data",
     "experiment",
     "jacobian",

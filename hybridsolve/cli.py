@@ -21,11 +21,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from .arguments import MOST_DEVICES, integer, number, pairs, pairs_of_bounds
+from .arguments import MOST_DEVICES, integer, number
+from .calibration.command import run_calibrate
 from .compiler.cache_command import cache_arguments, run_cache
 from .data.grid_command import add_grid_arguments, run_grid
-from .data.options import add_data_arguments, add_other_method, open_data
-from .listing import listed
+from .data.options import add_data_arguments, add_other_method, files_read, open_data
+from .listing import listed, overview
+from .pages import write_pages
 from .route_command import route, route_arguments
 from .scale import command
 
@@ -210,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     table = {
-        "info": (_info_arguments, _info, "list models, parameters, backends and what this build can do"),
+        "info": (_info_arguments, _info, "list models, backends and what this build can do"),
         "models": (_models_arguments, _models, "list models with their tables of variables"),
         "demo": (
             _demo_arguments,
@@ -219,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
         "calibrate": (
             _calibrate_arguments,
-            _calibrate,
+            run_calibrate,
             "calibrate all catchments of a data set, with scores and figures",
         ),
         "train": (_train_arguments, _train, "train a network in front of a model on many basins, test it, and report"),
@@ -249,6 +251,7 @@ def _info_arguments(sub) -> None:
 
 def _models_arguments(sub) -> None:
     _among(sub.add_argument("models", nargs="*", metavar="MODEL", help="default: all"), *models.names())
+    sub.add_argument("--pages", metavar="FOLDER", help="write a page in Markdown for each instead")
 
 
 def _demo_arguments(sub) -> None:
@@ -288,7 +291,8 @@ def _calibrate_arguments(sub) -> None:
     model = sub.add_argument(
         "--model",
         default=models.DEFAULT,
-        help=f"{', '.join(models.names())}, or a Python file that defines one (default: %(default)s)",
+        help=f"{', '.join(models.names())}, two joined by + as a snow routine before a model, or a Python file that "
+        "defines one; several, joined by commas, are compared and averaged (default: %(default)s)",
     )
     _among(model, *models.names())
     sub.add_argument("--train", required=True, metavar="FROM:TO", help="for example 1999-10-01:2008-09-30")
@@ -322,6 +326,8 @@ def _calibrate_arguments(sub) -> None:
         help="a parameter to calibrate that the model fixes at its default, or has as an optional one; of any model "
         + " and ".join(models.factors.FACTORS),
     )
+    member = sub.add_argument("--member", help="of several models: average best or ensemble flows (default: best)")
+    _among(member, "best", "ensemble")
     _backend_argument(sub)
     sub.add_argument(
         "--dask",
@@ -377,13 +383,6 @@ def _simulate_arguments(sub) -> None:
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
 
-def _files(arguments, **more) -> dict[str, str]:
-    """The files that a command reads, by the arguments that name them."""
-    named = {"the data": arguments.data, "--basins": arguments.basins, **more}
-    named |= {f"--reference {file}": file for file in getattr(arguments, "reference", ())}
-    return {name: path for name, path in named.items() if path and os.path.exists(path)}
-
-
 def _info(_) -> None:
     import torch
 
@@ -396,58 +395,19 @@ def _info(_) -> None:
     print("\nBackends")
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
+    print("\nModels (hybridsolve models NAME lists its variables)")
     for model in models.MODELS.values():
-        print(f"\n{listed(model)}")
+        print(f"  {overview(model)}")
+    print("  and a snow routine before another by its name, in layers too: cemaneige+gr4j, cemaneige-3+gr4j")
 
 
 def _models(arguments) -> None:
-    for model in [models.get(name) for name in arguments.models or models.names()]:
+    wanted = [models.get(name) for name in arguments.models or models.names()]
+    if arguments.pages is not None:
+        print(f"wrote {len(write_pages(wanted, arguments.pages))} files in {arguments.pages}")
+        return
+    for model in wanted:
         print(f"\n{listed(model)}")
-
-
-def _calibrate(arguments) -> None:
-    import torch
-
-    from .calibration import report
-    from .calibration.fit import calibrate, check_arguments
-    from .cluster import connected
-    from .data.files import locked, refuse_overwriting
-
-    folder = Path(arguments.out)
-    settings = ("train", "validation", "test", "loss", "method", "starts", "steps", "ensemble", "warmup_years", "seed")
-    options = {name: getattr(arguments, name) for name in (*settings, "allow_overlap", "free", "backend")}
-    options["fixed"] = pairs(arguments.fix, "--fix")
-    options["ranges"] = pairs_of_bounds(arguments.range, "--range")
-    model = models.get(arguments.model)
-    check_arguments(model, **options)
-    if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them.")
-    refuse_overwriting({f"{name} of --out": folder / name for name in report.FILES}, _files(arguments))
-    again = dict(resume=arguments.resume, overwrite=arguments.overwrite)
-    report.refuse_other_run(folder, **again)
-    with connected(arguments.dask) as client:  # an error before the data are read
-        data = open_data(arguments, model)
-        if arguments.hydrograph is not None:
-            report.check_basin(arguments.hydrograph, data["basin"].values)
-        references = report.read_references(arguments.reference, data["basin"].values)
-        began = time.perf_counter()
-        with locked(folder):
-            report.refuse_other_run(folder, **again)  # another run may have begun while the data were read
-            result = calibrate(
-                data,
-                model,
-                **options,
-                skip_unusable=arguments.skip_unusable,
-                checkpoint=folder / "checkpoint.pt",
-                resume=arguments.resume,
-                cluster=client,
-            )
-            print(report.text(result))
-            print(f"calibrated and scored in {time.perf_counter() - began:.0f} s on {torch.get_num_threads()} threads")
-            written = report.write(
-                result, folder, basin=arguments.hydrograph, references=references, command=arguments.command_line
-            )
-    print("wrote " + ", ".join(str(path) for path in written))
 
 
 def _train(arguments) -> None:
@@ -461,7 +421,7 @@ def _train(arguments) -> None:
     model = [] if arguments.model is None else [f"model={arguments.model}"]
     config = read_config(arguments.config, [*arguments.set, *model])
     outputs = {f"{name} of --out": Path(arguments.out) / name for name in training_report.FILES}
-    refuse_overwriting({"--out": arguments.out} | outputs, _files(arguments, config=arguments.config))
+    refuse_overwriting({"--out": arguments.out} | outputs, files_read(arguments, config=arguments.config))
     integer("--devices", arguments.devices, 1, MOST_DEVICES)
     integer("--folds", arguments.folds, 2)
     references = arguments.reference, config.periods.train, config.periods.test
@@ -506,7 +466,7 @@ def _simulate(arguments) -> None:
         raise ValueError(f"--fluxes must name one series or more, each once; found '{arguments.fluxes}': correct it.")
     if arguments.period is not None:
         parse_period(arguments.period)
-    files = _files(arguments, **{"the parameters": arguments.parameters, "--trained": arguments.trained})
+    files = files_read(arguments, **{"the parameters": arguments.parameters, "--trained": arguments.trained})
     refuse_overwriting({"--out": arguments.out}, files)
     check_target("--out", arguments.out)
     run = _simulate_trained if arguments.trained else _simulate_calibrated

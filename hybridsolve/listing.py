@@ -9,12 +9,9 @@ from .spec import DelayLine, Forcing, ModelSpec, Parameter, State, Variable
 
 def listed(model: ModelSpec) -> str:
     """The variables of a model, one a line: kind, name, unit, bounds, meaning, and what is not as usual."""
-    steps = "any that divides a day" if model.steps is None else ", ".join(f"{s} s" for s in model.steps)
-    routing = model.routing
-    routed = f"{routing.kind} hydrograph of {routing.days:g} days, at the {routing.at}" if routing else "none"
     lines = [
         f"Model {model.name}: {model.title} ({model.source})",
-        f"  outflow {model.outflow}; routing of it: {routed}; steps: {steps}",
+        f"  outflow {model.outflow}; routing of it: {routed(model)}; steps: {runs_at(model)}",
     ]
     tables: dict[str, Sequence[Variable | DelayLine]] = {
         "forcing": model.forcings,
@@ -30,13 +27,30 @@ def listed(model: ModelSpec) -> str:
     for kind, rows in tables.items():
         for v in rows:
             bounds = f"[{v.lower:g}, {v.upper:g}]" if kind in bounded and isinstance(v, Variable) else ""
-            remarks = _remarks(v)
-            said = f" ({', '.join(remarks)})" if remarks else ""
+            said = f" ({', '.join(remarks(v))})" if remarks(v) else ""
             lines.append(f"  {kind:10} {v.name:13} {v.unit:18} {bounds:16} {v.meaning}{said}")
     return "\n".join(lines)
 
 
-def _remarks(v: Variable | DelayLine) -> list[str]:
+def overview(model: ModelSpec) -> str:
+    """A model in a line: name, title, how many parameters are calibrated, forcing and steps."""
+    free, forcing = len(model.free_parameters), ", ".join(model.forcing_names)
+    return f"{model.name:30} {model.title:52} {free:2} parameters; {forcing}; steps: {runs_at(model)}"
+
+
+def runs_at(model: ModelSpec) -> str:
+    """The lengths of a step that it may run at."""
+    return "any that divides a day" if model.steps is None else ", ".join(f"{s} s" for s in model.steps)
+
+
+def routed(model: ModelSpec) -> str:
+    """How the outflow is delayed."""
+    routing = model.routing
+    return f"{routing.kind} hydrograph of {routing.days:g} days, at the {routing.at}" if routing else "none"
+
+
+def remarks(v: Variable | DelayLine) -> list[str]:
+    """What of a row is not as usual."""
     said = []
     if isinstance(v, Parameter):
         said += [f"default {v.default:g}"] if v.default is not None else []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hybridsolve import cli
+from hybridsolve import cli, models
 from hybridsolve.data import read_fulda, write_netcdf
 
 CALIBRATE = [
@@ -36,8 +36,11 @@ def file(tmp_path_factory):
 def test_info_lists_models_and_backends(capsys):
     assert cli.main(["info"]) == 0
     said = capsys.readouterr().out
-    for word in ("hbv10", "hbv11p", "cfmax", "mm degC-1 d-1", "available", "reference"):
+    for word in (*models.names(), "available", "reference", "cemaneige-3+gr4j"):
         assert word in said
+    assert cli.main(["models", "hbv11p"]) == 0
+    said = capsys.readouterr().out
+    assert "cfmax" in said and "mm degC-1 d-1" in said and "gr4j" not in said
 
 
 @pytest.mark.filterwarnings("ignore")

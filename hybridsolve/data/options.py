@@ -60,3 +60,10 @@ def open_data(arguments: argparse.Namespace, model=None, config=None):
         utc_offset=arguments.utc_offset,
         model=model,
     )
+
+
+def files_read(arguments: argparse.Namespace, **more) -> dict[str, str]:
+    """The files that a command reads, by the arguments that name them."""
+    named = {"the data": arguments.data, "--basins": arguments.basins, **more}
+    named |= {f"--reference {file}": file for file in getattr(arguments, "reference", ())}
+    return {name: path for name, path in named.items() if path and os.path.exists(path)}

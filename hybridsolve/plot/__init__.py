@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from .maps import network_map, score_map
+    from .maps import network_map, score_map, winner_map
     from .parameters import parameter_bounds, sensitivity_by_month, standard_errors
     from .scores import against, score_distribution, start_spread
     from .series import flow_duration, hydrograph
@@ -28,6 +28,7 @@ __all__ = [
     "sensitivity_by_month",
     "standard_errors",
     "start_spread",
+    "winner_map",
 ]
 
 __getattr__, __dir__ = attach(
@@ -44,5 +45,6 @@ __getattr__, __dir__ = attach(
         "sensitivity_by_month": ".parameters",
         "standard_errors": ".parameters",
         "start_spread": ".scores",
+        "winner_map": ".maps",
     },
 )

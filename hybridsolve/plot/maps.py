@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .style import MUTED, ORANGE, array, colour_bar, styled
+from .style import CYCLE, MUTED, ORANGE, array, colour_bar, styled
 
 if TYPE_CHECKING:
     from ..routing.network import RiverNetwork
+
+MARKERS = ("o", "s", "^", "D", "v")
 
 
 def _map(lat: np.ndarray, lon: np.ndarray) -> tuple[Figure, Axes]:
@@ -103,6 +106,55 @@ def score_map(
     colour_bar(figure, axes, points, extend, f"{metric} ({unit})")
     middle = f"median {median:.3f}" if np.isfinite(median) else "no median"
     axes.set_title(f"{metric} of {shown.sum()} basins, {middle}")
+    return figure
+
+
+@styled
+def winner_map(lat: ArrayLike, lon: ArrayLike, winners: Sequence[str] | np.ndarray, names: Sequence[str]) -> Figure:
+    """Which model wins in each basin, as points on a plain map; where none does, a small grey one.
+
+    Parameters
+    ----------
+    lat, lon : array_like, [B]
+        Degrees north and east. A basin without them (NaN) is left out and counted.
+    winners : sequence of str, [B]
+        One of the names, or another text where no model wins; empty, and left out, where none was compared.
+    names : sequence of str
+        Of all models: each has its colour and its mark, whether it wins or not.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The legend counts the basins of each.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not one-dimensional or differ in length, or no basin that was compared has coordinates.
+    """
+    lat = array("lat", lat, 1)
+    lon = array("lon", lon, 1, lat.shape)
+    winners = np.asarray(winners).astype(str)
+    if winners.shape != lat.shape:
+        raise ValueError(
+            f"winners must have shape {lat.shape}, found {winners.shape}: one value per item of the figure."
+        )
+    placed, compared = np.isfinite(lat) & np.isfinite(lon), winners != ""
+    if not (placed & compared).any():
+        raise ValueError("no basin that has coordinates was compared: there is nothing to draw.")
+    figure, axes = _map(lat[placed & compared], lon[placed & compared])
+    size = float(np.clip(9000.0 / max(int(placed.sum()), 1), 14.0, 60.0))
+    none = compared & ~np.isin(winners, list(names))
+    axes.scatter(lon[none], lat[none], s=0.4 * size, c="#b0b0b0", lw=0, label=f"tie, {none.sum()}")
+    for k, name in enumerate(names):
+        its = winners == name
+        marker = MARKERS[(k + k // len(CYCLE)) % len(MARKERS)]  # so that no two of thirty look alike
+        axes.scatter(lon[its], lat[its], s=size, c=CYCLE[k % len(CYCLE)], marker=marker, lw=0.4, ec="white",
+                     label=f"{name}, {its.sum()}")  # fmt: skip
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    if (~placed & compared).any():
+        axes.set_title(f"{(~placed & compared).sum()} not placed", loc="right", color=ORANGE, fontsize=10.5)
+    axes.set_title(f"Models ahead of all others, {compared.sum()} basins")
     return figure
 
 

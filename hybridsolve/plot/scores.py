@@ -67,7 +67,8 @@ def score_distribution(
             text += f", {missing.sum()} without score"
         index = k - len(reference or {})
         color = ("#7f7f7f", "#404040", "#a8a8a8")[k % 3] if dashed else CYCLE[index % len(CYCLE)]
-        style = (0, (5, 2.2)) if dashed else "-"
+        # A colour that comes again has another stroke.
+        style = (0, (5, 2.2)) if dashed else ("-", (0, (1, 1.2)), "-.")[index // len(CYCLE) % 3]
         (line,) = axes.step(
             x,
             y,
