@@ -16,6 +16,7 @@ from hybridsolve.routing.units import units_of
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install hybridsolve[scale]")
 from hybridsolve.scale.continental import run  # noqa: E402
+from hybridsolve.scale.part import digest  # noqa: E402
 from hybridsolve.scale.store import consolidate, open_run  # noqa: E402
 
 MODEL, N, T = "hbv11p", 60, 60
@@ -120,6 +121,28 @@ def test_units_share_the_parameters_of_their_gauge(folder, tmp_path):
     np.testing.assert_array_equal(found["swe"].values, expected["swe"].numpy()[:, at])
     with pytest.raises(ValueError, match="have no parameters"):
         run(given | dict(out=str(tmp_path / "no"), forcing=str(folder / "all.zarr")), progress=False)
+
+
+@pytest.mark.parametrize("forcing", ["units", "all"])
+def test_parameters_of_a_trained_network(folder, tmp_path, forcing):
+    """The flow of its own prediction, where units have each their own parameters and a hydrograph together."""
+    from hybridsolve.training import trained
+    from hybridsolve.training.config import read_config
+    from hybridsolve.training.loop import fit_scaling
+
+    data = loaded(folder / f"{forcing}.zarr").assign(qobs=(("time", "basin"), np.ones((T, N), np.float32)))
+    config = dict(name="zones", model=MODEL, components=2, network=dict(kind="mlp", hidden=[4]), loss="nse_batch")
+    config |= dict(attributes=["aridity", "elev_mean"], periods=dict(train="2000-10-01:2000-11-29"), epochs=1)
+    config = read_config(config | dict(steps_per_epoch=1))
+    torch.manual_seed(0)
+    made = trained.Trained.of(trained.make_module(config), config, fit_scaling(data, config), data)
+    made.save(tmp_path / "trained.pt")
+    given = settings(folder, tmp_path / "out", forcing, window=25, block=16, fluxes=FLUXES)
+    given |= dict(parameters=None, trained=str(tmp_path / "trained.pt"))
+    run(given, progress=False)
+    found, expected = open_run(tmp_path / "out"), made.predict(data, fluxes=FLUXES)
+    for name in FLUXES:
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("of", ["parameters", "forcing"])
@@ -296,6 +319,23 @@ def test_the_whole_past_is_verified(folder, tmp_path, change):
         with pytest.raises(ValueError, match="another prcp in the steps from 2000-10-08"):
             run(given, verify=True, progress=False)
     assert files(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2047), (40, 1025), (64, 7000)])
+def test_a_digest_sees_every_change(shape):
+    x = np.random.default_rng(0).random(shape, np.float32)
+    flat, found = x.reshape(-1), {digest(x)}
+    for i in np.linspace(0, x.size - 1, 20).astype(int):
+        before = flat[i].copy()
+        flat[i] = np.nextafter(before, np.float32(2))
+        found.add(digest(x))
+        flat[i] = before
+        if i:
+            flat[[0, i]] = flat[[i, 0]]
+            found.add(digest(x))
+            flat[[0, i]] = flat[[i, 0]]
+    places = len(set(np.linspace(0, x.size - 1, 20).astype(int)))
+    assert len(found) == 1 + places + (places - 1)
 
 
 def test_a_past_that_is_not_there_is_not_verified(folder, tmp_path):

