@@ -21,7 +21,7 @@ def chain(n, **attributes) -> RiverNetwork:
     return RiverNetwork.from_downstream([*range(1, n), -1], **attributes)
 
 
-def reaches(n=150, seed=0, **attributes):
+def reaches(n=150, seed=0, ids=None, **attributes):
     """A random tree with reaches of every kind: steep and flat, short and long, with up to n upstream neighbours."""
     rng = np.random.default_rng(seed)
     downstream = np.array([-1, *(rng.integers(max(0, i - 40), i) for i in range(1, n))])
@@ -34,7 +34,8 @@ def reaches(n=150, seed=0, **attributes):
         x=rng.uniform(0.1, 0.35, n),
         k=rng.uniform(1800, 9000, n),
     )
-    return RiverNetwork.from_downstream(downstream, ids=1000 + np.arange(n), **made | attributes)
+    ids = 1000 + np.arange(n) if ids is None else ids
+    return RiverNetwork.from_downstream(downstream, ids=ids, **made | attributes)
 
 
 def tangle(n=5000, seed=0):

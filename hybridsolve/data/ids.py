@@ -32,6 +32,8 @@ def text_ids(values, what: str) -> np.ndarray:
     if np.ma.is_masked(values):
         raise ValueError(f"{what} must all be there; found masked ones: fill or drop them.")
     x = np.asarray(values)
+    if x.dtype.kind == "T":  # of variable length, as Zarr keeps text
+        x = x.astype(object)
     if x.ndim == 2 and x.dtype.kind in "SU" and x.dtype.itemsize == np.dtype(x.dtype.kind + "1").itemsize:
         x = np.ascontiguousarray(x).view(f"{x.dtype.kind}{x.shape[1]}")[:, 0]
     if x.ndim != 1 or x.dtype.kind not in "iufSUO":

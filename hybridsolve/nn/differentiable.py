@@ -130,10 +130,21 @@ class DifferentiableModel(nn.Module):
         raw = {name: dense(x, f"the network's '{name}'").to(attributes.dtype) for name, x in raw.items()}
         return drop_dynamic(raw, self.dynamic_dropout) if self.training and self.dynamic_dropout else raw
 
-    def parameters_of(self, attributes: Tensor, weather: Tensor | None = None) -> dict[str, Tensor]:
-        """The parameters in their units."""
+    def parameters_of(
+        self, attributes: Tensor, weather: Tensor | None = None, units: Units | None = None
+    ) -> dict[str, Tensor]:
+        """The parameters in their units; with units those of the hydrograph are the same in all units of a gauge."""
         raw = self.raw_parameters(attributes, weather)
+        if units is not None:
+            at_gauges = _of_gauges(self.model, raw, units)
+            raw |= {name: units.spread(at_gauges[name]) for name in raw if name in self.model.routing_parameter_names}
         return self.model.parameters_from_unit({name: torch.sigmoid(x) for name, x in raw.items()})
+
+
+def _of_gauges(model: ModelSpec, raw: Mapping[str, Tensor], units: Units | None) -> dict[str, Tensor]:
+    """Parameters before the sigmoid, those of the hydrograph as means by area over the units of each gauge."""
+    names = () if units is None else model.routing_parameter_names
+    return {name: units.summed(x, 0) if units is not None and name in names else x for name, x in raw.items()}
 
 
 def drop_dynamic(raw: Mapping[str, Tensor], probability: float) -> dict[str, Tensor]:
@@ -168,9 +179,7 @@ def run_parameters(
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
     boolean("warmup_gradient", warmup_gradient)
     options: dict = dict(inputs=inputs, step=step, backend=backend, units=units)
-    if units is not None:
-        names = models.get(model).routing_parameter_names
-        raw = {name: units.summed(x, 0) if name in names else x for name, x in raw.items()}
+    raw = _of_gauges(models.get(model), raw, units)
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:
         first = warmup

@@ -18,7 +18,7 @@ from ..data.netcdf import load_netcdf, loaded, open_netcdf, write_netcdf
 from ..data.times import bounds_name, standard_dates
 from ..solve.compiled import MOST_INFLOW
 from .checks import reach_ids
-from .local_days import daily_means, offset_of_longitude
+from .local_days import checked_offsets, daily_means, offset_of_longitude
 from .muskingum import CHANNEL, PARAMETERS, SCHEMES, STATE, Routed, check_scheme, hydraulics, route
 from .network import RiverNetwork
 from .rivers import whole_steps
@@ -32,6 +32,10 @@ SCHEME_TITLES = {
 INFLOW = "lateral inflow: lateral_inflow(time, reach) in m3 s-1"
 STATE_UNITS = {"discharge": "m3 s-1", "storage": "m3"}
 RESTART = "a restart file of `hybridsolve route`"
+BELOW_WATERBODY = {
+    "long_name": "whether a lake or reservoir, which is routed as a river, lies here or upstream",
+    "flag_meanings": "no yes",
+}
 
 
 def open_network(path) -> RiverNetwork:
@@ -125,7 +129,7 @@ def route_file(
     _check_constants(constants or {}, scheme, hydraulic)
     if file is not None:
         network = open_network(file)
-    offset = None if local_days is None else _offsets(local_days, network, gauges)
+    offset = None if local_days is None else utc_offsets(local_days, network, gauges)
     lateral, ids, times, interval = _lateral(inflow)
     repeat = whole_steps(interval, dt)
     lacking, others = np.setdiff1d(network.ids, ids), np.setdiff1d(ids, network.ids)
@@ -171,9 +175,7 @@ def route_file(
         result["discharge_daily_mean"] = daily_means(result["discharge"], offset)
     if "waterbody" in network.attributes:
         below = network.below_waterbody[network.index(routed.ids)].astype(np.int8)
-        meaning = "whether a lake or reservoir, which is routed as a river, lies here or upstream"
-        flags = dict(flag_values=np.array([0, 1], np.int8), flag_meanings="no yes")
-        result["below_waterbody"] = ("reach", below, dict(long_name=meaning) | flags)
+        result["below_waterbody"] = ("reach", below, BELOW_WATERBODY | dict(flag_values=np.array([0, 1], np.int8)))
     written = [write_netcdf(result, out, command=command)]
     if write_restart is not None:
         written.append(write_netcdf(_restart(routed, network, scheme, ends[-1]), write_restart, command=command))
@@ -185,16 +187,16 @@ def route_file(
     return written
 
 
-def _offsets(local_days: str, network: RiverNetwork, gauges: np.ndarray | None) -> float | np.ndarray:
-    """Hours ahead of UTC, of all or of each gauge."""
+def utc_offsets(local_days: str | float, network: RiverNetwork, gauges: np.ndarray | None) -> np.ndarray:
+    """Hours ahead of UTC of each gauge, or of all reaches."""
     if local_days == "longitude":
         lon = network.attribute("lon")
         return offset_of_longitude(lon if gauges is None else lon[network.index(gauges)])
     try:
-        return float(local_days)
-    except ValueError:
+        return checked_offsets(float(local_days), network.n_reaches if gauges is None else len(gauges))
+    except (ValueError, OverflowError):
         raise ValueError(
-            f"local_days must be hours ahead of UTC, or 'longitude'; found '{local_days}': correct it."
+            f"local_days must be hours ahead of UTC, within 14, or 'longitude'; found '{local_days}': correct it."
         ) from None
 
 

@@ -19,7 +19,16 @@ def offset_of_longitude(lon: ArrayLike) -> np.ndarray:
     return hours
 
 
-def daily_means(discharge: xr.DataArray, utc_offset: ArrayLike) -> xr.DataArray:
+def checked_offsets(utc_offset: ArrayLike, n_gauges: int) -> np.ndarray:
+    """Hours ahead of UTC of each gauge ``[G]``; raise unless they are within 14."""
+    offset = np.broadcast_to(np.asarray(utc_offset, dtype=np.float64), (n_gauges,))
+    if not (np.abs(offset) <= 14).all():
+        bad = offset[~(np.abs(offset) <= 14)][0]
+        raise ValueError(f"utc_offset must be hours within 14 of UTC; found {bad:g}: correct it.")
+    return offset
+
+
+def daily_means(discharge: xr.DataArray, utc_offset: ArrayLike, days: np.ndarray | None = None) -> xr.DataArray:
     """Means over each gauge's local calendar day.
 
     Parameters
@@ -28,6 +37,8 @@ def daily_means(discharge: xr.DataArray, utc_offset: ArrayLike) -> xr.DataArray:
         At the end of each step, whose length divides the day; time is of UTC, and the second dimension any.
     utc_offset : float or array ``[G]``
         Hours by which each gauge's clock is ahead of UTC; see `offset_of_longitude`.
+    days : ndarray of datetime64, optional
+        Sorted dates to give, whether a gauge has them whole or not; those that any has if left out.
 
     Returns
     -------
@@ -43,10 +54,7 @@ def daily_means(discharge: xr.DataArray, utc_offset: ArrayLike) -> xr.DataArray:
     if discharge.ndim != 2 or discharge.dims[0] != "time":
         raise ValueError(f"discharge must be [time, gauge]; found {list(discharge.dims)}: transpose it.")
     gauge = discharge.dims[1]
-    offset = np.broadcast_to(np.asarray(utc_offset, dtype=np.float64), discharge.shape[1:])
-    if not (np.abs(offset) <= 14).all():
-        bad = offset[~(np.abs(offset) <= 14)][0]
-        raise ValueError(f"utc_offset must be hours within 14 of UTC; found {bad:g}: correct it.")
+    offset = checked_offsets(utc_offset, discharge.shape[1])
     ends = discharge["time"].values.astype("datetime64[ns]")
     step = usual_step(ends)
     found = {}
@@ -57,12 +65,14 @@ def daily_means(discharge: xr.DataArray, utc_offset: ArrayLike) -> xr.DataArray:
         columns = np.flatnonzero(offset == hours)
         means = by_day(discharge.values[:, columns], rows, int(DAY // step), "mean")
         found[hours] = starts[rows].astype("datetime64[D]"), columns, means
-    days = np.unique(np.concatenate([dates for dates, _, _ in found.values()]))
+    if days is None:
+        days = np.unique(np.concatenate([dates for dates, _, _ in found.values()]))
     if not len(days):
         raise ValueError("discharge must hold a whole local day or more, found none; give a longer run.")
     result = np.full((len(days), len(offset)), np.nan, discharge.dtype)
     for dates, columns, means in found.values():
-        result[np.ix_(np.searchsorted(days, dates), columns)] = means
+        asked = np.isin(dates, days)
+        result[np.ix_(np.searchsorted(days, dates[asked]), columns)] = means[asked]
     attrs = {**discharge.attrs, "cell_methods": "day: mean", "long_name": "mean of the local day"}
     coords = {"day": days.astype("datetime64[ns]"), gauge: discharge[gauge]}
     out = xr.DataArray(result, dims=("day", gauge), coords=coords, attrs=attrs)

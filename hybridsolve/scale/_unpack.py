@@ -1,6 +1,8 @@
-"""The loop that unpacks a block, in a file of its own so that numba is imported only where something is packed."""
+"""The loops that unpack and pack a block, in a file of their own so that numba is imported only for what is packed."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numba import njit
@@ -13,3 +15,18 @@ def unpack(stored: np.ndarray, factor: float, shift: float, missing: float, out:
     for i in range(stored.size):
         x = stored[i]
         out[i] = np.float32(np.nan) if x == missing else a * np.float32(x) + b
+
+
+@njit(cache=True, nogil=True)
+def pack(values: np.ndarray, scale: float, offset: float, least: int, most: int, fill: int, out: np.ndarray) -> int:
+    """``out = (values - offset) / scale`` rounded, `fill` for NaN; the first place of a value out of range, or -1."""
+    for i in range(values.size):
+        x = values[i]
+        if math.isnan(x):
+            out[i] = fill
+            continue
+        n = np.rint((x - offset) / scale)
+        if n < least or n > most:
+            return i
+        out[i] = np.int64(n)
+    return -1

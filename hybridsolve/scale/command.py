@@ -20,11 +20,12 @@ OPTIONS = (
     ("scheme", "of the rivers: todini, ddr, muskingum or accumulate"),
     ("dt", "step of the rivers, s"),
     ("gauges", "reaches whose discharge is kept: ids joined by commas, or a file (default: all)"),
+    ("local-days", "also the discharge's means of days of a clock ahead of UTC, in hours, or 'longitude'"),
     ("memory", "GB that the arrays of the run may take (default: 2)"),
     ("parts", "ranges of basins that run on their own, with --dask"),
     ("backend", "auto, cpu or reference"),
 )
-RIVERS = {"network", "scheme", "dt", "gauges"}
+RIVERS = {"network", "scheme", "dt", "gauges", "local_days"}
 NUMBERS = {"dt": float, "memory": float, "parts": int}
 
 
@@ -43,6 +44,9 @@ def run_arguments(sub: argparse.ArgumentParser) -> None:
         help="append the days that the forcing has gained to a finished run, from its last state",
     )
     sub.add_argument("--dask", metavar="local|ADDRESS", help="run the parts on Dask workers (default: in this process)")
+    sub.add_argument(
+        "--verify", action="store_true", help="compare all forcing that the run has read so far, not its last window"
+    )
     sub.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
 
 
@@ -61,6 +65,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise ValueError(f"{path} must be a mapping of keys to values; found {type(values).__name__}: correct it.")
     for name, _ in (*OPTIONS, ("compress", "")):
+        name = name.replace("-", "_")
         given = getattr(arguments, name)
         if given is None:
             continue
@@ -84,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         further=arguments.further,
         cluster=arguments.dask,
         dry_run=arguments.dry_run,
+        verify=arguments.verify,
     )
     print(text)
 
@@ -91,10 +97,13 @@ def run(arguments: argparse.Namespace) -> None:
 def consolidate_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", help="of `hybridsolve run`")
     sub.add_argument("out", help="the joined store, which must be new")
-    sub.add_argument("--rivers", action="store_true", help="join the discharge of reaches instead")
+    kind = sub.add_mutually_exclusive_group()
+    kind.add_argument("--rivers", action="store_true", help="join the discharge of reaches instead")
+    kind.add_argument("--days", action="store_true", help="join its means of local days instead")
 
 
 def consolidate(arguments: argparse.Namespace) -> None:
     from .store import consolidate
 
-    print(f"wrote {consolidate(arguments.folder, arguments.out, '.rivers' if arguments.rivers else '')}")
+    kind = ".rivers" if arguments.rivers else ".days" if arguments.days else ""
+    print(f"wrote {consolidate(arguments.folder, arguments.out, kind)}")

@@ -19,7 +19,8 @@ class Rivers(Section):
     """The river network that the runoff of the basins, which have the ids of its reaches, is routed along.
 
     `dt` is the routing's step in s; `constants` are channel parameters that all reaches share, `gauges` the reaches
-    whose discharge is kept: "all", ids joined by commas, or a file with one a line.
+    whose discharge is kept: "all", ids joined by commas, or a file with one a line; with `local_days`, hours ahead of
+    UTC or "longitude", their means of the local day are kept too.
     """
 
     network: str
@@ -27,6 +28,18 @@ class Rivers(Section):
     dt: Annotated[float, Field(gt=0)] = 3600.0
     constants: dict[str, float] = {}
     gauges: str = "all"
+    local_days: str | float | None = None
+
+
+class Packing(Section):
+    """Integers that stand for ``scale_factor * integer + add_offset``, by CF; the names are those of xarray's encoding.
+
+    Values are rounded to the nearest; one out of range ends the run.
+    """
+
+    dtype: Literal["int8", "uint8", "int16", "uint16", "int32"]
+    scale_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    add_offset: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
 
 class RunConfig(Section):
@@ -35,7 +48,8 @@ class RunConfig(Section):
     `forcing` is a Zarr store, a NetCDF file or a pattern of files that follow one another in time; `names` says what
     its variables are, as for `open_dataset`. `parameters` is a NetCDF file or Zarr store of parameters by basin, such
     as calibration.nc, of whose starts `member` takes the best or the ensemble; in its place `trained` is trained.pt of
-    `hybridsolve train`. `fluxes` are fluxes and states of the model to keep, at all `basins` or at those named.
+    `hybridsolve train`. `fluxes` are fluxes and states of the model to keep, at all `basins` or at those named; `pack`
+    says by name which of them, or of "discharge" and "discharge_daily_mean", are kept as integers.
     `memory` is in GB, for the arrays of the run; `window` and `block`, in steps and basins, are chosen by it if left
     out.
     """
@@ -52,6 +66,7 @@ class RunConfig(Section):
     basins: str | None = None
     rivers: Rivers | None = None
     compress: bool = False
+    pack: dict[str, Packing] = {}
     memory: Annotated[float, Field(gt=0)] = 2.0
     window: Positive | None = None
     block: Positive | None = None

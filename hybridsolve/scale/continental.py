@@ -1,14 +1,15 @@
 """Continental runs: any model over a forcing that no memory holds, window by window, to a store that is never half.
 
-`run` checks everything (setup.py), makes the plan (cut.py) and the stores (store.py), and gives the parts to
-`run_part`, the loop (part.py), here or on workers of Dask.
+`run` checks everything (setup.py), makes the plan (cut.py) and the stores (outputs.py, store.py), and gives the parts
+to `run_part`, the loop (part.py), here or on workers of Dask.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from ..cluster import connected, spread
-from ..compiler.identity import identity
 from ..data.files import locked, write_text_atomic
-from ..data.units import unit_at
 from . import store
 from .config import RunConfig, read_config
 from .cut import Plan
 from .journal import RECORD
-from .part import Part, compute, run_part
+from .outputs import stores_of, write_days
+from .part import Part, compute, run_part, verify_past
 from .setup import Setup, make_setup
 
-REACHES = 8192  # of a chunk of discharge
+FORMAT = 2  # of the record and the journals
+_MANY = {"basin": "basins", "unit": "units", "reach": "reaches"}
 
 
 def run(
@@ -36,6 +37,7 @@ def run(
     further: bool = False,
     cluster: Any = None,
     dry_run: bool = False,
+    verify: bool = False,
     progress: bool = True,
 ) -> str:
     """Run a model over a continent, from a forcing on disk to Zarr stores.
@@ -55,6 +57,9 @@ def run(
         As for `connected`: the parts of the plan are spread over the workers of Dask.
     dry_run : bool
         Check everything, print the plan, and stop.
+    verify : bool
+        Compare the forcing of every window that is finished with what the run has read; otherwise that of the last
+        one, when a run goes on.
     progress : bool
         Show a bar with the throughput and the share of time waiting for input and output.
 
@@ -81,11 +86,14 @@ def run(
         segments = _segments(folder, setup, plan, further)
         number, rows = len(segments) - 1, segments[-1]
         paths = [folder / f"{number:04d}{kind}.zarr" for kind in setup.kinds]
+        parts = [Part(setup.config, plan, number, rows, i) for i in range(plan.parts)]
+        if verify:
+            read = sum(verify_past(part, setup) for part in parts)
+            planned += f"\nthe forcing of {read} finished windows is what the run has read"
         if all(store.is_complete(path) for path in paths):
             return f"{planned}\n{folder} is finished to {setup.source.end}; nothing was done."
-        for path, content in zip(paths, stores_of(setup, plan, rows), strict=True):
+        for path, content in zip(paths, stores_of(setup, plan, rows, number), strict=True):
             store.create(path, *content, compress=setup.config.compress)
-        parts = [Part(setup.config, plan, number, rows, i) for i in range(plan.parts)]
         began = time.perf_counter()
         if cluster is None:
             waits = [run_part(part, setup, progress=progress) for part in parts]
@@ -94,6 +102,8 @@ def run(
                 waits = [
                     wait for _, wait in tqdm(spread(run_part, parts, client), total=len(parts), disable=not progress)
                 ]
+        if setup.utc_offset is not None:
+            write_days(folder, setup, number)
         for path in paths:
             store.complete(path)
     seconds = time.perf_counter() - began
@@ -113,16 +123,17 @@ def describe(setup: Setup, plan: Plan) -> str:
     n_steps, n_basins, cells = len(source.time), len(source.basins), setup.members
     windows, blocks = len(list(plan.windows(n_steps))), len(plan.blocks)
     bytes_in = sum(s.stored.dtype.itemsize * s.stored.size for s in source.series.values())
-    n_out = n_basins if setup.chosen is None else len(setup.chosen)
-    bytes_out = 4 * n_steps * (len(setup.fluxes) * n_out * cells + setup.repeat * setup.n_gauges)
+    written = [x for outputs, _, _ in stores_of(setup, plan, slice(0, n_steps)) for x in outputs]
+    bytes_out = sum(np.dtype(x.dtype).itemsize * math.prod(x.sizes) for x in written)
     lines = [
         f"{setup.model.name}: {n_basins} basins x {n_steps} steps of {source.step} s from {str(source.time[0])[:10]}"
-        + (f" x {cells} members" if cells > 1 else ""),
+        + (f" x {cells} members" if cells > 1 else "")
+        + ("" if setup.units is None else f", units of {len(setup.units.ids)} gauges"),
         f"{windows} windows of {plan.window} steps x {blocks} blocks of {plan.block} basins in {plan.parts} parts, "
         f"{plan.memory / 1e9:.2g} GB of arrays each",
         f"reads {bytes_in / 1e9:.3g} GB before compression, in chunks of {source.chunk[0]} steps x {source.chunk[1]} "
-        f"basins; writes {bytes_out / 1e9:.3g} GB: {', '.join(setup.fluxes)}"
-        + (f", discharge of {setup.n_gauges} reaches" if setup.network is not None else ""),
+        f"basins; writes {bytes_out / 1e9:.3g} GB: "
+        + ", ".join(f"{x.name} of {x.sizes[-1]} {_MANY[x.dims[-1]]}" for x in written),
     ]
     rows = min(source.chunk[0], n_steps)
     if plan.window % rows and plan.window < n_steps:
@@ -153,7 +164,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text())
-        if record["format"] != 1:
+        if record["format"] != FORMAT:
             raise ValueError(
                 f"{path} is of another version of hybridsolve, found format {record['format']}; use that one."
             )
@@ -200,51 +211,6 @@ def _segments(folder: Path, setup: Setup, plan: Plan, further: bool) -> list[sli
         elif further and finished:
             raise ValueError(f"the forcing must have steps after {end}, where the run in {folder} ends; found none.")
     rows = [slice(source.row_of(np.datetime64(a)), source.row_of(np.datetime64(b))) for a, b in spans]
-    text = json.dumps(dict(format=1, **record, plan=plan.to_dict(), segments=spans), indent=1)
+    text = json.dumps(dict(format=FORMAT, **record, plan=plan.to_dict(), segments=spans), indent=1)
     write_text_atomic(folder / RECORD, text + "\n")
     return rows
-
-
-def stores_of(
-    setup: Setup, plan: Plan, rows: slice
-) -> Iterator[tuple[list[store.Output], dict[str, store.Axis], dict]]:
-    """Outputs, coordinates and attributes of each store of a segment."""
-    source, model = setup.source, setup.model
-    n_steps, start = rows.stop - rows.start, source.time[rows]
-    about = dict(
-        Conventions="CF-1.11",
-        title=f"{model.title}, simulated",
-        model=model.name,
-        definition=identity(model),
-        citation="; ".join(filter(None, [str(source.static.attrs.get("citation", "")), model.source])),
-    )
-    window = min(plan.window, n_steps)
-    members = {"member": setup.members} if setup.members > 1 else {}
-    ids = source.basins if setup.chosen is None else source.basins[setup.chosen]
-    chunk = plan.block if setup.chosen is None else len(ids)
-    outputs = []
-    for name in setup.fluxes:
-        v = model.variable(name)
-        routed = name == model.outflow and any(p in setup.values for p in model.routing_parameter_names)
-        attrs = dict(
-            units=unit_at(v.unit, source.step),
-            long_name="flow at the gauge" if routed else v.meaning,
-            cell_methods="time: point" if name in model.state_names else "time: mean",
-        )
-        sizes, chunks = (n_steps, *members.values(), len(ids)), (window, *(1 for _ in members), min(chunk, len(ids)))
-        outputs.append(store.Output(name, ("time", *members, "basin"), sizes, chunks, attrs))
-    axes = store.time_axes("time", start, source.step)
-    axes["basin"] = store.Axis(ids, {"long_name": "gauge id", "cf_role": "timeseries_id"}, ("basin",))
-    if members:
-        axes["member"] = store.Axis(np.arange(setup.members), {"standard_name": "realization"}, ("member",))
-    yield outputs, axes, about
-    if setup.network is None or setup.config.rivers is None:
-        return
-    gauges = setup.network.ids if setup.gauges is None else setup.gauges
-    dt = setup.config.rivers.dt
-    stamps = start[0] + (np.arange(n_steps * setup.repeat) * round(dt * 1e9)).astype("timedelta64[ns]")
-    axes = store.time_axes("time", stamps, round(dt), ends=True)
-    axes["reach"] = store.Axis(np.asarray(gauges, np.int64), {"long_name": "id of the reach"}, ("reach",))
-    sizes, chunks = (len(stamps), len(gauges)), (window * setup.repeat, min(REACHES, len(gauges)))
-    attrs = dict(units="m3 s-1", long_name="discharge at the end of each step", cell_methods="time: point")
-    yield [store.Output("discharge", ("time", "reach"), sizes, chunks, attrs)], axes, about

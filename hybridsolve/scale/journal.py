@@ -18,7 +18,7 @@ import xarray as xr
 from ..data.files import write_atomic
 
 RECORD = "run.json"  # beside the journals: what the run is
-State = dict[str, np.ndarray]  # by name; the last axis is that of basins or reaches
+State = dict[str, np.ndarray]  # by name; the last axis is that of basins, gauges or reaches
 
 
 class Journal:
@@ -65,6 +65,6 @@ class Journal:
 def _write(state: State, path: Path) -> None:
     variables = {}
     for name, x in state.items():
-        dims = [f"{name}_{i}" for i in range(x.ndim - 1)] + ["reach" if name.startswith("rivers.") else "basin"]
-        variables[name] = (dims, x)
+        of = "reach" if name.startswith("rivers.") else "gauge" if name == "hydrograph" else "basin"
+        variables[name] = ([f"{name}_{i}" for i in range(x.ndim - 1)] + [of], x)
     xr.Dataset(variables).to_netcdf(path, engine="netcdf4", encoding={name: {"_FillValue": None} for name in variables})

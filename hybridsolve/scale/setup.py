@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from .. import models
 from ..compiler.identity import identity, refuse_another
 from ..data.dataset import resolve_basins
 from ..data.files import refuse_overwriting
+from ..data.ids import text_ids
 from ..data.netcdf import is_zarr, load_netcdf, open_zarr
 from ..routing.checks import reach_ids
-from ..routing.files import open_network, read_gauges
+from ..routing.files import open_network, read_gauges, utc_offsets
 from ..routing.muskingum import check_scheme
 from ..routing.network import RiverNetwork
 from ..routing.rivers import whole_steps
+from ..routing.units import Units, units_of
 from ..solve import backends
 from ..solve.check import output_names
-from ..spec import ModelSpec
+from ..spec import DAY, ModelSpec
 from .config import RunConfig
 from .cut import Plan, make_plan
 from .datasets import by_basin
@@ -48,7 +51,12 @@ class Setup:
         Places of the basins that are kept, in their order; None for all.
     network : RiverNetwork or None
     reach : ndarray ``[B]``
-        The reach of each basin, by its place in the network.
+        The reach of each basin, by its place in the network; with units that of each gauge.
+    units : Units or None
+        Of which gauges the basins of the forcing are units; the parameters of the hydrograph are then of the G gauges,
+        and `chosen` are places of gauges.
+    utc_offset : ndarray or None
+        Hours ahead of UTC of each gauge of the rivers, whose means of the local day are kept.
     """
 
     config: RunConfig
@@ -62,11 +70,44 @@ class Setup:
     chosen: np.ndarray | None
     network: RiverNetwork | None
     reach: np.ndarray
+    units: Units | None
+    utc_offset: np.ndarray | None
 
     @property
     def kinds(self) -> list[str]:
-        """Of the stores: that of basins, and that of reaches."""
-        return [""] if self.network is None else ["", ".rivers"]
+        """Of the stores: that of basins, that of reaches, and that of local days."""
+        return ["", *([".rivers"] * (self.network is not None)), *([".days"] * (self.utc_offset is not None))]
+
+    @property
+    def catchments(self) -> np.ndarray:
+        """Ids of what has an outflow: the basins, or the gauges of units."""
+        return self.source.basins if self.units is None else np.array(self.units.ids)
+
+    def blocks(self, plan: Plan, part: int = 0) -> list[slice]:
+        """The basins of each block of a part, which leaves the units of a gauge together."""
+        blocks = plan.blocks_of(part)
+        if self.units is None:
+            return blocks
+        starts = np.unique(self.units.first[self.units.gauge[[block.start for block in blocks]]]).tolist()
+        return [slice(a, b) for a, b in zip(starts, [*starts[1:], plan.n_basins], strict=True)]
+
+    def catchments_of(self, cols: slice) -> slice:
+        """Those of the basins of a block."""
+        if self.units is None:
+            return cols
+        return slice(int(self.units.gauge[cols.start]), int(self.units.gauge[cols.stop - 1]) + 1)
+
+    def kept(self, name: str) -> tuple[str, np.ndarray | None]:
+        """Of an output its dimension, basin or unit, and the places along it that are held until a window has ended.
+
+        None: all of them are written block by block, as the store is cut.
+        """
+        if self.units is None:
+            return "basin", self.chosen
+        gauges = np.arange(len(self.units.ids)) if self.chosen is None else self.chosen
+        if name == self.model.outflow:
+            return "basin", gauges
+        return "unit", np.flatnonzero(np.isin(self.units.gauge, gauges))
 
     @property
     def needed(self) -> list[str]:
@@ -93,9 +134,10 @@ class Setup:
     def plan(self) -> Plan:
         """How the run is cut."""
         n_basins, config = len(self.source.basins), self.config
-        kept = 0 if self.chosen is None else len(self.fluxes) * len(self.chosen) * self.members
+        held = [places for _, places in map(self.kept, self.fluxes) if places is not None]
+        kept = sum(map(len, held)) * self.members
         if self.network is not None:  # lateral inflow and the copy that the router takes, discharge and what is written
-            kept += 2 * self.network.n_reaches + 2 * self.repeat * self.n_gauges
+            kept += (self.members + 1) * self.network.n_reaches + 2 * self.repeat * self.n_gauges * self.members
         rows = len(self.model.states) + sum(line.slots - 1 for line in self.model.lines) + 16 * bool(self.model.routing)
         components = max(x.shape[1] if x.ndim > 1 else 1 for x in self.values.values())
         return make_plan(
@@ -119,12 +161,17 @@ class Setup:
         digest = hashlib.sha256()
         for name, x in sorted({**self.values, **self.inputs}.items()):
             digest.update(f"{name} {x.shape} ".encode() + np.ascontiguousarray(x).tobytes())
+        if self.units is not None:
+            digest.update(json.dumps(self.units.ids).encode() + self.units.gauge.tobytes() + self.units.share.tobytes())
         rivers: Any = None
         if self.network is not None and self.config.rivers is not None:
             about = self.config.rivers
-            rivers = [self.network.fingerprint, about.scheme, about.dt, dict(about.constants), about.gauges]
+            gauges = "all" if self.gauges is None else hashlib.sha256(self.gauges.tobytes()).hexdigest()[:16]
+            offset = None if self.utc_offset is None else self.utc_offset.tolist()
+            rivers = [self.network.fingerprint, about.scheme, about.dt, dict(about.constants), gauges, offset]
         kept = None if self.chosen is None else hashlib.sha256(self.chosen.tobytes()).hexdigest()[:16]
-        outputs = dict(fluxes=self.fluxes, basins=kept, compress=self.config.compress, members=self.members)
+        pack = {name: packing.model_dump() for name, packing in self.config.pack.items()}
+        outputs = dict(fluxes=self.fluxes, basins=kept, compress=self.config.compress, members=self.members, pack=pack)
         return {
             "model": identity(self.model),
             "parameters": digest.hexdigest()[:16],
@@ -161,16 +208,18 @@ def make_setup(config: RunConfig) -> Setup:
         model = models.get(trained.config.model)
     backends.choose(config.backend, torch.device("cpu"))
     source = open_source(config.forcing, model, config.names, config.period)
+    static = source.static.assign_coords(time=source.time[:2], basin=source.basins)
+    units = units_of(static)
     over = "component" if trained is not None else "member"
     if trained is not None:
-        stored = trained.parameters(source.static.assign_coords(time=source.time[:2], basin=source.basins))
+        stored = trained.parameters(static)
     elif stored is not None and "start" in stored.dims:
         size = 1 if config.member == "best" else int(stored.attrs.get("ensemble_size", stored.sizes["start"]))
         stored = stored.isel(start=slice(size)).rename(start="member")
         if size == 1:
             stored = stored.isel(member=0)
     assert stored is not None
-    values = by_basin(stored, model, source.basins, over)
+    values = _values(stored, model, source, units, over)
     backends.choose(config.backend, torch.device("cpu"), model.kernel_name(values))
     second = {x.shape[1] for x in values.values() if x.ndim > 1}
     apart = bool(second) and over == "member"
@@ -181,12 +230,20 @@ def make_setup(config: RunConfig) -> Setup:
     chosen = None
     if config.basins is not None:
         given = config.basins if Path(config.basins).is_file() else config.basins.split(",")
-        chosen = np.sort(resolve_basins(given, source.basins, config.forcing))
-    network, reach = None, np.empty(0, np.int64)
+        ids = source.basins if units is None else np.array(units.ids)
+        chosen = np.sort(resolve_basins(given, ids, config.forcing))
+    if units is not None and config.parts > 1:
+        raise ValueError(f"a run of units of gauges has one part, found parts: {config.parts}; leave parts out.")
+    network, reach, utc_offset = None, np.empty(0, np.int64), None
     if config.rivers is not None:
-        if members > 1:
-            raise ValueError("rivers take one member at a time, found an ensemble; run the members one after another.")
-        network, reach = _rivers(config, source)
+        network, reach, utc_offset = _rivers(config, source, units)
+    written = [
+        *fluxes,
+        *(["discharge"] * (network is not None)),
+        *(["discharge_daily_mean"] * (utc_offset is not None)),
+    ]
+    if unknown := [name for name in config.pack if name not in written]:
+        raise ValueError(f"pack must name what is written, {', '.join(written)}; found {unknown[0]}: correct it.")
     return Setup(
         config,
         model,
@@ -199,7 +256,26 @@ def make_setup(config: RunConfig) -> Setup:
         chosen,
         network,
         reach,
+        units,
+        utc_offset,
     )
+
+
+def _values(
+    stored: xr.Dataset, model: ModelSpec, source: Source, units: Units | None, over: str
+) -> dict[str, np.ndarray]:
+    """Parameters of the basins; with units, which have their own or those of their gauge, the hydrograph's of gauges.
+
+    Where each unit has its own, the hydrograph of a gauge has the means by area of its units' parameters.
+    """
+    if units is None:
+        return by_basin(stored, model, source.basins, over)
+    known = text_ids(stored["basin"].values, "basins of the parameters") if "basin" in stored.coords else source.basins
+    if np.isin(source.basins, known).all():
+        values, at = by_basin(stored, model, source.basins, over), model.routing_parameter_names
+        return {n: units.summed(torch.tensor(x), 0).numpy() if n in at else x for n, x in values.items()}
+    values = by_basin(stored, model, np.array(units.ids), over)
+    return {n: x if n in model.routing_parameter_names else x[units.gauge] for n, x in values.items()}
 
 
 def _stored(path: str) -> xr.Dataset:
@@ -208,12 +284,19 @@ def _stored(path: str) -> xr.Dataset:
     return open_zarr(place, what).load() if place.is_dir() and is_zarr(place) else load_netcdf(place, what)
 
 
-def _rivers(config: RunConfig, source: Source) -> tuple[RiverNetwork, np.ndarray]:
+def _rivers(
+    config: RunConfig, source: Source, units: Units | None
+) -> tuple[RiverNetwork, np.ndarray, np.ndarray | None]:
+    """The network, the reach of each basin or gauge of units, and the gauges' hours ahead of UTC."""
     assert config.rivers is not None
     check_scheme(config.rivers.scheme)
     whole_steps(source.step, config.rivers.dt)
     network = open_network(config.rivers.network)
-    ids = reach_ids(source.basins, f"basins of {config.forcing}, which are reaches of the network,")
+    what = "basins" if units is None else "gauges of the units"
+    ids = reach_ids(
+        source.basins if units is None else np.array(units.ids),
+        f"{what} of {config.forcing}, which are reaches of the network,",
+    )
     reach = np.atleast_1d(network.index(ids))
     without = network.n_reaches - len(reach)
     if without:
@@ -222,6 +305,11 @@ def _rivers(config: RunConfig, source: Source) -> tuple[RiverNetwork, np.ndarray
             f"{len(reach)} of them; prune the network, or add their forcing."
         )
     network.attribute("area")
-    if config.rivers.gauges != "all":
-        network.index(read_gauges(config.rivers.gauges))
-    return network, reach
+    gauges = None if config.rivers.gauges == "all" else read_gauges(config.rivers.gauges)
+    if gauges is not None:
+        network.index(gauges)
+    offset = None
+    if config.rivers.local_days is not None:
+        offset = utc_offsets(config.rivers.local_days, network, gauges)
+        whole_steps(DAY, config.rivers.dt)
+    return network, reach, offset

@@ -31,10 +31,12 @@ class Output:
     ----------
     name : str
     dims : tuple of str
-        Time first, then "member" where there are members, then "basin", "gauge" or "reach".
+        Time first, then "member" where there are members, then "basin", "unit" or "reach".
     sizes : tuple of int
     chunks : tuple of int
     attrs : mapping
+        Of integers also CF's `scale_factor`, `add_offset` and `_FillValue`.
+    dtype : str
     """
 
     name: str
@@ -42,6 +44,7 @@ class Output:
     sizes: tuple[int, ...]
     chunks: tuple[int, ...]
     attrs: Mapping[str, Any]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ class Axis:
     dims: tuple[str, ...]
 
 
-def time_axes(name: str, start: np.ndarray, step: int, *, ends: bool = False) -> dict[str, Axis]:
+def time_axes(name: str, start: np.ndarray, step: int, *, ends: bool = False, **attrs: str) -> dict[str, Axis]:
     """A time axis of intervals with its bounds; its stamps are their starts, or their ends."""
     seconds = ((start - EPOCH) / np.timedelta64(1, "s")).astype(np.int64)
     units = dict(units="seconds since 1970-01-01 00:00:00", calendar="standard")
     bounds = np.stack([seconds, seconds + step], 1)
-    about = dict(units, standard_name="time", axis="T", bounds=f"{name}_bnds")
+    about = dict(units, standard_name="time", axis="T", bounds=f"{name}_bnds", **attrs)
     return {
         name: Axis(bounds[:, int(ends)], about, (name,)),
         f"{name}_bnds": Axis(bounds, units, (name, "bnds")),
@@ -87,7 +90,7 @@ def create(
                 name,
                 shape=values.shape,
                 dtype="string" if text else values.dtype,
-                chunks=values.shape,
+                chunks=tuple(max(1, n) for n in values.shape),
                 dimension_names=axis.dims,
                 attributes=dict(axis.attrs),
                 compressors=None,
@@ -98,11 +101,11 @@ def create(
                 output.name,
                 shape=output.sizes,
                 chunks=output.chunks,
-                dtype="float32",
+                dtype=output.dtype,
                 dimension_names=output.dims,
                 attributes=dict(output.attrs),
                 compressors="auto" if compress else None,
-                fill_value=np.nan,
+                fill_value=output.attrs.get("_FillValue", np.nan),
             )
         os.rename(temporary, path)
     finally:
@@ -118,6 +121,45 @@ def open_arrays(path: Path) -> zarr.Group:
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
+def packed_as(dtype: str, scale_factor: float, add_offset: float) -> dict[str, Any]:
+    """The attributes of a variable that is packed; one of the integers, the least or the largest, stands for NaN."""
+    info = np.iinfo(dtype)
+    fill = int(info.min if info.min else info.max)
+    return dict(scale_factor=scale_factor, add_offset=add_offset, _FillValue=fill)
+
+
+def write(group: zarr.Group, array: Any, where: tuple, x: np.ndarray) -> None:
+    """Write values into an array of a store, packed where it holds integers.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside the range that the integers stand for; names the place and the date.
+    """
+    if array.dtype.kind == "f":
+        array[where] = x
+        return
+    from ._unpack import pack
+
+    about, info = array.attrs, np.iinfo(array.dtype)
+    fill, scale, offset = about["_FillValue"], about["scale_factor"], about["add_offset"]
+    least, most = info.min + (fill == info.min), info.max - (fill == info.max)
+    values, out = np.ascontiguousarray(x), np.empty(x.shape, array.dtype)
+    bad = pack(values.ravel(), scale, offset, least, most, fill, out.ravel())
+    if bad >= 0:
+        name, dims = array.basename, array.metadata.dimension_names
+        at = dict(zip(dims, np.unravel_index(bad, x.shape), strict=True))
+        ids, time = (np.asarray(group[dim]) for dim in (dims[-1], "time"))
+        place = ids[where[-1]][at[dims[-1]]]
+        date = EPOCH + np.timedelta64(int(time[where[0]][at["time"]]), "s")
+        raise ValueError(
+            f"{name} must lie in [{least * scale + offset:g}, {most * scale + offset:g}] {about['units']} to be packed "
+            f"as {array.dtype} by scale_factor {scale:g}, found {values.ravel()[bad]:g} in {dims[-1]} {place} on "
+            f"{date}; pack it by a larger scale_factor, as int32, or not at all, in another folder."
+        )
+    array[where] = out
+
+
 def is_complete(path: Path) -> bool:
     """Whether a store is there with all its values."""
     import zarr
@@ -131,7 +173,7 @@ def complete(path: Path) -> None:
 
 
 def segments(folder: Path, kind: str = "") -> list[Path]:
-    """The stores of a run, in time: those of basins, or with kind ".rivers" those of reaches."""
+    """The stores of a run of one kind, in time."""
     return sorted(folder.glob(f"[0-9][0-9][0-9][0-9]{kind}.zarr"))
 
 
@@ -144,8 +186,8 @@ def consolidate(folder: str | Path, target: str | Path, kind: str = "") -> Path:
         Of `hybridsolve.scale.run`.
     target : path_like
         Of the store, which must not exist.
-    kind : {"", ".rivers"}
-        The stores of basins, or those of reaches.
+    kind : {"", ".rivers", ".days"}
+        The stores of basins, those of reaches, or those of the means of local days.
 
     Raises
     ------
@@ -172,9 +214,9 @@ def consolidate(folder: str | Path, target: str | Path, kind: str = "") -> Path:
     for name, array in parts[0].arrays():
         dims = tuple(str(d) for d in array.metadata.dimension_names)  # type: ignore[union-attr]  # of format 3
         together: list[Any] = [part[name] for part in parts]
-        if array.dtype.kind == "f" and dims[0] == "time":
+        if dims[0] == "time" and len(dims) > 1 and dims[1] != "bnds":
             n = sum(x.shape[0] for x in together)
-            outputs.append(Output(name, dims, (n, *array.shape[1:]), array.chunks, dict(array.attrs)))
+            outputs.append(Output(name, dims, (n, *array.shape[1:]), array.chunks, dict(array.attrs), str(array.dtype)))
         else:
             joined = dims[0] == "time"
             values = np.concatenate([x[...] for x in together]) if joined else array[...]
@@ -206,8 +248,8 @@ def open_run(folder: str | Path, kind: str = "") -> xr.Dataset:
     ----------
     folder : path_like
         Of `hybridsolve.scale.run`.
-    kind : {"", ".rivers"}
-        What is of basins, or the discharge of reaches.
+    kind : {"", ".rivers", ".days"}
+        What is of basins, the discharge of reaches, or its means of local days.
 
     Raises
     ------

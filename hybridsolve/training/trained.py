@@ -252,7 +252,10 @@ class Trained:
         return data if len(usable) == data.sizes["basin"] else data.isel(basin=usable)
 
     def parameters(self, data: xr.Dataset, period: Any = None) -> xr.Dataset:
-        """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time."""
+        """Learned parameters ``[basin, component]`` in their units; of one that varies by step its mean over time.
+
+        Where the basins are units of gauges, those of the hydrograph are the gauge's in each of its units.
+        """
         if self.config.model == "none":
             raise ValueError("this is a network without a process model and has no parameters: ask for its flow.")
         refuse_no_dataset(data)
@@ -261,7 +264,8 @@ class Trained:
         attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
         out = xr.Dataset(coords={"basin": data["basin"]})
         with torch.no_grad(), single_precision(), evaluating(self.module) as module:
-            values = module.parameters_of(attributes, None if weather is None else weather[first : rows.stop])
+            weather = None if weather is None else weather[first : rows.stop]
+            values = module.parameters_of(attributes, weather, units_of(data))
         for name, x in values.items():
             v = model.variable(name)
             x = x[rows.start - first :].mean(0) if x.dim() == 3 else x
