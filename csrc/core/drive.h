@@ -67,12 +67,19 @@ template <class T> HS_FN T* apart(T* x) {
   return x;
 }
 
+// The least of places that several threads find.
+inline void note_least(int64_t* least, int64_t place) {
+  int64_t there = __atomic_load_n(least, __ATOMIC_RELAXED);
+  while (place < there && !__atomic_compare_exchange_n(least, &there, place, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+}
+
 template <class Model, class V> struct Block {
   using T = typename Lane<V>::scalar;
   using N = Counts<Model>;
   static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, D = Model::D, S = Model::S;
   static constexpr int Q = Model::Q, W = N::W, M = N::M, HEADS = N::HEADS, LINES = Model::LINES;
   static constexpr bool PREPARES = D + W > 0;  // some numbers follow from parameters and inputs
+  static constexpr bool LOOPS = Model::LOOPS;
   static constexpr int MAX_UNITS = 32;
   static constexpr int64_t AHEAD = 8;  // steps
 
@@ -107,6 +114,8 @@ template <class Model, class V> struct Block {
   typename Lane<V>::bits forcing_fault, parameter_fault;
 
   // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
+  mutable V beyond[LOOPS ? MAX_UNITS : 1];  // [unit]: 1 where a loop is to make more passes than it may
+  bool passes_fault = false;
   // that a small run would leave threads without work.
   static int packs_per_block(const Run& run) {
     const int64_t packs = (run.n_basins * run.n_groups + L - 1) / L;
@@ -207,6 +216,7 @@ template <class Model, class V> struct Block {
     forcing_fault = parameter_fault = typename Lane<V>::bits{};
     if (PREPARES && n_moving == 0) prepare();
     return (any(input_out) ? FAULT_FORCING : 0) | (any(parameter_out) ? FAULT_PARAMETER : 0) | (any(state_out) ? FAULT_STATE : 0) |
+    for (V& x : beyond) x = V{};
            (any(weights_out) ? FAULT_WEIGHTS : 0);
   }
 
@@ -215,7 +225,7 @@ template <class Model, class V> struct Block {
 
   // What a step of a unit is given. `first` is room for the first ordinates.
   HS_FN Given<V> given(const V* f, int u, const V* first) const {
-    return {f, inputs[u / int(run.group_size)], p[u], derived[u], first, limits.dt};
+    return {f, inputs[u / int(run.group_size)], p[u], derived[u], first, limits.dt, LOOPS ? beyond + u : nullptr};
   }
   // What follows from the parameters at hand.
   HS_FN void prepare() {
@@ -305,6 +315,17 @@ template <class Model, class V> struct Block {
 
   // A parameter as the step takes it, from the value given; and back, the gradient of the value given.
   HS_FN V as_taken(V given, int i) const {
+  // Of the step that a unit has made: notes what cells are beyond the passes of a loop, and where, if that is wanted.
+  HS_FN void check_passes(int64_t t, int u) {
+    if constexpr (LOOPS)
+      if (any(beyond[u] != V{})) note_passes(t, u);
+  }
+  __attribute__((noinline)) void note_passes(int64_t t, int u) {
+    passes_fault = true;
+    for (int l = 0; run.faults && l < L; ++l)
+      if (cells[u].used[l] && lane(beyond[u], l) != 0) note_least(run.faults + 4, t * cells_in_all() + cells[u].offset[l]);
+  }
+
     return run.raw ? ranged(given, limits.range[i]) : given;
   }
   HS_FN V d_given(int i, int64_t t, const Lanes<V>& at, V d) const {
@@ -368,10 +389,12 @@ template <class Model, class V> struct Block {
       for (int i = 0; i < S; ++i) store(as<T>(run.final_state) + i * cells_in_all(), cells[u], s[u][i]);
       for (int i = 0; i < M; ++i) store(as<T>(run.final_state) + (S + i) * cells_in_all(), cells[u], content[u * M + i]);
     }
-    return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0);
+    return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0) |
+           (passes_fault ? FAULT_PASSES : 0);
   }
 
   // The adjoint, segment by segment from the last: the state before every step of a segment is made again from its
+          check_passes(t, u);
   // checkpoint and laid on the tape, then the steps are reversed.
   template <bool OUTFLOW_ONLY, bool FORCING> void adjoint(int64_t block, TapeEntry* tape) {
     enter(block);

@@ -24,6 +24,8 @@
 //             template <class V> static HS_FN void ordinates(const Given<V>& in, V* w);
 //             template <class V> static HS_FN void ordinates_adj(const Given<V>& in, const V* d_w, const Cotangents<V>& d);
 //           with those of all lines behind one another; the latter adds to d.p and d.d
+//   LOOPS   whether a step has loops: these raise in.beyond, where it is given, to 1 for lanes that are to make more passes
+//           than a loop may
 //
 // A delay line with ordinates w_0 .. w_{n-1} holds contents M_0 .. M_{n-2}. A step that puts x into it gets M_0 + w_0 x
 // out of it; it finds M_0 in s[S + line] and w_0 in in.w[line], and leaves x in s[S + line]. Then the driver moves the
@@ -40,6 +42,7 @@ namespace HS_ISA {
 struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0;
   static constexpr bool PAIRED = true;  // on a CPU two packs side by side, unless a step is too long for the registers
+  static constexpr bool LOOPS = false;
   static constexpr int SLOTS[1] = {0};
   static constexpr const char *input_names = "", *line_names = "", *identity = "";
 };
@@ -48,6 +51,7 @@ template <class V> struct Given {
   const V *f, *k, *p, *d;           // forcing of the step, inputs, parameters, what `prepare` made
   const V* w;                       // of each delay line the first ordinate
   typename Lane<V>::scalar dt;      // length of the step, days
+  V* beyond = nullptr;              // see LOOPS
 };
 
 template <class V> struct Cotangents {
