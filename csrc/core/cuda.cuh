@@ -441,9 +441,9 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
           else d_s[i < Q ? 0 : i - Q] += d;
         }
       }
-      adj_put<Model>(d_m, cell.w, sT + S, d_s + S, d_w, nullptr);
+      adj_put<Model>([&](auto line) { return d_m + line.content; }, cell.w, sT + S, d_s + S, d_w, nullptr);
       Model::step_adj(cell.with(forcing.now, first), s, kept, d_q, d_s, Cotangents<T>{d_f, d_p, d_d, d_first});
-      adj_move<Model>(d_m, d_w, d_s + S, d_first, nullptr);
+      adj_move<Model>(d_m, d_w, d_s + S, d_first);
       if constexpr (MOVING && PREPARES) cell.adj_prepare(d_p, d_d, d_w);
 
       if constexpr (FORCING) {
