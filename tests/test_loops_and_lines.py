@@ -1,5 +1,6 @@
 """What a step may have beside plain operations, compiled: loops, tables, delay lines of which few slots are used."""
 
+import inspect
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import assert_close
 
 import hybridsolve as hs
 from hybridsolve.models.primitives import exp, floor, interpolate, minimum, relu, repeat, sqrt
+from hybridsolve.solve.faults import passes_unlimited
 from hybridsolve.spec import DelayLine, Forcing, Parameter, State, Variable
 
 pytestmark = [
@@ -146,11 +148,86 @@ def test_the_kernel_of_least_squares(model, given):
         assert_close({n: x[t] for n, x in found.items()}, dict(zip(values, expected, strict=True)), 1e-12)
 
 
-@pytest.mark.parametrize("backend, T", [("cpu", 3), IN_TRITON])
-def test_too_many_passes_are_no_number(model, backend, T):
-    pytest.importorskip("triton" if backend == "triton" else "torch")
+def too_much(model, backend, T=3, of=hs.simulate):
     rain, p, state = inputs(T)
     rain = rain.detach()
     rain[2, 4] = 500.0
-    run = hs.simulate(model, {"rain": rain}, p, initial_state=state, backend=backend)
-    assert run.fluxes["flow"][2, 4].isnan() and run.fluxes["flow"][:2].isfinite().all()
+    return of(model, {"rain": rain}, p, initial_state=state, backend=backend)
+
+
+@pytest.mark.parametrize("backend, T", [("reference", 3), ("cpu", 3), ("cpu", 40), IN_TRITON])
+def test_too_many_passes_are_a_fault(model, backend, T):
+    pytest.importorskip("triton" if backend == "triton" else "torch")
+    line = inspect.getsourcelines(model.reference_step)
+    line = line[1] + next(i for i, text in enumerate(line[0]) if "repeat(" in text)
+    said = rf"loop of model looped may make at most 12 passes \(.*test_loops_and_lines.py:{line}\); found more.*"
+    with pytest.raises(ValueError, match=said + "at step 2, basin 4, component 0"):
+        too_much(model, backend, T)
+
+
+def test_too_many_passes_in_the_kernel_of_least_squares(model):
+    with pytest.raises(ValueError, match="at most 12 passes .* at step 2, basin 4, component 0"):
+        too_much(model, "cpu", 30, of=hs.jacobian)
+
+
+@pytest.mark.parametrize("backend, T", [("reference", 3), ("cpu", 3), IN_TRITON])
+def test_a_search_goes_on_where_there_are_too_many_passes(model, backend, T):
+    pytest.importorskip("triton" if backend == "triton" else "torch")
+    with passes_unlimited():
+        flow = too_much(model, backend, T).fluxes["flow"]
+    assert flow[2, 4].isnan() and flow[:2].isfinite().all() and flow[:, :4].isfinite().all()
+
+
+def test_a_forcing_out_of_bounds_is_said_first(model):
+    rain, p, state = inputs(3)
+    rain = rain.detach()
+    rain[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="forcing 'rain' must lie .* at step 1, basin 2"):
+        hs.simulate(model, {"rain": rain}, p, initial_state=state)
+
+
+@pytest.fixture(scope="module")
+def nested(model):
+    """A loop in a loop: cells that wait outside are to make too many passes inside, which does not count."""
+
+    @hs.models.define(
+        name="nested",
+        forcings=(Forcing("rain", "mm d-1", "rain", 0.0, 1e4),),
+        parameters=(Parameter("n", "1", "passes of what is made once", 1.0, 9.0),),
+        states=(State("store", "mm", "water", 0.0, 1e30, initial=0.0, wet=10.0),),
+        fluxes=(Variable("flow", "mm d-1", "flow"),),
+        outflow="flow",
+    )
+    def step(f, k, p, s):
+        once = repeat(floor(p["n"]), 6, lambda now: dict(x=0.9 * now["x"]), dict(x=1 + 0 * p["n"]))
+
+        passes, zero = 1 + minimum(f["rain"], 3.0), 0 * f["rain"]
+
+        def outer(now):
+            made = now["made"] + 1
+            n = minimum(made, 3.0) + 4 * relu(made - passes) + relu(f["rain"] - 100)
+            inner = repeat(n, 4, lambda x: dict(y=x["y"] + 0.1), dict(y=zero))
+            return dict(made=made, y=now["y"] + inner["y"])
+
+        end = repeat(passes, 4, outer, dict(made=zero, y=zero))
+        return dict(store=s["store"] + f["rain"] - end["y"] * once["x"]), dict(flow=end["y"] * once["x"])
+
+    yield step
+    hs.models.MODELS.pop("nested")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", IN_TRITON.values[0]])
+def test_passes_of_a_loop_in_a_loop(nested, backend):
+    pytest.importorskip("triton" if backend == "triton" else "torch")
+
+    def run(rain, n):
+        rain = torch.tensor(rain, dtype=torch.float64)
+        n = torch.tensor([[n]], dtype=torch.float64)
+        return hs.simulate(nested, {"rain": rain}, {"n": n}, backend=backend).fluxes["flow"]
+
+    # While the second basin makes its third pass, the first, which has made its only one, would make six inside.
+    assert run([[0.0, 2.0], [0.0, 2.0]], 5.0).isfinite().all()
+    with pytest.raises(ValueError, match="at most 4 passes .* at step 1, basin 1"):
+        run([[0.0, 2.0], [1.0, 110.0]], 5.0)
+    with pytest.raises(ValueError, match="at most 6 passes .* at step 0, basin 0"):
+        run([[0.0, 2.0], [1.0, 1.0]], 7.0)

@@ -17,6 +17,8 @@ import pytest
 import torch
 from conftest import VARIANTS, assert_close, margins, normal, random_inputs, run_both_ways
 from test_definition import bucket, results
+from test_loops_and_lines import model as looped  # noqa: F401
+from test_loops_and_lines import too_much
 
 import hybridsolve as hs
 from hybridsolve import _driver
@@ -420,6 +422,15 @@ def test_a_users_model_runs_by_its_generated_header(launched, monkeypatch, tmp_p
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert not list(tmp_path.iterdir())  # no compiler for the CPU was asked
     hs.models.MODELS.pop("defined_bucket")
+
+
+@pytest.mark.cuda_on_cpu
+def test_too_many_passes_of_a_loop_are_noted_with_their_place(launched, looped):  # noqa: F811
+    said = "at most 12 passes .* at step 2, basin 4, component 0"
+    with pytest.raises(ValueError, match=said):
+        too_much(looped, "cuda")
+    with pytest.raises(ValueError, match=said):
+        too_much(looped, "cuda", of=hs.jacobian)
 
 
 # --- NVRTC ----------------------------------------------------------------------------------------------------------

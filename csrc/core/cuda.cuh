@@ -97,12 +97,14 @@ template <int N, class V> __device__ __forceinline__ void copy(V* to, const V* f
 // of the time loop are to have none.
 template <class Model, class V> struct Apart {
   using N = Counts<Model>;
-  V k[N::some(Model::K)], p[Model::P], d[N::some(Model::D)];
+  V k[N::some(Model::K)], p[Model::P], d[N::some(Model::D)], beyond{};
 
   __device__ __forceinline__ Apart(const V* k_, const V* p_, const V* d_) {
     copy<Model::K>(k, k_), copy<Model::P>(p, p_), copy<Model::D>(d, d_);
   }
-  __device__ __forceinline__ Given<V> with(typename Lane<V>::scalar dt) const { return {nullptr, k, p, d, nullptr, dt}; }
+  __device__ __forceinline__ Given<V> with(typename Lane<V>::scalar dt, V* noted = nullptr) const {
+    return {nullptr, k, p, d, nullptr, dt, noted};
+  }
 };
 
 // A cell, with what does not change from step to step. Per-step parameters (MOVING: there are some) are read a step
@@ -120,6 +122,7 @@ template <class Model, class T, bool MOVING> struct Cell {
   bool used, first;                         // first: the lane that writes its column's sums
   T k[N::some(K)], p[P], d[N::some(D)], given[MOVING ? P : 1], weight;
   T w[N::some(W)], m[N::some(M)];  // ordinates and contents of the delay lines
+  T beyond = 0;                    // 1 where a loop is to make more passes than it may
   bool inputs_good = true;
 
   __device__ __forceinline__ Cell(const Run& run, const Limits<Model, T>& limits, int64_t block)
@@ -149,13 +152,15 @@ template <class Model, class T, bool MOVING> struct Cell {
   }
 
   // What a step is given; `first` is room for the first ordinates.
-  __device__ __forceinline__ Given<T> with(const T* f, const T* first) const { return {f, k, p, d, first, limits.dt}; }
+  __device__ __forceinline__ Given<T> with(const T* f, const T* first) { return {f, k, p, d, first, limits.dt, noted(beyond)}; }
+  static __device__ __forceinline__ T* noted(T& beyond) { return Model::LOOPS ? &beyond : nullptr; }
   __device__ __forceinline__ void prepare() {
     if constexpr (PREPARES) {
       Apart<Model, T> apart(k, p, d);
-      if constexpr (D > 0) Model::prepare(apart.with(limits.dt), apart.d);
-      if constexpr (W > 0) Model::ordinates(apart.with(limits.dt), w);
+      if constexpr (D > 0) Model::prepare(apart.with(limits.dt, noted(apart.beyond)), apart.d);
+      if constexpr (W > 0) Model::ordinates(apart.with(limits.dt, noted(apart.beyond)), w);
       copy<D>(d, apart.d);
+      if constexpr (Model::LOOPS) beyond = max(beyond, apart.beyond);
     }
   }
   // From the cotangents of what was prepared those of the parameters, for a clean start of the step before.
@@ -275,6 +280,7 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
   const bool weight_good = within(cell.weight, -1e30, 1e30);
   // The step of the first fault; n_steps: none.
   int bad_forcing = cell.inputs_good ? n_steps : 0, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
+  int bad_passes = n_steps;
   bool good = bad_state == ROWS && weight_good && bad_parameter == n_steps && cell.inputs_good;
 
   const int64_t row = has_each(run) ? cell.n_cells : cell.n_columns;
@@ -317,6 +323,10 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
     T q[Q];
     typename Model::template Kept<T> kept;
     cell.step(forcing.now, s, q, kept);
+    if constexpr (Model::LOOPS) {
+      if (cell.beyond != 0 && bad_passes == n_steps) bad_passes = t;
+      good = good && cell.beyond == 0;
+    }
     if constexpr (OUTFLOW_ONLY) {
       put(0, q[Model::OUTFLOW]);
     } else {
@@ -338,6 +348,8 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
   note(run.faults + 1, cell.used && bad_parameter < n_steps, bad_parameter * cell.n_cells + cell.index);
   note(run.faults + 2, cell.used && bad_state < ROWS, bad_state * cell.n_cells + cell.index);
   note(run.faults + 3, cell.used && !weight_good, cell.index);
+  if constexpr (Model::LOOPS)
+    note(run.faults + 4, cell.used && bad_passes < n_steps, bad_passes * cell.n_cells + cell.index);
 }
 
 // Reverses one block of cells. `tape` is this lane's: tape[(k HEADS + i) WARP] is state i before a segment's
@@ -429,9 +441,9 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
           else d_s[i < Q ? 0 : i - Q] += d;
         }
       }
-      adj_put<Model>(d_m, cell.w, sT + S, d_s + S, d_w, nullptr);
+      adj_put<Model>([&](auto line) { return d_m + line.content; }, cell.w, sT + S, d_s + S, d_w, nullptr);
       Model::step_adj(cell.with(forcing.now, first), s, kept, d_q, d_s, Cotangents<T>{d_f, d_p, d_d, d_first});
-      adj_move<Model>(d_m, d_w, d_s + S, d_first, nullptr);
+      adj_move<Model>(d_m, d_w, d_s + S, d_first);
       if constexpr (MOVING && PREPARES) cell.adj_prepare(d_p, d_d, d_w);
 
       if constexpr (FORCING) {

@@ -67,12 +67,19 @@ template <class T> HS_FN T* apart(T* x) {
   return x;
 }
 
+// The least of places that several threads find.
+inline void note_least(int64_t* least, int64_t place) {
+  int64_t there = __atomic_load_n(least, __ATOMIC_RELAXED);
+  while (place < there && !__atomic_compare_exchange_n(least, &there, place, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+}
+
 template <class Model, class V> struct Block {
   using T = typename Lane<V>::scalar;
   using N = Counts<Model>;
   static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, D = Model::D, S = Model::S;
   static constexpr int Q = Model::Q, W = N::W, M = N::M, HEADS = N::HEADS, LINES = Model::LINES;
   static constexpr bool PREPARES = D + W > 0;  // some numbers follow from parameters and inputs
+  static constexpr bool LOOPS = Model::LOOPS;
   static constexpr int MAX_UNITS = 32;
   static constexpr int64_t AHEAD = 8;  // steps
 
@@ -100,11 +107,15 @@ template <class Model, class V> struct Block {
   V p[MAX_UNITS][P], derived[MAX_UNITS][N::some(D)], s[MAX_UNITS][HEADS], weight[MAX_UNITS];
   V d_p[MAX_UNITS][P], d_derived[MAX_UNITS][N::some(D)], d_s[MAX_UNITS][HEADS], d_weight[MAX_UNITS];
   // Of the delay lines: ordinates [unit][W] and contents [unit][M], and their cotangents. They may be many, and thread
-  // stacks are small.
+  // stacks are small. The contents' cotangents [unit][2 M] move a place with every step that is reversed: those of a line
+  // are a window of its 2 (slots - 1) places, which goes down by one, and is copied up when it has come to the first.
   V *ordinate = nullptr, *content = nullptr, *d_ordinate = nullptr, *d_content = nullptr;
+  int window[N::some(LINES)];    // its begin
   int in_use[N::some(LINES)];    // slots of each line that are moved
   int with_adjoint[N::some(LINES)];  // slots of each line whose ordinate is not 0, or has a derivative
   typename Lane<V>::bits forcing_fault, parameter_fault;
+  mutable V beyond[LOOPS ? MAX_UNITS : 1];  // [unit]: 1 where a loop is to make more passes than it may
+  bool passes_fault = false;
 
   // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
   // that a small run would leave threads without work.
@@ -155,7 +166,7 @@ template <class Model, class V> struct Block {
     n_moving = 0;
     for (int i = 0; i < P; ++i)
       if (run.per_step[i]) moving[n_moving++] = i;
-    if constexpr (W > 0) ordinate = static_cast<V*>(aligned_alloc(alignof(V), 2 * (W + M) * n_units * sizeof(V)));
+    if constexpr (W > 0) ordinate = static_cast<V*>(aligned_alloc(alignof(V), (2 * W + 3 * M) * n_units * sizeof(V)));
     if constexpr (W > 0) {
       content = ordinate + W * n_units;
       d_ordinate = content + M * n_units, d_content = d_ordinate + W * n_units;
@@ -205,6 +216,7 @@ template <class Model, class V> struct Block {
       }
     }
     forcing_fault = parameter_fault = typename Lane<V>::bits{};
+    for (V& x : beyond) x = V{};
     if (PREPARES && n_moving == 0) prepare();
     return (any(input_out) ? FAULT_FORCING : 0) | (any(parameter_out) ? FAULT_PARAMETER : 0) | (any(state_out) ? FAULT_STATE : 0) |
            (any(weights_out) ? FAULT_WEIGHTS : 0);
@@ -215,7 +227,7 @@ template <class Model, class V> struct Block {
 
   // What a step of a unit is given. `first` is room for the first ordinates.
   HS_FN Given<V> given(const V* f, int u, const V* first) const {
-    return {f, inputs[u / int(run.group_size)], p[u], derived[u], first, limits.dt};
+    return {f, inputs[u / int(run.group_size)], p[u], derived[u], first, limits.dt, LOOPS ? beyond + u : nullptr};
   }
   // What follows from the parameters at hand.
   HS_FN void prepare() {
@@ -232,6 +244,29 @@ template <class Model, class V> struct Block {
       if constexpr (D > 0) Model::prepare_adj(given(nullptr, u, nullptr), to);
       clear_prepared(u);
     }
+  }
+  template <class Line> HS_FN V* d_contents(int u, Line line) const {
+    return d_content + 2 * (u * M + line.content) + window[line.number];
+  }
+  // Second part of the delay lines' adjoint (model.h), of a unit; then, of all, the windows'.
+  HS_FN void adj_move(int u, const V* d_first) {
+    each_line<Model>([&](auto line) {
+      if constexpr (line.slots > 1) d_contents(u, line)[-1] = d_s[u][S + line.number];
+      d_ordinate[u * W + line.ordinate] += d_first[line.number];
+    });
+  }
+  HS_FN void move_windows() {
+    each_line<Model>([&](auto line) {
+      if constexpr (line.slots > 1)
+        if (--window[line.number] == 0) {
+          constexpr int n = line.slots - 1;
+          for (int u = 0; u < n_units; ++u) {
+            V* const d = d_contents(u, line);
+            for (int j = 0; j < n; ++j) d[n + j] = d[j];
+          }
+          window[line.number] = n;
+        }
+    });
   }
   HS_FN void clear_prepared(int u) {
     for (int i = 0; i < D; ++i) d_derived[u][i] = V{};
@@ -278,6 +313,17 @@ template <class Model, class V> struct Block {
     for (int i = 0; before && i < HEADS; ++i) before[i] = s[u][i];
     Model::step(given(f, u, first), s[u], q, kept);
     move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, in_use);
+  }
+
+  // Of the step that a unit has made: notes what cells are beyond the passes of a loop, and where, if that is wanted.
+  HS_FN void check_passes(int64_t t, int u) {
+    if constexpr (LOOPS)
+      if (any(beyond[u] != V{})) note_passes(t, u);
+  }
+  __attribute__((noinline)) void note_passes(int64_t t, int u) {
+    passes_fault = true;
+    for (int l = 0; run.faults && l < L; ++l)
+      if (cells[u].used[l] && lane(beyond[u], l) != 0) note_least(run.faults + 4, t * cells_in_all() + cells[u].offset[l]);
   }
 
   // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which
@@ -347,6 +393,7 @@ template <class Model, class V> struct Block {
           V q[Q + S];
           Kept kept;
           step(f, u, q, kept);
+          check_passes(t, u);
           if constexpr (OUTFLOW_ONLY) {
             if (run.each) store(as<T>(run.fluxes) + t * cells_in_all(), series[u], q[Model::OUTFLOW]);
             else sums[0] = fma(weight[u], q[Model::OUTFLOW], sums[0]);
@@ -368,7 +415,8 @@ template <class Model, class V> struct Block {
       for (int i = 0; i < S; ++i) store(as<T>(run.final_state) + i * cells_in_all(), cells[u], s[u][i]);
       for (int i = 0; i < M; ++i) store(as<T>(run.final_state) + (S + i) * cells_in_all(), cells[u], content[u * M + i]);
     }
-    return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0);
+    return (any(forcing_fault) ? FAULT_FORCING : 0) | (any(parameter_fault) ? FAULT_PARAMETER : 0) |
+           (passes_fault ? FAULT_PASSES : 0);
   }
 
   // The adjoint, segment by segment from the last: the state before every step of a segment is made again from its
@@ -381,8 +429,12 @@ template <class Model, class V> struct Block {
       for (int i = 0; i < P; ++i) d_p[u][i] = V{};
       clear_prepared(u);
       for (int i = 0; i < S; ++i) d_s[u][i] = load<V>(as<T>(run.d_final_state) + i * cells_in_all(), cells[u]);
-      for (int i = 0; i < M; ++i)
-        d_content[u * M + i] = load<V>(as<T>(run.d_final_state) + (S + i) * cells_in_all(), cells[u]);
+      each_line<Model>([&](auto line) {
+        window[line.number] = line.slots - 1;
+        for (int j = 0; j + 1 < line.slots; ++j)
+          d_contents(u, line)[j] =
+              load<V>(as<T>(run.d_final_state) + (S + line.content + j) * cells_in_all(), cells[u]);
+      });
     }
     if constexpr (LINES > 0)
       if (n_moving == 0) count_with_adjoint();
@@ -417,7 +469,10 @@ template <class Model, class V> struct Block {
           store(as<T>(run.d_parameter[i]), cells[u], d_given(i, 0, at, d_p[u][i]));
         }
       for (int i = 0; i < S; ++i) store(as<T>(run.d_initial_state) + i * n, cells[u], d_s[u][i]);
-      for (int i = 0; i < M; ++i) store(as<T>(run.d_initial_state) + (S + i) * n, cells[u], d_content[u * M + i]);
+      each_line<Model>([&](auto line) {
+        for (int j = 0; j + 1 < line.slots; ++j)
+          store(as<T>(run.d_initial_state) + (S + line.content + j) * n, cells[u], d_contents(u, line)[j]);
+      });
       if (run.d_weights) store(as<T>(run.d_weights), cells[u], d_weight[u]);
     }
   }
@@ -466,10 +521,11 @@ template <class Model, class V> struct Block {
         }
         V d_f_unit[F];
         for (int i = 0; i < F; ++i) d_f_unit[i] = V{};
-        adj_put<Model>(d_content + u * M, ordinate + u * W, taped[u].put, d_s[u] + S, d_ordinate + u * W, with_adjoint);
+        adj_put<Model>([&](auto line) { return d_contents(u, line); }, ordinate + u * W, taped[u].put, d_s[u] + S,
+                       d_ordinate + u * W, with_adjoint);
         Model::step_adj(given(f, u, first), taped[u].before, taped[u].kept, d_q, d_s[u],
                         Cotangents<V>{d_f_unit, d_p[u], d_derived[u], d_first});
-        adj_move<Model>(d_content + u * M, d_ordinate + u * W, d_s[u] + S, d_first, t < M ? nullptr : with_adjoint);
+        adj_move(u, d_first);
         if constexpr (FORCING)  // an idle lane's cell is a repetition, whose part must not count
           for (int i = 0; i < F; ++i) d_f[i] += only_used(cells[u], d_f_unit[i]);
       }
@@ -477,6 +533,7 @@ template <class Model, class V> struct Block {
         for (int i = 0; i < F; ++i)
           if (run.d_forcing[i]) store(as<T>(run.d_forcing[i]) + t * total, columns[k], d_f[i]);
     }
+    move_windows();
     if (PREPARES && n_moving > 0) adj_prepare();
     for (int m = 0; m < n_moving; ++m) put_moving(t, m);
   }

@@ -46,6 +46,8 @@ template <class Model, class V> struct Sensitivity {
   const int n, length, past;
   V *long_w = nullptr, *history = nullptr;
   V r[TILE], y[TILE], dy[ROWS][TILE];
+  V beyond{};            // as in Block
+  bool passes_fault = false;
   V normal[ROWS][ROWS], gradient[ROWS], cost;
 
   static int64_t count(const LeastSquares& in) { return (in.n_basins + L - 1) / L * in.n_components; }
@@ -124,7 +126,13 @@ template <class Model, class V> struct Sensitivity {
       for (int j = i; j < n; ++j, to += all) store(to, cells, normal[i][j]);
     for (int j = 0; j < n; ++j, to += all) store(to, cells, gradient[j]);
     store(to, cells, cost);
-    return any(bad) ? FAULT_FORCING : 0;
+    return (any(bad) ? FAULT_FORCING : 0) | (passes_fault ? FAULT_PASSES : 0);
+  }
+
+  __attribute__((noinline)) void note_passes(int64_t t) {
+    passes_fault = true;
+    for (int l = 0; in.faults && l < L; ++l)
+      if (cells.used[l] && lane(beyond, l) != 0) note_least(in.faults + 4, t * block.cells_in_all() + cells.offset[l]);
   }
 
   void zero() {
@@ -157,7 +165,9 @@ template <class Model, class V> struct Sensitivity {
     heads<Model>(content, ordinate, s + S, first);
     for (int m = 0; m < HEADS; ++m) before[m] = s[m];
     typename Model::template Kept<V> kept;
-    Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt}, s, flux, kept);
+    Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt, Model::LOOPS ? &beyond : nullptr}, s, flux, kept);
+    if constexpr (Model::LOOPS)
+      if (any(beyond != V{})) note_passes(t);
     move_lines<Model>(content, ordinate, s + S, block.in_use);
     q[PAST + i] = flux[Model::OUTFLOW];
     for (int c = 0; c < CHUNKS; ++c) derive(f, before, kept, c, i);
@@ -192,7 +202,7 @@ template <class Model, class V> struct Sensitivity {
   // What follows from the parameters, and the contents of the delay lines, which do not move with them yet.
   void prepare() {
     if constexpr (PREPARED > 0) {
-      const Given<V> given{nullptr, inputs, p, derived, nullptr, block.limits.dt};
+      const Given<V> given{nullptr, inputs, p, derived, nullptr, block.limits.dt, Model::LOOPS ? &beyond : nullptr};
       if constexpr (Model::D > 0) Model::prepare(given, derived);
       if constexpr (W > 0) Model::ordinates(given, ordinate);
       for (int c = 0; c < CHUNKS; ++c) {

@@ -24,6 +24,8 @@
 //             template <class V> static HS_FN void ordinates(const Given<V>& in, V* w);
 //             template <class V> static HS_FN void ordinates_adj(const Given<V>& in, const V* d_w, const Cotangents<V>& d);
 //           with those of all lines behind one another; the latter adds to d.p and d.d
+//   LOOPS   whether a step has loops: these raise in.beyond, where it is given, to 1 for lanes that are to make more passes
+//           than a loop may
 //
 // A delay line with ordinates w_0 .. w_{n-1} holds contents M_0 .. M_{n-2}. A step that puts x into it gets M_0 + w_0 x
 // out of it; it finds M_0 in s[S + line] and w_0 in in.w[line], and leaves x in s[S + line]. Then the driver moves the
@@ -40,6 +42,7 @@ namespace HS_ISA {
 struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0;
   static constexpr bool PAIRED = true;  // on a CPU two packs side by side, unless a step is too long for the registers
+  static constexpr bool LOOPS = false;
   static constexpr int SLOTS[1] = {0};
   static constexpr const char *input_names = "", *line_names = "", *identity = "";
 };
@@ -48,6 +51,7 @@ template <class V> struct Given {
   const V *f, *k, *p, *d;           // forcing of the step, inputs, parameters, what `prepare` made
   const V* w;                       // of each delay line the first ordinate
   typename Lane<V>::scalar dt;      // length of the step, days
+  V* beyond = nullptr;              // see LOOPS
 };
 
 template <class V> struct Cotangents {
@@ -173,14 +177,16 @@ template <class Model, class V> HS_FN void move_lines(V* m, const V* w, const V*
     if (j + 1 < n) content[j] = ordinate[j + 1] * x[line.number];
   });
 }
-// Its adjoint, first part, before that of the step: the cotangents of x, and of the ordinates but the first.
-template <class Model, class V>
-HS_FN void adj_put(const V* d_m, const V* w, const V* x, V* d_x, V* d_w, const int* in_use) {
-  each_line<Model>([=](auto line) {
+// Its adjoint, first part, before that of the step: the cotangents of x, and of the ordinates but the first. `d_m` says
+// where those of a line's contents are.
+template <class Model, class V, class Contents>
+HS_FN void adj_put(const Contents& d_m, const V* w, const V* x, V* d_x, V* d_w, const int* in_use) {
+  each_line<Model>([&](auto line) {
     V sum{};
+    const V* const d_of_line = d_m(line);
     const int n = in_use ? in_use[line.number] : line.slots;
     for (int j = 0; j + 1 < n; ++j) {
-      const V d = d_m[line.content + j];
+      const V d = d_of_line[j];
       const int i = line.ordinate + j + 1;
       sum = fma(w[i], d, sum);
       d_w[i] = fma(x[line.number], d, d_w[i]);
@@ -188,12 +194,10 @@ HS_FN void adj_put(const V* d_m, const V* w, const V* x, V* d_x, V* d_w, const i
     d_x[line.number] = sum;
   });
 }
-// Second part, after that of the step, which has found the cotangents of what it was given: the contents' go back. Those
-// of slots that are not in use reach nothing but the initial contents, in the first steps of a run: null there.
-template <class Model, class V>
-HS_FN void adj_move(V* d_m, V* d_w, const V* d_head, const V* d_first, const int* in_use) {
+// Second part, after that of the step, which has found the cotangents of what it was given: the contents' go back.
+template <class Model, class V> HS_FN void adj_move(V* d_m, V* d_w, const V* d_head, const V* d_first) {
   each_line<Model>([=](auto line) {
-    for (int j = (in_use ? in_use[line.number] : line.slots) - 2; j > 0; --j) d_m[line.content + j] = d_m[line.content + j - 1];
+    for (int j = line.slots - 2; j > 0; --j) d_m[line.content + j] = d_m[line.content + j - 1];
     if constexpr (line.slots > 1) d_m[line.content] = d_head[line.number];
     d_w[line.ordinate] += d_first[line.number];
   });

@@ -28,7 +28,10 @@ struct Interval {
 };
 
 // Where the first value out of bounds is, by kind: the caller finds the place and says it.
-enum Fault : int { FAULT_NONE = 0, FAULT_FORCING = 1, FAULT_PARAMETER = 2, FAULT_STATE = 4, FAULT_WEIGHTS = 8 };
+// Or, FAULT_PASSES, a loop of the step with more passes than it may make.
+enum Fault : int {
+  FAULT_NONE = 0, FAULT_FORCING = 1, FAULT_PARAMETER = 2, FAULT_STATE = 4, FAULT_WEIGHTS = 8, FAULT_PASSES = 16
+};
 
 struct Run {
   bool is_double;           // the type of all numbers that are pointed to
@@ -66,9 +69,10 @@ struct Run {
   void* d_initial_state;    // [S, B, C]
   void* d_weights;          // [B, C]
 
+  int64_t* faults;  // [5], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds;
+                    // of the initial state t is the store. On a CPU of FAULT_PASSES alone, where it is wanted
+
   // On a GPU alone, where arrays over cells are [.., B, C] and not [.., C, B], and nobody waits for a kernel's answer.
-  int64_t* faults;  // [4], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds;
-                    // of the initial state t is the store
   void* tape;       // memory for the states of a segment, where they do not fit on the chip
   int width;        // lanes that a group of components takes: a power of two, so that it stays inside a warp
   signed char slot[MAX_OUTPUTS];  // the inverse of output: the place of a flux or state among the outputs, or -1

@@ -13,7 +13,7 @@
 namespace hs {
 
 // Raised by hand where what the kernels or the fields mean has changed though the structs are as large as before.
-constexpr int64_t INTERFACE = 1;
+constexpr int64_t INTERFACE = 2;
 
 // What a library must have been built with to be called: of another build its structs may lie otherwise.
 struct Stamp {

@@ -111,6 +111,8 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
 
   D k[C::some(K)], p[P], derived[C::some(Model::D)], s[C::HEADS], w[LENGTH], past[LENGTH];
   D ordinate[C::some(C::W)], content[C::some(C::M)];  // of the delay lines
+  D beyond{};                                               // as in Cell
+  const auto noted = [](D& x) { return Model::LOOPS ? &x : nullptr; };
   bool inputs_good = true, parameters_good = true, state_good = true;
 #pragma unroll
   for (int i = 0; i < K; ++i) {
@@ -133,9 +135,10 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   }
   if constexpr (Model::D + C::W > 0) {
     Apart<Model, D> apart(k, p, derived);
-    if constexpr (Model::D > 0) Model::prepare(apart.with(limits.dt), apart.d);
-    if constexpr (C::W > 0) Model::ordinates(apart.with(limits.dt), ordinate);
+    if constexpr (Model::D > 0) Model::prepare(apart.with(limits.dt, noted(apart.beyond)), apart.d);
+    if constexpr (C::W > 0) Model::ordinates(apart.with(limits.dt, noted(apart.beyond)), ordinate);
     copy<Model::D>(derived, apart.d);
+    beyond = apart.beyond;
   }
 #pragma unroll
   for (int k = 0; k < LENGTH; ++k) {
@@ -158,7 +161,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   }
 
   const int n_steps = int(run.n_steps);
-  int bad_forcing = inputs_good ? n_steps : 0;
+  int bad_forcing = inputs_good ? n_steps : 0, bad_passes = n_steps;
   for (int t = 0; t < n_steps; ++t) {
     D f[F], q[Q], first[C::some(Model::LINES)];
 #pragma unroll
@@ -168,7 +171,8 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     }
     typename Model::template Kept<D> kept;
     heads<Model>(content, ordinate, s + S, first);
-    Model::step(Given<D>{f, k, p, derived, first, limits.dt}, s, q, kept);
+    Model::step(Given<D>{f, k, p, derived, first, limits.dt, noted(beyond)}, s, q, kept);
+    if (beyond.v != 0 && bad_passes == n_steps) bad_passes = t;
     move_lines<Model>(content, ordinate, s + S, nullptr);
 #pragma unroll
     for (int k = LENGTH - 1; k > 0; --k) past[k] = past[k - 1];
@@ -202,7 +206,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   }
 
   const T nan = from_bits<T>(as_bits(T(0)) - 1);
-  const bool good = parameters_good && state_good && bad_forcing == n_steps;
+  const bool good = parameters_good && state_good && bad_forcing == n_steps && bad_passes == n_steps;
   const int64_t triangle = N * (N + 1) / 2;
   T* to = as<T>(in.normal) + cell;
 #pragma unroll
@@ -219,6 +223,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   note(run.faults, used && bad_forcing < n_steps, bad_forcing * n_cells + cell);
   note(run.faults + 1, used && !parameters_good, cell);
   note(run.faults + 2, used && !state_good, cell);
+  if constexpr (Model::LOOPS) note(run.faults + 4, used && bad_passes < n_steps, bad_passes * n_cells + cell);
 }
 
 }  // namespace HS_ISA

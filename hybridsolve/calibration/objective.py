@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..score import losses
 from ..solve import sensitivity
+from ..solve.faults import passes_unlimited
 from ..solve.sensitivity import NormalEquations
 from . import forward
 from .identifiability import linearised
@@ -51,6 +52,7 @@ class Objective:
         """Flow at the gauge ``[T, B, S]``, mm per step."""
         return self.period.flow(self.space.model, self.space.values(points))
 
+    @passes_unlimited()
     def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
         found: list[Tensor] = []
@@ -80,6 +82,7 @@ class Objective:
             matrix, gradient = matrix[..., at, :][..., at], gradient[..., at]
         return matrix * slopes[..., None] * slopes[..., None, :], gradient * slopes, found.cost
 
+    @passes_unlimited()
     def jacobian(self, points: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow at the gauge ``[T, B, S]`` and its derivatives by name, with respect to parameters in their units."""
         space, period = self.space, self.period

@@ -16,6 +16,7 @@ from ..data.steps import rows_of_days, step_seconds
 from ..data.usable import static_inputs
 from ..routing.gauge import simulate_to_gauge
 from ..routing.units import Units, units_of
+from ..solve.faults import passes_unlimited
 from ..spec import DAY, ModelSpec
 from .space import SearchSpace
 
@@ -77,6 +78,7 @@ class Window:
         """What a run over the window takes besides the forcing and the parameters."""
         return dict(inputs=self.inputs or None, step=self.step, backend=self.backend)
 
+    @passes_unlimited()
     def flow(
         self, model: ModelSpec, values: Mapping[str, Tensor], initial_state: Mapping[str, Tensor] | None = None
     ) -> Tensor:

@@ -2,12 +2,14 @@
 
 They lie in the folder that HYBRIDSOLVE_CACHE names, or in the user's own cache, under a hash of all that decides what
 they are: generated text, and of a library the headers it includes, flags, compiler, instruction set. An entry is
-written aside and renamed, a library by one process at a time. A library whose digest is not that noted beside it, and a
-module whose text is another, are made again.
+written aside and renamed, a library by one process at a time; what a process that was killed left aside goes when the
+next makes that entry. A library whose digest is not that noted beside it, and a module whose text is another, are made
+again. A folder that cannot be written to serves for what is in it.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -31,16 +33,14 @@ ISAS = {
 
 
 def folder() -> Path:
-    """Where kernels are kept; made if absent, for this user alone.
-
-    Raises
-    ------
-    RuntimeError
-        If it cannot be written to.
-    """
+    """Where kernels are kept; made when the first is, for this user alone."""
     named = os.environ.get("HYBRIDSOLVE_CACHE")
     home = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    place = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or home) / "hybridsolve"
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or home) / "hybridsolve"
+
+
+def _writable() -> Path:
+    place = folder()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(place, os.W_OK):
@@ -143,8 +143,10 @@ def entry(said: str, suffix: str, about: str, make: Callable[[Path], None]) -> P
     key = hashlib.sha256(said.encode() + _headers()).hexdigest()[:24]
     kept = folder() / f"{key}{suffix}"
     if not _is_complete(kept):
-        with FileLock(kept.with_suffix(".lock")):
+        with FileLock(_writable() / f"{key}.lock"):
             if not _is_complete(kept):  # another process may have made it meanwhile
+                for left in kept.parent.glob(f"{key}-*"):  # by a process that was killed: the lock is ours
+                    shutil.rmtree(left, ignore_errors=True)
                 with _aside(kept) as made:
                     make(made)
                     noted = made.with_suffix(".sha256")
@@ -168,6 +170,7 @@ def module(text: str) -> Path:
     """
     kept = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.py"
     if not kept.exists() or kept.read_bytes() != text.encode():
+        _writable()
         with _aside(kept) as made:
             made.write_bytes(text.encode())
             os.replace(made, kept)
@@ -178,7 +181,7 @@ def module(text: str) -> Path:
 def _aside(kept: Path) -> Iterator[Path]:
     """The entry's file in a folder beside it, from where it is renamed."""
     try:
-        with tempfile.TemporaryDirectory(dir=kept.parent) as aside:
+        with tempfile.TemporaryDirectory(prefix=f"{kept.stem}-", dir=kept.parent) as aside:
             yield Path(aside) / kept.name
     except OSError as error:
         raise RuntimeError(
@@ -212,11 +215,23 @@ def entries() -> list[tuple[Path, str]]:
 
 
 def clear() -> int:
-    """Remove all of it; a library that a process has loaded stays open there. How many entries there were."""
+    """Remove all of it, but for what another process makes now; a library that one has loaded stays open there.
+
+    Returns
+    -------
+    int
+        How many entries there were.
+    """
+    from filelock import FileLock, Timeout
+
     found = entries()
-    for path, _ in found:
-        for suffix in (path.suffix, ".sha256", ".lock"):
-            path.with_suffix(suffix).unlink(missing_ok=True)
+    for key in {path.name[:24] for path in folder().glob("*") if re.match("[0-9a-f]{24}[.-]", path.name)}:
+        try:
+            with FileLock(folder() / f"{key}.lock", timeout=0):
+                for path in folder().glob(f"{key}*"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except Timeout:
+            continue
     return len(found)
 
 
@@ -225,9 +240,12 @@ def _compile(text: str, command: list[str], made: Path) -> None:
     header.write_text(text)
     done = subprocess.run(
         [*command, f'-DHS_HEADER="{header}"', str(sources() / "models_cpu.cpp"), "-o", str(made)],
+        env=os.environ | {"TMPDIR": str(made.parent), "LC_ALL": "C"},
         capture_output=True,
         text=True,
     )
+    if full := re.search("No space left on device|Disk quota exceeded|File size limit exceeded", done.stderr):
+        raise OSError(errno.ENOSPC, full[0])
     if done.returncode != 0:
         raise failed(text, done.stderr, "the C++ compiler", "try another by CXX")
 

@@ -18,7 +18,7 @@ from .identity import identity
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
-from .tracing import Program, trace
+from .tracing import Program, loops_of, trace
 
 WIDTH = 120
 LONG = 300  # operations of an adjoint from which on two packs side by side do not fit the registers
@@ -152,8 +152,10 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
     ]
     lines.append(f'  static constexpr const char* identity = "{identity(model)}";')
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
-    live = needed(step.program.graph, step.d_leaves.values())
-    if len(live) > LONG or any(step.program.graph.op(i) == "repeat" for i in live):
+    repeats = bool(loops_of(step.program, prepare.program, ordinates.program))
+    if repeats:
+        lines.append("  static constexpr bool LOOPS = true;")
+    if repeats or len(needed(step.program.graph, step.d_leaves.values())) > LONG:
         lines.append("  static constexpr bool PAIRED = false;")
     lines.append("")
 

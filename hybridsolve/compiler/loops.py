@@ -26,8 +26,14 @@ def write(body: Body, i: int) -> list[str]:
         *(f"  {line}" for line in (*_goes_on(n, done), *lines)),
         "}",
     ]
-    # More passes than there may be, or a number that is none, make no number.
-    body.lines += [f"{x} = select({n} <= splat<V>(T({loop.most})), {x}, splat<V>(T(0) / T(0)));" for x in values]
+    # More passes than there may be, or a number that is none, make no number. In a loop those alone count that go on.
+    within = body.unused("within")
+    counts = f"{within} | no(going)" if body.variables else within
+    body.lines += [
+        f"const auto {within} = {n} <= splat<V>(T({loop.most}));",
+        *(f"{x} = select({within}, {x}, splat<V>(T(0) / T(0)));" for x in values),
+        f"if (in.beyond) *in.beyond = select({counts}, *in.beyond, splat<V>(T(1)));",
+    ]
     return values
 
 

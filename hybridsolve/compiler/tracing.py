@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ..models.primitives import Traced
 from ..spec import ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
-from .graph import FUNCTIONS, MASKS, Graph, needed
+from .graph import FUNCTIONS, MASKS, Graph, Place, needed
 
 _NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
 
@@ -65,6 +65,18 @@ class Loop:
     names: tuple[str, ...]
     program: Program
     captured: int
+
+
+def loops_of(*programs: Program) -> list[tuple[int, Place]]:
+    """How many passes each loop in programs makes at most, and its line; those inside others too."""
+    found = []
+    for program in programs:
+        graph = program.graph
+        for i in sorted(needed(graph, program.every_root)):
+            if graph.op(i) == "repeat":
+                loop = graph.nodes[i].value
+                found += [(loop.most, graph.places[i]), *loops_of(loop.program)]
+    return found
 
 
 class Symbol(Traced):

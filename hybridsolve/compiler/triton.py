@@ -2,7 +2,8 @@
 
 It is made of the graphs that cpp.py writes as C++, with the same names and remarks. What a function takes and returns
 are tuples: nothing is added to in place, so that a cotangent begins at 0. Nothing is kept either: the adjoint computes
-the step again, by the same operations. Every value is a row of lanes, of float32 or float64. A number beside one takes
+the step again, by the same operations. A step with loops has one flux more, 1 where a lane is to make more passes than
+a loop may; so has what is made once. Every value is a row of lanes, of float32 or float64. A number beside one takes
 its type; where there is none beside it, `number` makes a row of it.
 """
 
@@ -18,15 +19,19 @@ from .cpp import WIDTH, _names_of, compiled
 from .graph import FUNCTIONS, Graph, Node, rewrite
 from .reversal import Adjoint
 from .statements import ATOM, COMPARISON, LONGEST, LOOPS, PRODUCT, SUM, Body
+from .tracing import loops_of
 
 # Functions of solve/triton/math.py by operation.
 MATH = {name: name for name in ("quotient", "power", *FUNCTIONS, *(f"adj_{f}" for f in FUNCTIONS if f != "floor"))}
 MATH |= {"power01": "pow01", "min": "minimum", "max": "maximum"}
+BEYOND, SIGN = "beyond", "(beyond)"  # more passes than a loop may make: the variable, and among FLUXES its name
 TAKEN = {"k", "d_d", "given", "zero", "number", "tl", "triton", "above_tiny", "most_of", "OPTIONS", "_", *MATH.values()}
+TAKEN.add(BEYOND)
 PLAIN = ("leaf", "const", "neg", "value_of", "log2_of", "item")  # what has no statement of its own
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 Rows = Mapping[str, Sequence[str]]  # of each kind of leaf or result the names
-Results = list[list[tuple[str, int]]]  # tuple by tuple what a function returns: what it is called, and its node
+# Tuple by tuple what a function returns: what it is called, and its node, or none for `BEYOND`.
+Results = list[list[tuple[str, int | None]]]
 
 
 def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
@@ -49,16 +54,18 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
     """
     step, prepare, ordinates = compiled(model, optional)
     parameters = [v.name for v in model.present_parameters(optional)]
-    once, lines = _names_of(prepare), model.line_names
+    before = (BEYOND,) if loops_of(prepare.program) else ()
+    beyond = (BEYOND,) if before or loops_of(step.program) else ()
+    once, fluxes, lines = _names_of(prepare) + before, model.flux_names + beyond, model.line_names
     stores = model.state_names + lines
-    names = dict(s=stores, q=model.flux_names, f=model.forcing_names, p=parameters, d=once, w=lines)
+    names = dict(s=stores, q=fluxes, f=model.forcing_names, p=parameters, d=once, w=lines)
     first = dict(p=parameters, k=model.input_names)
     rows = first | dict(f=model.forcing_names, d=once)
     rows |= dict(w=[f"first_{name}" for name in lines], s=[f"{name}_0" for name in stores])
-    d_rows = dict(d_q=[f"d_{name}_out" for name in model.flux_names], d_s=[f"d_{name}_after" for name in stores])
+    d_rows = dict(d_q=[f"d_{name}_out" for name in fluxes], d_s=[f"d_{name}_after" for name in stores])
     kinds = "sfpdw" if once or lines else "sfp"
     functions = [
-        _forward("step", "given, s", step, rows, names, "sq"),
+        _forward("step", "given, s", step, rows, names, "sq", bool(before)),
         _backward("step_adj", "given, s, d_q, d_s", step, rows | d_rows, names, kinds),
     ]
     if once:
@@ -84,7 +91,8 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
         text += textwrap.wrap(said, WIDTH, initial_indent="# ", subsequent_indent="# ")
     text += ["", "import triton", "import triton.language as tl", ""]
     text += [*_wrapped(f"from hybridsolve.solve.triton.math import ({used})"), ""] if used else []
-    for what, table in (("FLUXES", model.flux_names), ("DERIVED", once), ("OPTIONS", ())):
+    table_fluxes = (*model.flux_names, *(SIGN for _ in beyond))
+    for what, table in (("FLUXES", table_fluxes), ("DERIVED", once), ("OPTIONS", ())):
         quoted = [f'"{name}"' for name in table]
         text += _wrapped(f"{what} = {_tuple(quoted)}")
     for function in functions:
@@ -92,11 +100,18 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
     return "\n".join([*text, ""])
 
 
-def _forward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str) -> _Function:
-    """The function that computes the results of these kinds."""
+def _forward(
+    name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str, after_prepare: bool = False
+) -> _Function:
+    """The function that computes the results of these kinds, and of the last `BEYOND`, where that has one name more."""
     roots = of.program.roots
-    results = [list(zip(names[kind], roots[kind], strict=True)) for kind in kinds]
-    return _Function(of.program.graph, rows).write_all(name, takes, results, [i for row in results for _, i in row])
+    results: Results = [list(zip(names[kind], roots[kind], strict=False)) for kind in kinds]
+    function = _Function(of.program.graph, rows)
+    first = [i for row in results for _, i in row if i is not None]
+    if len(names[kinds[-1]]) > len(roots[kinds[-1]]):
+        function.note_passes(after_prepare)
+        results[-1].append((BEYOND, None))
+    return function.write_all(name, takes, results, first)
 
 
 def _backward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str) -> _Function:
@@ -110,7 +125,7 @@ def _backward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds
     graph, roots, _ = rewrite(of.program.graph, [*of.d_leaves.values(), *made], rule)
     d = dict(zip(of.d_leaves, roots, strict=False))
     zero = graph.const(0)
-    results = [[(f"d_{row}", d.get((kind, n), zero)) for n, row in enumerate(names[kind])] for kind in kinds]
+    results: Results = [[(f"d_{row}", d.get((kind, n), zero)) for n, row in enumerate(names[kind])] for kind in kinds]
     function = _Function(graph, rows)
     function.given = dict(zip(roots[len(d) :], function.rows.get("d", ()), strict=False))
     return function.write_all(name, takes, results, [i for (kind, _), i in d.items() if kind == "s"])
@@ -141,13 +156,20 @@ class _Function(Body):
         self.read: set[str] = set()  # of these names those that are used
         self.used: set[str] = set()
         self.logarithms: dict[int, str] = {}  # of powers
+        self.beyond: str | None = None  # where loops note `BEYOND`
+        self.going: str | None = None  # of the body of a loop, what says which lanes go on
         self.text_rows: list[str] = []
 
     def within(self, graph: Graph, variables: Mapping[tuple[str, int], str]) -> _Function:
         inner = _Function(graph, {})
         inner.rows, inner.read, inner.used, inner.taken = self.rows, self.read, self.used, self.taken
-        inner.variables = variables
+        inner.variables, inner.beyond = variables, self.beyond
         return inner
+
+    def note_passes(self, after_prepare: bool) -> None:
+        """Have loops note `BEYOND`, which `prepare` may have begun."""
+        self.beyond = BEYOND
+        self.lines.append(f"{BEYOND} = {self.named(self.rows['d'][-1]) if after_prepare else self.lanes('zero')}")
 
     def compute(self, roots: Sequence[int], first: Sequence[int]) -> None:
         """The statements of all that these are made of; what the nodes `first` need is computed first."""
@@ -158,8 +180,8 @@ class _Function(Body):
 
     def write_all(self, name: str, takes: str, results: Results, first: Sequence[int]) -> _Function:
         """The function that returns these results; what the nodes `first` need is computed first."""
-        self.compute([i for row in results for _, i in row], first)
-        tuples = [_tuple([self.result(wish, i) for wish, i in row]) for row in results]
+        self.compute([i for row in results for _, i in row if i is not None], first)
+        tuples = [_tuple([BEYOND if i is None else self.result(wish, i) for wish, i in row]) for row in results]
         returned = ["return (", *(f"    {row}," for row in tuples), ")"] if len(tuples) > 1 else [f"return {tuples[0]}"]
         self.text_rows = ["@triton.jit", f"def {name}({takes}, OPTIONS: tl.constexpr):"]
         for row in [*self.unpacked(), *self.lines, *returned]:

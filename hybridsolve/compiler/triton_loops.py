@@ -22,8 +22,13 @@ def write(body: _Function, i: int) -> list[str]:
     loop = body.graph.nodes[i].value
     n, limit, values, captured = _begin(body, i, loop)
     body.lines += _passes(body, loop, n, limit, values, captured)
-    # More passes than there may be, or a number that is none, make no number.
-    body.lines += [f'{x} = tl.where({n} <= {float(loop.most)}, {x}, float("nan"))' for x in values]
+    # More passes than there may be, or a number that is none, make no number. In a loop those alone count that go on.
+    within = body.unused("within")
+    body.lines.append(f"{within} = {n} <= {float(loop.most)}")
+    body.lines += [f'{x} = tl.where({within}, {x}, float("nan"))' for x in values]
+    if body.beyond:
+        counts = f"{within} | ~{body.going}" if body.going else within
+        body.lines.append(f"{body.beyond} = tl.where({counts}, {body.beyond}, 1.0)")
     return values
 
 
@@ -77,6 +82,7 @@ def _passes(
     variables = {("c", k): x for k, x in enumerate(values)} | {("x", j): x for j, x in enumerate(captured)}
     roots = loop.program.roots["c"]
     inner = body.within(loop.program.graph, variables)
+    inner.going = goes_on
     inner.compute(roots, roots)
     after = [inner.unused(f"{x}_after") for x in loop.names]
     lines = [f"{goes_on} = {n} >= {done} + 1", *inner.lines]

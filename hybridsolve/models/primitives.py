@@ -32,7 +32,10 @@ versions of torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
 from typing import Any
@@ -203,7 +206,7 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
     n : value
         Whole; none below 1. It has no gradient: a flow that depends on the number of sub-steps jumps with it.
     most : int
-        What n may be at most; where it is more the results are NaN.
+        What n may be at most; where it is more, or NaN, the results are NaN, and the run ends with an error.
     body : callable
         ``(values) -> values``, both mappings of the names in `start`.
     start : mapping of str to values
@@ -211,11 +214,33 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
     for x in (n, *start.values()):
         if isinstance(x, Traced):
             return x.repeated(n, most, body, start)
+    within, noted = n <= float(most), _beyond.get()
+    if noted is not None and not within.all():
+        caller = sys._getframe(1)
+        noted.append((~within, (most, (caller.f_code.co_filename, caller.f_lineno))))
     values = dict(start)
     for done in range(most):
         going = n >= float(done + 1)
         if not going.any():
             break
+        outside = len(noted or ())
         after = body(values)
+        if noted:  # of cells that have made their passes nothing counts
+            inside = ((where & going, loop) for where, loop in noted[outside:])
+            noted[outside:] = [(where, loop) for where, loop in inside if where.any()]
         values = {name: select(going, after[name], x) for name, x in values.items()}
-    return {name: x.where(n <= float(most), float("nan")) for name, x in values.items()}
+    return {name: x.where(within, float("nan")) for name, x in values.items()}
+
+
+_beyond: ContextVar[list | None] = ContextVar("beyond", default=None)
+
+
+@contextmanager
+def noted_passes() -> Iterator[list]:
+    """A list of what loops on tensors are beyond `most` meanwhile: where, and the loop as ``(most, (file, line))``."""
+    noted: list = []
+    token = _beyond.set(noted)
+    try:
+        yield noted
+    finally:
+        _beyond.reset(token)

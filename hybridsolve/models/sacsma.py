@@ -28,7 +28,7 @@ z(x) = x, 0 where that is below 1e-5 mm:
          ad <- max(ad, ut)
 
 The number of sub-steps jumps with the state, and the flow with it: there is no gradient to it. More than 64, 315 mm of
-water in the upper zone, are refused: the flow is no number then.
+water in the upper zone, are refused with step and cell; to a search the flow is no number then.
 
 The flow is routed by a gamma unit hydrograph of 40 days, whose ordinates are taken at the ends of steps and cut where
 the log of the density is below -8.

@@ -215,10 +215,17 @@ class Engine:
         if self.on_gpu:
             watch = faults.Watch(run)
             arguments.faults = watch.places.data_ptr()
-        if fault := self.call(name, run.state, run.kernel, arguments):
-            raise ValueError(faults.explain(fault, run))
+        if fault := faults.counts(self.call(name, run.state, run.kernel, arguments)):
+            raise ValueError(faults.explain(fault, run) or self._passes(name, run, arguments))
         if self.on_gpu:
             watch.launched()
+
+    def _passes(self, name: str, run: Problem, arguments) -> str:
+        """One sentence on too many passes of a loop, whose place a kernel on the CPU notes in a run of its own."""
+        places = torch.full((len(faults.KINDS),), faults.NEVER)
+        arguments.faults = places.data_ptr()
+        self.call(name, run.state, run.kernel, arguments)
+        return faults.explain_passes(run, int(places[-1]))
 
     def forward(self, run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         """Fill fluxes, final state and checkpoints; raise if a value is out of bounds."""

@@ -5,20 +5,61 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 
+from ..compiler.tracing import loops_of, trace
 from ..spec import DAY, State, Variable
 from .bounds import bounds_of
 from .layout import axes
 from .problem import Problem
 
-FORCING, PARAMETER, STATE, WEIGHTS = 1, 2, 4, 8  # as in csrc/core/run.h
+FORCING, PARAMETER, STATE, WEIGHTS, PASSES = 1, 2, 4, 8, 16  # as in csrc/core/run.h
 
 
 class BadInflow(ValueError):
     """A lateral inflow is below zero or no number; who called for routing knows the reaches' names."""
+
+
+_tolerant: ContextVar[bool] = ContextVar("tolerant", default=False)
+
+
+@contextmanager
+def passes_unlimited() -> Iterator[None]:
+    """While it lasts, a cell with more passes of a loop than there may be is no fault, but no number from there on.
+
+    For searches, in which a point whose flow is no number is a bad point.
+    """
+    before = _tolerant.set(True)
+    try:
+        yield
+    finally:
+        _tolerant.reset(before)
+
+
+def counts(fault: int) -> int:
+    """A sum of faults without those that are none now."""
+    return fault & ~PASSES if _tolerant.get() else fault
+
+
+def explain_passes(run: Problem, place: int, loops: Iterable[tuple[int, tuple[str, int]]] = ()) -> str:
+    """One sentence on a loop of the step, of these or of all, that was to make too many passes at step * B * C + cell.
+
+    A loop is the most passes that it may make, with its file and line.
+    """
+    _, n_basins, n_components = run.sizes
+    step, cell = divmod(place, n_basins * n_components)
+    every = dict.fromkeys(loops or loops_of(*trace(run.spec, run.optional)))
+    lines = " or ".join(f"at most {most} passes ({file}:{line})" for most, (file, line) in every)
+    return (
+        f"a loop of model {run.spec.name} may make {lines}; found more, or a number that is none, at step {step}, "
+        f"basin {cell // n_components}, component {cell % n_components}: look at the forcing and the parameters there, "
+        "or raise `most` in the step."
+    )
 
 
 def explain(fault: int, run: Problem) -> str | None:
@@ -123,7 +164,7 @@ def _place(place: tuple[int, ...], names: str) -> str:
 
 NEVER = 1 << 62  # as in triton/drive.py
 BLOCK = 256  # runs that memory is allocated for at a time
-KINDS = ("forcing", "parameter", "initial_state", "weights")  # in the order of the bits above
+KINDS = ("forcing", "parameter", "initial_state", "weights", "passes")  # in the order of the bits above
 
 
 class Watch:
@@ -138,6 +179,7 @@ class Watch:
         raise_pending()
         self.device = run.state.device
         self.places = _take_places(self.device).fill_(NEVER)
+        self.asked = counts(~0)
         nothing = torch.empty(0, dtype=run.state.dtype)
         self.run = dataclasses.replace(run, forcing=[], parameters=[], state=nothing, weights=None, checkpoints=nothing)
         given = {"forcing": run.forcing, "parameters": run.parameters, "weights": run.weights}
@@ -158,10 +200,13 @@ class Watch:
     def fault(self) -> str | None:
         """One sentence of the first value out of bounds, if one was met."""
         places = self.places.tolist()
-        found = [kind for kind, place in enumerate(places) if place != NEVER]
+        found = [kind for kind, place in enumerate(places) if place != NEVER and self.asked >> kind & 1]
         if not found:
             return None
         self.places.fill_(NEVER)
+        if found == [PASSES.bit_length() - 1]:  # else it may come of the other
+            return explain_passes(self.run, places[-1])
+        found = [kind for kind in found if KINDS[kind] != "passes"]
         _, n_basins, n_components = self.run.sizes
         step, cell = divmod(places[found[-1]], n_basins * n_components)
         basin, component = divmod(cell, n_components)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.primitives import noted_passes
 from ..spec import DAY, DelayLine, ModelSpec
+from . import faults
 from .layout import is_per_step
 from .problem import Problem
 
@@ -36,14 +38,17 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     steps = []
     for t in range(n_steps):
         f = {name: x[t, :, None] for name, x in forcing.items()}
-        if t == 0 or not static:
-            p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
-            p.update(_prepared(model, k, p))
-            ordinates = {line.name: _ordinates(model, line, k, p, problem.state) for line in model.lines}
-            p |= {name: w[0] for name, w in ordinates.items()}
-        lines = {name: state[name] for name in ordinates}
-        before = state | {name: content[0] for name, content in lines.items()}
-        found = model.called("the step", model.reference_step, f, k, p, before)
+        with noted_passes() as beyond:
+            if t == 0 or not static:
+                p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
+                p.update(_prepared(model, k, p))
+                ordinates = {line.name: _ordinates(model, line, k, p, problem.state) for line in model.lines}
+                p |= {name: w[0] for name, w in ordinates.items()}
+            lines = {name: state[name] for name in ordinates}
+            before = state | {name: content[0] for name, content in lines.items()}
+            found = model.called("the step", model.reference_step, f, k, p, before)
+        if beyond and faults.counts(faults.PASSES):
+            raise ValueError(faults.explain_passes(problem, *_first_beyond(beyond, t, cells)))
         new, fluxes = _checked(model, found, problem.state, cells) if t == 0 else found
         new = {name: x.expand(*cells) for name, x in new.items()}
         for name, w in ordinates.items():
@@ -60,6 +65,13 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
         series = (series * weights).sum(-1)
     final = torch.stack([state[name] for name in model.state_names])
     return series, torch.cat([final, *(state[name] for name in model.line_names)])
+
+
+def _first_beyond(beyond: Sequence[tuple[Tensor, tuple]], t: int, cells: Sequence[int]) -> tuple[int, list]:
+    """The first cell that is beyond the passes of a loop, as step * B * C + cell, and which loops those are."""
+    where = torch.stack([mask.expand(*cells).flatten() for mask, _ in beyond])
+    cell = int(where.any(0).nonzero()[0])
+    return t * where.shape[1] + cell, [loop for mask, (_, loop) in zip(where, beyond, strict=True) if mask[cell]]
 
 
 def _prepared(model: ModelSpec, k: Mapping, p: Mapping) -> Mapping:

@@ -231,6 +231,7 @@ def forward(
     OPTIONS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     EACH: tl.constexpr,
+    BEYOND: tl.constexpr,
     S: tl.constexpr,
     K: tl.constexpr,
     D: tl.constexpr,
@@ -277,6 +278,7 @@ def forward(
     weight_ok = (weight >= -1e30) & (weight <= 1e30)
     bad_forcing = tl.full((BLOCK,), NO_STEP, tl.int32)
     bad_parameter = tl.where(all_within(p, PARAMETER_BOUNDS, STATIC), bad_forcing, 0)
+    bad_passes = bad_forcing  # of a loop of the step, which has a flux that says so
     if K > 0:
         bad_forcing = tl.where(all_within(k, INPUT_BOUNDS, (True,) * K), bad_forcing, 0)
     good = (bad_state == NO_STEP) & weight_ok & (bad_parameter == NO_STEP) & (bad_forcing == NO_STEP)
@@ -303,7 +305,6 @@ def forward(
         bad_forcing = tl.minimum(bad_forcing, tl.where(forcing_ok, NO_STEP, step_number))
         bad_parameter = tl.minimum(bad_parameter, tl.where(parameter_ok, NO_STEP, step_number))
         good = good & forcing_ok & parameter_ok
-        step_number += 1
         if MOVING and D + len(SLOTS) > 0:
             d = prepared(prepare, ordinates, k, p_t, lines, DT, D, SLOTS, OPTIONS, BLOCK)
         w = first_rows(lines, 0, SLOTS, BLOCK)
@@ -311,6 +312,11 @@ def forward(
         if len(SLOTS) > 0:
             move_lines(lines, s[S:], SLOTS, BLOCK)
             s = s[:S]
+        if BEYOND >= 0:
+            passes_ok = q[BEYOND] == 0.0
+            bad_passes = tl.minimum(bad_passes, tl.where(passes_ok, NO_STEP, step_number))
+            good = good & passes_ok
+        step_number += 1
         q = q + s
         for o in tl.static_range(len(OUTPUTS)):
             value = tl.where(good, q[OUTPUTS[o]], float("nan"))
@@ -329,6 +335,8 @@ def forward(
     note(faults, 1, tl.where(bad_parameter < NO_STEP, bad_parameter * n_cells + cell, NEVER), used)
     note(faults, 2, tl.where(bad_state < NO_STEP, bad_state * n_cells + cell, NEVER), used)
     note(faults, 3, tl.where(weight_ok, NEVER, cell), used)
+    if BEYOND >= 0:
+        note(faults, 4, tl.where(bad_passes < NO_STEP, bad_passes * n_cells + cell, NEVER), used)
 
 
 @triton.jit(do_not_specialize=ANY_SIZE)

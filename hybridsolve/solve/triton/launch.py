@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import models
 from ...compiler import cache
 from ...compiler.definition import is_generated, refuse_other_equations
-from ...compiler.triton import source
+from ...compiler.triton import SIGN, source
 from ...spec import DAY, ModelSpec
 from ..faults import Watch
 from ..layout import axes, strides
@@ -170,6 +170,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         STATE_BOUNDS=tuple(run.state_bounds),
         FORCING_BOUNDS=tuple(run.forcing_bounds),
         PARAMETER_BOUNDS=tuple(run.parameter_bounds),
+        BEYOND=_module(run).FLUXES.index(SIGN) if SIGN in _module(run).FLUXES else -1,
         **_common(run, _blocks(run)),
     )
     watch.launched()
