@@ -225,7 +225,10 @@ def killed_after(given, out, lines):
 @pytest.mark.nightly
 def test_twenty_kills(continent, tmp_path):
     """Killed again and again at random, by SIGKILL; each time the store opens, and in the end its bits are the same."""
+    rivers = dict(network=str(continent / "all.network.nc"), dt=21600.0, local_days=5)
+    pack = {"swe": dict(dtype="int16", scale_factor=0.1)}
     given = settings(continent, tmp_path / "whole", window=3, block=9, fluxes=["streamflow", "swe"])
+    given |= dict(rivers=rivers, pack=pack)
     run(given, progress=False)
     (tmp_path / "config.yaml").write_text(json.dumps(given | dict(out=str(tmp_path / "out"))))
     command = [sys.executable, "-m", "hybridsolve", "run", str(tmp_path / "config.yaml")]
@@ -243,7 +246,9 @@ def test_twenty_kills(continent, tmp_path):
         if segments(tmp_path / "out"):
             open_run(tmp_path / "out").close()
     assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
-    assert files(tmp_path / "out" / "0000.zarr") == files(tmp_path / "whole" / "0000.zarr")
+    for kind in ("", ".rivers", ".days"):
+        name = f"0000{kind}.zarr"
+        assert files(tmp_path / "out" / name) == files(tmp_path / "whole" / name)
 
 
 def test_a_full_disk(continent, tmp_path):
@@ -252,7 +257,7 @@ def test_a_full_disk(continent, tmp_path):
     (tmp_path / "config.yaml").write_text(json.dumps(settings(continent, tmp_path / "out", window=100)))
     command = ["run", str(tmp_path / "config.yaml")]
     failed = subprocess.run([sys.executable, "-c", limit + run_it, *command], capture_output=True, text=True)
-    assert failed.returncode == 2 and "File too large" in failed.stderr, failed.stderr
+    assert failed.returncode == 2 and "found none (File too large); free some" in failed.stderr, failed.stderr
     assert cli.main(command) == 0
     np.testing.assert_array_equal(
         open_run(tmp_path / "out")["streamflow"].values, in_one(continent)["streamflow"].numpy()
@@ -364,15 +369,23 @@ def test_another_past_is_refused(continent, tmp_path):
 
 
 def test_settings_are_refused_in_a_sentence(continent, tmp_path, capsys):
+    (tmp_path / "other").touch()
+    with xr.open_dataset(continent / "parameters.nc") as ds:
+        wrong = ds.load()
+    wrong["fc"][50] = -5
+    wrong.to_netcdf(tmp_path / "wrong.nc")
     for change, says in (
         (dict(forcing="nowhere.zarr"), "does not exist"),
+        (dict(parameters=str(tmp_path / "wrong.nc")), f"'fc' must lie in .* in basin {wrong['basin'].values[50]} "),
         (dict(colour=1), "'colour' is unknown"),
         (dict(trained="x.pt"), "one of parameters and trained"),
         (dict(fluxes=["nothing"]), "nothing"),
         (dict(memory=1e-6), "memory must hold"),
         (dict(out=str(continent / "all.zarr")), "must not be"),
+        (dict(out=str(continent / "all.zarr" / "run")), "a folder apart from forcing"),
         (dict(rivers=dict(network="none.nc")), "does not exist"),
-        (dict(out=str(continent)), "must be empty"),
+        (dict(out=str(continent)), "a folder apart from forcing"),
+        (dict(out=str(tmp_path)), "must be empty"),
         (dict(parts=2, basins="1"), "has one part"),
     ):
         with pytest.raises((ValueError, OSError), match=says):

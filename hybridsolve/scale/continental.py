@@ -6,10 +6,13 @@ to `run_part`, the loop (part.py), here or on workers of Dask.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,7 @@ def run(
     planned = describe(setup, plan)
     if dry_run:
         return f"{planned}\n{_estimate(setup, plan)}"
-    with locked(folder):
+    with connected(cluster) as client, locked(folder), _full_disk(folder):
         segments = _segments(folder, setup, plan, further)
         number, rows = len(segments) - 1, segments[-1]
         paths = [folder / f"{number:04d}{kind}.zarr" for kind in setup.kinds]
@@ -95,13 +98,10 @@ def run(
         for path, content in zip(paths, stores_of(setup, plan, rows, number), strict=True):
             store.create(path, *content, compress=setup.config.compress)
         began = time.perf_counter()
-        if cluster is None:
+        if client is None:
             waits = [run_part(part, setup, progress=progress) for part in parts]
         else:
-            with connected(cluster) as client:
-                waits = [
-                    wait for _, wait in tqdm(spread(run_part, parts, client), total=len(parts), disable=not progress)
-                ]
+            waits = [wait for _, wait in tqdm(spread(run_part, parts, client), total=len(parts), disable=not progress)]
         if setup.utc_offset is not None:
             write_days(folder, setup, number)
         for path in paths:
@@ -115,6 +115,20 @@ def run(
             *shares, ", ".join(map(str, paths))
         )
     )
+
+
+@contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a write has found no space."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"{folder} must have space for what the run writes, found none ({os.strerror(error.errno)}); free some and "
+            "call it again: what is finished is kept."
+        ) from error
 
 
 def describe(setup: Setup, plan: Plan) -> str:

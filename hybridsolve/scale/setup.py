@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ..routing.network import RiverNetwork
 from ..routing.rivers import whole_steps
 from ..routing.units import Units, units_of
 from ..solve import backends
+from ..solve.bounds import bounds
 from ..solve.check import output_names
 from ..spec import DAY, ModelSpec
 from .config import RunConfig
@@ -183,10 +185,7 @@ class Setup:
 
 def make_setup(config: RunConfig) -> Setup:
     """Open and check all files of a run; raises as `run`."""
-    refuse_overwriting(
-        {"out": config.out},
-        {"forcing": config.forcing, "parameters": config.parameters, "trained": config.trained},
-    )
+    _refuse_overwriting(config)
     stored, trained = None, None
     if config.parameters is not None:
         stored = _stored(config.parameters)
@@ -220,6 +219,7 @@ def make_setup(config: RunConfig) -> Setup:
             stored = stored.isel(member=0)
     assert stored is not None
     values = _values(stored, model, source, units, over)
+    _check_values(values, model, source.basins if units is None else np.array(units.ids), source.basins)
     backends.choose(config.backend, torch.device("cpu"), model.kernel_name(values))
     second = {x.shape[1] for x in values.values() if x.ndim > 1}
     apart = bool(second) and over == "member"
@@ -259,6 +259,38 @@ def make_setup(config: RunConfig) -> Setup:
         units,
         utc_offset,
     )
+
+
+def _refuse_overwriting(config: RunConfig) -> None:
+    """Raise if the output is one of the inputs, lies in one or holds one."""
+    inputs = {"forcing": config.forcing, "parameters": config.parameters, "trained": config.trained}
+    if config.rivers is not None:
+        inputs["rivers.network"] = config.rivers.network
+    refuse_overwriting({"out": config.out}, inputs)
+    out = Path(config.out).resolve()
+    for name, given in inputs.items():
+        for path in () if given is None else (sorted(glob.glob(given)) or [given]):
+            place = Path(path).resolve()
+            if out.is_relative_to(place) or place.is_relative_to(out):
+                raise ValueError(
+                    f"out must be a folder apart from {name}, found {config.out} and {path}; name another folder."
+                )
+
+
+def _check_values(values: dict[str, np.ndarray], model: ModelSpec, gauges: np.ndarray, basins: np.ndarray) -> None:
+    """Raise if a parameter is out of bounds, of which a kernel knows no basin."""
+    for v in model.every_parameter:
+        if v.name not in values:
+            continue
+        x, (lower, upper) = values[v.name].astype(np.float32), bounds(v, torch.float32)
+        bad = ~((x >= lower) & (x <= upper))
+        if bad.any():
+            ids = gauges if v.name in model.routing_parameter_names else basins
+            least, most = v.taken
+            raise ValueError(
+                f"parameter '{v.name}' must lie in [{least:g}, {most:g}] {v.unit}, found {x[bad][0]:g} in basin "
+                f"{ids[np.argwhere(bad)[0][0]]} ({int(bad.sum())} such values); correct it, or leave out that basin."
+            )
 
 
 def _values(
