@@ -16,6 +16,7 @@ from hybridsolve.routing.units import units_of
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install hybridsolve[scale]")
 from hybridsolve.scale.continental import run  # noqa: E402
+from hybridsolve.scale.journal import Journal  # noqa: E402
 from hybridsolve.scale.part import digest  # noqa: E402
 from hybridsolve.scale.store import consolidate, open_run  # noqa: E402
 
@@ -253,6 +254,67 @@ def test_a_run_of_hours_has_no_whole_date(folder, tmp_path):
     np.testing.assert_array_equal(found.values, steps.reshape(2, 4, 8).mean(1))
 
 
+def in_parts(folder, out, **more):
+    """Settings of a run whose rivers are routed in three parts, of which one has no gauge."""
+    parts = open_network(str(folder / "all.network.nc")).parts(3)
+    some = ",".join(map(str, [*parts[2].ids[::2], *parts[0].ids[[5, 0]]]))
+    rivers = dict(network=str(folder / "all.network.nc"), dt=21600.0, local_days=3, gauges=some)
+    return settings(folder, out, "all", parts=3, block=16, window=25, rivers=rivers, fluxes=FLUXES) | more
+
+
+KINDS = ("", ".rivers", ".days")
+
+
+@pytest.mark.parametrize("members", [False, True])
+def test_river_systems_apart_have_the_bits_of_the_whole(folder, tmp_path, members):
+    given = in_parts(folder, tmp_path / "apart")
+    if members:
+        given["parameters"] = str(folder / "members.nc")
+    run(given | dict(out=str(tmp_path / "whole"), parts=1), progress=False)
+    run(given | dict(forcing=str(folder / "some.zarr")), progress=False)
+    run(given, further=True, progress=False)
+    for kind in KINDS:
+        np.testing.assert_equal(*(open_run(tmp_path / name, kind).load().to_dict() for name in ("apart", "whole")))
+    assert {p.name for p in (tmp_path / "apart").glob("0001.*")} == {f"0001{kind}.zarr" for kind in KINDS}
+
+
+@pytest.mark.parametrize("lines", [2, 7, 9, 10, 12, 14])
+def test_killed_with_rivers_apart(folder, tmp_path, lines):
+    """By the journals' lines: nine of basins, in three parts with three windows each, then six of two river parts."""
+    given = in_parts(folder, tmp_path / "out")
+    run(given, progress=False)
+    whole = [files(tmp_path / "out" / f"0000{kind}.zarr") for kind in KINDS]
+    shutil.rmtree(tmp_path / "out")
+    finish, count = Journal.finish, [0]
+
+    class Killed(BaseException):
+        pass
+
+    def dies(self, *args):
+        if count[0] == lines:
+            raise Killed
+        count[0] += 1
+        finish(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Journal, "finish", dies)
+        run(given, progress=False)
+    run(given, progress=False)
+    assert [files(tmp_path / "out" / f"0000{kind}.zarr") for kind in KINDS] == whole
+
+
+def test_river_systems_on_workers(folder, tmp_path):
+    distributed = pytest.importorskip(
+        "distributed", reason="distributed is not installed: pip install hybridsolve[scale]"
+    )
+    given = in_parts(folder, tmp_path / "out")
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        run(given, cluster=client, progress=False)
+    run(given | dict(out=str(tmp_path / "whole"), parts=1), progress=False)
+    for kind in KINDS:
+        np.testing.assert_equal(*(open_run(tmp_path / name, kind).load().to_dict() for name in ("out", "whole")))
+
+
 # --- Packed -------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +419,8 @@ def test_gauges_that_are_refused(folder, tmp_path):
     network = str(folder / "all.network.nc")
     for given, says in (
         (settings(folder, tmp_path / "out", parts=2), "units of gauges has one part"),
+        (in_parts(folder, tmp_path / "out", fluxes=["swe"]), "found it not among the fluxes"),
+        (in_parts(folder, tmp_path / "out", pack={"streamflow": dict(dtype="int16")}), "found it packed"),
         (settings(folder, tmp_path / "out", rivers=dict(network=network)), "must hold the 60 reaches"),
         (settings(folder, tmp_path / "out", "all", rivers=dict(network=network, local_days="noon")), "local_days must"),
         (settings(folder, tmp_path / "out", "all", rivers=dict(network=network, local_days=15)), "within 14"),

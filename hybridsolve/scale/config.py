@@ -89,10 +89,9 @@ class RunConfig(Section):
     def _fits(self) -> RunConfig:
         if (self.parameters is None) == (self.trained is None):
             raise ValueError("one of parameters and trained must be given, and not both: name a file of parameters.")
-        if self.parts > 1 and (self.rivers is not None or self.basins is not None):
+        if self.parts > 1 and self.basins is not None:
             raise ValueError(
-                f"a run with rivers or with chosen basins has one part, found parts: {self.parts}; leave parts out, or "
-                "keep all basins and route afterwards."
+                f"a run with chosen basins has one part, found parts: {self.parts}; leave it out, or keep all basins."
             )
         return self
 

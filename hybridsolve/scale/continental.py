@@ -26,7 +26,8 @@ from .config import RunConfig, read_config
 from .cut import Plan
 from .journal import RECORD
 from .outputs import stores_of, write_days
-from .part import Part, compute, run_part, verify_past
+from .part import compute, run_part, verify_past
+from .rivers import Part, put_together, remove_parts, river_parts, route_part
 from .setup import Setup, make_setup
 
 FORMAT = 2  # of the record and the journals
@@ -94,18 +95,28 @@ def run(
             read = sum(verify_past(part, setup) for part in parts)
             planned += f"\nthe forcing of {read} finished windows is what the run has read"
         if all(store.is_complete(path) for path in paths):
+            remove_parts(folder)
             return f"{planned}\n{folder} is finished to {setup.source.end}; nothing was done."
         for path, content in zip(paths, stores_of(setup, plan, rows, number), strict=True):
             store.create(path, *content, compress=setup.config.compress)
+            store.clean(path)
         began = time.perf_counter()
+        rivers = river_parts(setup, plan, number, rows)
         if client is None:
             waits = [run_part(part, setup, progress=progress) for part in parts]
+            for part in tqdm(rivers, "rivers", disable=not progress or not rivers):
+                route_part(part, setup)
         else:
             waits = [wait for _, wait in tqdm(spread(run_part, parts, client), total=len(parts), disable=not progress)]
+            if rivers:
+                list(tqdm(spread(route_part, rivers, client), "rivers", len(rivers), disable=not progress))
+        if rivers:
+            put_together(setup, rivers)
         if setup.utc_offset is not None:
             write_days(folder, setup, number)
         for path in paths:
             store.complete(path)
+        remove_parts(folder)
     seconds = time.perf_counter() - began
     cells = (rows.stop - rows.start) * plan.n_basins * setup.members
     shares = (sum(wait[i] for wait in waits) / len(waits) / seconds for i in range(2))

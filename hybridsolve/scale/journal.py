@@ -53,6 +53,13 @@ class Journal:
             if old.name != name:
                 old.unlink()
 
+    def last(self, segment: int) -> tuple[State | None, int]:
+        """The state of the last finished window, and how many steps of a segment are finished."""
+        lines = self.lines()
+        if not lines:
+            return None, 0
+        return self.state(lines[-1]), lines[-1]["steps"][1] if lines[-1]["segment"] == segment else 0
+
     def state(self, line: Mapping[str, Any]) -> State:
         """The state that a line names."""
         path = self.folder / str(line["state"])

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +22,12 @@ from tqdm import tqdm
 
 from ..data.usable import refuse_outside
 from ..routing.gauge import simulate_to_gauge
-from ..routing.muskingum import route
-from ..routing.schemes import SCHEMES
 from ..routing.units import Units
 from . import store
-from .config import RunConfig
-from .cut import AT_WORK, IN_FLIGHT, Plan
+from .cut import AT_WORK, IN_FLIGHT
 from .journal import RECORD, Journal, State
+from .rivers import Part, route_members, weights
 from .setup import Setup, make_setup
-
-
-@dataclass(frozen=True)
-class Part:
-    """A range of blocks of a segment, as a worker takes it: `rows` of the forcing, as it is cut by the plan."""
-
-    config: RunConfig
-    plan: Plan
-    segment: int
-    rows: slice
-    number: int
 
 
 def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) -> tuple[float, float]:
@@ -56,11 +42,10 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
     folder, plan = Path(part.config.out), part.plan
     journal, blocks = Journal(folder, part.number), setup.blocks(plan, part.number)
     lines = journal.lines()
-    done, state = part.rows.start, None
     if lines:
         _refuse_other_past(setup, lines[-1], part, blocks)
-        state = journal.state(lines[-1])
-        done = part.rows.start + (lines[-1]["steps"][1] if lines[-1]["segment"] == part.segment else 0)
+    state, done = journal.last(part.segment)
+    done += part.rows.start
     paths = [folder / f"{part.segment:04d}{kind}.zarr" for kind in setup.kinds]
     groups = [store.open_arrays(path) for path in paths]
     arrays = {name: (group, array) for group in groups for name, array in group.arrays()}
@@ -101,7 +86,7 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
             begin()
         for rows in windows:
             at = slice(rows.start - part.rows.start, rows.stop - part.rows.start)
-            held = _Held(setup, rows)
+            held = _Held(setup, rows, along_rivers=plan.parts == 1)
             digests: dict[str, int] = dict.fromkeys(setup.source.series, 0)
             for i, cols in enumerate(blocks):
                 series, after, found, waited = computed.pop(0).result()
@@ -311,13 +296,11 @@ class _States:
     def copy(self) -> State:
         return {name: x.copy() for name, x in self.arrays.items()}
 
-    def rivers(self, member: int) -> dict[str, torch.Tensor] | None:
-        found = {k.removeprefix("rivers."): x for k, x in self.arrays.items() if k.startswith("rivers.")}
-        return {name: torch.as_tensor(x[member]) for name, x in found.items()} or None
+    def rivers(self) -> State:
+        return {name.removeprefix("rivers."): x for name, x in self.arrays.items() if name.startswith("rivers.")}
 
-    def put_rivers(self, of_members: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        for name in of_members[0]:
-            self.arrays[f"rivers.{name}"] = torch.stack([state[name] for state in of_members]).numpy()
+    def put_rivers(self, after: State) -> None:
+        self.arrays.update({f"rivers.{name}": x for name, x in after.items()})
 
     def _places(self, name: str) -> list[slice]:
         """Of each block, along the last axis of an array."""
@@ -328,15 +311,15 @@ class _States:
 class _Held:
     """What a window gives only when all its blocks are done: chosen basins, gauges of units, discharge of rivers."""
 
-    def __init__(self, setup: Setup, rows: slice):
+    def __init__(self, setup: Setup, rows: slice, along_rivers: bool):
         self.setup, n_steps = setup, rows.stop - rows.start
         members = [setup.members] if setup.members > 1 else []
         self.places = {name: places for name in setup.fluxes if (places := setup.kept(name)[1]) is not None}
         self.held = {name: np.empty((n_steps, *members, len(x)), np.float32) for name, x in self.places.items()}
         self.lateral = None
-        if setup.network is not None:
+        if setup.network is not None and along_rivers:
             self.lateral = torch.zeros(n_steps, setup.members, setup.network.n_reaches)
-            self.weight = torch.as_tensor(setup.network.attribute("area")).float() / (1000 * setup.source.step)
+            self.weight = weights(setup)
 
     def take(self, series: Mapping[str, torch.Tensor], cols: slice) -> dict[str, np.ndarray]:
         """What of a block is written at once."""
@@ -354,29 +337,13 @@ class _Held:
     def finish(self, states: _States, at: slice) -> dict[str, tuple[np.ndarray, tuple]]:
         """What of the window is left to write, by name, and where."""
         left: dict[str, tuple[np.ndarray, tuple]] = {name: (x, (at, ...)) for name, x in self.held.items()}
-        rivers, network = self.setup.config.rivers, self.setup.network
-        if self.lateral is None or rivers is None or network is None:
+        if self.lateral is None or self.setup.network is None:
             return left
-        constants = {n: torch.tensor([x]) for n, x in rivers.constants.items() if n in SCHEMES[rivers.scheme][0]}
-        with torch.no_grad():
-            routed = [
-                route(
-                    network,
-                    self.lateral[:, member].contiguous(),
-                    constants,
-                    initial_state=states.rivers(member),
-                    ids="network",
-                    dt=rivers.dt,
-                    scheme=rivers.scheme,
-                    repeat=self.setup.repeat,
-                    gauges=None if self.setup.gauges is None else self.setup.gauges.tolist(),
-                )
-                for member in range(self.setup.members)
-            ]
-        states.put_rivers([x.final_state for x in routed])
-        steps = slice(at.start * self.setup.repeat, at.stop * self.setup.repeat)
-        discharge = routed[0].discharge if len(routed) == 1 else torch.stack([x.discharge for x in routed], 1)
-        left["discharge"] = discharge.numpy(), (steps, ...)
+        discharge, after = route_members(
+            self.setup, self.setup.network, self.lateral, states.rivers(), self.setup.gauges
+        )
+        states.put_rivers(after)
+        left["discharge"] = discharge, (slice(at.start * self.setup.repeat, at.stop * self.setup.repeat), ...)
         return left
 
 

@@ -139,7 +139,8 @@ class Setup:
         held = [places for _, places in map(self.kept, self.fluxes) if places is not None]
         kept = sum(map(len, held)) * self.members
         if self.network is not None:  # lateral inflow and the copy that the router takes, discharge and what is written
-            kept += (self.members + 1) * self.network.n_reaches + 2 * self.repeat * self.n_gauges * self.members
+            lateral = (self.members + 1) * self.network.n_reaches // config.parts
+            kept += lateral + 2 * self.repeat * self.n_gauges * self.members
         rows = len(self.model.states) + sum(line.slots - 1 for line in self.model.lines) + 16 * bool(self.model.routing)
         components = max(x.shape[1] if x.ndim > 1 else 1 for x in self.values.values())
         return make_plan(
@@ -237,6 +238,12 @@ def make_setup(config: RunConfig) -> Setup:
     network, reach, utc_offset = None, np.empty(0, np.int64), None
     if config.rivers is not None:
         network, reach, utc_offset = _rivers(config, source, units)
+        if config.parts > 1 and (model.outflow not in fluxes or model.outflow in config.pack):
+            how = "packed" if model.outflow in config.pack else "not among the fluxes"
+            raise ValueError(
+                f"rivers of several parts are routed from what the run writes of {model.outflow}, found it {how}; "
+                "write it as float32, or leave parts out."
+            )
     written = [
         *fluxes,
         *(["discharge"] * (network is not None)),

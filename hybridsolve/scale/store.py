@@ -112,12 +112,16 @@ def create(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def open_arrays(path: Path) -> zarr.Group:
-    """The store to write into, without what a killed process has left half written."""
-    import zarr
-
+def clean(path: Path) -> None:
+    """Remove what killed processes have left half written in a store, which no other process writes into."""
     for left in path.rglob("*.partial"):
         left.unlink()
+
+
+def open_arrays(path: Path) -> zarr.Group:
+    """The store to write into."""
+    import zarr
+
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
@@ -169,6 +173,7 @@ def is_complete(path: Path) -> bool:
 
 def complete(path: Path) -> None:
     """Say that a store has all its values."""
+    clean(path)
     open_arrays(path).attrs["complete"] = 1
 
 
