@@ -89,10 +89,12 @@ Models<Model>& models() {
   return all;
 }
 
-// The kernels of a model, of which the one named by its place must be there.
+// A model with the kernel named by its place; and its kernels.
+template <class Kernel> const Model& find_model(const std::string& name, bool is_double, Kernel ModelKernels::* kernel) {
+  return models().find(name, kernels().isa, [=](const Model& model) { return model.kernels[is_double].*kernel != nullptr; });
+}
 template <class Kernel> const ModelKernels& find(const std::string& name, bool is_double, Kernel ModelKernels::* kernel) {
-  const auto has = [=](const Model& model) { return model.kernels[is_double].*kernel != nullptr; };
-  return models().find(name, kernels().isa, has).kernels[is_double];
+  return find_model(name, is_double, kernel).kernels[is_double];
 }
 
 // Denormal numbers are taken as zero while a kernel runs: a reservoir that drains for a year would otherwise compute in
@@ -140,9 +142,12 @@ template <class In> int over_blocks(int64_t n, int n_threads, int (*kernel)(cons
 }
 
 int forward(const std::string& model, const Run& run, int n_threads) {
-  const ModelKernels& k = find(model, run.is_double, &ModelKernels::forward);
+  const Model& found = find_model(model, run.is_double, &ModelKernels::forward);
+  const ModelKernels& k = found.kernels[run.is_double];
   const int64_t columns = run.n_basins * (run.each ? run.n_components : run.n_groups);
   fresh(run.fluxes, run.n_outputs * run.n_steps * columns * number_bytes(run));
+  const int64_t checkpoints = run.interval ? (run.n_steps + run.interval - 1) / run.interval : 0;
+  fresh(run.checkpoints, checkpoints * found.names.rows * run.n_basins * run.n_components * number_bytes(run));
   return over_blocks(k.blocks(run), n_threads, k.forward, run);
 }
 

@@ -209,6 +209,18 @@ class Differentiable:
             def forward(what, sizes, *inputs):
                 return tuple(self.value(what, list(inputs), sizes))
 
+            @staticmethod
+            def setup_context(ctx, inputs, output):
+                Value.setup_context(ctx, inputs, output)
+                # What is kept has no cotangent; torch would make zeros as large in its place.
+                ctx.set_materialize_grads(False)
+                ctx.outputs = [(x.shape, dict(dtype=x.dtype, device=x.device)) for x in output[:n_outputs]]
+
+            @staticmethod
+            def backward(ctx, *cotangents):
+                given = zip(cotangents, ctx.outputs, strict=False)
+                return Value.backward(ctx, *(torch.zeros(x[0], **x[1]) if d is None else d for d, x in given))
+
         self.eager = Eager
         if tangent is None:
             return
