@@ -53,7 +53,6 @@ class Objective:
         """Flow at the gauge ``[T, B, S]``, mm per step."""
         return self.period.flow(self.space.model, self.space.values(points))
 
-    @passes_unlimited()
     def cost(self, points: Tensor) -> Tensor:
         """The sum of squares ``[B, S]`` alone, for a small part of what its normal equations take."""
         flows = (self.flow(part) for part in points.split(self.SLICE, dim=2))
