@@ -94,8 +94,8 @@ inline void bind_run(pybind11::module_& m) {
   auto least = class_<LeastSquares, Run>(m, "LeastSquares", pybind11::module_local());
   least.def(init([] { return LeastSquares{}; })).def(init<const LeastSquares&>());
 #define HS_FIELD(name) field(least, #name, &LeastSquares::name)
-  HS_FIELD(length), HS_FIELD(n_routing), HS_FIELD(ordinates), HS_FIELD(d_ordinates), HS_FIELD(target), HS_FIELD(weight), HS_FIELD(shift), HS_FIELD(transform);
-  HS_FIELD(exponent), HS_FIELD(normal), HS_FIELD(flow), HS_FIELD(jacobian);
+  HS_FIELD(length), HS_FIELD(n_routing), HS_FIELD(ordinates), HS_FIELD(d_ordinates), HS_FIELD(along), HS_FIELD(target);
+  HS_FIELD(weight), HS_FIELD(shift), HS_FIELD(transform), HS_FIELD(exponent), HS_FIELD(normal), HS_FIELD(flow), HS_FIELD(jacobian);
 #undef HS_FIELD
 }
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from . import calibration, data, learn, models, nn, plot, routing, scale, score, training
     from .calibration.comparison import compare_structures
     from .calibration.fit import calibrate
+    from .calibration.sets import loss_of_sets
     from .calibration.structures import calibrate_structures
     from .routing.unit_hydrograph import unit_hydrograph
     from .scale.datasets import simulate_dataset
@@ -30,6 +31,7 @@ _PLACES = {
     "compare_structures": ".calibration.comparison",
     "experiment": ".training.experiments",
     "jacobian": ".solve.sensitivity",
+    "loss_of_sets": ".calibration.sets",
     "simulate": ".solve.simulate",
     "simulate_dataset": ".scale.datasets",
     "synchronize": ".solve.faults",
@@ -47,6 +49,7 @@ __all__ = [
     "experiment",
     "jacobian",
     "learn",
+    "loss_of_sets",
     "models",
     "nn",
     "plot",

@@ -101,6 +101,19 @@ def test_least_squares_are_the_loss(data):
     assert not Objective(search_space(model), period, "kge").is_least_squares
 
 
+@pytest.mark.parametrize("loss", ["nse", "0.5*nse+0.25*nse(1/q)"])
+def test_normal_equations_of_some_cells_are_those_of_all(data, loss):
+    """To the bit, with the rest of the basins and starts away."""
+    model = hs.models.get("hbv11p")
+    objective = Objective(search_space(model, {"lp": 0.5}), window(data, model, TRAIN, 1), loss)
+    points = search.starting_points(15, 4, 18, 0)
+    cells = torch.rand(4, 18, generator=torch.Generator().manual_seed(0)) < 0.4
+    whole, some = objective.normal_equations(points), objective.normal_equations(points, cells)
+    for a, b in zip(whole, some, strict=True):
+        assert torch.equal(a[cells], b)
+    torch.testing.assert_close(objective.cost(points), whole[2], rtol=1e-3, atol=1e-5)
+
+
 def test_lm_needs_far_fewer_steps(data):
     lm, adam = (run(data, steps=12, method=m)["train_loss"].min("start") for m in ("lm", "gradient"))
     assert (lm < 0.2 * adam).all()
@@ -172,10 +185,12 @@ def test_a_search_whose_basins_have_converged_ends(method):
         def __call__(self, points):
             return ((points - 0.5) ** 2).sum(0).clamp(min=1e-4) + self.floor
 
-        def normal_equations(self, points):
+        cost = __call__
+
+        def normal_equations(self, points, cells=None):
             r = (points - 0.5).permute(1, 2, 0)
-            matrix = torch.eye(3).expand(*r.shape[:2], 3, 3).contiguous()
-            return matrix, r, self(points)
+            found = torch.eye(3).expand(*r.shape[:2], 3, 3).contiguous(), r, self(points)
+            return found if cells is None else tuple(x[cells] for x in found)
 
     make = {
         "lm": lambda points: search.LeastSquaresSearch(Bowl(), points, 400, 0),

@@ -202,6 +202,20 @@ def test_an_optional_parameter_is_searched_where_it_is_freed():
     assert search_space(model, fixed={optional: 1.5}).values(torch.zeros(14, 1, 1))[optional].item() == 1.5
 
 
+def test_what_a_table_fixes_by_default_is_not_searched():
+    """Snow-17's depletion curve and its threshold of snowfall, SAC-SMA's SIDE, RIVA and RSERV; each can be freed."""
+    model = hs.models.get("snow17+sacsma")
+    space = search_space(model)
+    curve = (0.05, 0.15, 0.26, 0.45, 0.5, 0.56, 0.61, 0.65, 0.69, 0.82, 1.0)
+    fixed = {f"adc_{i}": x for i, x in enumerate(curve, 1)} | dict(snof=4.8, side=0.0, riva=0.0, rserv=0.3)
+    assert space.fixed == fixed and not set(fixed) & set(space.names)
+    assert len(space.names) + len(fixed) == len(model.every_parameter)
+    values = space.values(torch.full((len(space.names), 2, 3), 0.5))
+    assert {name: values[name].item() for name in fixed} == pytest.approx(fixed)
+    freed = search_space(model, fixed={"rserv": 0.1}, free=["side", "adc_3"])
+    assert {"side", "adc_3"} <= set(freed.names) and freed.fixed["rserv"] == 0.1 and "side" not in freed.fixed
+
+
 def test_normal_equations_on_a_log_scale_are_those_of_differences():
     data, _ = made(n=40)
     space = search_space(toy)

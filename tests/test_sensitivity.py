@@ -212,6 +212,14 @@ def test_chosen_columns(variant):
     some = jacobian(x.model, x.forcing, case(x), names=wanted, inputs=x.inputs)[1]
     assert list(some) == wanted
     assert_same_bits(some, {n: every[n] for n in some})
+    observed = dict(target=uniform(20, 4), weight=uniform(20, 4, seed=1), inputs=x.inputs)
+    whole = normal_equations(x.model, x.forcing, case(x), **observed)
+    wanted = wanted[::-1]
+    part = normal_equations(x.model, x.forcing, case(x), names=wanted, **observed)
+    at = [whole.names.index(name) for name in wanted]
+    assert part.names == tuple(wanted) and torch.equal(part.cost, whole.cost)
+    assert torch.equal(part.matrix, whole.matrix[..., at, :][..., at])
+    assert torch.equal(part.gradient, whole.gradient[..., at])
     message = "names has 'alpha', which is no parameter of this run; expected any of " + next(iter(every))
     with pytest.raises(ValueError, match=message):
         jacobian(x.model, x.forcing, case(x), names=("alpha",), inputs=x.inputs)

@@ -1,8 +1,8 @@
 // Gauss-Newton's normal equations of a calibration, in one pass forward: the Jacobian over time is never stored.
 //
 // For every cell (basin x start) the outflow runs through the unit hydrograph of the cell, y = h(theta), whose ordinates
-// are handed in with their derivatives along its parameters, and with it its derivatives dy_j along all parameters, the
-// hydrograph's the last. Observations come as targets z in the transformed flow g(y), with weights w, 0 where there is
+// are handed in with their derivatives along its parameters, and with it its derivatives dy_j along the parameters that
+// are asked for, the hydrograph's the last. Observations come as targets z in the transformed flow g(y), with weights w, 0 where there is
 // none:
 //     r(t) = w(t) (g(y(t)) - z(t)),  J_j(t) = w(t) g'(y(t)) dy_j(t):   cost = r'r,  gradient J'r,  normal matrix J'J.
 // g: y, sqrt(y + e), ln(y + e), or Box and Cox's ((y + e)^l - 1) / l, with e of each basin.
@@ -27,23 +27,26 @@ template <class Model, class V> struct Sensitivity {
   static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q;
   static constexpr int W = C::W, M = C::M, HEADS = C::HEADS, LINES = Model::LINES;
   static constexpr int DIRECTIONS = 2, TILE = 32, SHORT = 15, PAST = SHORT - 1;
-  static constexpr int CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS;
+  static constexpr int MOST_CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS;
   static constexpr int ROWS = (P + MAX_ROUTING + 3) / 4 * 4;  // of parameters, and a few of zeros
   using D = Dual<V, DIRECTIONS>;
 
   B block;
   const LeastSquares& in;
   Lanes<V> forcing_lanes[F], target, weight, cells, series;
-  V inputs[C::some(K)], p[P], derived[C::some(Model::D)], s[HEADS], ds[CHUNKS * DIRECTIONS][S], shift;
+  V inputs[C::some(K)], p[P], derived[C::some(Model::D)], s[HEADS], ds[MOST_CHUNKS * DIRECTIONS][S], shift;
+  // What a step on dual numbers is given. It moves along the parameters of a chunk while that chunk is at work.
+  D df[F], dk[C::some(K)], dp[P];
   V ordinate[C::some(W)], content[C::some(M)];  // of the delay lines
   // The same with their derivatives, by chunk of these; on the heap, for they may be many.
   static constexpr int PREPARED = Model::D + W + M;
   D* prepared = nullptr;
   // Of a hydrograph the first ordinates, and the outflow of the steps that they need and of a tile, with derivatives.
   V w[SHORT], dw[MAX_ROUTING][SHORT];
-  V q[PAST + TILE], dq[CHUNKS * DIRECTIONS][PAST + TILE];
+  V q[PAST + TILE], dq[MOST_CHUNKS * DIRECTIONS][PAST + TILE];
   // What a longer one needs besides, on the heap: ordinates [1 + MAX_ROUTING][length], outflow [1 + P][past + TILE].
-  const int n, length, past;
+  int direction[P];  // the parameters along which derivatives are carried: the first `along`
+  const int along, n, chunks, length, past;
   V *long_w = nullptr, *history = nullptr;
   V r[TILE], y[TILE], dy[ROWS][TILE];
   V beyond{};            // as in Block
@@ -56,14 +59,21 @@ template <class Model, class V> struct Sensitivity {
     return static_cast<X*>(aligned_alloc(alignof(V), n * sizeof(X)));
   }
   explicit Sensitivity(const LeastSquares& in_)
-      : block(in_), in(in_), n(P + in_.n_routing), length(int(in_.length)), past(length - 1) {
-    if constexpr (PREPARED > 0) prepared = room<D>(CHUNKS * PREPARED);
+      : block(in_), in(in_), along(directions(in_, direction)), n(along + in_.n_routing),
+        chunks((along + DIRECTIONS - 1) / DIRECTIONS), length(int(in_.length)), past(length - 1) {
+    if constexpr (PREPARED > 0) prepared = room<D>(MOST_CHUNKS * PREPARED);
     if (length <= SHORT) return;
     long_w = room<V>((1 + MAX_ROUTING) * length), history = room<V>((1 + P) * (past + TILE));
   }
   Sensitivity(const Sensitivity&) = delete;
   ~Sensitivity() { free(prepared), free(long_w), free(history); }
 
+  static int directions(const LeastSquares& in, int* to) {
+    int found = 0;
+    for (int i = 0; i < P; ++i)
+      if (in.along[i]) to[found++] = i;
+    return found;
+  }
   static int solve(const LeastSquares& in, int64_t task) { return Sensitivity(in).run(task); }
 
   int run(int64_t task) {
@@ -107,16 +117,19 @@ template <class Model, class V> struct Sensitivity {
       }
     }
     zero();
+    for (int i = 0; i < F; ++i) df[i] = D{};
+    for (int i = 0; i < K; ++i) dk[i] = constant(inputs[i]);
+    for (int i = 0; i < P; ++i) dp[i] = constant(p[i]);
     prepare();
     for (int64_t t = 0; t < run.n_steps; t += TILE) {
       const int steps = int(run.n_steps - t < TILE ? run.n_steps - t : TILE);
       for (int i = 0; i < steps; ++i) bad |= advance(t + i, i);
       route(steps);
       if (in.jacobian) put(t, steps);
-      if (residuals(t, steps)) sum(steps);
+      if (residuals(t, steps)) along == P ? sum<P + MAX_ROUTING>(steps, P + MAX_ROUTING) : sum<0>(steps, n);
       for (int i = 0; i < PAST; ++i) {
         q[i] = q[steps + i];
-        for (int j = 0; j < P; ++j) dq[j][i] = dq[j][steps + i];
+        for (int j = 0; j < along; ++j) dq[j][i] = dq[j][steps + i];
       }
       if (history) move_history(steps);
     }
@@ -137,7 +150,7 @@ template <class Model, class V> struct Sensitivity {
 
   void zero() {
     for (int i = 0; i < PAST; ++i) q[i] = V{};
-    for (int j = 0; j < CHUNKS * DIRECTIONS; ++j) {
+    for (int j = 0; j < MOST_CHUNKS * DIRECTIONS; ++j) {
       for (int i = 0; i < PAST; ++i) dq[j][i] = V{};
       for (int i = 0; i < S; ++i) ds[j][i] = V{};
     }
@@ -151,7 +164,7 @@ template <class Model, class V> struct Sensitivity {
     cost = V{};
   }
 
-  // One step with its derivatives along every parameter; the outflow to place i of the tile.
+  // One step with its derivatives; the outflow to place i of the tile.
   HS_FN typename Lane<V>::bits advance(int64_t t, int i) {
     const Run& run = in;
     V f[F], before[HEADS], flux[Q], first[C::some(LINES)];
@@ -161,6 +174,7 @@ template <class Model, class V> struct Sensitivity {
       f[m] = load<V>(row, forcing_lanes[m]);
       B::fetch(row + B::AHEAD * run.forcing[m].t_stride + forcing_lanes[m].offset[0]);
       bad |= outside(f[m], block.limits.forcing[m]);
+      df[m].v = f[m];
     }
     heads<Model>(content, ordinate, s + S, first);
     for (int m = 0; m < HEADS; ++m) before[m] = s[m];
@@ -170,15 +184,13 @@ template <class Model, class V> struct Sensitivity {
       if (any(beyond != V{})) note_passes(t);
     move_lines<Model>(content, ordinate, s + S, block.in_use);
     q[PAST + i] = flux[Model::OUTFLOW];
-    for (int c = 0; c < CHUNKS; ++c) derive(f, before, kept, c, i);
+    for (int c = 0; c < chunks; ++c) derive(before, kept, c, i);
     return bad;
   }
-  HS_FN void derive(const V* f, const V* before, const typename Model::template Kept<V>& kept, int c, int i) {
-    D df[F], dk[C::some(K)], dp[P], dx[HEADS], flux[Q], first[C::some(LINES)];
+  HS_FN void derive(const V* before, const typename Model::template Kept<V>& kept, int c, int i) {
+    D dx[HEADS], flux[Q], first[C::some(LINES)];
     D* const of_chunk = prepared + c * PREPARED;
-    for (int m = 0; m < F; ++m) df[m] = constant(f[m]);
-    for (int m = 0; m < K; ++m) dk[m] = constant(inputs[m]);
-    seed(dp, c);
+    turn(c, T(1));
     heads<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, first);
     for (int m = 0; m < S; ++m) {
       dx[m].v = before[m];
@@ -187,17 +199,15 @@ template <class Model, class V> struct Sensitivity {
     typename Model::template Kept<D> dual = known<Model, D, V>(kept);
     Model::template step<true>(Given<D>{df, dk, dp, of_chunk, first, block.limits.dt}, dx, flux, dual);
     move_lines<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, block.in_use);
+    turn(c, T(0));
     for (int k = 0; k < DIRECTIONS; ++k) {
       for (int m = 0; m < S; ++m) ds[c * DIRECTIONS + k][m] = dx[m].d[k];
       dq[c * DIRECTIONS + k][PAST + i] = flux[Model::OUTFLOW].d[k];
     }
   }
-  // The parameters with the directions of chunk c.
-  HS_FN void seed(D* dp, int c) const {
-    for (int m = 0; m < P; ++m) {
-      dp[m] = constant(p[m]);
-      for (int k = 0; k < DIRECTIONS; ++k) dp[m].d[k] = splat<V>(m == c * DIRECTIONS + k ? 1 : 0);
-    }
+  // Sets the directions of chunk c in the parameters.
+  HS_FN void turn(int c, T to) {
+    for (int k = 0; k < DIRECTIONS && c * DIRECTIONS + k < along; ++k) dp[direction[c * DIRECTIONS + k]].d[k] = splat<V>(to);
   }
   // What follows from the parameters, and the contents of the delay lines, which do not move with them yet.
   void prepare() {
@@ -205,18 +215,18 @@ template <class Model, class V> struct Sensitivity {
       const Given<V> given{nullptr, inputs, p, derived, nullptr, block.limits.dt, Model::LOOPS ? &beyond : nullptr};
       if constexpr (Model::D > 0) Model::prepare(given, derived);
       if constexpr (W > 0) Model::ordinates(given, ordinate);
-      for (int c = 0; c < CHUNKS; ++c) {
-        D dk[C::some(K)], dp[P], *of_chunk = prepared + c * PREPARED;
-        for (int m = 0; m < K; ++m) dk[m] = constant(inputs[m]);
-        seed(dp, c);
+      for (int c = 0; c < chunks; ++c) {
+        D* const of_chunk = prepared + c * PREPARED;
+        turn(c, T(1));
         const Given<D> moving{nullptr, dk, dp, of_chunk, nullptr, block.limits.dt};
         if constexpr (Model::D > 0) Model::prepare(moving, of_chunk);
         if constexpr (W > 0) Model::ordinates(moving, of_chunk + Model::D);
         for (int m = 0; m < M; ++m) of_chunk[Model::D + W + m] = constant(content[m]);
+        turn(c, T(0));
       }
       count_slots<Model>(block.in_use, [&](int slot, int held) {
         bool empty = !any(ordinate[slot] != V{}) && !any(content[held] != V{});
-        for (int c = 0; c < CHUNKS; ++c)
+        for (int c = 0; c < chunks; ++c)
           for (V d : prepared[c * PREPARED + Model::D + slot].d) empty &= !any(d != V{});
         return empty;
       });
@@ -240,13 +250,13 @@ template <class Model, class V> struct Sensitivity {
   }
   void route(int steps) {
     convolve(w, q, y, steps);
-    for (int j = 0; j < P; ++j) convolve(w, dq[j], dy[j], steps);
-    for (int j = P; j < n; ++j) convolve(dw[j - P], q, dy[j], steps);
+    for (int j = 0; j < along; ++j) convolve(w, dq[j], dy[j], steps);
+    for (int j = along; j < n; ++j) convolve(dw[j - along], q, dy[j], steps);
     if (!history) return;
-    for (int j = 0; j <= P; ++j)
+    for (int j = 0; j <= along; ++j)
       for (int i = 0; i < steps; ++i) history[j * (past + TILE) + past + i] = (j ? dq[j - 1] : q)[PAST + i];
-    for (int j = 0; j <= P; ++j) add_later(long_w, history + j * (past + TILE), j ? dy[j - 1] : y, steps);
-    for (int j = P; j < n; ++j) add_later(long_w + (1 + j - P) * length, history, dy[j], steps);
+    for (int j = 0; j <= along; ++j) add_later(long_w, history + j * (past + TILE), j ? dy[j - 1] : y, steps);
+    for (int j = along; j < n; ++j) add_later(long_w + (1 + j - along) * length, history, dy[j], steps);
   }
   // The ordinates behind the first.
   void add_later(const V* ordinate, const V* from, V* into, int steps) const {
@@ -254,7 +264,7 @@ template <class Model, class V> struct Sensitivity {
       for (int i = 0; i < steps; ++i) into[i] = fma(ordinate[k], from[past + i - k], into[i]);
   }
   void move_history(int steps) {
-    for (int j = 0; j <= P; ++j)
+    for (int j = 0; j <= along; ++j)
       for (int i = 0; i < past; ++i) history[j * (past + TILE) + i] = history[j * (past + TILE) + steps + i];
   }
 
@@ -277,20 +287,22 @@ template <class Model, class V> struct Sensitivity {
       r[i] = residual(in.transform, T(in.exponent), y[i], shift, observed, weights, slope[i]);
     }
     if (!weighs) return false;
-    for (int j = 0; j < P + MAX_ROUTING; ++j)  // not n: what the compiler knows runs faster
+    for (int j = 0; j < n; ++j)
       for (int i = 0; i < steps; ++i) dy[j][i] = dy[j][i] * slope[i];
     return true;
   }
 
-  void sum(int steps) {
+  // `m` columns of derivatives, whose number the compiler knows if it is KNOWN, and then is faster.
+  template <int KNOWN> void sum(int steps, int m) {
+    if (KNOWN) m = KNOWN;
     for (int i = 0; i < steps; ++i) cost = fma(r[i], r[i], cost);
-    for (int j = 0; j < P + MAX_ROUTING; ++j) {
+    for (int j = 0; j < m; ++j) {
       V total = gradient[j];
       for (int i = 0; i < steps; ++i) total = fma(dy[j][i], r[i], total);
       gradient[j] = total;
     }
-    for (int a = 0; a < ROWS; a += 4)
-      for (int b = a; b < ROWS; b += 4) {
+    for (int a = 0; a < m; a += 4)
+      for (int b = a; b < m; b += 4) {
         V total[4][4];
         for (int x = 0; x < 4; ++x)
           for (int z = 0; z < 4; ++z) total[x][z] = normal[a + x][b + z];

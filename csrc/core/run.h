@@ -96,11 +96,12 @@ struct LeastSquares : Run {
   int64_t length;
   int n_routing;
   View ordinates, d_ordinates[MAX_ROUTING];  // [length, B, C]
+  bool along[MAX_PARAMETERS];  // the parameters along which derivatives are carried; on a GPU along all
   View target, weight, shift;  // [T, B], [T, B], [B]
   int transform;
   double exponent;             // l of Box and Cox
   void* normal;                // [N (N + 1) / 2 + N + 1, B, C]: the upper triangle by rows, the gradient, the cost;
-                               // N is the model's parameters and the hydrograph's
+                               // N is the parameters along which there are derivatives, and the hydrograph's
   void *flow, *jacobian;       // [T, C, B] and [N, T, C, B]: y and dy, where they are wanted
 };
 

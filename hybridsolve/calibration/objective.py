@@ -41,6 +41,7 @@ class Objective:
         squares = losses.squares(loss)
         self.is_least_squares = squares == losses.written(loss)
         self.squares = [(weight, kind(period.obs)) for weight, kind in losses.parts(squares)]
+        self._squares = [(weight, part.least_squares()) for weight, part in self.squares]
 
     def __call__(self, points: Tensor) -> Tensor:
         if torch.is_grad_enabled():
@@ -52,18 +53,37 @@ class Objective:
         """Flow at the gauge ``[T, B, S]``, mm per step."""
         return self.period.flow(self.space.model, self.space.values(points))
 
+    def cost(self, points: Tensor) -> Tensor:
+        """The sum of squares ``[B, S]`` alone, for a small part of what its normal equations take."""
+        flows = (self.flow(part) for part in points.split(self.SLICE, dim=2))
+        return torch.cat([torch.stack([w * loss(q) for w, loss in self.squares]).sum(0) for q in flows], dim=1)
+
     @passes_unlimited()
-    def normal_equations(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube."""
+    def normal_equations(self, points: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """J'J ``[B, S, P, P]``, J'r ``[B, S, P]`` and r'r ``[B, S]`` by points of the unit cube.
+
+        With `cells`, a mask ``[B, S]``, those of its n cells alone, in their order: ``[n, P, P]``, ``[n, P]``, ``[n]``.
+        """
+        basins = None
+        if cells is not None and self.period.units is None:  # each is a basin of its own, with the forcing of its
+            basins, starts = cells.nonzero(as_tuple=True)
+            points = points[:, basins, starts][:, :, None]
+        period = self.period if basins is None else self.period.basins(basins.numpy())
         found: list[Tensor] = []
-        for weight, part in self.squares:
-            sums = [weight * x for x in self._normal_equations(points, part.least_squares())]
+        for weight, squares in self._squares:
+            if basins is not None:
+                squares = {n: x[..., basins] if isinstance(x, Tensor) else x for n, x in squares.items()}
+            sums = [weight * x for x in self._normal_equations(points, squares, period)]
             found = [a + b for a, b in zip(found, sums, strict=True)] if found else sums
+        if cells is not None:
+            found = [x.squeeze(1) if basins is not None else x[cells] for x in found]
         matrix, gradient, cost = found
         return matrix, gradient, cost
 
-    def _normal_equations(self, points: Tensor, squares: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        space, period = self.space, self.period
+    def _normal_equations(
+        self, points: Tensor, squares: dict[str, Any], period: Window
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        space = self.space
         model, forcing, values = space.model, period.forcing, space.values(points)
         if period.units is not None:  # a start at a time, since a Jacobian over all steps is large
             each = [
@@ -74,12 +94,9 @@ class Objective:
         elif period.backend == "reference":
             found = forward.normal_equations(model, forcing, values, names=space.names, **squares, **period.options)
         else:
-            found = sensitivity.normal_equations(model, forcing, values, **squares, **period.options)
+            found = sensitivity.normal_equations(model, forcing, values, names=space.names, **squares, **period.options)
         slopes = space.slopes(points).permute(1, 2, 0)
         matrix, gradient = found.matrix, found.gradient
-        if found.names != space.names:
-            at = [found.names.index(name) for name in space.names]
-            matrix, gradient = matrix[..., at, :][..., at], gradient[..., at]
         return matrix * slopes[..., None] * slopes[..., None, :], gradient * slopes, found.cost
 
     @passes_unlimited()

@@ -11,6 +11,7 @@ import xarray as xr
 from ..spec import ModelSpec, Variable
 from .dataset import attributes_at, period_slice, period_text
 from .ids import listed
+from .layers import CURVE, layer_number, layers_of_curve, refuse_out_of_order
 from .names import role_of
 from .steps import date_of_row, rows_of_days, step_seconds
 from .units import DAY, convert, is_ours
@@ -116,6 +117,7 @@ def static_inputs(data: xr.Dataset, rows: Iterable[Variable]) -> dict[str, np.nd
     """The static inputs that a model's table names, one number for each basin, in the table's units.
 
     An input is the variable over `basin` of its name, or of another that means the same (area is `area_km2`).
+    Elevations of layers come from the hypsometric curve `hypsometry` where the data have none (see `layers_of_curve`).
 
     Parameters
     ----------
@@ -130,16 +132,22 @@ def static_inputs(data: xr.Dataset, rows: Iterable[Variable]) -> dict[str, np.nd
     ------
     ValueError
         None of that name over `basin`, one without a unit or in a unit of another kind, missing values, or values
-        outside the table's bounds.
+        outside the table's bounds; elevations of layers that fall.
     """
-    inputs = {}
+    inputs: dict[str, np.ndarray] = {}
+    rows = list(rows)
+    layers = {row.name: number for row in rows if (number := layer_number(row.name)) is not None}
+    if layers and CURVE in data.variables and not any(name in data.variables for name in layers):
+        made = layers_of_curve(data, max(layers.values()))
+        data = data.assign({name: ("basin", made[:, i - 1], {"units": "m"}) for name, i in layers.items()})
     for row in rows:
         name = next((name for name in (row.name, role_of(row.name)) if name in data.variables), None)
         if name is None or data[name].dims != ("basin",):
             found = [v for v in data.variables if data[v].dims == ("basin",) and v != "basin"]
             raise ValueError(
                 f"input '{row.name}' must be a variable of the data with one number for each basin, found "
-                f"{listed(found)}; add it, in {row.unit}."
+                f"{listed(found)}; add it, in {row.unit}"
+                + (f", or the curve {CURVE} [basin, point] of which layers are made." if row.name in layers else ".")
             )
         values, unit = (
             numbers(data[name].values, f"input '{row.name}'").astype(np.float64),
@@ -160,6 +168,7 @@ def static_inputs(data: xr.Dataset, rows: Iterable[Variable]) -> dict[str, np.nd
                 f"basin {data['basin'].values[at]} ({int(bad.sum())} such basins); correct it, or leave out that basin."
             )
         inputs[row.name] = values
+    refuse_out_of_order({i: inputs[name] for name, i in layers.items()}, data["basin"].values)
     return inputs
 
 

@@ -244,6 +244,7 @@ def tangent(what: str, inputs: Tensors, sizes: Sizes, tangents: list[Tensor | No
 
 def least_squares(
     run: Problem,
+    along: list[bool],
     ordinates: Tensor,
     d_ordinates: Sequence[Tensor],
     observed: Mapping[str, tuple[Tensor, str]],
@@ -253,7 +254,7 @@ def least_squares(
     **how: float,
 ) -> None:
     """Fill the normal equations of a run and, where given, its flow and Jacobian: see `sensitivity`."""
-    _compiled(run.backend).least_squares(run, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
+    _compiled(run.backend).least_squares(run, along, ordinates, d_ordinates, observed, normal, flow, jacobian, **how)
 
 
 @_time_loop_fits

@@ -266,10 +266,13 @@ class Engine:
         if fault := self.call("tangent", run.state, run.kernel, arguments):
             raise ValueError(faults.explain(fault, run))
 
-    def least_squares(self, run: Problem, ordinates, d_ordinates, observed, normal, flow, jacobian, **how) -> None:
+    def least_squares(
+        self, run: Problem, along, ordinates, d_ordinates, observed, normal, flow, jacobian, **how
+    ) -> None:
         """Fill the normal equations and, where given, flow and Jacobian.
 
-        The ordinates are ``[L, B, C]``; `observed` are target, weight and shift by name, each with its axes.
+        `along` says of every parameter whether derivatives are carried along it. The ordinates are ``[L, B, C]``;
+        `observed` are target, weight and shift by name, each with its axes.
         """
         if self.on_gpu and len(ordinates) > MOST_ORDINATES:
             raise ValueError(
@@ -279,6 +282,7 @@ class Engine:
         arguments = self._struct(
             "LeastSquares",
             run,
+            along=along,
             length=len(ordinates),
             n_routing=len(d_ordinates),
             ordinates=_view(ordinates, "tbc"),

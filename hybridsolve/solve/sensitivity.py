@@ -40,7 +40,7 @@ class NormalEquations:
     cost : Tensor ``[B, C]``
         r'r.
     names : tuple of str
-        The model's parameters, and its unit hydrograph's.
+        The parameters along which derivatives were taken.
     """
 
     matrix: Tensor
@@ -56,6 +56,7 @@ def normal_equations(
     target: Tensor,
     weight: Tensor,
     *,
+    names: Sequence[str] | None = None,
     transform: str = "identity",
     shift: Tensor | None = None,
     exponent: float = 0.25,
@@ -76,6 +77,9 @@ def normal_equations(
         The observations, transformed as the flow is; any number where `weight` is 0.
     weight : Tensor ``[T, B]``
         Of the residuals (their square counts in the cost); 0 where there is no observation.
+    names : sequence of str, optional
+        The parameters along which derivatives are taken, which is most of the work; all, the unit hydrograph's last, if
+        left out.
     transform : {"identity", "root", "logarithm", "box_cox"}
         g(y): y, sqrt(y + shift), ln(y + shift), ((y + shift)^exponent - 1) / exponent.
     shift : Tensor ``[B]``, optional
@@ -98,23 +102,28 @@ def normal_equations(
     `synchronize`, and until then the numbers of its cell are NaN.
     """
     given = (inputs, step, initial_state, backend)
-    run, (w, dw), names, factors = _prepare(model, forcing, parameters, *given)
+    run, every, factors = _prepare(model, forcing, parameters, *given)
     if transform not in TRANSFORMS:
         raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}: correct it.")
     if finite("exponent", exponent, -math.inf) == 0:
         raise ValueError("exponent must not be 0, where box_cox divides by it; found 0: take transform 'logarithm'.")
+    names, carried, along = _directions(run, every, names)
     observed = _observed(run, target, weight, shift)
     _refuse_no_numbers(observed)
+    w, dw = _ordinates(run, parameters, carried)
     _, n_basins, n_components = run.sizes
-    n = len(names)
+    n = len(carried)
     out = run.state.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
-    backends.least_squares(run, w, dw, observed, out, transform=TRANSFORMS.index(transform), exponent=exponent)
+    backends.least_squares(run, along, w, dw, observed, out, transform=TRANSFORMS.index(transform), exponent=exponent)
     rows, columns = torch.triu_indices(n, n)
     matrix = out.new_empty(n_basins, n_components, n, n)
     upper, gradient = out[: len(rows)].permute(1, 2, 0), out[len(rows) : -1].permute(1, 2, 0)
     matrix[..., rows, columns] = matrix[..., columns, rows] = upper
+    if carried != names:
+        at = [carried.index(name) for name in names]
+        matrix, gradient = matrix[..., at, :][..., at], gradient[..., at]
     if factors is not None:
-        factors = torch.stack([x.expand(n_basins, n_components) for x in factors], -1)
+        factors = torch.stack([factors[name].expand(n_basins, n_components) for name in names], -1)
         matrix, gradient = matrix * factors[..., None] * factors[..., None, :], gradient * factors
     return NormalEquations(matrix, gradient, out[-1], names)
 
@@ -145,27 +154,20 @@ def jacobian(
     ValueError
         If a name, shape, dtype or value does not fit.
     """
-    run, (w, dw), every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
-    names = every if names is None else (names,) if isinstance(names, str) else names
-    if not isinstance(names, Sequence) or not names or len(set(names)) < len(names):
-        raise ValueError(f"names must be parameters' names, one or more, each once; found {names!r}: pass a tuple.")
-    for name in names:
-        if name not in every:
-            raise ValueError(
-                f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}: "
-                "correct it."
-            )
+    run, every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
+    names, carried, along = _directions(run, every, names)
+    w, dw = _ordinates(run, parameters, carried)
     n_steps, n_basins, n_components = run.sizes
-    like, n = run.state, len(every)
+    like, n = run.state, len(carried)
     none = like.new_zeros(n_steps, 1)
     normal = like.new_empty(n * (n + 1) // 2 + n + 1, n_basins, n_components)
     flow = layout.empty_series(run.backend, like, 1, run.sizes)[0]
     found = layout.empty_series(run.backend, like, n, run.sizes)
     observed = _observed(run, none, none, None)
-    backends.least_squares(run, w, dw, observed, normal, flow, found, transform=0, exponent=1.0)
-    columns = dict(zip(every, found.unbind(0), strict=True))
+    backends.least_squares(run, along, w, dw, observed, normal, flow, found, transform=0, exponent=1.0)
+    columns = dict(zip(carried, found.unbind(0), strict=True))
     if factors is not None:
-        columns = {name: x * factor for (name, x), factor in zip(columns.items(), factors, strict=True)}
+        columns = {name: x * factors[name] for name, x in columns.items()}
     return flow, {name: columns[name] for name in names}
 
 
@@ -177,8 +179,8 @@ def _prepare(
     step: int,
     initial_state: Mapping[str, Tensor] | None,
     backend: str,
-) -> tuple[Problem, tuple[Tensor, list[Tensor]], tuple[str, ...], list[Tensor] | None]:
-    """The run, the ordinates of its hydrograph with their derivatives, and the names of all parameters.
+) -> tuple[Problem, tuple[str, ...], dict[str, Tensor] | None]:
+    """The run, and the names of all parameters.
 
     Last, where the step is no day, the derivatives of the parameters of a step with respect to those of the table.
     """
@@ -202,9 +204,27 @@ def _prepare(
     if step != DAY:
         one = run.state.new_ones(1, 1)
         table = [physics.get(v.name, one * (v.default or 0.0)) for v in run.rows]
-        factors = [_along_itself(partial(v.at_step, seconds=step), x) for v, x in zip(run.rows, table, strict=True)]
-        factors += [one] * len(model.routing_parameters)
-    return run, _ordinates(run, given), names, factors
+        factors = dict.fromkeys(names, one)
+        for v, x in zip(run.rows, table, strict=True):
+            factors[v.name] = _along_itself(partial(v.at_step, seconds=step), x)
+    return run, names, factors
+
+
+def _directions(
+    run: Problem, every: tuple[str, ...], names: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...], list[bool]]:
+    """The parameters that are asked for, those along which the kernel goes, and of each of the model's if it does."""
+    names = every if names is None else (names,) if isinstance(names, str) else names
+    if not isinstance(names, Sequence) or not names or len(set(names)) < len(names):
+        raise ValueError(f"names must be parameters' names, one or more, each once; found {names!r}: pass a tuple.")
+    for name in names:
+        if name not in every:
+            raise ValueError(
+                f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}: "
+                "correct it."
+            )
+    carried = tuple(name for name in every if name in names) if run.backend == "cpu" else every
+    return tuple(names), carried, [v.name in carried for v in run.rows]
 
 
 def _along_itself(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -213,8 +233,8 @@ def _along_itself(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return derivative
 
 
-def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The ordinates ``[L, B, C]`` of the model's hydrograph and their derivatives along its parameters; 1 without."""
+def _ordinates(run: Problem, given: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """The ordinates ``[L, B, C]`` of the model's hydrograph, 1 without, and their derivatives along `names`."""
     routing, like = run.spec.routing, run.state
     if routing is None:
         return like.new_ones(1, 1, 1), []
@@ -238,7 +258,7 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor]) -> tuple[Tensor, list[
         return _along_itself(lambda x: ordinates(routing, columns | {name: x}, run.step), columns[name])
 
     w = ordinates(routing, columns, run.step)
-    return w.view(-1, *shape), [along(name).view(-1, *shape) for name in values]
+    return w.view(-1, *shape), [along(name).view(-1, *shape) for name in values if name in names]
 
 
 def _observed(run: Problem, target: Tensor, weight: Tensor, shift: Tensor | None) -> dict[str, tuple[Tensor, str]]:

@@ -13,16 +13,16 @@ class LeastSquaresSearch(Search):
     """Levenberg and Marquardt's method, within the bounds by projection, every start with a damping of its own.
 
     The damping falls where the linear model predicts the loss well and grows where it does not (Marquardt 1963, J. SIAM
-    11:431). A parameter at a bound that the gradient pushes outward is held for the step. A start that no longer
-    improves, or that at its rate would not reach the basin's best before the end, restarts from a new point; its best
-    point is kept. A basin has converged when all its starts have had time for that without improvement. A loss that is
-    no sum of squares is approximated by one that is, and the last third of the steps descends on the loss itself by
-    `GradientSearch`.
+    11:431). A trial is run without derivatives first, and with them where it is better. A parameter at a bound that the
+    gradient pushes outward is held for the step. A start that no longer improves, or that at its rate would not reach
+    the basin's best before the end, restarts from a new point; its best point is kept. A basin has converged when all
+    its starts have had time for that without improvement. A loss that is no sum of squares is approximated by one that
+    is, and the last third of the steps descends on the loss itself by `GradientSearch`.
 
     Parameters
     ----------
     objective : callable
-        With `normal_equations(points)`, and `is_least_squares`.
+        With `cost(points)`, `normal_equations(points, cells)`, and `is_least_squares`.
     points : Tensor ``[P, B, S]``
     n_steps : int
     seed : int
@@ -55,12 +55,12 @@ class LeastSquaresSearch(Search):
     def step(self) -> None:
         if self.done >= self.first_steps:
             return self._descend()
-        trial = self.points if self.done == 0 else self._trial()
-        matrix, gradient, loss = self.objective.normal_equations(trial)
         if self.done == 0:
-            self.matrix, self.gradient, self.loss = matrix, gradient, loss
+            self.matrix, self.gradient, _ = self.objective.normal_equations(self.points)
+            self.loss = self.objective.cost(self.points)
         else:
-            self._accept(trial, matrix, gradient, loss)
+            trial = self._trial()
+            self._accept(trial, self.objective.cost(trial))
         self._keep(self.points, self.loss, self.loss < self.best_loss)
         self._count(self.first_steps)
         rate = (self.recent[0] - self.loss) / self.WINDOW  # infinite for a start that has just restarted
@@ -84,7 +84,7 @@ class LeastSquaresSearch(Search):
         step = torch.where(step.isfinite(), step, 0.0)  # one singular basin must not stop the others
         return (x + step.to(x.dtype)).clamp(0, 1).permute(2, 0, 1).contiguous()
 
-    def _accept(self, trial: Tensor, matrix: Tensor, gradient: Tensor, loss: Tensor) -> None:
+    def _accept(self, trial: Tensor, loss: Tensor) -> None:
         step = (trial - self.points).permute(1, 2, 0).double()
         linear = 2 * (self.gradient * step).sum(-1) + torch.einsum("bsi,bsij,bsj->bs", step, self.matrix.double(), step)
         gain = self.loss - loss
@@ -94,8 +94,8 @@ class LeastSquaresSearch(Search):
         self.damping = (self.damping * torch.where(better, factor, 4.0)).clamp(1e-6, 1e6).to(self.damping.dtype)
         self.points = torch.where(better, trial, self.points)
         self.loss = torch.where(better, loss, self.loss)
-        self.gradient = torch.where(better.unsqueeze(-1), gradient, self.gradient)
-        self.matrix = torch.where(better[..., None, None], matrix, self.matrix)
+        if better.any():
+            self.matrix[better], self.gradient[better], _ = self.objective.normal_equations(trial, better)
 
     def _restart(self, over: Tensor) -> None:
         if not over.any():
