@@ -186,7 +186,7 @@ def test_a_comparison_holds_the_scores_of_all():
 def test_choices_do_not_see_the_test_years(overlap):
     """Nor where the test period shares days with validation, by whose other days the choice then is."""
     shared = dict(test="1999-10-01:2014-09-30", train="1994-10-01:1999-09-30") if overlap else {}
-    obs, sim = made((0.5, 0.502, 0.501, 0.5), basins=40)
+    obs, sim = made((0.5, 0.502, 0.501, 0.5), basins=20)
     before = hs.compare_structures(results(obs, sim, "abcd", **shared), resamples=50)
     test = days((PERIODS | shared)["test"])
     obs[test], sim[:, test] = obs[test][::-1] * 3, sim[::-1, test]
@@ -313,12 +313,18 @@ def data():
     return ds
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Each model's figures take longer than its calibration."""
+    monkeypatch.setattr("hybridsolve.plot.style.draw", lambda *of: [])
+
+
 def calibrated(data, **more):
     options = dict(SHORT, starts=2, steps=6, warmup_years=1, progress=False)
     return hs.calibrate_structures(data, MODELS, **(options | more))
 
 
-def test_nothing_that_is_chosen_or_calibrated_sees_the_test_years(data, tmp_path):
+def test_nothing_that_is_chosen_or_calibrated_sees_the_test_years(data, tmp_path, no_figures):
     other = data.copy(deep=True)
     other["qobs"].loc[{"time": slice("2004", "2004")}] *= 7
     found, changed = (calibrated(x, folder=tmp_path / name) for name, x in (("one", data), ("other", other)))
@@ -337,7 +343,7 @@ class Killed(Exception):
     pass
 
 
-def test_what_has_ended_is_not_repeated_and_what_was_stopped_goes_on(data, tmp_path, monkeypatch):
+def test_what_has_ended_is_not_repeated_and_what_was_stopped_goes_on(data, tmp_path, monkeypatch, no_figures):
     whole, step, calls = calibrated(data, folder=tmp_path / "whole"), LeastSquaresSearch.step, []
 
     def dies(self):
@@ -391,11 +397,23 @@ def test_refused_before_anything_is_calibrated(data, changes, message, monkeypat
         hs.calibrate_structures(data, **(dict(models=list(MODELS), **SHORT) | changes))
 
 
-def test_options_go_to_the_models_that_have_the_parameter(data, tmp_path):
+def test_options_go_to_the_models_that_have_the_parameter(data, tmp_path, no_figures):
     found = calibrated(data, fixed={"x2": 0.0}, ranges={"fc": (100, 200), "x1": (50, 60)}, folder=tmp_path)
     gr4j, hbv = (xr.load_dataset(tmp_path / name / "calibration.nc") for name in MODELS)
     assert (gr4j["x2"] == 0).all() and ((gr4j["x1"] >= 50) & (gr4j["x1"] <= 60)).all()
     assert ((hbv["fc"] >= 100) & (hbv["fc"] <= 200)).all() and found.sizes["model"] == 2
+
+
+def test_a_factor_is_of_the_models_that_can_have_it(data, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(structures, "calibrate", lambda data, model, **x: seen.update({model.name: x}) or 1 / 0)
+    found = structures.check_structures(MODELS, **SHORT, free=["snow_factor"])
+    assert [model.name for model in found] == ["gr4j", "snow_factor+hbv11p"]
+    with pytest.raises(ValueError, match="free names 'snow_factor', which is no parameter of gr4j, hymod"):
+        structures.check_structures(("gr4j", "hymod"), **SHORT, free=["snow_factor"])
+    with pytest.raises(ZeroDivisionError):
+        calibrated(data, free=["pet_factor", "snow_factor"])
+    assert list(seen) == ["pet_factor+gr4j"] and seen["pet_factor+gr4j"]["free"] == ["pet_factor"]
 
 
 def test_the_command_line(data, tmp_path, capsys):

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def _plan(models: Sequence[ModelSpec | str], given: Mapping, options: Mapping) -
     found = [library.get(model) for model in models]
     names = [model.name for model in found]
     refuse_names(names)
-    rows = {model.name: {v.name for v in model.every_parameter} for model in found}
+    rows = {model.name: {v.name for v in model.every_parameter} | _factors(model) for model in found}
     for what, values in given.items():
         for name in values if isinstance(values, Mapping | list | tuple) else ():
             if not any(name in its for its in rows.values()):
@@ -130,9 +131,20 @@ def _plan(models: Sequence[ModelSpec | str], given: Mapping, options: Mapping) -
     for model in found:
         its = rows[model.name]
         own = {what: _of(values, its) for what, values in given.items()}
-        check_arguments(model, **own, **{n: x for n, x in options.items() if n not in needs_data})
-        plan.append((model, own | dict(options)))
+        space, _ = check_arguments(model, **own, **{n: x for n, x in options.items() if n not in needs_data})
+        plan.append((space.model, own | dict(options)))  # named by its factors, so that each row of scores says so
+    refuse_names([model.name for model, _ in plan])
     return plan
+
+
+def _factors(model: ModelSpec) -> set[str]:
+    """The factors of `hybridsolve.models.factors` that a model can have."""
+    found = set()
+    for name in library.FACTORS:
+        with suppress(ValueError):  # nothing that it multiplies
+            library.factored(name, model)
+            found.add(name)
+    return found
 
 
 def _of(values: Any, names: set[str]) -> Any:
