@@ -202,6 +202,13 @@ def test_what_needs_too_much_memory_is_not_tried(monkeypatch):
     assert re.match(r"needs about \d+ GiB; found 1 GiB", found["note"]) and found["median_s"] == ""
 
 
+def test_who_has_no_time_is_said_below_the_table():
+    rows = [row(share_of_floor=0.5, floor="latency"), row(implementation="Warp", median_s="", note="needs warp")]
+    text = report.tables(rows + [row(implementation="numba", ratio_to_ours="3.21", median_s=2.0, value="4.56")])
+    assert "| 12.3 | 50% L |  | numba 4.56 (3.21 x) |" in text
+    assert "\n\nWarp is not timed on hbv11p, 100 x 16 x 730, float32, 1 thread: needs warp." in text
+
+
 # The command.
 
 
@@ -232,7 +239,8 @@ def test_a_run_writes_csv_figure_tables_and_readme(tmp_path, monkeypatch, capsys
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "kept" in text
-    assert "| hbv11p, 5 x 3 x 40, float32, 1 thread | eager oracle |" in text
+    line = next(x for x in text.splitlines() if x.startswith(f"| hbv11p, 5 x 3 x 40, float32, 1 thread | {GRADIENT} |"))
+    assert re.search(r"\| [\d.,]+ \| \d+% [AML] \| [\d.,]* \| eager oracle [\d.]+ \([\d.,]+ x\) \|$", line), line
     capsys.readouterr()
     assert "is there already" in said(capsys, *options)
     # From the CSV alone the same tables are written in the same place.
@@ -251,7 +259,7 @@ def test_two_files_are_compared(tmp_path, capsys):
 
 
 def test_what_cannot_be_done_is_one_sentence(tmp_path, capsys, monkeypatch):
-    assert "a shape must be one of latency, " in said(capsys, "--shapes", "batch,nothing")
+    assert "a shape must be all, or one of latency, " in said(capsys, "--shapes", "batch,nothing")
     assert "a peer must be all, none, or one of " in said(capsys, "--peers", "nothing")
     assert "--out must end in .csv" in said(capsys, "--out", str(tmp_path / "x.txt"))
     assert "the folder of --out" in said(capsys, "--out", str(tmp_path / "no" / "x.csv"))
@@ -304,7 +312,7 @@ def test_without_a_compiler_the_times_have_no_floor(monkeypatch):
     monkeypatch.setattr(measure, "of_case", lambda case, *rest: iter([row(kind="time", median_s=0.5)]))
     try:
         with pytest.warns(UserWarning, match="no floors are known: .* needs a C\\+\\+ compiler"):
-            found = list(measure.measured([TINY], [], measure.QUICK, False))
+            found = list(measure.measured([(TINY, [OURS])], measure.QUICK, False))
     finally:
         monkeypatch.undo()
         cache.compiler.cache_clear()

@@ -83,7 +83,8 @@ SHAPES: dict[str, list[Case]] = {
     "over-N": [Case("over-N", MODEL, 64 * 4**k, 4, 365) for k in range(5)],
 }
 QUICK = ("latency", "batch", "basins", "single", "rivers-1e5")
-TWO_THREADS = ("basins", "single", "rivers-1e5")  # of a quick run
+TWO_THREADS = ("basins", "single", "rivers-1e5")  # where a run that is not full takes them too
+WITH_PEERS = ("batch", "rivers-1e5")  # of a quick run
 
 
 def plan(shapes: Sequence[str] | None, full: bool) -> list[Case]:
@@ -92,7 +93,7 @@ def plan(shapes: Sequence[str] | None, full: bool) -> list[Case]:
     Parameters
     ----------
     shapes : sequence of str, optional
-        Names of `SHAPES`; those of a quick run, or all of a full one, if left out.
+        Names of `SHAPES`, or "all"; those of a quick run, or all of a full one, if left out.
     full : bool
         In both precisions, each on one thread and on two.
 
@@ -101,11 +102,13 @@ def plan(shapes: Sequence[str] | None, full: bool) -> list[Case]:
     ValueError
         If a name is not in the table.
     """
-    for name in shapes or ():
+    every = list(shapes) == ["all"] if shapes else full
+    names = list(SHAPES) if every else shapes or QUICK
+    for name in names:
         if name not in SHAPES:
-            raise ValueError(f"a shape must be one of {', '.join(SHAPES)}; found '{name}': correct --shapes.")
+            raise ValueError(f"a shape must be all, or one of {', '.join(SHAPES)}; found '{name}': correct --shapes.")
     found = []
-    for name in shapes or (SHAPES if full else QUICK):
+    for name in names:
         for case in SHAPES[name]:
             two = full or name in TWO_THREADS
             found += [

@@ -11,9 +11,13 @@ from typing import Any
 def bench_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--full", action="store_true", help="all shapes, peers, precisions and threads: hours")
     sub.add_argument(
-        "--shapes", metavar="NAMES", help="these alone, joined by commas (default: those of three minutes)"
+        "--shapes", metavar="NAMES", help="these alone, joined by commas, or all (default: those of three minutes)"
     )
-    sub.add_argument("--peers", metavar="NAMES", help="all, none, or names joined by commas (default: the quick ones)")
+    sub.add_argument(
+        "--peers",
+        metavar="NAMES",
+        help="all, none, or names joined by commas (default: the quick ones, with a few shapes)",
+    )
     sub.add_argument("--list", action="store_true", help="print shapes and peers, and stop")
     sub.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="two CSVs, or two commits of the checkout that take turns"
@@ -24,11 +28,16 @@ def bench_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    from . import cases, compare, machine, measure, report
+    from . import cases, compare, implementations, machine, measure, report
 
     names = None if arguments.shapes is None else _list(arguments.shapes)
     chosen = cases.plan(names, arguments.full)
     peers = _peers(arguments.peers, arguments.full)
+    quick = not arguments.full and arguments.peers is None  # peers are measured with a few shapes alone
+    plan = [
+        (case, implementations.chosen(case, peers if not quick or case.shape in cases.WITH_PEERS else []))
+        for case in chosen
+    ]
     if arguments.list:
         return _print_list()
     readme = None if arguments.readme is None else Path(arguments.readme)
@@ -54,7 +63,7 @@ def bench(arguments: argparse.Namespace) -> None:
         return
     rows = []
     try:
-        for row in measure.measured(chosen, peers, effort, True):
+        for row in measure.measured(plan, effort, True):
             rows.append(row)
     finally:  # what has been measured when it is stopped is kept
         if any(row["kind"] == "time" for row in rows):

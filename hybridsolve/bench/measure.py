@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from . import floors, machine
 from .cases import MODES, Case
-from .implementations import IMPLEMENTATIONS, OURS, OURS_OF, chosen
+from .implementations import IMPLEMENTATIONS, OURS, OURS_OF
 from .machine import Row
 
 FEWEST, MOST = 3, 31  # rounds
@@ -44,7 +44,7 @@ class Effort:
     limit: float
 
 
-QUICK, FULL = Effort(0.6, 60.0), Effort(5.0, 1800.0)
+QUICK, FULL = Effort(0.6, 900.0), Effort(5.0, 3600.0)
 
 
 class WorkerFailed(RuntimeError):
@@ -144,20 +144,19 @@ def take_turns(workers: Sequence[Worker], mode: str, effort: Effort) -> list[lis
     return times
 
 
-def measured(cases: Sequence[Case], names: list[str], effort: Effort, progress: bool) -> Iterator[Row]:
+def measured(plan: Sequence[tuple[Case, list[str]]], effort: Effort, progress: bool) -> Iterator[Row]:
     """The rows of ceilings, cases and exponents.
 
     Parameters
     ----------
-    cases : sequence of Case
-    names : list of str
-        Of `IMPLEMENTATIONS`, beside ours.
+    plan : sequence of (Case, list of str)
+        Cases, and of each who computes it, as `implementations.chosen` gives them.
     effort : Effort
     progress : bool
     """
     about = machine.about()
     ceilings: dict[int, dict[str, float]] = {}
-    for threads in sorted({case.threads for case in cases}):
+    for threads in sorted({case.threads for case, _ in plan}):
         try:
             ceilings[threads] = floors.measure(threads)
         except RuntimeError as error:
@@ -167,10 +166,9 @@ def measured(cases: Sequence[Case], names: list[str], effort: Effort, progress: 
             unit = "bytes/s" if what == "copy" else "s" if what.startswith("latency") else "1/s"
             yield about | dict(kind="ceiling", mode=what, threads=threads, value=f"{value:.4g}", unit=unit)
     rows: list[Row] = []
-    with tqdm(total=sum(len(chosen(case, names)) for case in cases), disable=not progress, dynamic_ncols=True) as bar:
-        bar.monitor_interval = 0
-        for case in cases:
-            for row in of_case(case, chosen(case, names), effort, bar):
+    with tqdm(total=sum(len(names) for _, names in plan), disable=not progress, dynamic_ncols=True) as bar:
+        for case, names in plan:
+            for row in of_case(case, names, effort, bar):
                 if row["median_s"] and case.threads in ceilings:
                     least, what = floors.floor(case, row["mode"], ceilings[case.threads])
                     row |= dict(floor=what, share_of_floor=f"{least / row['median_s']:.3g}")
@@ -208,7 +206,8 @@ def of_case(case: Case, names: Sequence[str], effort: Effort, bar: tqdm) -> Iter
 def _row(case: Case, mode: str, worker: Worker | None, times: list[list[float]], name: str = "") -> Row:
     name = worker.name if worker else name
     row = {key: getattr(case, key) for key in ("shape", "model", "B", "C", "T", "dtype", "threads")}
-    row |= dict(kind="time", mode=mode, implementation=OURS if name.startswith(OURS) else name, median_s="")
+    row |= dict(kind="time", mode=mode, implementation=OURS if name.startswith(OURS) else name)
+    row |= dict.fromkeys(("median_s", "value", "ratio_to_ours", "floor", "share_of_floor", "peak_MiB"), "")
     if not times or worker is None:
         return row
     median, quarters = statistics.median(times[0]), statistics.quantiles(times[0], n=4)
@@ -258,7 +257,6 @@ def compared(cases: Sequence[Case], roots: Sequence[tuple[str, Path]], effort: E
     """Rows of two checkouts that take turns; the ratio is that to the first."""
     about = machine.about()
     with tqdm(cases, disable=not progress, dynamic_ncols=True) as bar:
-        bar.monitor_interval = 0
         for case in bar:
             bar.set_description_str(f"{case.shape} {case.model}")
             workers: list[Worker] = []

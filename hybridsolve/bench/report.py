@@ -29,49 +29,54 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """The tables of one machine: speed by case and implementation, exponents, ceilings.
+    """Speed by case and mode, who has none and why, and the exponents.
 
     Parameters
     ----------
     rows : sequence of Row
         Of one machine.
     """
-    first = rows[0]
-    versions = sorted({row["hybridsolve"] for row in rows})
+    first, versions = rows[0], ", ".join(sorted({row["hybridsolve"] for row in rows}))
     parts = [
-        f"{machine_of(first)}, {first['cores']} cores; hybridsolve {', '.join(versions)}, torch {first['torch']}, "
-        f"Python {first['python']}; {first['date'][:10]}. Medians in million cell-steps, of rivers reach-steps, a "
-        "second. In brackets, of hybridsolve: the floor's share of its time, and what sets the floor (A arithmetic, M "
-        "memory, L latency); of others: how many times as long they take in turns with it."
+        f"{machine_of(first)}, {first['cores']} cores; hybridsolve {versions}, "
+        f"torch {first['torch']}, Python {first['python']}; {first['date'][:10]}. Medians in million cell-steps, of "
+        "rivers reach-steps, a second. Share: of the time that the floor is, and what sets the floor (A arithmetic, M "
+        "memory, L latency). Others take turns with hybridsolve; in brackets how many times as long they take."
     ]
-    cases: dict[tuple, dict[str, dict[str, Row]]] = {}
-    for row in (row for row in rows if row["kind"] == "time" and not row["shape"].startswith("over-")):
-        key = tuple(row[k] for k in ("shape", "model", "B", "C", "T", "dtype", "threads"))
-        cases.setdefault(key, {}).setdefault(row["implementation"], {})[row["mode"]] = row
+    timed = [row for row in rows if row["kind"] == "time" and not row["shape"].startswith("over-")]
+    cases: dict[tuple[str, str], list[Row]] = {}
+    absent: dict[tuple[str, str], list[str]] = {}
+    for row in timed:
+        if row["median_s"]:
+            cases.setdefault((_case(row), row["mode"]), []).append(row)
+        else:
+            absent.setdefault((row["implementation"], row["note"]), []).append(_case(row))
     lines = []
-    for (shape, model, b, c, t, dtype, threads), found in cases.items():
-        size = f"{int(b):,} reaches x {t}" if shape.startswith("rivers") else f"{int(b):,} x {c} x {t}"
-        for name, modes in found.items():
-            note = modes.get("", {}).get("note", "")
-            cells = [note, ""] if note else [_speed(modes.get(mode)) for mode in (FORWARD, GRADIENT)]
-            memory = number(modes.get(GRADIENT, modes.get(FORWARD, {})).get("peak_MiB", ""))
-            where = f"{model}, {size}, {dtype}, {threads} thread{'s' * (str(threads) != '1')}"
-            lines.append([where, name, *cells, memory])
-    parts.append(markdown(["case", "by", "forward", "with gradient", "peak MiB"], lines))
+    for (case, mode), found in cases.items():
+        ours = [row for row in found if row["implementation"] == OURS]
+        share = [f"{float(r['share_of_floor']):.0%} {r['floor'][0].upper()}" for r in ours if r["share_of_floor"]]
+        others = sorted((r for r in found if r not in ours), key=lambda r: float(r["median_s"]))
+        cells = [" ".join(number(r[name]) for r in ours) for name in ("value", "peak_MiB")]
+        lines.append([case, mode, cells[0], *(share or [""]), cells[1], "; ".join(map(_beside, others))])
+    parts.append(markdown(["case", "mode", "hybridsolve", "share", "peak MiB", "others"], lines))
+    parts += [f"{name} is not timed on {'; '.join(where)}: {note}." for (name, note), where in absent.items()]
     slopes = [row for row in rows if row["kind"] == "exponent" and row["implementation"] == OURS]
     if slopes:
-        said = [f"{row['value']} {row['unit']} ({row['model']}, {row['mode']})" for row in slopes]
+        said = [f"{r['value']} {r['unit']} ({r['model']}, {r['dtype']}, {r['mode']})" for r in slopes]
         parts.append("Time grows with the power " + "; ".join(said) + ".")
     return "\n\n".join(parts)
 
 
-def _speed(row: Row | None) -> str:
-    if not row:
-        return "–"
-    if row.get("ratio_to_ours"):
-        return f"{number(row['value'])} ({number(row['ratio_to_ours'])} x)"
-    share = row.get("share_of_floor")
-    return number(row["value"]) + (f" ({float(share):.0%} {row['floor'][0].upper()})" if share else "")
+def _case(row: Row) -> str:
+    size = f"{int(row['B']):,} x {row['C']} x {row['T']}"
+    if row["shape"].startswith("rivers"):
+        size = f"{int(row['B']):,} reaches x {row['T']}"
+    return f"{row['model']}, {size}, {row['dtype']}, {row['threads']} thread{'s' * (str(row['threads']) != '1')}"
+
+
+def _beside(row: Row) -> str:
+    ratio = f" ({number(row['ratio_to_ours'])} x)" if row["ratio_to_ours"] else ""
+    return f"{row['implementation']} {number(row['value'])}{ratio}"
 
 
 def by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:

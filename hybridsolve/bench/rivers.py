@@ -23,12 +23,12 @@ class River(Runner):
         start = route(self.network, mean, ids="network", dt=STEP, scheme="accumulate").discharge[-1]
         self.start = {"discharge": start}
 
-    def take(self, other: River) -> None:
+    def take(self, other: River, device: Any = "cpu") -> None:
         """The numbers of another, in this one's precision."""
-        dtype = getattr(torch, self.case.dtype)
-        self.network, self.inflow = other.network, other.inflow.to(dtype)
-        self.parameters = {name: x.to(dtype) for name, x in other.parameters.items()}
-        self.start = {name: x.to(dtype) for name, x in other.start.items()}
+        how = device, getattr(torch, self.case.dtype)
+        self.network, self.inflow = other.network, other.inflow.to(*how)
+        self.parameters = {name: x.to(*how) for name, x in other.parameters.items()}
+        self.start = {name: x.to(*how) for name, x in other.start.items()}
 
 
 class Solver(River):
@@ -44,9 +44,11 @@ class Solver(River):
 
     def gradient(self, cotangent: Any) -> tuple[Any, dict[str, Any]]:
         leaves = {name: x.clone().requires_grad_() for name, x in self.parameters.items()}
-        found = route(self.network, self.inflow, leaves, initial_state=self.start, **self.options).discharge
-        slopes = torch.autograd.grad(found, list(leaves.values()), cotangent)
-        return found.detach(), dict(zip(leaves, slopes, strict=True))
+        inflow = self.inflow if leaves else self.inflow.clone().requires_grad_()
+        wanted = leaves or {"inflow": inflow}  # of the scheme that has no parameter
+        found = route(self.network, inflow, leaves, initial_state=self.start, **self.options).discharge
+        slopes = torch.autograd.grad(found, list(wanted.values()), cotangent)
+        return found.detach(), dict(zip(wanted, slopes, strict=True))
 
 
 def coefficients(parameters: dict[str, Any]) -> Any:
