@@ -79,11 +79,15 @@ SHAPES: dict[str, list[Case]] = {
     **_rivers("1e6", 48),
     **_rivers("3e6", 24),
     # For the exponents.
-    "over-T": [Case("over-T", MODEL, 256, 4, 365 * 2**k) for k in range(5)],
-    "over-N": [Case("over-N", MODEL, 64 * 4**k, 4, 365) for k in range(5)],
+    "over-T": [Case("over-T", MODEL, 256, 4, 365 * 2**k) for k in range(4)],
+    "over-N": [Case("over-N", MODEL, 64 * 4**k, 4, 365) for k in range(4)],
 }
-QUICK = ("latency", "batch", "basins", "single", "rivers-1e5")
-TWO_THREADS = ("basins", "single", "rivers-1e5")  # where a run that is not full takes them too
+QUICK = ("latency", "batch", "basins", "single", "rivers-1e5", "over-T", "over-N")
+TWO_THREADS = (
+    "basins",
+    "single",
+    "rivers-1e5",
+)  # where a run that is not full takes them too; a quick one not the last
 WITH_PEERS = ("batch", "rivers-1e5")  # of a quick run
 
 
@@ -110,7 +114,7 @@ def plan(shapes: Sequence[str] | None, full: bool) -> list[Case]:
     found = []
     for name in names:
         for case in SHAPES[name]:
-            two = full or name in TWO_THREADS
+            two = full or name in (TWO_THREADS if shapes else TWO_THREADS[:2])
             found += [
                 replace(case, dtype=dtype, threads=threads)
                 for dtype in (DTYPES if full else DTYPES[:1])

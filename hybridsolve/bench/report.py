@@ -62,7 +62,7 @@ def tables(rows: Sequence[Row]) -> str:
     parts += [f"{name} is not timed on {'; '.join(where)}: {note}." for (name, note), where in absent.items()]
     slopes = [row for row in rows if row["kind"] == "exponent" and row["implementation"] == OURS]
     if slopes:
-        said = [f"{r['value']} {r['unit']} ({r['model']}, {r['dtype']}, {r['mode']})" for r in slopes]
+        said = [f"{r['value']} {r['unit']} ({r.get('shape') or 'rivers'}, {r['model']}, {r['mode']})" for r in slopes]
         parts.append("Time grows with the power " + "; ".join(said) + ".")
     return "\n\n".join(parts)
 
