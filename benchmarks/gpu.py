@@ -52,10 +52,9 @@ from hybridsolve.routing import RiverNetwork, route
 from hybridsolve.routing.schemes import SCHEMES
 from hybridsolve.solve import backends, faults
 
-from . import implementations, record
+from . import record
 from . import routing as routing_benchmark
-from .baselines import StepLoop
-from .cases import BOTH, FORWARD, Case, inputs
+from .cases import BOTH, FORWARD, Case, compare, cotangent, gradient, inputs, leaves
 
 GROUPS = ("kernels", "hydrograph", "routing", "scale", "eager")
 COLUMNS = (
@@ -206,21 +205,21 @@ def check(card: Card, backend: str, model: str, dtype: str) -> None:
     """Raise unless the kernels agree with the oracle and repeat themselves to the bit."""
     case = Case(model, 37, 5, 60, BOTH, dtype)
     forcing, parameters = inputs(case)
-    cotangent = implementations.cotangent(case)
+    d_flow = cotangent(case)
 
     def ours():
-        learned = implementations.leaves(on(card.device, parameters))
+        learned = leaves(on(card.device, parameters))
         flow = hs.simulate(model, on(card.device, forcing), learned, backend=backend).fluxes["streamflow"]
-        found = torch.autograd.grad(flow, list(learned.values()), cotangent.to(card.device))
+        found = torch.autograd.grad(flow, list(learned.values()), d_flow.to(card.device))
         return flow.detach().cpu(), [g.cpu() for g in found]
 
     def oracle(f, p):
         return hs.simulate(model, f, p, backend="reference").fluxes["streamflow"]
 
     widened = [{n: x.double() for n, x in given.items()} for given in (forcing, parameters)]
-    expected = implementations.gradient(oracle, *widened, cotangent.double())
+    expected = gradient(oracle, *widened, d_flow.double())
     found, again = ours(), ours()
-    implementations.compare(found, expected, parameters, case)
+    compare(found, expected, parameters, case)
     _same_bits(backend, case, (found[0], *found[1]), (again[0], *again[1]))
     hs.synchronize()
     print(f"{model} {dtype} on {backend}: agrees with the oracle, twice the same", flush=True)
@@ -231,14 +230,14 @@ def check_hydrograph(card: Card, backend: str) -> None:
     case = Case("unit_hydrograph", 37, 1, 60, BOTH)
     series = [torch.rand(60, 37), 2.9 * torch.rand(37), 6 * torch.rand(37)]
 
-    def gradient(given, backend):
-        leaves = [x.detach().requires_grad_() for x in given]
-        flow = hs.unit_hydrograph(*leaves, backend=backend)
-        return flow.detach().cpu(), [g.cpu() for g in torch.autograd.grad(flow.square().sum(), leaves)]
+    def both(given, backend):
+        given = [x.detach().requires_grad_() for x in given]
+        flow = hs.unit_hydrograph(*given, backend=backend)
+        return flow.detach().cpu(), [g.cpu() for g in torch.autograd.grad(flow.square().sum(), given)]
 
-    expected = gradient([x.double() for x in series], "reference")
-    found, again = (gradient([x.to(card.device) for x in series], backend) for _ in range(2))
-    implementations.compare(found, expected, ("inflow", "a", "b"), case)
+    expected = both([x.double() for x in series], "reference")
+    found, again = (both([x.to(card.device) for x in series], backend) for _ in range(2))
+    compare(found, expected, ("inflow", "a", "b"), case)
     _same_bits(backend, case, (found[0], *found[1]), (again[0], *again[1]))
     print(f"unit_hydrograph on {backend}: agrees with the oracle, twice the same", flush=True)
 
@@ -287,7 +286,7 @@ def made(case: Case, device) -> tuple[dict, dict]:
 def work_of(card: Card, backend: str, case: Case):
     """A function that runs the case."""
     forcing, parameters = made(case, card.device)
-    learned = implementations.leaves(parameters)
+    learned = leaves(parameters)
     cotangent = torch.randn(case.T, case.B, device=card.device, dtype=getattr(torch, case.dtype))
 
     def forward():
@@ -347,7 +346,7 @@ def rivers(card: Card, backend: str, scheme: str, n_reaches: int, n_days: int, c
     net = network(n_reaches)
     lateral = torch.rand(n_days, n_reaches, device=card.device)
     parameters = {n: torch.from_numpy(net.attributes[n]).float().to(card.device) for n in SCHEMES[scheme][0]}
-    leaves = implementations.leaves(parameters)
+    learned = leaves(parameters)
     options = dict(ids="network", dt=3600.0, scheme=scheme, repeat=24, gauges=net.ids[::1000], backend=backend)
     state = {"discharge": torch.ones(n_reaches, device=card.device)}
     options |= {"substeps": 1} if scheme == "todini" else {}
@@ -357,8 +356,8 @@ def rivers(card: Card, backend: str, scheme: str, n_reaches: int, n_days: int, c
             route(net, lateral, parameters, initial_state=state, **options)
 
     def both():
-        run = route(net, lateral, leaves, initial_state=state, **options)
-        torch.autograd.grad(run.discharge.sum(), list(leaves.values()))
+        run = route(net, lateral, learned, initial_state=state, **options)
+        torch.autograd.grad(run.discharge.sum(), list(learned.values()))
 
     for mode, work, moved in ((FORWARD, forward, 60), (BOTH, both, 60 + 60 + 110)):
         calls = card.calls(work, most=10, repeats=5)
@@ -390,12 +389,14 @@ def row(backend: str, case: Case, calls: list[float], kernels=None, floors=None,
 def eager(card: Card, case: Case):
     """The row of the oracle's step in a loop over days on the same device."""
     forcing, parameters = made(case, card.device)
-    learned = implementations.leaves(parameters)
-    loop = StepLoop(case.model, 0)
-    cotangent = torch.randn(case.T, case.B, device=card.device)
-    calls = card.calls(
-        lambda: torch.autograd.grad(loop(forcing, learned), list(learned.values()), cotangent), most=10, repeats=5
-    )
+    learned = leaves(parameters)
+    d_flow = torch.randn(case.T, case.B, device=card.device)
+
+    def both():
+        flow = hs.simulate(case.model, forcing, learned, backend="reference").fluxes["streamflow"]
+        torch.autograd.grad(flow, list(learned.values()), d_flow)
+
+    calls = card.calls(both, most=10, repeats=5)
     yield row("eager", case, calls, note="the oracle's step in a loop")
 
 

@@ -1,6 +1,6 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line: hybridsolve info | models | demo | calibrate | train | simulate | run | consolidate | grid | route
-| cache.
+| cache | bench.
 
 torch and whatever needs it are imported where a command runs: help and usage errors come at once.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from . import __version__, models
 from .arguments import MOST_DEVICES, integer, number
+from .bench.command import bench, bench_arguments
 from .calibration.command import run_calibrate
 from .compiler.cache_command import cache_arguments, run_cache
 from .data.grid_command import add_grid_arguments, run_grid
@@ -235,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         "grid": (add_grid_arguments, run_grid, "forcing of basins from gridded files and polygons"),
         "cache": (cache_arguments, run_cache, "show or clear the kernels that were compiled for models"),
         "route": (route_arguments, route, "route lateral inflow through a river network to discharge"),
+        "bench": (bench_arguments, bench, "measure this machine: speed, memory, other programs, and the ceilings"),
     }
     for name, (arguments, run, help) in table.items():
         sub = commands.add_parser(name, help=help, description=help)

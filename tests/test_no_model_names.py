@@ -34,8 +34,8 @@ WORDS = {
 FREE = {"__pycache__", "models", "data", "interop", "recipes", "demo.py", "dropin.py"}
 PACKAGE = Path(ROOT) / "hybridsolve"
 PLACES = sorted(p.name for p in PACKAGE.iterdir() if (p.is_dir() or p.suffix == ".py") and p.name not in FREE)
-# A part of the model; a list of others' results; what makes data, by the data's own names.
-EXEMPT = {"solve/triton/hbv.py", "training/published.py", "scale/continent.py"}
+# A part of the model; a list of others' results; what makes data, by the data's own names; another program's arguments.
+EXEMPT = {"solve/triton/hbv.py", "training/published.py", "scale/continent.py", "bench/cases.py", "bench/gr.py"}
 # The same words with another meaning: what an LSTM without a model gives, and a key of a training's configuration.
 MEANT = {("differentiable.py", "streamflow"), ("loop.py", "pet")}
 

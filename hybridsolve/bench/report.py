@@ -1,0 +1,145 @@
+"""A run's rows as Markdown, which the README holds for each machine, and as a figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .cases import FORWARD, GRADIENT
+from .implementations import OURS
+from .machine import Row
+
+BEGIN, END = "<!-- bench: {} -->", "<!-- end of bench -->"
+
+
+def number(text: Any) -> str:
+    """A number to three digits, without an exponent."""
+    return f"{float(f'{float(text):.3g}'):,.10g}" if text not in ("", None) else ""
+
+
+def machine_of(row: Row) -> str:
+    return f"{row['machine']}, {row['isa']}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Speed by case and mode, who has none and why, and the exponents.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of one machine.
+    """
+    first, versions = rows[0], ", ".join(sorted({row["hybridsolve"] for row in rows}))
+    parts = [
+        f"{machine_of(first)}, {first['cores']} cores; hybridsolve {versions}, "
+        f"torch {first['torch']}, Python {first['python']}; {first['date'][:10]}. Medians in million cell-steps, of "
+        "rivers reach-steps, a second. Share: of the time that the floor is, and what sets the floor (A arithmetic, M "
+        "memory, L latency). Others take turns with hybridsolve; in brackets how many times as long they take."
+    ]
+    timed = [row for row in rows if row["kind"] == "time" and not row["shape"].startswith("over-")]
+    cases: dict[tuple[str, str], list[Row]] = {}
+    absent: dict[tuple[str, str], list[str]] = {}
+    for row in timed:
+        if row["median_s"]:
+            cases.setdefault((_case(row), row["mode"]), []).append(row)
+        else:
+            absent.setdefault((row["implementation"], row["note"]), []).append(_case(row))
+    lines = []
+    for (case, mode), found in cases.items():
+        ours = [row for row in found if row["implementation"] == OURS]
+        share = [f"{float(r['share_of_floor']):.0%} {r['floor'][0].upper()}" for r in ours if r["share_of_floor"]]
+        others = sorted((r for r in found if r not in ours), key=lambda r: float(r["median_s"]))
+        cells = [" ".join(number(r[name]) for r in ours) for name in ("value", "peak_MiB")]
+        lines.append([case, mode, cells[0], *(share or [""]), cells[1], "; ".join(map(_beside, others))])
+    parts.append(markdown(["case", "mode", "hybridsolve", "share", "peak MiB", "others"], lines))
+    parts += [f"{name} is not timed on {'; '.join(where)}: {note}." for (name, note), where in absent.items()]
+    slopes = [row for row in rows if row["kind"] == "exponent" and row["implementation"] == OURS]
+    if slopes:
+        said = [f"{r['value']} {r['unit']} ({r.get('shape') or 'rivers'}, {r['model']}, {r['mode']})" for r in slopes]
+        parts.append("Time grows with the power " + "; ".join(said) + ".")
+    return "\n\n".join(parts)
+
+
+def _case(row: Row) -> str:
+    size = f"{int(row['B']):,} x {row['C']} x {row['T']}"
+    if row["shape"].startswith("rivers"):
+        size = f"{int(row['B']):,} reaches x {row['T']}"
+    return f"{row['model']}, {size}, {row['dtype']}, {row['threads']} thread{'s' * (str(row['threads']) != '1')}"
+
+
+def _beside(row: Row) -> str:
+    ratio = f" ({number(row['ratio_to_ours'])} x)" if row["ratio_to_ours"] else ""
+    return f"{row['implementation']} {number(row['value'])}{ratio}"
+
+
+def by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(machine_of(row), []).append(row)
+    return found
+
+
+def into_readme(path: Path, rows: Sequence[Row]) -> Path:
+    """Write the tables of each machine between its marks; a machine that is not there yet goes behind the last one.
+
+    Raises
+    ------
+    ValueError
+        If the file has no marks.
+    """
+    from ..data.files import write_atomic
+
+    text = path.read_text(encoding="utf-8")
+    for name, found in by_machine(rows).items():
+        begin, made = BEGIN.format(name), f"{BEGIN.format(name)}\n{tables(found)}\n{END}"
+        if begin in text:
+            text = re.sub(f"{re.escape(begin)}.*?{re.escape(END)}", lambda _: made, text, count=1, flags=re.DOTALL)  # noqa: B023
+        elif END in text:
+            head, _, tail = text.rpartition(END)
+            text = f"{head}{END}\n\n{made}{tail}"
+        else:
+            raise ValueError(
+                f"{path} must have the line '{END}' where the tables go; found none: add '{BEGIN.format('none')}' and "
+                "it."
+            )
+    return write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def figure(rows: Sequence[Row]) -> Any:
+    """Speed by case, a point an implementation, forward and with gradient; one precision, one thread."""
+    from matplotlib.figure import Figure
+
+    from ..plot.style import CYCLE, styled
+
+    @styled
+    def drawn() -> Figure:
+        kept = [r for r in rows if r["kind"] == "time" and r["value"] and not r["shape"].startswith("over-")]
+        label = lambda r: f"{r['shape']}, {r['model']}, {r['dtype'][-2:]}, {r['threads']}"  # noqa: E731
+        cases = list(dict.fromkeys(map(label, kept)))[::-1]
+        names = list(dict.fromkeys(r["implementation"] for r in kept))
+        size = (12.0, 2.2 + 0.32 * max(len(cases), 1))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for ax, mode in zip(axes, (FORWARD, GRADIENT), strict=True):
+            for k, name in enumerate(names):
+                points = [(float(r["value"]), cases.index(label(r))) for r in kept
+                          if (r["implementation"], r["mode"]) == (name, mode)]  # fmt: skip
+                if points:
+                    marker = "o" if name == OURS else "sD^vPX<>"[k // len(CYCLE) % 8]
+                    ax.scatter(*zip(*points, strict=True), label=name, color=CYCLE[k % len(CYCLE)], marker=marker)
+            ax.set(xscale="log", xlabel="million steps of a cell or reach a second", title=mode)
+            ax.set_yticks(range(len(cases)), cases)
+            ax.grid(True, axis="both")
+        axes[0].legend(loc="best", fontsize=8)
+        if kept:
+            figure.suptitle(f"{machine_of(kept[0])}; hybridsolve {kept[0]['hybridsolve']}; {kept[0]['date'][:10]}")
+        return figure
+
+    return drawn()
