@@ -20,13 +20,13 @@ import torch
 import xarray as xr
 
 from hybridsolve import calibrate, models
+from hybridsolve.bench.report import markdown
 from hybridsolve.data import open_dataset
 from hybridsolve.data.camels import data_dir
 from hybridsolve.score import metrics
 from hybridsolve.spec import DAY
 
 from . import record
-from .table import markdown
 
 PERIODS = dict(train="1999-10-01:2008-09-30", validation="1980-10-01:1989-09-30", test="1989-10-01:1999-09-30")
 JOINED = tuple(f"cemaneige+{body}" for body in ("gr4j", "gr5j", "gr6j", "hymod", "xinanjiang"))
