@@ -69,6 +69,25 @@ template <class V, int N> HS_FN V horner(V x, const typename Lane<V>::scalar (&c
   return r;
 }
 
+// The same in halves, these in halves and so on (Estrin), with the powers x, x^2, x^4, ..: a chain of log2 N fused
+// steps, where Horner's has N. It is a little more work, but a step of a model is one long chain that a processor waits
+// for.
+template <int N, class V> HS_FN V halves(const V* power, const typename Lane<V>::scalar* c) {
+  if constexpr (N == 1) return splat<V>(c[0]);
+  else if constexpr (N == 2) return fma(power[0], splat<V>(c[1]), splat<V>(c[0]));
+  else {
+    constexpr int level = N > 8 ? 3 : N > 4 ? 2 : 1, half = 1 << level;
+    return fma(halves<N - half>(power, c + half), power[level], halves<half>(power, c));
+  }
+}
+template <class V, int N> HS_FN V estrin(V x, const typename Lane<V>::scalar (&c)[N]) {
+  static_assert(N > 2 && N <= 16, "the powers end at x^8");
+  V power[4] = {x, x * x, V{}, V{}};
+  if constexpr (N > 4) power[2] = power[1] * power[1];
+  if constexpr (N > 8) power[3] = power[2] * power[2];
+  return halves<N>(power, c);
+}
+
 // The polynomials below interpolate at Chebyshev nodes of the reduced range, in relative error:
 // log2 3.0e-8 (float), 1.2e-18 (double); 2^x 2.6e-9 (float), 4.3e-18 (double).
 template <class T> struct Format;
@@ -112,14 +131,14 @@ template <class V> HS_FN Log2<V> log2_parts(V x) {
   Log2<V> r;
   r.exponent = from_bits<V>((shifted >> F::mantissa) + as_bits(T(F::magic))) - F::magic;
   if constexpr (sizeof(T) == 4) {
-    constexpr T c[] = {1.442695004f,  -0.7213474682f, 0.4809107535f,  -0.3606932681f, 0.2879032609f,
+    constexpr T c[] = {-0.7213474682f, 0.4809107535f, -0.3606932681f, 0.2879032609f,
                        -0.2391698814f, 0.2160782255f, -0.2058618805f, 0.1231096847f};
-    r.fraction = t * horner(t, c);
+    r.fraction = fma(t * t, estrin(t, c), t * T(1.442695004f));
   } else {  // log2 m = 2 atanh(s) / ln 2 with s = (m - 1) / (m + 1)
-    constexpr T c[] = {2.8853900817779268115,  0.96179669392598972877, 0.5770780163455202295,  0.41219858584090053448,
-                       0.32059853491395986095, 0.26233435250418301904, 0.22091308423117679618, 0.21365895694319269427};
-    const V s = t / (t + T(2));
-    r.fraction = s * horner(s * s, c);
+    constexpr T c[] = {0.96179669392598972877, 0.5770780163455202295,  0.41219858584090053448, 0.32059853491395986095,
+                       0.26233435250418301904, 0.22091308423117679618, 0.21365895694319269427};
+    const V s = t / (t + T(2)), square = s * s;
+    r.fraction = fma(s * square, estrin(square, c), s * T(2.8853900817779268115));
   }
   return r;
 }
@@ -132,12 +151,10 @@ template <class V> HS_FN V log2(V x) {
 template <class V> HS_FN V exp2_reduced(V f) {
   using T = typename Lane<V>::scalar;
   if constexpr (sizeof(T) == 4) {
-    constexpr T c[] = {1.0f, 0.6931472067f, 0.2402265092f, 0.05550327227f, 0.009618056679f, 0.001340042818f,
-                       0.000154614447f};
-    return horner(f, c);
+    constexpr T c[] = {0.6931472067f, 0.2402265092f, 0.05550327227f, 0.009618056679f, 0.001340042818f, 0.000154614447f};
+    return fma(f, estrin(f, c), splat<V>(1));
   } else {
-    constexpr T c[] = {1.0,
-                       0.69314718055994530925,
+    constexpr T c[] = {0.69314718055994530925,
                        0.24022650695910159567,
                        0.055504108664821627039,
                        0.0096181291075872566681,
@@ -148,7 +165,7 @@ template <class V> HS_FN V exp2_reduced(V f) {
                        1.0178057087733941105e-7,
                        7.0741942972885210056e-9,
                        4.455817908336064493e-10};
-    return horner(f, c);
+    return fma(f, estrin(f, c), splat<V>(1));
   }
 }
 // 2^n for a whole n, given n + magic.

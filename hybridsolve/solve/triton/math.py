@@ -78,6 +78,72 @@ def quotient(x, y, per_y):
 
 
 @triton.jit
+def two(x, c: tl.constexpr, i: tl.constexpr):
+    """c[i] + c[i + 1] x."""
+    return tl.fma(x, tl.full(x.shape, c[i + 1], x.dtype), tl.full(x.shape, c[i], x.dtype))
+
+
+@triton.jit
+def three(x, square, c: tl.constexpr, i: tl.constexpr):
+    return tl.fma(tl.full(x.shape, c[i + 2], x.dtype), square, two(x, c, i))
+
+
+@triton.jit
+def four(x, square, c: tl.constexpr, i: tl.constexpr):
+    return tl.fma(two(x, c, i + 2), square, two(x, c, i))
+
+
+@triton.jit
+def estrin(x, c: tl.constexpr, n: tl.constexpr):
+    """c[0] + c[1] x + .. of 6, 7, 8 or 11 coefficients, in halves, as csrc/core/math.h has it."""
+    square = x * x
+    fourth = square * square
+    if n == 6:
+        high = two(x, c, 4)
+    elif n == 7:
+        high = three(x, square, c, 4)
+    else:
+        high = four(x, square, c, 4)
+    r = tl.fma(high, fourth, four(x, square, c, 0))
+    if n == 11:
+        r = tl.fma(three(x, square, c, 8), fourth * fourth, r)
+    return r
+
+
+# The polynomials of csrc/core/math.h, lowest power first.
+LOG2_32 = tl.constexpr(
+    (-0.7213474682, 0.4809107535, -0.3606932681, 0.2879032609, -0.2391698814, 0.2160782255, -0.2058618805, 0.1231096847)
+)
+LOG2_64 = tl.constexpr(
+    (
+        0.96179669392598972877,
+        0.5770780163455202295,
+        0.41219858584090053448,
+        0.32059853491395986095,
+        0.26233435250418301904,
+        0.22091308423117679618,
+        0.21365895694319269427,
+    )
+)
+EXP2_32 = tl.constexpr((0.6931472067, 0.2402265092, 0.05550327227, 0.009618056679, 0.001340042818, 0.000154614447))
+EXP2_64 = tl.constexpr(
+    (
+        0.69314718055994530925,
+        0.24022650695910159567,
+        0.055504108664821627039,
+        0.0096181291075872566681,
+        0.0013333558146406470697,
+        0.00015403530463724354209,
+        0.000015252733841556772589,
+        1.3215432535912376166e-6,
+        1.0178057087733941105e-7,
+        7.0741942972885210056e-9,
+        4.455817908336064493e-10,
+    )
+)
+
+
+@triton.jit
 def log2_parts(x):
     """The exponent and log2 of the mantissa, in [sqrt(1/2), sqrt(2)), of a positive normal x."""
     if x.dtype == tl.float32:
@@ -85,52 +151,15 @@ def log2_parts(x):
         scale = (0x3F800000 - (shifted & -0x800000)).to(tl.float32, bitcast=True)  # 2^-exponent
         t = tl.fma(x, scale, tl.full(x.shape, -1.0, x.dtype))  # of x itself, so that a NaN stays
         exponent = (shifted >> 23).to(tl.float32)
-        r = tl.full(x.shape, 0.1231096847, x.dtype)
-        for c in tl.static_range(8):
-            r = tl.fma(r, t, tl.full(x.shape, LOG2_32[c], x.dtype))
-        return exponent, t * r
+        return exponent, tl.fma(t * t, estrin(t, LOG2_32, 8), t * 1.442695004)
     else:
         shifted = x.to(tl.int64, bitcast=True) - 0x3FE6A09E667F3BCD
         scale = (0x3FF0000000000000 - (shifted & -0x10000000000000)).to(tl.float64, bitcast=True)
         t = tl.fma(x, scale, tl.full(x.shape, -1.0, x.dtype))
         exponent = (shifted >> 52).to(tl.float64)
         s = t / (t + 2.0)
-        r = tl.full(x.shape, 0.21365895693719269427, x.dtype)
-        for c in tl.static_range(7):
-            r = tl.fma(r, s * s, tl.full(x.shape, LOG2_64[c], x.dtype))
-        return exponent, s * r
-
-
-# The polynomials of csrc/core/math.h, highest power first, without the highest.
-LOG2_32 = tl.constexpr(
-    (-0.2058618805, 0.2160782255, -0.2391698814, 0.2879032609, -0.3606932681, 0.4809107535, -0.7213474682, 1.442695004)
-)
-LOG2_64 = tl.constexpr(
-    (
-        0.22091308423117679618,
-        0.26233435250418301904,
-        0.32059853491395986095,
-        0.41219858584090053448,
-        0.5770780163455202295,
-        0.96179669392598972877,
-        2.8853900817779268115,
-    )
-)
-EXP2_32 = tl.constexpr((0.001340042818, 0.009618056679, 0.05550327227, 0.2402265092, 0.6931472067, 1.0))
-EXP2_64 = tl.constexpr(
-    (
-        1.0178057087733941105e-7,
-        1.3215432535912376166e-6,
-        0.000015252733841556772589,
-        0.00015403530463724354209,
-        0.0013333558146406470697,
-        0.0096181291075872566681,
-        0.055504108664821627039,
-        0.24022650695910159567,
-        0.69314718055994530925,
-        1.0,
-    )
-)
+        square = s * s
+        return exponent, tl.fma(s * square, estrin(square, LOG2_64, 7), s * 2.8853900817779268115)
 
 
 @triton.jit
@@ -146,15 +175,10 @@ def nearest(z):
 def exp2_parts(n, f):
     """2^(n + f) for a whole n in [-120, 120] (float32) or [-1000, 1000], and f in [-1/2, 1/2]."""
     if f.dtype == tl.float32:
-        r = tl.full(f.shape, 0.000154614447, f.dtype)
-        for c in tl.static_range(6):
-            r = tl.fma(r, f, tl.full(f.shape, EXP2_32[c], f.dtype))
+        r = tl.fma(f, estrin(f, EXP2_32, 6), tl.full(f.shape, 1.0, f.dtype))
         return r * ((n.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
     else:
-        r = tl.full(f.shape, 7.0741942972885210056e-9, f.dtype)
-        r = tl.fma(tl.full(f.shape, 4.455817908336064493e-10, f.dtype), f, r)
-        for c in tl.static_range(10):
-            r = tl.fma(r, f, tl.full(f.shape, EXP2_64[c], f.dtype))
+        r = tl.fma(f, estrin(f, EXP2_64, 11), tl.full(f.shape, 1.0, f.dtype))
         return r * ((n.to(tl.int64) + 1023) << 52).to(tl.float64, bitcast=True)
 
 
