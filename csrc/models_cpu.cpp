@@ -23,7 +23,7 @@ template <class V> struct Interleaved<V, false> {
 };
 
 template <class M, class V> struct Entry {
-  using B = Block<M, typename Interleaved<V, M::PAIRED>::type>;
+  using B = Block<M, typename Interleaved<V, M::STAGES == 0>::type>;
 
   static size_t workspace(const Run& run) { return B::tape_bytes(run); }
   static int64_t n_blocks(const Run& run) { return B::count(run); }

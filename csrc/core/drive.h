@@ -7,6 +7,10 @@
 // cache from the first step to the last. With basins as lanes the forcing is loaded once for all components, and the
 // mean over components is a plain running sum, in the order of the components whatever the blocks and threads are.
 //
+// A step of a model in stages (hybridsolve/compiler/stages.py says why and where it is cut) runs stage by stage, each
+// over all units of the block, so that the processor has other units to work at while one waits. A model without stages
+// takes a step of one unit after another, and has two packs side by side as one value for that (pair.h).
+//
 // Nothing here rounds differently with the number of threads, the block that a basin falls in or the checkpoint
 // interval: the order of every sum is fixed by C alone (components) or by the steps, last to first (static gradients).
 #pragma once
@@ -80,6 +84,7 @@ template <class Model, class V> struct Block {
   static constexpr int Q = Model::Q, W = N::W, M = N::M, HEADS = N::HEADS, LINES = Model::LINES;
   static constexpr bool PREPARES = D + W > 0;  // some numbers follow from parameters and inputs
   static constexpr bool LOOPS = Model::LOOPS;
+  static constexpr bool STAGED = Model::STAGES > 0;
   static constexpr int MAX_UNITS = 32;
   static constexpr int64_t AHEAD = 8;  // steps
 
@@ -103,7 +108,8 @@ template <class Model, class V> struct Block {
     Kept kept;
   };
 
-  V inputs[MAX_UNITS][N::some(K)];  // [pack]
+  int pack[MAX_UNITS];                       // [unit]
+  V f[MAX_UNITS][F], inputs[MAX_UNITS][N::some(K)];  // [pack]: forcing of the step at hand, inputs
   V p[MAX_UNITS][P], derived[MAX_UNITS][N::some(D)], s[MAX_UNITS][HEADS], weight[MAX_UNITS];
   V d_p[MAX_UNITS][P], d_derived[MAX_UNITS][N::some(D)], d_s[MAX_UNITS][HEADS], d_weight[MAX_UNITS];
   // Of the delay lines: ordinates [unit][W] and contents [unit][M], and their cotangents. They may be many, and thread
@@ -116,6 +122,12 @@ template <class Model, class V> struct Block {
   typename Lane<V>::bits forcing_fault, parameter_fault;
   mutable V beyond[LOOPS ? MAX_UNITS : 1];  // [unit]: 1 where a loop is to make more passes than it may
   bool passes_fault = false;
+  // Of the step at hand, [unit]: first ordinates, what passes from stage to stage, and their cotangents.
+  V first[MAX_UNITS][N::some(LINES)], d_first[MAX_UNITS][N::some(LINES)], d_f[MAX_UNITS][F];
+  union {
+    typename Model::template Between<V> between[MAX_UNITS];
+    typename Model::template BetweenAdjoint<V> between_adjoint[MAX_UNITS];
+  };
 
   // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
   // that a small run would leave threads without work.
@@ -188,6 +200,7 @@ template <class Model, class V> struct Block {
       }
       for (int g = 0; g < G; ++g) {
         const int u = k * G + g;
+        pack[u] = k;
         place(cells[u], k, g, run.n_components, 1);
         place(series[u], k, g, 1, run.n_basins);
         place(d_series[u], k, g, run.d_fluxes.b_stride, run.d_fluxes.c_stride);
@@ -225,23 +238,22 @@ template <class Model, class V> struct Block {
   int64_t cells_in_all() const { return run.n_basins * run.n_components; }
   T* checkpoint(int64_t t) const { return as<T>(run.checkpoints) + t / run.interval * N::ROWS * cells_in_all(); }
 
-  // What a step of a unit is given. `first` is room for the first ordinates.
-  HS_FN Given<V> given(const V* f, int u, const V* first) const {
-    return {f, inputs[u / int(run.group_size)], p[u], derived[u], first, limits.dt, LOOPS ? beyond + u : nullptr};
+  HS_FN Given<V> given(int u) const {
+    return {f[pack[u]], inputs[pack[u]], p[u], derived[u], first[u], limits.dt, LOOPS ? beyond + u : nullptr};
   }
   // What follows from the parameters at hand.
   HS_FN void prepare() {
     for (int u = 0; u < n_units; ++u) {
-      if constexpr (D > 0) Model::prepare(given(nullptr, u, nullptr), derived[u]);
-      if constexpr (W > 0) Model::ordinates(given(nullptr, u, nullptr), ordinate + u * W);
+      if constexpr (D > 0) Model::prepare(given(u), derived[u]);
+      if constexpr (W > 0) Model::ordinates(given(u), ordinate + u * W);
     }
   }
   // Passes on the cotangents of what was prepared, for a clean start of the step before.
   HS_FN void adj_prepare() {
     for (int u = 0; u < n_units; ++u) {
       const Cotangents<V> to{nullptr, d_p[u], d_derived[u], nullptr};
-      if constexpr (W > 0) Model::ordinates_adj(given(nullptr, u, nullptr), d_ordinate + u * W, to);
-      if constexpr (D > 0) Model::prepare_adj(given(nullptr, u, nullptr), to);
+      if constexpr (W > 0) Model::ordinates_adj(given(u), d_ordinate + u * W, to);
+      if constexpr (D > 0) Model::prepare_adj(given(u), to);
       clear_prepared(u);
     }
   }
@@ -298,7 +310,7 @@ template <class Model, class V> struct Block {
     bool nothing = true;
     for (int u = 0; u < n_units; ++u) {
       for (int i = slot; i < end; ++i) d_ordinate[u * W + i] = splat<V>(T(1) + T(i) / T(7));
-      Model::ordinates_adj(given(nullptr, u, nullptr), d_ordinate + u * W,
+      Model::ordinates_adj(given(u), d_ordinate + u * W,
                            Cotangents<V>{nullptr, d_p[u], d_derived[u], nullptr});
       for (int i = 0; i < P; ++i) nothing &= !any(d_p[u][i] != V{}), d_p[u][i] = V{};
       for (int i = 0; i < D; ++i) nothing &= !any(d_derived[u][i] != V{});
@@ -306,13 +318,67 @@ template <class Model, class V> struct Block {
     }
     return nothing;
   }
-  // One step of a unit with its delay lines. What it starts from goes to `before`, where that is wanted.
-  HS_FN void step(const V* f, int u, V* q, Kept& kept, V* before = nullptr) {
-    V first[N::some(LINES)];
-    heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first);
-    for (int i = 0; before && i < HEADS; ++i) before[i] = s[u][i];
-    Model::step(given(f, u, first), s[u], q, kept);
-    move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, in_use);
+  // One step of all units, their fluxes to q [unit][Q], or [unit] where the outflow is all that is wanted; BEFORE: what
+  // each starts from goes to the tape.
+  template <bool OUTFLOW_ONLY, bool BEFORE> HS_FN void step(V* q, TapeEntry* taped) {
+    for (int u = 0; u < n_units; ++u) {
+      heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first[u]);
+      for (int i = 0; BEFORE && i < HEADS; ++i) taped[u].before[i] = s[u][i];
+    }
+    if constexpr (STAGED) step_from<0, OUTFLOW_ONLY>(q, taped);
+    else
+      for (int u = 0; u < n_units; ++u) {
+        V all[Q];
+        Model::step(given(u), s[u], all, taped[u].kept);
+        if constexpr (OUTFLOW_ONLY) q[u] = all[Model::OUTFLOW];
+        else
+          for (int i = 0; i < Q; ++i) q[u * Q + i] = all[i];
+      }
+    for (int u = 0; u < n_units; ++u) move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, in_use);
+  }
+  template <int STAGE, bool OUTFLOW_ONLY> HS_FN void step_from(V* q, TapeEntry* taped) {
+    stage<STAGE, OUTFLOW_ONLY>(q, taped);
+    if constexpr (STAGE + 1 < Model::STAGES) step_from<STAGE + 1, OUTFLOW_ONLY>(q, taped);
+  }
+  template <int STAGE, bool OUTFLOW_ONLY> HS_APART void stage(V* q, TapeEntry* taped) {
+    for (int u = 0; u < n_units; ++u) {
+      if constexpr (OUTFLOW_ONLY) {
+        OutflowAlone<Model, V> to{q[u], V{}};
+        Model::template stage<STAGE>(given(u), s[u], to, taped[u].kept, between[u]);
+      } else {
+        V* to = q + u * Q;
+        Model::template stage<STAGE>(given(u), s[u], to, taped[u].kept, between[u]);
+      }
+    }
+  }
+  // Its adjoint, of the cotangents d_q of what the step gives.
+  template <bool OUTFLOW_ONLY, bool FORCING> HS_FN void step_adj(const V* d_q, const TapeEntry* taped) {
+    if constexpr (STAGED) step_adj_from<0, OUTFLOW_ONLY, FORCING>(d_q, taped);
+    else
+      for (int u = 0; u < n_units; ++u) {
+        V all[Q], rest[F];
+        spread<OUTFLOW_ONLY>(d_q, u, all);
+        for (int i = 0; i < F; ++i) rest[i] = V{};
+        Model::step_adj(given(u), taped[u].before, taped[u].kept, all, d_s[u],
+                        Cotangents<V>{FORCING ? d_f[u] : rest, d_p[u], d_derived[u], d_first[u]});
+      }
+  }
+  template <bool OUTFLOW_ONLY> static HS_FN void spread(const V* d_q, int u, V* all) {
+    for (int i = 0; i < Q; ++i) all[i] = OUTFLOW_ONLY ? i == Model::OUTFLOW ? d_q[u] : V{} : d_q[u * Q + i];
+  }
+  template <int STAGE, bool OUTFLOW_ONLY, bool FORCING> HS_FN void step_adj_from(const V* d_q, const TapeEntry* taped) {
+    stage_adj<STAGE, OUTFLOW_ONLY, FORCING>(d_q, taped);
+    if constexpr (STAGE + 1 < Model::ADJOINT_STAGES) step_adj_from<STAGE + 1, OUTFLOW_ONLY, FORCING>(d_q, taped);
+  }
+  template <int STAGE, bool OUTFLOW_ONLY, bool FORCING> HS_APART void stage_adj(const V* d_q, const TapeEntry* taped) {
+    for (int u = 0; u < n_units; ++u) {
+      V all[Q], rest[F];
+      spread<OUTFLOW_ONLY>(d_q, u, all);
+      for (int i = 0; i < F; ++i) rest[i] = V{};
+      Model::template stage_adj<STAGE>(given(u), taped[u].before, taped[u].kept, all, d_s[u],
+                                       Cotangents<V>{FORCING ? d_f[u] : rest, d_p[u], d_derived[u], d_first[u]},
+                                       between_adjoint[u]);
+    }
   }
 
   // Of the step that a unit has made: notes what cells are beyond the passes of a loop, and where, if that is wanted.
@@ -328,10 +394,10 @@ template <class Model, class V> struct Block {
 
   // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which
   // way the loop goes.
-  HS_FN void read_forcing(int64_t t, int k, int64_t ahead, V* f) const {
+  HS_FN void read_forcing(int64_t t, int k, int64_t ahead) {
     for (int i = 0; i < F; ++i) {
       const T* row = as<T>(run.forcing[i].data) + t * run.forcing[i].t_stride;
-      f[i] = load<V>(row, forcing_lanes[k][i]);
+      f[k][i] = load<V>(row, forcing_lanes[k][i]);
       fetch(row + ahead * run.forcing[i].t_stride + forcing_lanes[k][i].offset[0]);
     }
   }
@@ -359,10 +425,20 @@ template <class Model, class V> struct Block {
     return adj_ranged(given, limits.range[i], d);
   }
 
-  template <bool OUTFLOW_ONLY> HS_FN void put(int64_t t, int k, const V* sums) const {
-    const int n = OUTFLOW_ONLY ? 1 : run.n_outputs;
-    const int64_t total = run.n_basins * run.n_groups;
-    for (int o = 0; o < n; ++o) store(as<T>(run.fluxes) + (o * run.n_steps + t) * total, columns[k], sums[o]);
+  // An output of every unit, or its sum over the components of each group.
+  template <bool OUTFLOW_ONLY> HS_FN void put(int64_t t, int o, const V* q) const {
+    const int index = OUTFLOW_ONLY ? 0 : run.output[o], G = int(run.group_size);
+    T* row = as<T>(run.fluxes) + (o * run.n_steps + t) * run.n_basins * (run.each ? run.n_components : run.n_groups);
+    const auto value = [&](int u) { return OUTFLOW_ONLY ? q[u] : index < Q ? q[u * Q + index] : s[u][index - Q]; };
+    if (run.each) {
+      for (int u = 0; u < n_units; ++u) store(row, series[u], value(u));
+      return;
+    }
+    for (int k = 0; k < n_packs; ++k) {
+      V sum = V{};
+      for (int u = k * G; u < (k + 1) * G; ++u) sum = fma(weight[u], value(u), sum);
+      store(row, columns[k], sum);
+    }
   }
 
   // OUTFLOW_ONLY: what leaves the catchment is the one output, which is what most runs ask for, and the code for all
@@ -371,7 +447,7 @@ template <class Model, class V> struct Block {
     int fault = enter(block);
     if (fault) return fault;
     if (LINES > 0 && n_moving == 0) count_in_use();
-    const int G = int(run.group_size);
+    TapeEntry scratch[MAX_UNITS];
     for (int64_t t = 0, next_checkpoint = run.interval ? 0 : -1; t < run.n_steps; ++t) {
       if (t == next_checkpoint) {
         for (int u = 0; u < n_units; ++u) {
@@ -385,31 +461,13 @@ template <class Model, class V> struct Block {
         for (int u = 0; u < n_units; ++u)
           parameter_fault |= outside(p[u][moving[m]], limits.parameter[moving[m]]);
       for (int k = 0; k < n_packs; ++k) {
-        V f[F], sums[OUTFLOW_ONLY ? 1 : MAX_OUTPUTS];
-        read_forcing(t, k, AHEAD, f);
-        for (int i = 0; i < F; ++i) forcing_fault |= outside(f[i], limits.forcing[i]);
-        for (int o = 0; o < (OUTFLOW_ONLY ? 1 : run.n_outputs); ++o) sums[o] = V{};
-        for (int u = k * G; u < (k + 1) * G; ++u) {
-          V q[Q + S];
-          Kept kept;
-          step(f, u, q, kept);
-          check_passes(t, u);
-          if constexpr (OUTFLOW_ONLY) {
-            if (run.each) store(as<T>(run.fluxes) + t * cells_in_all(), series[u], q[Model::OUTFLOW]);
-            else sums[0] = fma(weight[u], q[Model::OUTFLOW], sums[0]);
-          } else {
-            for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
-            for (int o = 0; o < run.n_outputs; ++o) {
-              const V value = q[run.output[o]];
-              if (run.each)
-                store(as<T>(run.fluxes) + (o * run.n_steps + t) * cells_in_all(), series[u], value);
-              else
-                sums[o] = fma(weight[u], value, sums[o]);
-            }
-          }
-        }
-        if (!run.each) put<OUTFLOW_ONLY>(t, k, sums);
+        read_forcing(t, k, AHEAD);
+        for (int i = 0; i < F; ++i) forcing_fault |= outside(f[k][i], limits.forcing[i]);
       }
+      V q[MAX_UNITS * (OUTFLOW_ONLY ? 1 : Q)];
+      step<OUTFLOW_ONLY, false>(q, scratch);
+      for (int u = 0; u < n_units; ++u) check_passes(t, u);
+      for (int o = 0; o < (OUTFLOW_ONLY ? 1 : run.n_outputs); ++o) put<OUTFLOW_ONLY>(t, o, q);
     }
     for (int u = 0; u < n_units; ++u) {
       for (int i = 0; i < S; ++i) store(as<T>(run.final_state) + i * cells_in_all(), cells[u], s[u][i]);
@@ -448,14 +506,11 @@ template <class Model, class V> struct Block {
       for (int64_t t = start; t < end; ++t) {
         TapeEntry* taped = tape + (t - start) * n_units;
         read_moving(t);
-        for (int k = 0; k < n_packs; ++k) {
-          V f[F], q[Q];
-          read_forcing(t, k, AHEAD, f);
-          for (int u = k * G; u < (k + 1) * G; ++u) {
-            step(f, u, q, taped[u].kept, taped[u].before);
-            for (int l = 0; l < LINES; ++l) taped[u].put[l] = s[u][S + l];
-          }
-        }
+        for (int k = 0; k < n_packs; ++k) read_forcing(t, k, AHEAD);
+        V q[MAX_UNITS];
+        step<true, true>(q, taped);
+        for (int u = 0; u < n_units; ++u)
+          for (int l = 0; l < LINES; ++l) taped[u].put[l] = s[u][S + l];
       }
       for (int64_t t = end - 1; t >= start; --t) reverse<OUTFLOW_ONLY, FORCING>(t, tape + (t - start) * n_units);
     }
@@ -483,29 +538,28 @@ template <class Model, class V> struct Block {
     const int64_t total = run.n_basins * run.n_groups;
     const int n = OUTFLOW_ONLY ? 1 : run.n_outputs;
     read_moving(t);
+    V d_q[MAX_UNITS * (OUTFLOW_ONLY ? 1 : Q)];
+    const T* d_row = as<T>(run.d_fluxes.data) + t * run.d_fluxes.t_stride;
     for (int k = 0; k < n_packs; ++k) {
-      V f[F], d_f[F], d_sums[OUTFLOW_ONLY ? 1 : MAX_OUTPUTS];
-      read_forcing(t, k, -AHEAD, f);
-      for (int i = 0; i < F; ++i) d_f[i] = V{};
-      const T* d_row = as<T>(run.d_fluxes.data) + t * run.d_fluxes.t_stride;
+      V d_sums[OUTFLOW_ONLY ? 1 : MAX_OUTPUTS];
+      read_forcing(t, k, -AHEAD);
       fetch(d_row - AHEAD * run.d_fluxes.t_stride + d_series[k * G].offset[0]);
       d_sums[0] = V{};
       if (!run.each)
         for (int o = 0; o < n; ++o) d_sums[o] = load<V>(d_row + o * run.d_fluxes_stride, d_series[k * G]);
       for (int u = k * G; u < (k + 1) * G; ++u) {
-        V d_q[Q], first[N::some(LINES)], d_first[N::some(LINES)];
-        for (int i = 0; i < Q; ++i) d_q[i] = V{};
-        for (int l = 0; l < LINES; ++l) d_first[l] = V{};
-        first_ordinates<Model>(ordinate + u * W, first);
+        for (int l = 0; l < LINES; ++l) d_first[u][l] = V{};
+        first_ordinates<Model>(ordinate + u * W, first[u]);
         if constexpr (OUTFLOW_ONLY) {
-          d_q[Model::OUTFLOW] = run.each ? load<V>(d_row, d_series[u]) : weight[u] * d_sums[0];
+          d_q[u] = run.each ? load<V>(d_row, d_series[u]) : weight[u] * d_sums[0];
         } else {
           V q[Q + HEADS];
           if (run.d_weights) {
             Kept kept;
             for (int i = 0; i < HEADS; ++i) q[Q + i] = taped[u].before[i];
-            Model::step(given(f, u, first), q + Q, q, kept);
+            Model::step(given(u), q + Q, q, kept);
           }
+          for (int i = 0; i < Q; ++i) d_q[u * Q + i] = V{};
           for (int o = 0; o < n; ++o) {
             const int index = run.output[o];
             V d_value;
@@ -515,24 +569,24 @@ template <class Model, class V> struct Block {
               d_value = weight[u] * d_sums[o];
               if (run.d_weights) d_weight[u] = fma(d_sums[o], q[index], d_weight[u]);
             }
-            if (index < Q) d_q[index] += d_value;
+            if (index < Q) d_q[u * Q + index] += d_value;
             else d_s[u][index - Q] += d_value;
           }
         }
-        V d_f_unit[F];
-        for (int i = 0; i < F; ++i) d_f_unit[i] = V{};
+        for (int i = 0; FORCING && i < F; ++i) d_f[u][i] = V{};
         adj_put<Model>([&](auto line) { return d_contents(u, line); }, ordinate + u * W, taped[u].put, d_s[u] + S,
                        d_ordinate + u * W, with_adjoint);
-        Model::step_adj(given(f, u, first), taped[u].before, taped[u].kept, d_q, d_s[u],
-                        Cotangents<V>{d_f_unit, d_p[u], d_derived[u], d_first});
-        adj_move(u, d_first);
-        if constexpr (FORCING)  // an idle lane's cell is a repetition, whose part must not count
-          for (int i = 0; i < F; ++i) d_f[i] += only_used(cells[u], d_f_unit[i]);
       }
-      if constexpr (FORCING)
-        for (int i = 0; i < F; ++i)
-          if (run.d_forcing[i]) store(as<T>(run.d_forcing[i]) + t * total, columns[k], d_f[i]);
     }
+    step_adj<OUTFLOW_ONLY, FORCING>(d_q, taped);
+    for (int u = 0; u < n_units; ++u) adj_move(u, d_first[u]);
+    if constexpr (FORCING)
+      for (int k = 0; k < n_packs; ++k)
+        for (int i = 0; i < F; ++i) {
+          V sum = V{};
+          for (int u = k * G; u < (k + 1) * G; ++u) sum += only_used(cells[u], d_f[u][i]);  // an idle lane repeats another
+          if (run.d_forcing[i]) store(as<T>(run.d_forcing[i]) + t * total, columns[k], sum);
+        }
     move_windows();
     if (PREPARES && n_moving > 0) adj_prepare();
     for (int m = 0; m < n_moving; ++m) put_moving(t, m);

@@ -157,6 +157,12 @@ template <bool KNOWN, class V, int K> HS_FN void keep_reciprocal(Dual<V, K>& r, 
   if constexpr (!KNOWN) r.v = typename Lane<V>::scalar(1) / x.v;
   for (int k = 0; k < K; ++k) r.d[k] = -r.v * r.v * x.d[k];
 }
+// Of the base the value's logarithm is taken, and the tangents follow from the base itself.
+template <class V, int K> struct Log2<Dual<V, K>> {
+  Log2<V> of_value;
+  Dual<V, K> x;
+};
+template <class V, int K> HS_FN Log2<Dual<V, K>> base_log2(Dual<V, K> x) { return {base_log2(x.v), x}; }
 template <class V, int K>  // slope: of x^y by y ln x
 HS_FN void put_power(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y, const Power<V>& p, V slope) {
   using T = typename Lane<V>::scalar;
@@ -164,21 +170,30 @@ HS_FN void put_power(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y, const Pow
   const V by_y = slope * p.log2_x * T(0.69314718055994530942), by_x = slope * y.v / at_least(x.v, Format<T>::tiny);
   for (int k = 0; k < K; ++k) r.value.d[k] = fma(by_x, x.d[k], by_y * y.d[k]);
 }
-template <bool KNOWN, class V, int K> HS_FN void keep_pow(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y) {
+template <bool KNOWN, class V, int K>
+HS_FN void keep_pow(Power<Dual<V, K>>& r, const Log2<Dual<V, K>>& x, Dual<V, K> y) {
   Power<V> p{r.log2_x.v, r.value.v};
-  keep_pow<KNOWN>(p, x.v, y.v);
-  put_power(r, x, y, p, p.value);
+  keep_pow<KNOWN>(p, x.of_value, y.v);
+  put_power(r, x.x, y, p, p.value);
+}
+template <bool KNOWN, class V, int K>
+HS_FN void keep_pow01(Power<Dual<V, K>>& r, const Log2<Dual<V, K>>& x, Dual<V, K> y) {
+  Power<V> p{r.log2_x.v, r.value.v};
+  keep_pow01<KNOWN>(p, x.of_value, y.v);
+  put_power(r, x.x, y, p, select(p.log2_x <= V{}, p.value, V{}));
+}
+template <bool KNOWN, class V, int K> HS_FN void keep_pow(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y) {
+  keep_pow<KNOWN>(r, base_log2(x), y);
 }
 template <bool KNOWN, class V, int K> HS_FN void keep_pow01(Power<Dual<V, K>>& r, Dual<V, K> x, Dual<V, K> y) {
-  Power<V> p{r.log2_x.v, r.value.v};
-  keep_pow01<KNOWN>(p, x.v, y.v);
-  put_power(r, x, y, p, select(p.log2_x <= V{}, p.value, V{}));
+  keep_pow01<KNOWN>(r, base_log2(x), y);
 }
-template <class V, int K> HS_FN Power<Dual<V, K>> pow(Dual<V, K> x, Dual<V, K> y) {
+template <class V, int K> HS_FN Power<Dual<V, K>> pow(const Log2<Dual<V, K>>& x, Dual<V, K> y) {
   Power<Dual<V, K>> r{};
   keep_pow<false>(r, x, y);
   return r;
 }
+template <class V, int K> HS_FN Power<Dual<V, K>> pow(Dual<V, K> x, Dual<V, K> y) { return pow(base_log2(x), y); }
 
 // A function of one argument multiplies a tangent by the slope that its adjoint multiplies a cotangent by.
 #define HS_DUAL_FUNCTION(f)                                                                 \

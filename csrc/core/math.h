@@ -201,10 +201,11 @@ template <class V> HS_FN V less_whole(V y, V e, V n) {
   return fma(y, e, -n);
 #endif
 }
-template <bool ABOVE_1, class V> HS_FN Power<V> power(V x, V y) {
+// The logarithm of x, and of it and y the power: two halves of one long chain, where a stage of a step may end.
+template <class V> HS_FN Log2<V> base_log2(V x) { return log2_parts(at_least(x, Format<typename Lane<V>::scalar>::tiny)); }
+template <bool ABOVE_1, class V> HS_FN Power<V> power(const Log2<V>& l, V y) {
   using T = typename Lane<V>::scalar;
   using F = Format<T>;
-  const Log2<V> l = log2_parts(at_least(x, F::tiny));
   const V whole = y * l.exponent;
   V exponent = at_least(fma(y, l.fraction, whole), F::lowest_exponent);
   if constexpr (ABOVE_1) exponent = at_most(exponent, -F::lowest_exponent);
@@ -217,16 +218,18 @@ template <bool ABOVE_1, class V> HS_FN Power<V> power(V x, V y) {
   const V value = exp2_reduced(f) * power_of_two(shifted);
   return {l.exponent + l.fraction, ABOVE_1 ? value : at_most(value, 1)};
 }
-template <class V> HS_FN Power<V> pow(V x, V y) { return power<true>(x, y); }
-template <class V> HS_FN Power<V> pow01(V x, V y) { return power<false>(x, y); }
+template <class V> HS_FN Power<V> pow(const Log2<V>& x, V y) { return power<true>(x, y); }
+template <class V> HS_FN Power<V> pow01(const Log2<V>& x, V y) { return power<false>(x, y); }
+template <class V> HS_FN Power<V> pow(V x, V y) { return pow(base_log2(x), y); }
+template <class V> HS_FN Power<V> pow01(V x, V y) { return pow01(base_log2(x), y); }
 // What a step keeps for its adjoint: made here, or known already.
 template <bool KNOWN, class V> HS_FN void keep_reciprocal(V& r, V x) {
   if constexpr (!KNOWN) r = typename Lane<V>::scalar(1) / x;
 }
-template <bool KNOWN, class V> HS_FN void keep_pow(Power<V>& r, V x, V y) {
+template <bool KNOWN, class V, class X> HS_FN void keep_pow(Power<V>& r, const X& x, V y) {  // of x or its base_log2
   if constexpr (!KNOWN) r = pow(x, y);
 }
-template <bool KNOWN, class V> HS_FN void keep_pow01(Power<V>& r, V x, V y) {
+template <bool KNOWN, class V, class X> HS_FN void keep_pow01(Power<V>& r, const X& x, V y) {
   if constexpr (!KNOWN) r = pow01(x, y);
 }
 // These add to the cotangent of y and return the cotangent of ln x, from which the caller makes those of x's factors:

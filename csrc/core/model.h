@@ -5,8 +5,8 @@
 //       static constexpr const char *forcing_names, *parameter_names, *state_names, *flux_names;
 //       template <class V> struct Kept { .. };                // values of V, and structs of such, nothing else
 //       template <bool KNOWN = false, class V> static HS_FN void step(const Given<V>& in, V* s, V* q, Kept<V>& kept);
-//       template <class V> static HS_FN void step_adj(const Given<V>& in, const V* s, Kept<V> kept, const V* d_q, V* d_s,
-//                                                     const Cotangents<V>& d);
+//       template <class V> static HS_FN void step_adj(const Given<V>& in, const V* s, const Kept<V>& kept, const V* d_q,
+//                                                     V* d_s, const Cotangents<V>& d);
 //     };
 //
 // `step` makes of the states s those after it, and the fluxes q. What it keeps is costly and wanted again: in the
@@ -27,6 +27,15 @@
 //   LOOPS   whether a step has loops: these raise in.beyond, where it is given, to 1 for lanes that are to make more passes
 //           than a loop may
 //
+//   STAGES  parts of `step`, and ADJOINT_STAGES of `step_adj`, which a CPU runs one after another, each over many units:
+//             template <int STAGE, bool KNOWN = false, class V, class Fluxes>
+//             static HS_FN void stage(const Given<V>& in, V* s, Fluxes& q, Kept<V>& kept, Between<V>& m);
+//             template <int STAGE, class V>
+//             static HS_FN void stage_adj(const Given<V>& in, const V* s, const Kept<V>& kept, const V* d_q, V* d_s,
+//                                         const Cotangents<V>& d, BetweenAdjoint<V>& m);
+//           with what one leaves to later ones in structs Between and BetweenAdjoint, made of values as Kept is; Fluxes
+//           is V* or OutflowAlone. All in order are the step
+//
 // A delay line with ordinates w_0 .. w_{n-1} holds contents M_0 .. M_{n-2}. A step that puts x into it gets M_0 + w_0 x
 // out of it; it finds M_0 in s[S + line] and w_0 in in.w[line], and leaves x in s[S + line]. Then the driver moves the
 // contents, M_j <- M_{j+1} + w_{j+1} x. They are rows of the state behind the S states. Being linear they need no tape:
@@ -41,8 +50,10 @@ namespace HS_ISA {
 
 struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0;
-  static constexpr bool PAIRED = true;  // on a CPU two packs side by side, unless a step is too long for the registers
   static constexpr bool LOOPS = false;
+  static constexpr int STAGES = 0, ADJOINT_STAGES = 0;
+  template <class V> struct Between {};
+  template <class V> struct BetweenAdjoint {};
   static constexpr int SLOTS[1] = {0};
   static constexpr const char *input_names = "", *line_names = "", *identity = "";
 };
@@ -56,6 +67,13 @@ template <class V> struct Given {
 
 template <class V> struct Cotangents {
   V *f, *p, *d, *w;
+};
+
+// Where a stage puts its fluxes if the outflow is all that is wanted.
+template <class Model, class V> struct OutflowAlone {
+  V& outflow;
+  V rest;
+  HS_FN V& operator[](int i) { return i == Model::OUTFLOW ? outflow : rest; }
 };
 
 // How many of everything there are. Arrays of none have one element, which nobody uses.

@@ -123,14 +123,13 @@ template <class Model, class V> struct Forward {
     }
     if (B::PREPARES && block.n_moving > 0) prepare();
     for (int k = 0; k < block.n_packs; ++k) {
-      V values[F];
       DV f[F];
       V sums[MAX_OUTPUTS];
-      block.read_forcing(t, k, B::AHEAD, values);
+      block.read_forcing(t, k, B::AHEAD);
       for (int i = 0; i < F; ++i) {
         const View& d = in.t_forcing[i];
-        bad |= outside(values[i], block.limits.forcing[i]);
-        f[i] = dual(values[i], d.data ? load<V>(as<T>(d.data) + t * d.t_stride, forcing_lanes[k][i]) : V{});
+        bad |= outside(block.f[k][i], block.limits.forcing[i]);
+        f[i] = dual(block.f[k][i], d.data ? load<V>(as<T>(d.data) + t * d.t_stride, forcing_lanes[k][i]) : V{});
       }
       for (int o = 0; o < run.n_outputs; ++o) sums[o] = V{};
       for (int u = k * G; u < (k + 1) * G; ++u) {

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..spec import ModelSpec
+from . import stages
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
 from .reversal import Adjoint, reverse
@@ -21,7 +22,6 @@ from .statements import Body
 from .tracing import Program, loops_of, trace
 
 WIDTH = 120
-LONG = 300  # operations of an adjoint from which on two packs side by side do not fit the registers
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PAIRED EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
 
 
@@ -152,29 +152,14 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
     ]
     lines.append(f'  static constexpr const char* identity = "{identity(model)}";')
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
-    repeats = bool(loops_of(step.program, prepare.program, ordinates.program))
-    if repeats:
+    if loops_of(step.program, prepare.program, ordinates.program):
         lines.append("  static constexpr bool LOOPS = true;")
-    if repeats or len(needed(step.program.graph, step.d_leaves.values())) > LONG:
-        lines.append("  static constexpr bool PAIRED = false;")
-    lines.append("")
-
-    forward = Body(step.program.graph, enums, step.kept)
-    lines += ["  template <class V> struct Kept {", *(f"    {row}" for row in forward.kept_fields()), "  };"]
-    lines += _function(
-        "template <bool KNOWN = false, class V> static HS_FN void step(const Given<V>& in, V* s, V* q, Kept<V>& kept)",
-        forward.forward({"q": step.program.roots["q"], "s": step.program.roots["s"]}),
-    )
-    lines += _function(
-        "template <class V> static HS_FN void step_adj(const Given<V>& in, const V* s, Kept<V> kept, const V* d_q, "
-        "V* d_s, const Cotangents<V>& d)",
-        Body(step.program.graph, enums, step.kept).backward(step.d_leaves),
-    )
+    lines += _step(step, enums)
     if once:
         given = {i: f"in.d[{enums['d'][n]}]" for n, i in enumerate(prepare.program.roots["d"])}
         lines += _function(
             "template <class V> static HS_APART void prepare(const Given<V>& in, V* d)",
-            Body(prepare.program.graph, enums).forward(prepare.program.roots),
+            _forward(prepare, enums),
         )
         lines += _function(
             "template <class V> static HS_APART void prepare_adj(const Given<V>& in, const Cotangents<V>& d)",
@@ -183,7 +168,7 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
     if model.lines:
         lines += _function(
             "template <class V> static HS_APART void ordinates(const Given<V>& in, V* w)",
-            Body(ordinates.program.graph, enums).forward(ordinates.program.roots),
+            _forward(ordinates, enums),
         )
         lines += _function(
             "template <class V> static HS_APART void ordinates_adj(const Given<V>& in, const V* d_w, "
@@ -191,6 +176,82 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
             Body(ordinates.program.graph, enums).backward(ordinates.d_leaves),
         )
     return name, "\n".join([*lines, "};", ""])
+
+
+def _forward(adjoint: Adjoint, enums: dict[str, list[str]]) -> list[str]:
+    """The body of a function that makes all results of a program."""
+    body = Body(adjoint.program.graph, enums)
+    return body.forward(body.places(adjoint.program.every_result), ())
+
+
+def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
+    """The step and its adjoint, in stages."""
+    step = stages.apart(step)
+    graph = step.program.graph
+    cut = stages.of_step(step)
+    # What crosses a cut is stored anyhow: where the adjoint wants it, for good.
+    wanted = needed(graph, step.d_leaves.values(), step.kept)
+    taped = [i for i in cut.crossing if i in wanted and graph.op(i) != "logarithm"]
+    kept = [*step.kept, *taped]
+    between = Body(graph, enums, [i for i in cut.crossing if i not in taped])
+    parts, done = [], set()
+    for made, results in zip(cut.made, cut.stored, strict=True):
+        body = Body(graph, enums, kept, {i: f"m.{name}" for i, name in between.fields.items() if i in done})
+        crossing = [(f"m.{name}", i) for i, name in between.fields.items() if i in made]
+        parts.append(body.forward(crossing + body.places(results), made))
+        done.update(made)
+
+    sums = Body(graph, enums, kept).chains(step.d_leaves)
+    cut = stages.of_adjoint(step, kept, sums)
+    between_adjoint = Body(graph, enums, cut.crossing)
+    parts_adjoint, done = [], set()
+    for made, results in zip(cut.made, cut.stored, strict=True):
+        places = sums | {i: f"m.{name}" for i, name in between_adjoint.fields.items()}
+        body = Body(graph, enums, kept, {i: place for i, place in places.items() if i in done})
+        body.chains(step.d_leaves)
+        body.sums = {i: place for i, place in sums.items() if i in made}
+        crossing = [(f"m.{name}", i) for i, name in between_adjoint.fields.items() if i in made]
+        states = {leaf: i for leaf, i in results.items() if leaf[0] == "d_s"}
+        body.cotangents(crossing + body.places(states), list(body.sums))
+        parts_adjoint.append(body.lines)
+        done.update(made)
+
+    lines = [f"  static constexpr int STAGES = {len(parts)}, ADJOINT_STAGES = {len(parts_adjoint)};", ""]
+    structs = dict(Kept=Body(graph, enums, kept), Between=between, BetweenAdjoint=between_adjoint)
+    for name, members in structs.items():
+        lines += [f"  template <class V> struct {name} {{", *(f"    {row}" for row in members.declared()), "  };"]
+    lines += _function(
+        "template <int STAGE, bool KNOWN = false, class V, class Fluxes> static HS_FN void stage(const Given<V>& in, "
+        "V* s, Fluxes& q, Kept<V>& kept, Between<V>& m)",
+        _in_stages(parts),
+    )
+    lines += _function(
+        "template <bool KNOWN = false, class V> static HS_FN void step(const Given<V>& in, V* s, V* q, Kept<V>& kept)",
+        ["Between<V> m;", *(f"stage<{n}, KNOWN>(in, s, q, kept, m);" for n in range(len(parts)))],
+    )
+    lines += _function(
+        "template <int STAGE, class V> static HS_FN void stage_adj(const Given<V>& in, const V* s, "
+        "const Kept<V>& kept, const V* d_q, V* d_s, const Cotangents<V>& d, BetweenAdjoint<V>& m)",
+        _in_stages(parts_adjoint),
+    )
+    lines += _function(
+        "template <class V> static HS_FN void step_adj(const Given<V>& in, const V* s, const Kept<V>& kept, "
+        "const V* d_q, V* d_s, const Cotangents<V>& d)",
+        [
+            "BetweenAdjoint<V> m;",
+            *(f"stage_adj<{n}>(in, s, kept, d_q, d_s, d, m);" for n in range(len(parts_adjoint))),
+        ],
+    )
+    return lines
+
+
+def _in_stages(parts: Sequence[Sequence[str]]) -> list[str]:
+    """The statements of each stage under a condition that the compiler decides."""
+    lines: list[str] = []
+    for n, part in enumerate(parts):
+        lines.append(f"{'} else ' if n else ''}if constexpr (STAGE == {n}) {{")
+        lines += [f"  {row}" if row else "" for row in part]
+    return [*lines, "}"]
 
 
 def _names_of(prepare: Adjoint) -> tuple[str, ...]:
@@ -208,14 +269,18 @@ def _function(signature: str, body: Iterable[str]) -> list[str]:
     """A function, indented and filled to the width."""
     rows = ["", *_filled(f"  {signature} {{")]
     text = list(body)
-    if any(re.search(r"\bT\b", row) for row in text if not row.startswith("//")):
+    if any(re.search(r"\bT\b", row) for row in text if not _is_remark(row)):
         rows.append("    using T = typename Lane<V>::scalar;")
-    used = [kind for kind in "fp" if any(re.search(rf"(?<![\w.]){kind}\[", x) for x in text if not x.startswith("//"))]
+    used = [kind for kind in "fp" if any(re.search(rf"(?<![\w.]){kind}\[", x) for x in text if not _is_remark(x))]
     if used:
         rows.append("    const V " + ", ".join(f"*{kind} = in.{kind}" for kind in used) + ";")
     for row in text:
-        rows += [f"    {row}"[:WIDTH]] if row.startswith("//") else _filled(f"    {row}")
+        rows += [f"    {row}"[:WIDTH]] if _is_remark(row) else _filled(f"    {row}")
     return [*rows, "  }"]
+
+
+def _is_remark(row: str) -> bool:
+    return row.lstrip().startswith("//")
 
 
 def _filled(row: str) -> list[str]:

@@ -6,10 +6,11 @@ triton.py has those of Triton, which differ in how they are written.
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from . import loops
-from .graph import MASKS, Graph, needed
+from .graph import MASKS, Graph, Leaf, needed
+from .simplify import COSTLY
 
 LONGEST = 76  # of an expression that is still written where it is used
 LOOPS = ("repeat", "adj_repeat")
@@ -25,8 +26,8 @@ _WORDS = set(
     wchar_t while xor xor_eq
 
     V T s q f p d w d_s d_q d_w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow
-    relu at_least at_most quotient ratio splat lane step prepare ordinates log2 exp2 power pow01 below above any read
-    load store gather reciprocal going""".split()
+    relu at_least at_most quotient ratio splat lane step stage m base_log2 prepare ordinates log2 exp2 power pow01
+    below above any read load store gather reciprocal going""".split()
 )
 
 
@@ -67,6 +68,7 @@ class Body:
         self.results: dict[int, list[str]] = {}  # of a loop the names of its results
         self.added: set[str] = set()  # kinds of cotangents that are added to
         self.called: dict[int, str] = {}
+        self.sums: dict[int, str] = {}  # partial sums of what is added to, and where they are stored
         self.lines: list[str] = []
         self.place: tuple[str, int] | None = None
 
@@ -78,49 +80,62 @@ class Body:
         """What to read a node by, after its statement."""
         return self.called.get(i) or self.vector(i)
 
-    def kept_fields(self) -> list[str]:
-        powers = [name for i, name in self.fields.items() if self.graph.op(i).startswith("power")]
-        others = [name for i, name in self.fields.items() if not self.graph.op(i).startswith("power")]
-        return [f"{kind} {', '.join(names)};" for kind, names in (("V", others), ("Power<V>", powers)) if names]
+    def declared(self) -> list[str]:
+        """What is kept, as members of a struct."""
+        kinds: dict[str, list[str]] = {"V": []}
+        for i, name in self.fields.items():
+            op = self.graph.op(i)
+            kind = "Power<V>" if op.startswith("power") else "Log2<V>" if op == "logarithm" else "V"
+            kinds.setdefault(kind, []).append(name)
+        return [f"{kind} {', '.join(names)};" for kind, names in kinds.items() if names]
 
-    def forward(self, roots: Mapping[str, Sequence[int]]) -> list[str]:
-        """A program's results, made and then stored, so that no state is overwritten before it is read."""
+    def forward(self, stores: Sequence[tuple[str, int]], made: Sequence[int]) -> list[str]:
+        """What is kept of the nodes that are made here, and values stored at their places: states last, so that none is
+        overwritten before it is read."""
         g = self.graph
-        every = [i for rows in roots.values() for i in rows] + list(self.fields)
-        stored = [i for i in roots.get("s", ()) if g.op(i) != "const"]
-        self.choose(every, (), stored)
-        for i in sorted(needed(g, every)):
-            self.write(i, known=False)
-        for i in stored:
+        states = [i for place, i in stores if place.startswith("s[") and g.op(i) != "const"]
+        known = {i for i in self.fields if i not in made}
+        roots, stop = [i for _, i in stores] + [i for i in self.fields if i in made], [*self.given, *known]
+        self.choose(roots, stop, states)
+        for i in sorted(needed(g, roots, stop)):
+            self.write(i, i in known)
+        for i in states:
             self.write_again(i)
-        self.lines.append("")
-        for kind, rows in roots.items():
-            for n, i in enumerate(rows):
-                name = self.enums[kind][n] if kind != "w" else str(n)
-                self.lines.append(f"{kind}[{name}] = {self.value(i)};")
+        self.store(stores)
         return self.lines
 
-    def backward(self, d_leaves: Mapping[tuple[str, int], int]) -> list[str]:
-        """Cotangents, each sum stored as soon as its operands are there, so that none waits in a register."""
-        g = self.graph
-        self.added = {f"d_{kind}" for kind, _ in d_leaves if kind not in ("s", "c")}
-        roots = [i for (kind, n), i in d_leaves.items() if g.nodes[i].value != (f"d_{kind}", n) or g.op(i) != "leaf"]
-        stop = [*self.fields, *self.given]
-        states = [i for (kind, _), i in d_leaves.items() if kind in ("s", "c")]
-        self.sums = self.chains(roots, stop)
-        self.choose(roots, stop, [i for i in states if g.op(i) != "const"])
-        for i in self.order(roots, states, stop):
-            self.write(i, known=True)
-        for i in states:
-            if g.op(i) != "const":
-                self.write_again(i)
-        if states:
-            self.lines.append("")
-        for (kind, n), i in d_leaves.items():
-            if kind == "s":
-                self.lines.append(f"d_s[{self.enums['s'][n]}] = {self.value(i)};")
+    def backward(self, d_leaves: Mapping[Leaf, int]) -> list[str]:
+        """All cotangents."""
+        self.sums = self.chains(d_leaves)
+        places = {("s", n): f"d_s[{name}]" for n, name in enumerate(self.enums["s"])}
+        states = [(places.get(leaf, ""), i) for leaf, i in d_leaves.items() if leaf[0] in ("s", "c")]
+        self.cotangents(states, [i for _, i in self.changed(d_leaves)])
         self.carried = [self.value(i) for (kind, _), i in d_leaves.items() if kind == "c"]
         return self.lines
+
+    def cotangents(self, stores: Sequence[tuple[str, int]], others: Sequence[int]) -> None:
+        """Cotangents stored at their places, and others; each sum is stored as soon as its operands are there, so that
+        none waits in a register."""
+        g, stop = self.graph, [*self.fields, *self.given]
+        states = [i for _, i in stores if g.op(i) != "const"]
+        roots = list(dict.fromkeys([*others, *(i for _, i in stores)]))
+        self.choose(roots, stop, states)
+        for i in self.order(roots, [i for _, i in stores], stop):
+            self.write(i, known=True)
+        for i in states:
+            self.write_again(i)
+        self.store([(place, i) for place, i in stores if place])
+
+    def store(self, stores: Sequence[tuple[str, int]]) -> None:
+        """Values at their places, those of states last."""
+        self.lines += [""] if stores else []
+        for place, i in sorted(stores, key=lambda store: store[0].startswith(("s[", "d_s["))):
+            self.lines.append(f"{place} = {self.value(i)};")
+
+    def places(self, roots: Mapping[Leaf, int]) -> list[tuple[str, int]]:
+        """The places of results by kind and number."""
+        names = {(kind, n): str(n) if kind == "w" else self.enums[kind.removeprefix("d_")][n] for kind, n in roots}
+        return [(f"{kind}[{names[kind, n]}]", i) for (kind, n), i in roots.items()]
 
     # Which nodes are statements.
 
@@ -132,7 +147,6 @@ class Body:
             for a in g.args(i):
                 self.uses[a] = self.uses.get(a, 0) + (2 if g.op(i) in LOOPS else 1)
         self.stored = set(stored)
-        self.sums = getattr(self, "sums", {})
 
     def is_statement(self, i: int) -> bool:
         op = self.graph.op(i)
@@ -140,14 +154,24 @@ class Body:
             return True
         if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") and i not in self.fields or i in self.given:
             return False
-        if i in self.sums or i in self.fields or op in ("power", "power01"):
+        if i in self.sums or i in self.fields or op in ("power", "power01", "logarithm"):
             return True
         return i in self.graph.names or self.uses.get(i, 0) > 1
 
-    def chains(self, roots: Iterable[int], stop: Sequence[int]) -> dict[int, str]:
+    def changed(self, d_leaves: Mapping[Leaf, int]) -> list[tuple[Leaf, int]]:
+        """The cotangents that are not what they were."""
+        g = self.graph
+        return [
+            ((kind, n), i)
+            for (kind, n), i in d_leaves.items()
+            if g.nodes[i].value != (f"d_{kind}", n) or g.op(i) != "leaf"
+        ]
+
+    def chains(self, d_leaves: Mapping[Leaf, int]) -> dict[int, str]:
         """Partial sums of what is added to, and where they are stored."""
         g, found = self.graph, {}
-        live = needed(g, roots, stop)
+        self.added = {f"d_{kind}" for kind, _ in d_leaves if kind not in ("s", "c")}
+        live = needed(g, [i for _, i in self.changed(d_leaves)], [*self.fields, *self.given])
         users: dict[int, list[int]] = {}
         for i in sorted(live):
             for a in g.args(i):
@@ -219,6 +243,8 @@ class Body:
         if i in g.names:
             return g.names[i]
         op, args, _ = g.nodes[i]
+        if op == "logarithm":
+            return "log2"
         if op in ("power", "power01"):
             values = [j for j in range(i + 1, len(g.nodes)) if g.op(j) == "value_of" and g.args(j) == (i,)]
             return next((g.names[j] for j in values if j in g.names), "power")
@@ -239,6 +265,9 @@ class Body:
             if not known and op == "item":
                 of, number = g.args(i)[0], g.nodes[i].value
                 self.lines.append(f"kept.{self.fields[i]} = {self.results[of][number]};")
+            elif not known and (op == "quotient" or op not in COSTLY):
+                self.source_line(i)
+                self.lines.append(f"kept.{self.fields[i]} = {self.operation(i)[0]};")
             elif not known:
                 self.source_line(i)
                 function = {"reciprocal": "reciprocal", "power": "pow", "power01": "pow01"}.get(op, op)
@@ -255,7 +284,8 @@ class Body:
             return
         name = self.unused(self.base_name(i))
         self.called[i] = name
-        self.lines.append(f"const {'auto' if op in MASKS or op.startswith('power') else 'V'} {name} = {text};")
+        kind = "auto" if op in MASKS or op in ("power", "power01", "logarithm") else "V"
+        self.lines.append(f"const {kind} {name} = {text};")
 
     def write_again(self, i: int) -> None:
         """A copy of what is about to be overwritten, or of what has no statement yet."""
@@ -321,6 +351,10 @@ class Body:
             return self.vector(i), ATOM
         if i in self.fields:
             return f"kept.{self.fields[i]}", ATOM
+        return self.operation(i)
+
+    def operation(self, i: int) -> tuple[str, int]:
+        op, a, value = self.graph.nodes[i]
         if op == "item":
             return self.results[a[0]][value], ATOM
         if op in ("value_of", "log2_of"):
@@ -350,6 +384,6 @@ class Body:
         if op in ("and", "or"):
             sign = "&" if op == "and" else "|"
             return f"{self.bracketed(a[0], ATOM)} {sign} {self.bracketed(a[1], ATOM)}", COMPARISON
-        function = {"power": "pow", "power01": "pow01"}.get(op, op)
+        function = {"power": "pow", "power01": "pow01", "logarithm": "base_log2"}.get(op, op)
         operands = [self.vector(x) if self.graph.op(x) not in MASKS else self.bracketed(x, 0) for x in a]
         return f"{function}({', '.join(operands)})", ATOM

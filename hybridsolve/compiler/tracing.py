@@ -33,6 +33,11 @@ class Program:
     def every_root(self) -> list[int]:
         return [i for rows in self.roots.values() for i in rows]
 
+    @property
+    def every_result(self) -> dict[tuple[str, int], int]:
+        """The roots by kind and number."""
+        return {(kind, n): i for kind, rows in self.roots.items() for n, i in enumerate(rows)}
+
     def with_graph(self, graph: Graph, roots: Sequence[int]) -> Program:
         """The same roots, elsewhere."""
         roots = list(roots)
