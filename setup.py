@@ -34,6 +34,7 @@ ISAS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
 }
 MACROS = {"avx2": {"__AVX2__", "__FMA__"}, "avx512": {f"__AVX512{x}__" for x in ("F", "DQ", "BW", "VL")}}
+JUDGES = ("hbv",)  # of csrc/models: a CPU runs what is generated, in stages, and this judges it: test_compiler.py
 JOINED = tuple(f"cemaneige+{body}" for body in ("gr4j", "gr5j", "gr6j", "hymod", "xinanjiang"))
 # Every header of csrc/models, by its name: each has kernels of its own (csrc/core/table.h).
 HEADERS = {path.stem: f"models/{path.name}" for path in sorted(Path("csrc/models").glob("*.h"))}
@@ -85,23 +86,32 @@ def builds_all():
 
 
 def generated(folder):
-    """The headers of models that are written in Python alone, by name; an unchanged one keeps its date."""
+    """The headers for a CPU of models that are written in Python alone, or judged by one of csrc/models.
+
+    The latter take its name. An unchanged one keeps its date.
+    """
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from hybridsolve import models
     from hybridsolve.compiler import header
 
     by_hand = {
-        name for path in HEADERS.values() for name in re.findall(r"KERNEL\((\w+)", Path("csrc", path).read_text())
+        kernel: name
+        for name, path in HEADERS.items()
+        for kernel in re.findall(r"KERNEL\((\w+)", Path("csrc", path).read_text())
     }
-    names = dict.fromkeys([*models.names(), *JOINED] if builds_all() else models.SHIPPED)
+    short = [*(name for name in models.names() if by_hand.get(name) in JUDGES), *models.SHIPPED]
+    headers = {}
+    for model in map(models.get, dict.fromkeys([*models.names(), *JOINED] if builds_all() else short)):
+        name = by_hand.get(model.name, model.kernel_name(()))
+        if name in JUDGES or by_hand.keys().isdisjoint(model.kernel_names):
+            headers.setdefault(name, []).append(model)
     found = {}
-    for model in map(models.get, names):
-        if by_hand.isdisjoint(model.kernel_names):
-            file, text = folder / f"{model.kernel_name(())}.h", header(model)
-            if not file.exists() or file.read_text() != text:
-                folder.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-            found[file.stem] = str(file.resolve())
+    for name, group in headers.items():
+        file, text = folder / f"{name}.h", header(*group)
+        if not file.exists() or file.read_text() != text:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        found[name] = str(file.resolve())
     return found
 
 

@@ -85,10 +85,9 @@ def compare(pairs: int) -> None:
                 )
 
 
-def count(text: str, folder: Path) -> None:
-    (folder / "counted.h").write_text(text)
-    by_hand = {row["case"]: row["instructions"] for row in instructions.count()}
-    for row in instructions.count(str(folder / "counted.h")):
+def count() -> None:
+    by_hand = {row["case"]: row["instructions"] for row in instructions.count("models/hbv.h")}
+    for row in instructions.count():
         if row["instructions"] != by_hand[row["case"]]:
             print(f"{row['case']} | {row['instructions'] / by_hand[row['case']]:.3f} of the instructions by hand")
 
@@ -102,7 +101,7 @@ def main() -> None:
     models = [hs.models.get(name) for name in NAMES]
     with tempfile.TemporaryDirectory() as folder:
         if options.instructions:
-            return count(header(*models), Path(folder))
+            return count()
         twins = [replace(model, name=f"{model.name}_generated", triton=None) for model in models]
         for text, name in ((header(*twins), "generated"), ('#include "models/hbv.h"\n', "by_hand")):
             _cpu.load(str(library(text, Path(folder), name)))
