@@ -187,7 +187,7 @@ def test_days_are_appended(continent, tmp_path):
 def test_a_killed_run_goes_on_to_the_same_bits(continent, tmp_path, lines):
     given = settings(continent, tmp_path / "out", window=25, block=16, fluxes=["streamflow", "swe"])
     run(given, progress=False)
-    whole = files(tmp_path / "out" / "0000.zarr")
+    whole, kept = files(tmp_path / "out" / "0000.zarr"), {p.name for p in (tmp_path / "out").iterdir()}
     # As a kill leaves it: later windows half there, half a line of the journal, a file that zarr has not renamed.
     journal, done = Journal(tmp_path / "out", 0), []
     done = journal.lines()
@@ -196,6 +196,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(continent, tmp_path, lines):
     assert run(given, progress=False)
     assert files(tmp_path / "out" / "0000.zarr") == whole
     assert journal.lines() == done
+    assert {p.name for p in (tmp_path / "out").iterdir()} == kept
 
 
 def killed_after(given, out, lines):
@@ -220,6 +221,8 @@ def killed_after(given, out, lines):
         file.write(b'{"segment": 0, "ste')
     (out / "0000.zarr" / "streamflow" / "c" / "0").mkdir(parents=True, exist_ok=True)
     (out / "0000.zarr" / "streamflow" / "c" / "0" / "0.abc.partial").write_bytes(b"half")
+    (out / "state-0000-0000-00000025.nc.tmp-1").write_bytes(b"half")
+    (out / "0000.rivers.zarr.tmp-1").mkdir()
 
 
 @pytest.mark.nightly

@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,6 +98,8 @@ def run(
         if all(store.is_complete(path) for path in paths):
             remove_parts(folder)
             return f"{planned}\n{folder} is finished to {setup.source.end}; nothing was done."
+        for left in folder.glob("*.zarr.tmp-*"):  # of a process that was killed
+            shutil.rmtree(left)
         for path, content in zip(paths, stores_of(setup, plan, rows, number), strict=True):
             store.create(path, *content, compress=setup.config.compress)
             store.clean(path)

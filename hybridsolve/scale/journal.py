@@ -49,7 +49,7 @@ class Journal:
         name = f"state-{self.part:04d}-{segment:04d}-{rows.stop:08d}.nc"
         write_atomic(self.folder / name, lambda path: _write(state, path))
         self.append(dict(segment=segment, steps=[rows.start, rows.stop], forcing=dict(forcing), state=name))
-        for old in self.folder.glob(f"state-{self.part:04d}-*.nc"):
+        for old in self.folder.glob(f"state-{self.part:04d}-*"):  # also what a killed process was writing
             if old.name != name:
                 old.unlink()
 
