@@ -87,6 +87,9 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   constexpr int F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q, MOST = P + MAX_ROUTING;
   constexpr int WIDTH = MOST <= 16 ? 16 : 32, PER_LANE = (MOST + WIDTH - 1) / WIDTH;
   constexpr int LENGTH = MOST_ORDINATES;
+  // Of several parameters a lane the arrays would not fit the registers: there they lie in the thread's memory, and loops
+  // over them stay loops, which also compiles in half the time.
+  constexpr int UNROLLED = PER_LANE == 1 ? 64 : 1;
   using D = Dual<T, PER_LANE>;
   const Run& run = in;
   const int N = P + in.n_routing;
@@ -140,7 +143,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     copy<Model::D>(derived, apart.d);
     beyond = apart.beyond;
   }
-#pragma unroll
+#pragma unroll UNROLLED
   for (int k = 0; k < LENGTH; ++k) {
     past[k] = w[k] = D{};
     if (k >= in.length) continue;
@@ -156,7 +159,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
 #pragma unroll
   for (int r = 0; r < PER_LANE; ++r) {
     gradient[r] = 0;
-#pragma unroll
+#pragma unroll UNROLLED
     for (int k = 0; k < PER_LANE * WIDTH; ++k) row[r][k] = 0;
   }
 
@@ -174,11 +177,11 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     Model::step(Given<D>{f, k, p, derived, first, limits.dt, noted(beyond)}, s, q, kept);
     if (beyond.v != 0 && bad_passes == n_steps) bad_passes = t;
     move_lines<Model>(content, ordinate, s + S, nullptr);
-#pragma unroll
+#pragma unroll UNROLLED
     for (int k = LENGTH - 1; k > 0; --k) past[k] = past[k - 1];
     past[0] = q[Model::OUTFLOW];
     D y{};
-#pragma unroll
+#pragma unroll UNROLLED
     for (int k = 0; k < LENGTH; ++k) y = fma(w[k], past[k], y);
     if (in.jacobian && used) {
 #pragma unroll
@@ -197,7 +200,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
       j[i] = y.d[i] * slope;
       gradient[i] = fma(j[i], r, gradient[i]);
     }
-#pragma unroll
+#pragma unroll UNROLLED
     for (int k = 0; k < PER_LANE * WIDTH; ++k) {
       const T other = __shfl_sync(~0u, j[k / WIDTH], k % WIDTH, WIDTH);
 #pragma unroll
@@ -213,7 +216,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   for (int r = 0; r < PER_LANE; ++r) {
     const int64_t mine = lane + r * WIDTH, before = mine * N - mine * (mine - 1) / 2;  // numbers of the rows above
     if (!used || mine >= N) continue;
-#pragma unroll
+#pragma unroll UNROLLED
     for (int k = 0; k < PER_LANE * WIDTH; ++k)
       if (k >= mine && k < N) to[(before + k - mine) * n_cells] = good ? row[r][k] : nan;
     to[(triangle + mine) * n_cells] = good ? gradient[r] : nan;
