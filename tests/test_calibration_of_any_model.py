@@ -213,6 +213,8 @@ def test_what_a_table_fixes_by_default_is_not_searched():
     values = space.values(torch.full((len(space.names), 2, 3), 0.5))
     assert {name: values[name].item() for name in fixed} == pytest.approx(fixed)
     freed = search_space(model, fixed={"rserv": 0.1}, free=["side", "adc_3"])
+    _, settings = check_arguments(model, train="2001-01-01:2001-02-01", backend="reference")
+    assert "rserv=0.3" in settings["fixed"] and "side=0.0" in settings["fixed"]
     assert {"side", "adc_3"} <= set(freed.names) and freed.fixed["rserv"] == 0.1 and "side" not in freed.fixed
 
 

@@ -26,7 +26,8 @@ template <class Model, class V> struct Sensitivity {
   using C = Counts<Model>;
   static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, S = Model::S, Q = Model::Q;
   static constexpr int W = C::W, M = C::M, HEADS = C::HEADS, LINES = Model::LINES;
-  static constexpr int DIRECTIONS = 2, TILE = 32, SHORT = 15, PAST = SHORT - 1;
+  // Of a large model two directions at a time do not fit the registers and the first cache.
+  static constexpr int DIRECTIONS = P > 24 ? 1 : 2, TILE = 32, SHORT = 15, PAST = SHORT - 1;
   static constexpr int MOST_CHUNKS = (P + DIRECTIONS - 1) / DIRECTIONS;
   static constexpr int ROWS = (P + MAX_ROUTING + 3) / 4 * 4;  // of parameters, and a few of zeros
   using D = Dual<V, DIRECTIONS>;

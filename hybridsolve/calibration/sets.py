@@ -17,7 +17,9 @@ from ..score.losses import UnusableObservations
 from ..solve.check import dense, mapping
 from ..spec import DAY, ModelSpec
 
-MEMORY = 1e8  # bytes of flow that are there at a time; the rest of what a part takes is a few times that
+MEMORY = 1.3e8  # bytes of flow that are there at a time; the rest of what a part takes is a few times that
+
+LANES = 16  # basins that a kernel takes at a time, at most
 
 
 def loss_of_sets(
@@ -145,6 +147,7 @@ class _Run:
         series = max(1, int(memory / (len(self.obs) * self.obs.element_size())))
         sets = min(n_sets, series)
         basins = max(1, series // sets)
+        basins -= basins % LANES if basins > LANES else 0
         return [
             (slice(b, min(b + basins, n_basins)), slice(s, min(s + sets, n_sets)))
             for b in range(0, n_basins, basins)
@@ -155,7 +158,8 @@ class _Run:
         """The loss of a part, with the parameters of it."""
 
         def cut(x: Tensor, axis: int) -> Tensor:
-            return x if x.shape[axis] == 1 else x.narrow(axis, basins.start, basins.stop - basins.start)
+            part = x if x.shape[axis] == 1 else x.narrow(axis, basins.start, basins.stop - basins.start)
+            return part.contiguous()  # rows of few basins, pages apart, would be read slowly once for every set
 
         forcing = {name: cut(x, 1) for name, x in self.forcing.items()}
         inputs = {name: cut(x, 0) for name, x in self.options["inputs"].items()}

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from ..spec import DAY, ModelSpec, Variable
 from .check import start_of
+from .faults import passes_unlimited
 from .simulate import simulate
 
 PLACES = ("lower ends", "middles", "upper ends")  # of the parameters' ranges
 
 
+@passes_unlimited()  # weather in the middle of its bounds is a flood beyond what a loop is for
 def try_model(model: ModelSpec) -> None:
     """Run one step of the model in plain torch, from the dry and from the wet start, and sum its stores.
 
