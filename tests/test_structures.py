@@ -155,14 +155,13 @@ def test_a_comparison_holds_the_scores_of_all():
     test, weight = days(PERIODS["test"]), found["weight"].values
     fitted = days(PERIODS["train"]) | days(PERIODS["validation"])
     np.testing.assert_allclose(weight, simplex_weights(sim[:, fitted], obs[fitted]))
-    by_validation = np.stack(
-        [metrics.nse(x[days(PERIODS["validation"])], obs[days(PERIODS["validation"])]) for x in sim]
-    )
-    assert (found["choice"].values == np.array(list("abc"))[by_validation.argmax(0)]).all()
+    both = [days(PERIODS["train"]), days(PERIODS["validation"])]
+    best = np.mean([[metrics.nse(x[rows], obs[rows]) for x in sim] for rows in both], axis=0).argmax(0)
+    assert (found["choice"].values == np.array(list("abc"))[best]).all()
     flows = dict(zip("abc", sim, strict=True)) | {
         "mean": sim.mean(0),
         "weighted": (weight[:, None] * sim).sum(0),
-        "chosen": np.take_along_axis(sim, by_validation.argmax(0)[None, None], 0)[0],
+        "chosen": np.take_along_axis(sim, best[None, None], 0)[0],
     }
     for name, flow in flows.items():
         expected = metrics.kge(flow[test], obs[test])
@@ -246,8 +245,10 @@ def test_what_cannot_be_compared(change, message):
 
 def test_a_choice_needs_days_of_its_own():
     obs, sim = made((0.5, 0.6))
-    with pytest.raises(ValueError, match="validation period.*must have days that the test period has not; found none"):
-        hs.compare_structures(results(obs, sim, "ab", test=PERIODS["validation"]))
+    with pytest.raises(
+        ValueError, match="training or validation.* must have days that the test period has not; found none"
+    ):
+        hs.compare_structures(results(obs, sim, "ab", test="1994-10-01:2014-09-30"))
     with pytest.raises(ValueError, match="unknown member 'worst'; expected best or ensemble"):
         hs.compare_structures(results(obs, sim, "ab"), member="worst")
 
@@ -424,7 +425,7 @@ def test_the_command_line(data, tmp_path, capsys):
     command += ["--starts", "2", "--steps", "4", "--warmup-years", "1"]
     assert cli.main(command) == 0
     said = capsys.readouterr()
-    assert "best single model by validation" in said.out and "gr4j: calibrated and scored in" in said.err
+    assert "best single model by training and validation: " in said.out and "gr4j: calibrated and scored in" in said.err
     assert (out / "report.md").exists() and (out / "hbv11p" / "calibration.nc").exists()
     assert cli.main(command) == 2
     assert "holds another run" in capsys.readouterr().err

