@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,8 +34,13 @@ def of_files(first: str, second: str) -> list[Row]:
         As `machine.read`; or if the two have no case in common.
     """
     before = {tuple(row[k] for k in KEY): row for row in machine.read(first) if row["median_s"]}
+    after = machine.read(second)
+    machines = [sorted({f"{row['machine']}, {row['isa']}" for row in rows}) for rows in (before.values(), after)]
+    if machines[0] != machines[1]:
+        here, there = (" and ".join(names) for names in machines)
+        warnings.warn(f"{first} is of {here}, {second} of {there}: the ratios are those of machines too.", stacklevel=2)
     found = []
-    for row in machine.read(second):
+    for row in after:
         other = before.get(tuple(row[k] for k in KEY))
         if other is not None and row["median_s"]:
             found.append(row | dict(ratio_to_ours=f"{float(row['median_s']) / float(other['median_s']):.3f}"))

@@ -180,10 +180,10 @@ def measured(plan: Sequence[tuple[Case, list[str]]], effort: Effort, progress: b
 def of_case(case: Case, names: Sequence[str], effort: Effort, bar: tqdm) -> Iterator[Row]:
     """Ours alone, then each other beside ours."""
     ours: Worker | None = None
+    other: Worker | None = None
     try:
         for name in names:
             bar.set_description_str(f"{case.shape} {case.model}, {name}")
-            other: Worker | None = None
             try:
                 needed, free = memory_needed(case, name), SHARE_OF_MEMORY * machine.memory_available()
                 if needed > free:
@@ -197,10 +197,12 @@ def of_case(case: Case, names: Sequence[str], effort: Effort, bar: tqdm) -> Iter
                 ours, other = other, None
             if other is not None:
                 other.close()
+                other = None
             bar.update()
     finally:
-        if ours is not None:
-            ours.close()
+        for worker in (ours, other):
+            if worker is not None:
+                worker.close()
 
 
 def _row(case: Case, mode: str, worker: Worker | None, times: list[list[float]], name: str = "") -> Row:
