@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..compiler.definition import make_ready, refuse_other_equations
 from ..compiler.identity import identity
-from ..spec import DAY
+from ..spec import DAY, FIRST
 from . import faults
 from .layout import axes, strides
 from .problem import Problem
@@ -82,7 +82,8 @@ def _names(backend: str, run: Problem) -> list[str]:
                     f"the compiled {run.kernel} has {kind} '{found[kind]}', its table in Python '{name}'; rebuild "
                     "hybridsolve, or its library."
                 )
-        if compiled["identity"] and compiled["identity"] != identity(spec):
+        # Of a model that was taken from another, with the same equations, the kernel is the other's.
+        if compiled["identity"] not in ("", identity(spec), identity(FIRST.get(spec.name, spec))):
             raise RuntimeError(
                 f"the compiled {run.kernel} is of another definition of the model than its table and step in Python; "
                 "rebuild hybridsolve."
