@@ -149,12 +149,30 @@ def growth(folder: Path, basins: int, years: int, rounds: int) -> list[dict]:
     return rows
 
 
+def rivers(folder: Path, basins: int, rounds: int) -> list[dict]:
+    """A year of days, routed by the hour, with discharge kept at a hundredth of the reaches."""
+    forcing, parameters, gauges = folder / "rivers.zarr", folder / "rivers-parameters.nc", folder / "gauges.txt"
+    if not forcing.exists():
+        synthetic_continent(forcing, basins, period="2000-01-01:2000-12-31", model=MODEL)
+        with xr.open_zarr(forcing) as ds:
+            synthetic_parameters(ds, MODEL).to_netcdf(parameters)
+            gauges.write_text("\n".join(map(str, ds["basin"].values[::100])))
+    network = dict(network=str(folder / "rivers.network.nc"), dt=3600, gauges=str(gauges))
+    config = dict(forcing=str(forcing), parameters=str(parameters), out=str(folder / "out"), rivers=network)
+    found = [timed("run", config, folder) for _ in range(rounds)]
+    seconds, cpu, peak = (statistics.median(x) for x in zip(*found, strict=True))
+    print(f"{basins} basins and reaches: {seconds:.1f} s, {cpu:.1f} s of CPU, peak {peak:.2f} GB")
+    row = record.about() | dict(model=MODEL, basins=basins, steps=366, store="float32", what="rivers", rounds=rounds)
+    return [row | dict(seconds=f"{seconds:.2f}", cpu_s=f"{cpu:.2f}", peak_GB=f"{peak:.2f}")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--basins", type=int, default=180_000)
     parser.add_argument("--period", default="2000-01-01:2009-12-31")
     parser.add_argument("--stores", default=",".join(STORES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rivers", action="store_true", help="a year of hourly rivers instead, a reach a basin")
     parser.add_argument("--growth", action="store_true", help="how the cost grows, to these basins and 8 years")
     parser.add_argument("--folder", required=True, help="where the data are made and kept; some 15 GB of the default")
     parser.add_argument("--csv", help="where to write (default: benchmarks/results/continental-<date>.csv)")
@@ -163,8 +181,12 @@ def main() -> None:
     if options.one:
         return one(options.one[0], json.loads(options.one[1]), options.basins)
     folder, about, rows = Path(options.folder), record.about(), []
-    if options.growth:
-        rows = growth(folder, options.basins, 8, options.rounds)
+    if options.growth or options.rivers:
+        rows = (
+            rivers(folder, options.basins, options.rounds)
+            if options.rivers
+            else growth(folder, options.basins, 8, options.rounds)
+        )
         return print(f"wrote {len(rows)} rows to {record.write(rows, 'continental', options.csv, COLUMNS)}")
     for kind in options.stores.split(","):
         forcing = make(folder, options.basins, options.period, kind)
