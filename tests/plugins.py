@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CSRC, STAND_IN, STUB = ROOT / "csrc", ROOT / "tests" / "cuda_on_cpu", ROOT / "tests" / "cuda_stub" / "libcuda.c"
 TOY = ROOT / "tests" / "models" / "toy.h"
 BUILT_IN = sorted((CSRC / "models").glob("*.h"))
-GPU_FLAGS = ["-O1", "-ffp-contract=off", "-w", "-DHS_CUDA_ON_CPU", "-DHS_ISA=cuda", f"-I{STAND_IN}"]
+GPU_FLAGS = ["-O1", "-ffp-contract=off", "-fno-delete-null-pointer-checks", "-w"]  # as setup.py's, which says why
+GPU_FLAGS += ["-DHS_CUDA_ON_CPU", "-DHS_ISA=cuda", f"-I{STAND_IN}"]
 if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
     GPU_FLAGS.append("-mfma")
 
