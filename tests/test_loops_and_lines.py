@@ -9,6 +9,7 @@ from conftest import assert_close
 
 import hybridsolve as hs
 from hybridsolve.models.primitives import exp, floor, interpolate, minimum, relu, repeat, sqrt
+from hybridsolve.routing.convolve import convolve
 from hybridsolve.solve.faults import passes_unlimited
 from hybridsolve.spec import DelayLine, Forcing, Parameter, State, Variable
 
@@ -176,6 +177,16 @@ def test_a_search_goes_on_where_there_are_too_many_passes(model, backend, T):
     with passes_unlimited():
         flow = too_much(model, backend, T).fluxes["flow"]
     assert flow[2, 4].isnan() and flow[:2].isfinite().all() and flow[:, :4].isfinite().all()
+
+
+def test_a_search_goes_on_behind_a_hydrograph():
+    q, ordinates = torch.ones(5, 2), torch.full((2, 2), 0.5)
+    q[2, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"q must be finite; found nan at \[2, 1\]"):
+        convolve(q, ordinates)
+    with passes_unlimited():
+        routed = convolve(q, ordinates)
+    assert routed[:, 0].isfinite().all() and routed[2, 1].isnan()
 
 
 def test_a_forcing_out_of_bounds_is_said_first(model):

@@ -41,9 +41,14 @@ def passes_unlimited() -> Iterator[None]:
         _tolerant.reset(before)
 
 
+def tolerant() -> bool:
+    """Whether a cell that has no number from some step on is no fault now."""
+    return _tolerant.get()
+
+
 def counts(fault: int) -> int:
     """A sum of faults without those that are none now."""
-    return fault & ~PASSES if _tolerant.get() else fault
+    return fault & ~PASSES if tolerant() else fault
 
 
 def explain_passes(run: Problem, place: int, loops: Iterable[tuple[int, tuple[str, int]]] = ()) -> str:
