@@ -81,7 +81,7 @@ def for_stub(cache: Path, module: Path) -> Callable:
         arguments = "(unsigned blocks, unsigned threads, unsigned shared, void** a)"
         launch = f"cudaLaunchKernel({expression}, dim3(blocks), dim3(threads), a, shared, nullptr)"
         text = f'{nvrtc.MODEL if model else nvrtc.ROUTING}extern "C" int kernel{arguments} {{ return {launch}; }}\n'
-        header = nvrtc._HEADERS.get(model, "")
+        header = nvrtc.header_for(model, expression, macros)
 
         def make(folder: Path) -> Path:
             (folder / "kernel.cpp").write_text(text)

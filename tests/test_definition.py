@@ -57,12 +57,12 @@ def kept(folder, monkeypatch):
     hs.models.MODELS.pop("defined_bucket", None)
 
 
-def results(model, backend):
+def results(model, backend, fluxes=None):
     draw = torch.Generator().manual_seed(1)
     uniform = lambda *shape: torch.rand(shape, generator=draw, dtype=torch.float64)  # noqa: E731
     forcing = {"rain": 8 * uniform(30, 3), "demand": 2 * uniform(30, 3)}
     k = (0.1 + 0.5 * uniform(3, 2)).requires_grad_()
-    run = hs.simulate(model, forcing, {"k": k}, fluxes=model.flux_names, backend=backend)
+    run = hs.simulate(model, forcing, {"k": k}, fluxes=fluxes or model.flux_names, backend=backend)
     (d_k,) = torch.autograd.grad(run.fluxes["flow"].sum(), k)
     return run.fluxes["flow"].detach(), d_k
 

@@ -17,6 +17,7 @@ import hybridsolve as hs
 from hybridsolve.calibration.space import search_space
 from hybridsolve.compiler.cpp import compiled
 from hybridsolve.compiler.evaluate import evaluate
+from hybridsolve.compiler.graph import needed
 from hybridsolve.solve.trial import try_model
 
 LIBRARY = variants([name for name in hs.models.names() if name not in THOROUGH])
@@ -122,6 +123,37 @@ def test_what_is_compiled_is_the_oracles(variant, kind):
     found, d_found = by_graph(variant, given, d_roots)
     assert_close(dict(enumerate(found)), dict(enumerate(expected)), 1e-11)
     assert_close(d_found, d_expected, 1e-10)
+
+
+@every_model
+def test_without_cotangents_of_most_fluxes_it_is_less_and_as_if_these_were_0(variant):
+    model, names = variant
+    optional = tuple(n for n in model.optional_parameter_names if n in names)
+    whole, alone = compiled(model, optional)[0], compiled(model, optional, {model.outflow})[0]
+    asked = model.flux_names.index(model.outflow)
+    size = []
+    for step in (whole, alone):
+        graph = step.program.graph
+        made = needed(graph, step.d_leaves.values())
+        size.append(len(made))
+        read = {graph.nodes[i].value for i in made if graph.op(i) == "leaf"}
+        assert step is whole or {n for kind, n in read if kind == "d_q"} == {asked}
+    assert size[1] < size[0]
+    x = random_inputs(variant, T=4, B=2, C=2, seed=1)
+    given = met(x)
+    rows = {"f": model.forcing_names, "k": model.input_names, "p": names, "s": model.state_names + model.line_names}
+    for cell in range(len(given["f"][model.forcing_names[0]])):
+        at = {(kind, i): float(given[kind][n][cell]) for kind, table in rows.items() for i, n in enumerate(table)}
+        at |= {("dt", 0): 1.0} | {("w", i): 0.25 for i in range(len(model.lines))}
+        prepare = compiled(model, optional)[1].program
+        at |= {("d", i): d for i, d in enumerate(evaluate(prepare.graph, prepare.roots["d"], at))}
+        at |= {("d_s", i): (-1.0) ** i / (1 + i) for i in range(len(rows["s"]))}
+        at |= {("d_q", i): 0.75 * (i == asked) for i in range(len(model.fluxes))}
+        at |= {(f"d_{kind}", i): 0.0 for kind, i in whole.d_leaves if kind != "s"}
+        expected, found = (
+            torch.tensor(evaluate(step.program.graph, list(step.d_leaves.values()), at)) for step in (whole, alone)
+        )
+        assert (found - expected).abs().max() <= 1e-13 * expected.abs().max()
 
 
 @every_model

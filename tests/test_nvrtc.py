@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -417,8 +418,8 @@ def test_specialised_kernels_match_the_reference(variant, case, launched, cuda_o
 @pytest.mark.cuda_on_cpu
 def test_a_users_model_runs_by_its_generated_header(launched, monkeypatch, tmp_path):
     monkeypatch.setenv("HYBRIDSOLVE_CACHE", str(tmp_path))
-    for share in (1.0, 0.5):
-        found, expected = (results(bucket(share), backend) for backend in ("cuda", "reference"))
+    for share, fluxes in ((1.0, None), (0.5, None), (0.5, ("flow",))):
+        found, expected = (results(bucket(share), backend, fluxes) for backend in ("cuda", "reference"))
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert not list(tmp_path.iterdir())  # no compiler for the CPU was asked
     hs.models.MODELS.pop("defined_bucket")
@@ -492,7 +493,9 @@ def usage(code: bytes, folder: Path) -> dict[str, int]:
     (folder / "kernel.cubin").write_bytes(code)
     asked = lambda what: subprocess.check_output([tool, what, folder / "kernel.cubin"], text=True)  # noqa: E731
     found = {name: int(n) for name, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", asked("-res-usage"))}
-    return found | {"loads": len(re.findall(r"\bLDL\b", asked("-sass")))}
+    code = asked("-sass")
+    found["loads"] = len(re.findall(r"\bLDL\b", code))
+    return found | {"arithmetic": len(re.findall(r"\b(?:FADD|FMUL|FFMA|FSEL)\b", code))}
 
 
 @pytest.mark.compile
@@ -509,6 +512,25 @@ def test_what_a_generated_model_prepares_apart_leaves_the_loop_in_registers(mode
     macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", "HS_SLOTS=" + ",".join(["0", *["-1"] * 95])]
     made_once = int(re.search(r"\bD = (\d+)", text)[1])
     assert usage(nvrtc.image("generated_here", kernel, macros, 90)[1], tmp_path)["loads"] <= made_once
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ("hbv11p", "gr4j"))
+def test_an_adjoint_has_no_instructions_for_fluxes_that_are_not_asked_for(name, real, opened, monkeypatch, tmp_path):
+    monkeypatch.setenv("HYBRIDSOLVE_CACHE", str(tmp_path))
+    monkeypatch.setattr(nvrtc, "of_driver", lambda: real)
+    opened(nvrtc.image)
+    model = replace(hs.models.get(name), name=f"{name}_of_outflow", triton=None)
+    definition.generate(model)
+    definition.make_ready(model.name, model, _driver, "Run", False)
+    kernel = f"hs::cuda::adjoint_kernel<hs::cuda::model_{model.name}, float, true, false, false>"
+    places = ",".join(["0", *["-1"] * 95])  # of the outflow, which is first
+    macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", f"HS_SLOTS={places}"]
+    alone = usage(nvrtc.image(model.name, kernel, macros, 90)[1], tmp_path)
+    monkeypatch.delitem(nvrtc._OF_OUTPUTS, model.name)
+    of_all = usage(nvrtc.image(model.name, kernel, macros, 90)[1], tmp_path)
+    silent = len(model.fluxes) - 1
+    assert alone["arithmetic"] <= of_all["arithmetic"] - silent // 2, (alone, of_all)
 
 
 @pytest.mark.nightly

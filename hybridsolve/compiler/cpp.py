@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +25,14 @@ WIDTH = 120
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PAIRED EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
 
 
-def header(*models: ModelSpec) -> str:
+def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
     """The header with the kernels of models, one for every choice of a model's optional parameters.
 
     Parameters
     ----------
     models : ModelSpec
+    outputs : collection of str, optional
+        What alone of fluxes and states has cotangents in the adjoints; all.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def header(*models: ModelSpec) -> str:
     """
     structs = []
     for model in models:
-        structs += [(model.kernel_name(choice), *_struct(model, choice)) for choice in model.choices]
+        structs += [(model.kernel_name(choice), *_struct(model, choice, outputs)) for choice in model.choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
     titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
@@ -68,8 +70,11 @@ namespace HS_ISA {{
 """
 
 
-def compiled(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Adjoint, Adjoint, Adjoint]:
-    """The adjoints of a step, of what it is given that is made once, and of the ordinates of its delay lines."""
+def compiled(
+    model: ModelSpec, optional: Sequence[str] = (), outputs: Collection[str] | None = None
+) -> tuple[Adjoint, Adjoint, Adjoint]:
+    """The adjoints of a step, of what it is given that is made once, and of the ordinates of its delay lines; where
+    `outputs` are given, that of the step is of their cotangents and those of the states."""
     step, ordinates = trace(model, optional)
     step = _simplified(step)
     once = made_once(step.graph, step.every_root)
@@ -81,7 +86,8 @@ def compiled(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Adjoint, A
     P = len(model.present_parameters(optional))
     lines = len(model.lines)
     counts = {"s": len(model.states) + lines, "f": len(model.forcings), "p": P, "d": len(once), "w": lines}
-    return reverse(step, counts), reverse(prepare, {"p": P}), reverse(_simplified(ordinates), {"p": P})
+    silent = [("q", n) for n, name in enumerate(model.flux_names) if outputs is not None and name not in outputs]
+    return reverse(step, counts, silent), reverse(prepare, {"p": P}), reverse(_simplified(ordinates), {"p": P})
 
 
 def _simplified(program: Program) -> Program:
@@ -96,10 +102,10 @@ def _simplified(program: Program) -> Program:
     return program.with_graph(graph, roots)
 
 
-def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
+def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] | None) -> tuple[str, str]:
     """Name and text of the struct of one kernel."""
     name = "".join(part.capitalize() for part in model.kernel_name(optional).split("_"))
-    step, prepare, ordinates = compiled(model, optional)
+    step, prepare, ordinates = compiled(model, optional, outputs)
     once = _names_of(prepare)
     rows = {
         "f": ("Forcing", model.forcing_names),

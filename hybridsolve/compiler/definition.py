@@ -71,8 +71,8 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
 
 
 @functools.cache
-def _header(model: ModelSpec) -> str:
-    return header(model)
+def _header(model: ModelSpec, outputs: frozenset[str] | None = None) -> str:
+    return header(model, outputs=outputs)
 
 
 def generate(model: ModelSpec, backends: Sequence[str] = BACKENDS) -> None:
@@ -143,7 +143,8 @@ def make_ready(kernel: str, model: ModelSpec, extension: ModuleType, struct: str
     else:
         from . import nvrtc
 
-        nvrtc.load(_header(model), {model.kernel_name(c): _names(model, c) for c in model.choices})
+        names = {model.kernel_name(c): _names(model, c) for c in model.choices}
+        nvrtc.load(_header(model), names, functools.partial(_header, model))
     _LOADED.update({(backend, name, struct, is_double): model.key for name in model.kernel_names})
 
 

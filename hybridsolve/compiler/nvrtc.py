@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +30,8 @@ namespace hs { namespace cuda { HS_MODELS(HS_USE) } }
 SAME = 'static_assert(sizeof(hs::Run) == {} && sizeof(hs::Tangent) == {} && sizeof(hs::LeastSquares) == {}, "{}");\n'
 
 _HEADERS: dict[str, str] = {}  # by model
+_FLUXES: dict[str, list[str]] = {}
+_OF_OUTPUTS: dict[str, Callable[[frozenset[str]], str]] = {}  # of generated models what writes one for a run's outputs
 
 
 def _candidates() -> Iterator[str]:
@@ -173,18 +175,37 @@ def launcher() -> ModuleType:
     return _driver
 
 
-def load(text: str, kernels: Mapping[str, Mapping[str, object]]) -> None:
+def load(
+    text: str,
+    kernels: Mapping[str, Mapping[str, object]],
+    of_outputs: Callable[[frozenset[str]], str] | None = None,
+) -> None:
     """Make the models of a header known to the launcher, by what `models` of an extension says of each.
 
-    Kernels that are loaded stay, unless they are of another header.
+    Kernels that are loaded stay, unless they are of another header. `of_outputs`, where there is one, writes the header
+    with adjoints of the cotangents of some fluxes alone.
     """
     from .. import _driver
 
     text = text.replace('"../core/', '"core/')  # it lies in no folder here
     for kernel, names in kernels.items():
+        _FLUXES[kernel] = str(names["flux_names"]).split()
+        _OF_OUTPUTS.pop(kernel, None)
+        if of_outputs:
+            _OF_OUTPUTS[kernel] = of_outputs
         if _HEADERS.get(kernel) != text:
             _HEADERS[kernel] = text
             _driver.add(kernel, dict(names))
+
+
+def header_for(model: str, expression: str, macros: Sequence[str]) -> str:
+    """The header that a kernel is compiled from: of an adjoint without what the run's outputs need not."""
+    slots = next((macro for macro in macros if macro.startswith("HS_SLOTS=")), None)
+    if model not in _OF_OUTPUTS or "::adjoint_kernel<" not in expression or slots is None:
+        return _HEADERS[model] if model else ""
+    places = map(int, slots.partition("=")[2].split(","))
+    wanted = frozenset(name for name, place in zip(_FLUXES[model], places, strict=False) if place >= 0)
+    return _OF_OUTPUTS[model](wanted)
 
 
 def image(model: str, expression: str, macros: Sequence[str], capability: int) -> tuple[str, bytes]:
@@ -209,7 +230,7 @@ def image(model: str, expression: str, macros: Sequence[str], capability: int) -
             f"the GPU has compute capability {capability / 10}, for which {nvrtc} does not compile, but for "
             f"{able[0] / 10} to {able[-1] / 10}: install a newer NVRTC and driver, or use backend='triton'."
         )
-    header = _HEADERS[model] if model else ""
+    header = header_for(model, expression, macros)
     program = SAME.format(*_driver.sizes(), "rebuild hybridsolve: its launcher is of other headers")
     program = (MODEL if model else ROUTING) + program
     flags = [f"--gpu-architecture=sm_{capability}", *FLAGS, *(f"-D{macro}" for macro in macros)]

@@ -11,7 +11,7 @@ must have one it is d_ln_x / at_least(x, tiny).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .graph import FUNCTIONS, needed
@@ -60,7 +60,7 @@ class Adjoint:
     kept: list[int]
 
 
-def reverse(program: Program, counts: dict[str, int]) -> Adjoint:
+def reverse(program: Program, counts: dict[str, int], silent: Collection[tuple[str, int]] = ()) -> Adjoint:
     """The adjoint of a program, with cotangents "d_s", "d_q", "d_d" or "d_w" of its roots.
 
     Parameters
@@ -68,8 +68,10 @@ def reverse(program: Program, counts: dict[str, int]) -> Adjoint:
     program : Program
     counts : dict of str to int
         How many leaves there are of each kind that has a cotangent: "s", "f", "p", "d", "w".
+    silent : collection of (kind, index)
+        The roots without a cotangent, which nothing is computed for.
     """
-    return _Reversal(program).run(counts)
+    return _Reversal(program).run(counts, silent)
 
 
 class _Reversal:
@@ -82,7 +84,7 @@ class _Reversal:
         self.per: dict[int, int] = {}  # of a divisor its reciprocal
         self.d_items: dict[int, dict[int, int]] = {}  # of a loop the cotangents of its results, by number
 
-    def run(self, counts: dict[str, int]) -> Adjoint:
+    def run(self, counts: dict[str, int], silent: Collection[tuple[str, int]]) -> Adjoint:
         g = self.graph
         for i in sorted(self.live):
             if g.op(i) == "quotient":
@@ -91,7 +93,8 @@ class _Reversal:
                 self.per.setdefault(g.args(i)[0], i)
         for kind, rows in self.program.roots.items():
             for n, i in enumerate(rows):
-                self.give(i, Term(g.leaf(f"d_{kind}", n)))
+                if (kind, n) not in silent:
+                    self.give(i, Term(g.leaf(f"d_{kind}", n)))
         for i in sorted(self.live, reverse=True):
             before = len(g.nodes)
             self.visit(i)

@@ -225,6 +225,18 @@ class Body:
             put(i)
         return list(done)
 
+    def late(self, roots: Sequence[int], stop: Sequence[int]) -> list[int]:
+        """The nodes, each just before the first that needs it."""
+        ends, todo = set(stop), list(reversed(roots))
+        done: dict[int, None] = {}
+        while todo:
+            waits = [a for a in self.graph.args(todo[-1]) if a not in done] if todo[-1] not in ends else []
+            if waits:
+                todo += reversed(waits)
+            else:
+                done[todo.pop()] = None
+        return list(done)
+
     # What they are called.
 
     def unused(self, base: str) -> str:

@@ -10,7 +10,7 @@ its type; where there is none beside it, `number` makes a row of it.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ..spec import ModelSpec
@@ -34,7 +34,7 @@ Rows = Mapping[str, Sequence[str]]  # of each kind of leaf or result the names
 Results = list[list[tuple[str, int | None]]]
 
 
-def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
+def source(model: ModelSpec, optional: Sequence[str] = (), outputs: Collection[str] | None = None) -> str:
     """The module with the step of a model and its adjoint.
 
     Parameters
@@ -42,6 +42,8 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
     model : ModelSpec
     optional : sequence of str
         The optional parameters that the run has.
+    outputs : collection of str, optional
+        What alone of fluxes and states has cotangents in the adjoint; all.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
     StepError
         If the step does what no kernel can; the message names the line.
     """
-    step, prepare, ordinates = compiled(model, optional)
+    step, prepare, ordinates = compiled(model, optional, outputs)
     parameters = [v.name for v in model.present_parameters(optional)]
     before = (BEYOND,) if loops_of(prepare.program) else ()
     beyond = (BEYOND,) if before or loops_of(step.program) else ()
@@ -77,8 +79,8 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
     if lines:
         names["w"] = tuple(f"{line.name}_{j}" for line in model.lines for j in range(line.slots))
         functions += [
-            _forward("ordinates", "given", ordinates, first, names, "w"),
-            _backward("ordinates_adj", "given, d_w", ordinates, first, names, "pd"),
+            _forward("ordinates", "given", ordinates, first, names, "w", late=True),
+            _backward("ordinates_adj", "given, d_w", ordinates, first, names, "pd", late=True),
         ]
     used = ", ".join(sorted({name for function in functions for name in function.used}))
     file = Path(model.reference_step.__code__.co_filename).name
@@ -101,7 +103,14 @@ def source(model: ModelSpec, optional: Sequence[str] = ()) -> str:
 
 
 def _forward(
-    name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str, after_prepare: bool = False
+    name: str,
+    takes: str,
+    of: Adjoint,
+    rows: Rows,
+    names: Rows,
+    kinds: str,
+    after_prepare: bool = False,
+    late: bool = False,
 ) -> _Function:
     """The function that computes the results of these kinds, and of the last `BEYOND`, where that has one name more."""
     roots = of.program.roots
@@ -111,10 +120,10 @@ def _forward(
     if len(names[kinds[-1]]) > len(roots[kinds[-1]]):
         function.note_passes(after_prepare)
         results[-1].append((BEYOND, None))
-    return function.write_all(name, takes, results, first)
+    return function.write_all(name, takes, results, first, late)
 
 
-def _backward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str) -> _Function:
+def _backward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds: str, late: bool = False) -> _Function:
     """The function that computes the cotangents of leaves of these kinds, from 0 where they were sums in place."""
     sums = {f"d_{kind}" for kind, _ in of.d_leaves if kind != "s"}
 
@@ -128,7 +137,7 @@ def _backward(name: str, takes: str, of: Adjoint, rows: Rows, names: Rows, kinds
     results: Results = [[(f"d_{row}", d.get((kind, n), zero)) for n, row in enumerate(names[kind])] for kind in kinds]
     function = _Function(graph, rows)
     function.given = dict(zip(roots[len(d) :], function.rows.get("d", ()), strict=False))
-    return function.write_all(name, takes, results, [i for (kind, _), i in d.items() if kind == "s"])
+    return function.write_all(name, takes, results, [i for (kind, _), i in d.items() if kind == "s"], late)
 
 
 class _Function(Body):
@@ -171,16 +180,17 @@ class _Function(Body):
         self.beyond = BEYOND
         self.lines.append(f"{BEYOND} = {self.named(self.rows['d'][-1]) if after_prepare else self.lanes('zero')}")
 
-    def compute(self, roots: Sequence[int], first: Sequence[int]) -> None:
-        """The statements of all that these are made of; what the nodes `first` need is computed first."""
+    def compute(self, roots: Sequence[int], first: Sequence[int], late: bool = False) -> None:
+        """The statements of all that these are made of; what the nodes `first` need is computed first. Or all is as
+        late as it can be: many ordinates, each made of numbers of its own, would have these wait in registers."""
         stop = list(self.given)
         self.choose(roots, stop, ())
-        for i in self.order(roots, first, stop):
+        for i in self.late(roots, stop) if late else self.order(roots, first, stop):
             self.write(i, known=True)
 
-    def write_all(self, name: str, takes: str, results: Results, first: Sequence[int]) -> _Function:
-        """The function that returns these results; what the nodes `first` need is computed first."""
-        self.compute([i for row in results for _, i in row if i is not None], first)
+    def write_all(self, name: str, takes: str, results: Results, first: Sequence[int], late: bool) -> _Function:
+        """The function that returns these results, computed in the order that `compute` is told."""
+        self.compute([i for row in results for _, i in row if i is not None], first, late)
         tuples = [_tuple([BEYOND if i is None else self.result(wish, i) for wish, i in row]) for row in results]
         returned = ["return (", *(f"    {row}," for row in tuples), ")"] if len(tuples) > 1 else [f"return {tuples[0]}"]
         self.text_rows = ["@triton.jit", f"def {name}({takes}, OPTIONS: tl.constexpr):"]

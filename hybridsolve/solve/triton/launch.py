@@ -85,7 +85,7 @@ def _module(run: Problem) -> ModuleType:
             "another backend."
         )
     if run.spec.triton is None and is_generated(run.kernel, "triton"):
-        return _generated(run.spec, run.optional)
+        return _generated(run.spec, run.optional, frozenset(run.spec.flux_names).intersection(run.outputs))
     where = f"the step of model {run.spec.name} for backend 'triton' must be in the module that its table names"
     if run.spec.triton is None:
         raise RuntimeError(f"{where}, found none: name it, or ask for another backend.")
@@ -98,9 +98,10 @@ def _module(run: Problem) -> ModuleType:
 
 
 @functools.cache
-def _generated(model: ModelSpec, optional: tuple[str, ...]) -> ModuleType:
-    """What the model compiler writes, run from the text and not from the file, which Triton reads alone."""
-    text = source(model, optional)
+def _generated(model: ModelSpec, optional: tuple[str, ...], fluxes: frozenset[str]) -> ModuleType:
+    """What the model compiler writes for a run with these fluxes, run from the text and not from the file, which Triton
+    reads alone."""
+    text = source(model, optional, fluxes)
     file = cache.module(text)
     module = ModuleType(f"hybridsolve_{file.stem}")
     exec(compile(text, file, "exec"), vars(module))
