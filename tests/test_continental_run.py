@@ -221,7 +221,7 @@ def killed_after(given, out, lines):
         file.write(b'{"segment": 0, "ste')
     (out / "0000.zarr" / "streamflow" / "c" / "0").mkdir(parents=True, exist_ok=True)
     (out / "0000.zarr" / "streamflow" / "c" / "0" / "0.abc.partial").write_bytes(b"half")
-    (out / "state-0000-0000-00000025.nc.tmp-1").write_bytes(b"half")
+    (out / "state-0000-0000-00000025.npz.tmp-1").write_bytes(b"half")
     (out / "0000.rivers.zarr.tmp-1").mkdir()
 
 

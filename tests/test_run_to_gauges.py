@@ -10,6 +10,7 @@ from river_networks import reaches
 
 import hybridsolve as hs
 from hybridsolve import cli
+from hybridsolve.routing import RiverNetwork
 from hybridsolve.routing.files import open_network, route_file
 from hybridsolve.routing.gauge import simulate_to_gauge
 from hybridsolve.routing.units import units_of
@@ -35,6 +36,10 @@ def folder(tmp_path_factory):
         hs.scale.synthetic_continent(path / f"{name}.zarr", N, network=name == "all", **first)
     with xr.open_zarr(path / "all.zarr") as ds:
         data = ds.load()
+    rivers = open_network(str(path / "all.network.nc"))
+    outlets, downstream = np.flatnonzero(rivers.downstream < 0), rivers.downstream.copy()
+    downstream[outlets[:-1]] = outlets[1:]  # all systems are one
+    RiverNetwork.from_downstream(downstream, rivers.ids, **rivers.attributes).save(path / "one.network.nc")
     parameters = hs.scale.synthetic_parameters(data, MODEL)
     parameters.to_netcdf(path / "parameters.nc")
     other = parameters.assign(fc=parameters["fc"] * 0.9 + 10)
@@ -254,20 +259,21 @@ def test_a_run_of_hours_has_no_whole_date(folder, tmp_path):
     np.testing.assert_array_equal(found.values, steps.reshape(2, 4, 8).mean(1))
 
 
-def in_parts(folder, out, **more):
-    """Settings of a run whose rivers are routed in three parts, of which one has no gauge."""
+def in_parts(folder, out, network="all", **more):
+    """Settings of a run whose rivers are routed in parts: systems, or parts of the one system of the network "one"."""
     parts = open_network(str(folder / "all.network.nc")).parts(3)
     some = ",".join(map(str, [*parts[2].ids[::2], *parts[0].ids[[5, 0]]]))
-    rivers = dict(network=str(folder / "all.network.nc"), dt=21600.0, local_days=3, gauges=some)
+    rivers = dict(network=str(folder / f"{network}.network.nc"), dt=21600.0, local_days=3, gauges=some)
     return settings(folder, out, "all", parts=3, block=16, window=25, rivers=rivers, fluxes=FLUXES) | more
 
 
 KINDS = ("", ".rivers", ".days")
 
 
-@pytest.mark.parametrize("members", [False, True])
-def test_river_systems_apart_have_the_bits_of_the_whole(folder, tmp_path, members):
-    given = in_parts(folder, tmp_path / "apart")
+@pytest.mark.parametrize("network, members", [("all", False), ("one", False), ("one", True)])
+def test_rivers_apart_have_the_bits_of_the_whole(folder, tmp_path, network, members):
+    """Over windows, and over days that are appended."""
+    given = in_parts(folder, tmp_path / "apart", network)
     if members:
         given["parameters"] = str(folder / "members.nc")
     run(given | dict(out=str(tmp_path / "whole"), parts=1), progress=False)
@@ -278,10 +284,10 @@ def test_river_systems_apart_have_the_bits_of_the_whole(folder, tmp_path, member
     assert {p.name for p in (tmp_path / "apart").glob("0001.*")} == {f"0001{kind}.zarr" for kind in KINDS}
 
 
-@pytest.mark.parametrize("lines", [4, 9, 12])
+@pytest.mark.parametrize("lines", [4, 9, 13])
 def test_killed_with_rivers_apart(folder, tmp_path, lines):
-    """By the journals' lines: nine of basins, in three parts with three windows each, then six of two river parts."""
-    given = in_parts(folder, tmp_path / "out")
+    """By the journals' lines: nine of basins, in three parts with three windows each, then three of each river part."""
+    given = in_parts(folder, tmp_path / "out", "one")
     run(given, progress=False)
     whole = [files(tmp_path / "out" / f"0000{kind}.zarr") for kind in KINDS]
     shutil.rmtree(tmp_path / "out")
@@ -303,16 +309,33 @@ def test_killed_with_rivers_apart(folder, tmp_path, lines):
     assert [files(tmp_path / "out" / f"0000{kind}.zarr") for kind in KINDS] == whole
 
 
-def test_river_systems_on_workers(folder, tmp_path):
+def test_a_river_system_on_workers(folder, tmp_path):
     distributed = pytest.importorskip(
         "distributed", reason="distributed is not installed: pip install hybridsolve[scale]"
     )
-    given = in_parts(folder, tmp_path / "out")
+    given = in_parts(folder, tmp_path / "out", "one")
     with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
         run(given, cluster=client, progress=False)
     run(given | dict(out=str(tmp_path / "whole"), parts=1), progress=False)
     for kind in KINDS:
         np.testing.assert_equal(*(open_run(tmp_path / name, kind).load().to_dict() for name in ("out", "whole")))
+
+
+def test_a_river_system_beyond_the_memory_is_cut(folder, tmp_path):
+    """In one part, whose basins fit; where their runoff is not kept, windows are shorter instead."""
+    given = in_parts(folder, tmp_path / "out", "one", parts=1, window=60, block=1, memory=2.5e-5)
+    said = run(given, dry_run=True)
+    assert "in 7 parts of at most 10, cut at 6 confluences: 4, then 2, then 1 at a time" in said
+    whole = given | dict(out=str(tmp_path / "whole"), memory=2)
+    assert "routes 60 reaches along with the basins of each window" in run(whole, progress=False)
+    run(given, progress=False)
+    for kind in KINDS:
+        np.testing.assert_equal(*(open_run(tmp_path / name, kind).load().to_dict() for name in ("out", "whole")))
+    assert "windows of 15 steps" in run(given | dict(out=str(tmp_path / "swe"), fluxes=["swe"]), dry_run=True)
+    given["rivers"]["gauges"] = "all"  # whose discharge is put together in shorter windows
+    assert "3 windows of 26 steps" in run(given | dict(out=str(tmp_path / "all"), memory=5e-5), dry_run=True)
+    with pytest.raises(ValueError, match="memory must hold . steps of 1 basins"):
+        run(given | dict(out=str(tmp_path / "all"), memory=1e-5), dry_run=True)
 
 
 # --- Packed -------------------------------------------------------------------------------------------------------

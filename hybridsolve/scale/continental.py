@@ -28,10 +28,10 @@ from .cut import Plan
 from .journal import RECORD
 from .outputs import stores_of, write_days
 from .part import compute, run_part, verify_past
-from .rivers import Part, put_together, remove_parts, river_parts, route_part
+from .rivers import Part, put_together, remove_parts, river_parts, route_parts
 from .setup import Setup, make_setup
 
-FORMAT = 2  # of the record and the journals
+FORMAT = 3  # of the record and the journals
 _MANY = {"basin": "basins", "unit": "units", "reach": "reaches"}
 
 
@@ -107,13 +107,10 @@ def run(
         rivers = river_parts(setup, plan, number, rows)
         if client is None:
             waits = [run_part(part, setup, progress=progress) for part in parts]
-            for part in tqdm(rivers, "rivers", disable=not progress or not rivers):
-                route_part(part, setup)
         else:
             waits = [wait for _, wait in tqdm(spread(run_part, parts, client), total=len(parts), disable=not progress)]
-            if rivers:
-                list(tqdm(spread(route_part, rivers, client), "rivers", len(rivers), disable=not progress))
         if rivers:
+            list(tqdm(route_parts(rivers, setup, client), "rivers", len(rivers), disable=not progress))
             put_together(setup, rivers)
         if setup.utc_offset is not None:
             write_days(folder, setup, number)
@@ -163,10 +160,27 @@ def describe(setup: Setup, plan: Plan) -> str:
         f"basins; writes {bytes_out / 1e9:.3g} GB: "
         + ", ".join(f"{x.name} of {x.sizes[-1]} {_MANY[x.dims[-1]]}" for x in written),
     ]
+    if setup.network is not None:
+        lines.append(_rivers(setup, plan))
     rows = min(source.chunk[0], n_steps)
     if plan.window % rows and plan.window < n_steps:
         lines.append(f"each chunk of the forcing is read {-(-rows // plan.window)} times or more: windows cut it")
     return "\n".join(lines)
+
+
+def _rivers(setup: Setup, plan: Plan) -> str:
+    assert setup.network is not None
+    of = f"routes {setup.network.n_reaches} reaches"
+    if not plan.reaches:
+        return f"{of} along with the basins of each window"
+    parts = river_parts(setup, plan, 0, slice(0, len(setup.source.time)))
+    depths = [0 if part.river is None else part.river.depth for part in parts]
+    cuts = sum(0 if part.river is None else len(part.river.receives) for part in parts)
+    return (
+        f"{of} when all runoff is written, in {len(parts)} parts of at most {plan.reaches}, cut at {cuts} confluences: "
+        + ", then ".join(str(depths.count(depth)) for depth in sorted(set(depths)))
+        + " at a time"
+    )
 
 
 def _estimate(setup: Setup, plan: Plan) -> str:

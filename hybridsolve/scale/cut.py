@@ -1,19 +1,22 @@
 """How a continental run is cut: windows of time, and in each window blocks of basins one after another.
 
 While a block is computed, the next is read and the last is written. States of all basins stay in memory from window to
-window, so memory grows with the basins by their states alone, and by what of a window is kept for the rivers.
+window, so memory grows with the basins by their states alone, and by what of a window is kept for the rivers. Where
+that is too much, rivers are routed when all basins are done, in parts that are cut at confluences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 ROWS = 366  # steps that a window is to have, where the store's chunks leave it open
 FILE = 2**25  # bytes that a chunk of output is to have
 IN_FLIGHT = 3  # blocks of forcing that are read ahead, with one at work, and blocks of output to be written
 AT_WORK = 4  # blocks that are computed at a time, at most
+REACHES = 8192  # of a chunk of discharge
+SHORTEST = 16  # steps that a window is to have, for which the rivers of all basins may take half of the memory
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Plan:
         Ranges of blocks that run on their own, each with its journal and its state.
     memory : int
         Bytes that the arrays of one part take.
+    reaches : int
+        Those that are routed at a time, at most, when all basins are done, for which larger rivers are cut at
+        confluences; 0 where rivers are routed along with the basins of each window.
     """
 
     n_basins: int
@@ -35,6 +41,7 @@ class Plan:
     block: int
     parts: int
     memory: int
+    reaches: int = 0
 
     @property
     def blocks(self) -> list[slice]:
@@ -63,6 +70,7 @@ def make_plan(
     members: int = 1,
     chunk: tuple[int, int] = (1, 1),
     kept: int = 0,
+    apart: int = 0,
     memory: float,
     window: int | None = None,
     block: int | None = None,
@@ -82,6 +90,8 @@ def make_plan(
         Steps and basins that the forcing stores together.
     kept : int
         Numbers of a step that are held until the window has ended: lateral inflow, discharge.
+    apart : int
+        Numbers of a step that are held at another time than all else.
     memory : float
         Bytes.
     window, block : int, optional
@@ -96,10 +106,12 @@ def make_plan(
     held = 8 * state_rows * n_basins * members  # with the copy that is being written
     if window is None:
         window = min(n_steps, rows * max(1, ROWS // rows))
+    if apart:
+        window = max(1, min(window, int(memory // (4 * apart))))
     each = 4 * (IN_FLIGHT + AT_WORK - 1) * (n_forcings + n_outputs) * members
 
     def size(window: int, block: int) -> int:
-        return held + 4 * kept * window + each * window * block
+        return max(held + 4 * kept * window + each * window * block, 4 * apart * window)
 
     if block is None:
         target = max(1, FILE // (4 * window))
@@ -116,3 +128,24 @@ def make_plan(
         )
     parts = min(parts, -(-n_basins // block))
     return Plan(n_basins, window, block, parts, size(window, block))
+
+
+def along(n_reaches: int, n_gauges: int, repeat: int, members: int) -> int:
+    """Numbers of a step that routing holds: lateral inflow and the router's copy, discharge and what is written."""
+    return (members + 1) * n_reaches + 2 * repeat * members * n_gauges
+
+
+def apart(reaches: int, n_gauges: int, repeat: int, members: int) -> int:
+    """Numbers of a step that rivers apart hold: a part of `reaches`, or a chunk of discharge that is put together."""
+    return max(along(reaches, min(reaches, n_gauges), repeat, members), along(0, min(n_gauges, REACHES), repeat, 1))
+
+
+def cut_rivers(plan: Plan, least: int, n_reaches: int, n_gauges: int, repeat: int, members: int, memory: float) -> Plan:
+    """The plan with rivers that are routed apart, by as many reaches at a time as fit, or as one of its parts has."""
+    budget = memory / (4 * plan.window)
+    most = int(budget / along(1, 1, repeat, members))
+    if most > n_gauges:
+        most = int((budget - along(0, n_gauges, repeat, members)) / along(1, 0, repeat, members))
+    reaches = max(min(most, -(-n_reaches // plan.parts)), least)
+    size = 4 * plan.window * apart(reaches, n_gauges, repeat, members)
+    return replace(plan, reaches=reaches, memory=max(plan.memory, size))

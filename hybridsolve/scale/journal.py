@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from ..data.files import write_atomic
 
@@ -46,7 +45,7 @@ class Journal:
 
     def finish(self, segment: int, rows: slice, state: State, forcing: Mapping[str, int]) -> None:
         """Keep the state after a window, then say that the window is finished."""
-        name = f"state-{self.part:04d}-{segment:04d}-{rows.stop:08d}.nc"
+        name = f"state-{self.part:04d}-{segment:04d}-{rows.stop:08d}.npz"
         write_atomic(self.folder / name, lambda path: _write(state, path))
         self.append(dict(segment=segment, steps=[rows.start, rows.stop], forcing=dict(forcing), state=name))
         for old in self.folder.glob(f"state-{self.part:04d}-*"):  # also what a killed process was writing
@@ -65,13 +64,12 @@ class Journal:
         path = self.folder / str(line["state"])
         if not path.is_file():
             raise ValueError(f"{path} must hold the state that {self.path.name} names, found no file; begin anew.")
-        with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as ds:
-            return {str(name): ds[name].values for name in ds.data_vars}
+        with np.load(path) as arrays:
+            return dict(arrays)
 
 
 def _write(state: State, path: Path) -> None:
-    variables = {}
-    for name, x in state.items():
-        of = "reach" if name.startswith("rivers.") else "gauge" if name == "hydrograph" else "basin"
-        variables[name] = ([f"{name}_{i}" for i in range(x.ndim - 1)] + [of], x)
-    xr.Dataset(variables).to_netcdf(path, engine="netcdf4", encoding={name: {"_FillValue": None} for name in variables})
+    # No NetCDF: HDF5 is not to be called by one thread while others read a forcing with it.
+    arrays: dict[str, Any] = dict(state)
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)

@@ -15,10 +15,8 @@ from ..routing.files import BELOW_WATERBODY
 from ..routing.local_days import daily_means
 from ..spec import DAY
 from . import store
-from .cut import Plan
+from .cut import REACHES, Plan
 from .setup import Setup
-
-REACHES = 8192  # of a chunk of discharge
 
 
 def stores_of(

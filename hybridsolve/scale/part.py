@@ -86,7 +86,7 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
             begin()
         for rows in windows:
             at = slice(rows.start - part.rows.start, rows.stop - part.rows.start)
-            held = _Held(setup, rows, along_rivers=plan.parts == 1)
+            held = _Held(setup, rows, along_rivers=not plan.reaches)
             digests: dict[str, int] = dict.fromkeys(setup.source.series, 0)
             for i, cols in enumerate(blocks):
                 series, after, found, waited = computed.pop(0).result()
@@ -339,7 +339,7 @@ class _Held:
         left: dict[str, tuple[np.ndarray, tuple]] = {name: (x, (at, ...)) for name, x in self.held.items()}
         if self.lateral is None or self.setup.network is None:
             return left
-        discharge, after = route_members(
+        discharge, after, _ = route_members(
             self.setup, self.setup.network, self.lateral, states.rivers(), self.setup.gauges
         )
         states.put_rivers(after)

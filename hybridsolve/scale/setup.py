@@ -30,7 +30,7 @@ from ..solve.bounds import bounds
 from ..solve.check import output_names
 from ..spec import DAY, ModelSpec
 from .config import RunConfig
-from .cut import Plan, make_plan
+from .cut import SHORTEST, Plan, along, apart, cut_rivers, make_plan
 from .datasets import by_basin
 from .source import Source, open_source
 
@@ -118,6 +118,12 @@ class Setup:
         return list(dict.fromkeys([*self.fluxes, *outflow]))
 
     @property
+    def writes_runoff(self) -> bool:
+        """Whether rivers can be routed from what the run writes: all of the outflow, as float32."""
+        outflow = self.model.outflow
+        return outflow in self.fluxes and outflow not in self.config.pack and self.chosen is None
+
+    @property
     def gauges(self) -> np.ndarray | None:
         rivers = self.config.rivers
         return None if rivers is None or rivers.gauges == "all" else read_gauges(rivers.gauges)
@@ -137,13 +143,20 @@ class Setup:
         """How the run is cut."""
         n_basins, config = len(self.source.basins), self.config
         held = [places for _, places in map(self.kept, self.fluxes) if places is not None]
-        kept = sum(map(len, held)) * self.members
-        if self.network is not None:  # lateral inflow and the copy that the router takes, discharge and what is written
-            lateral = (self.members + 1) * self.network.n_reaches // config.parts
-            kept += lateral + 2 * self.repeat * self.n_gauges * self.members
+        kept, at_end, memory = sum(map(len, held)) * self.members, 0, config.memory * 1e9
+        least, sizes, is_cut = 0, (0, self.repeat, self.members), False
+        if self.network is not None:
+            sizes, least = (self.n_gauges, *sizes[1:]), int(np.diff(self.network.first).max()) + 1
+            of_window = along(self.network.n_reaches, *sizes)
+            shortest = 4 * of_window * min(len(self.source.time), SHORTEST)
+            is_cut = config.parts > 1 or self.writes_runoff and shortest > memory / 2
+            if is_cut:
+                at_end = apart(least, *sizes)
+            else:
+                kept += of_window
         rows = len(self.model.states) + sum(line.slots - 1 for line in self.model.lines) + 16 * bool(self.model.routing)
         components = max(x.shape[1] if x.ndim > 1 else 1 for x in self.values.values())
-        return make_plan(
+        plan = make_plan(
             n_steps=len(self.source.time),
             n_basins=n_basins,
             n_forcings=len(self.source.series),
@@ -152,11 +165,15 @@ class Setup:
             members=self.members,
             chunk=self.source.chunk,
             kept=kept,
-            memory=config.memory * 1e9,
+            apart=at_end,
+            memory=memory,
             window=config.window,
             block=config.block,
             parts=config.parts,
         )
+        if self.network is None or not is_cut:
+            return plan
+        return cut_rivers(plan, least, self.network.n_reaches, *sizes, memory)
 
     @property
     def record(self) -> dict[str, Any]:
