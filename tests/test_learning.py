@@ -276,6 +276,21 @@ def test_a_folder_belongs_to_one_training(data, tmp_path):
                        small(epochs=1), out=tmp_path, progress=False, resume=True)  # fmt: skip
 
 
+def test_a_training_of_a_version_with_fewer_settings_is_known_again(data, tmp_path):
+    whole = hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False)
+    kept = tmp_path / "training.yaml"
+    record = yaml.safe_load(kept.read_text())
+    del record["learned"], record["network"]["state"], record["network"]["period"]
+    kept.write_text(yaml.safe_dump(record))
+    (tmp_path / "trained.pt").unlink()
+    resumed = hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False, resume=True)
+    assert_same_bits(weights(resumed), weights(whole))
+    del record["network"]["hidden"]  # which was another than the default
+    kept.write_text(yaml.safe_dump(record))
+    with pytest.raises(ValueError, match="holds a training of another 'network'"):
+        hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False, resume=True)
+
+
 @pytest.mark.parametrize("loss", ("rmse_comb", "nse", "kge"))
 @pytest.mark.parametrize("optimiser", (dict(name="adadelta", learning_rate=1.0, clip=None), dict(name="adamw")))
 def test_losses_and_optimisers(data, tmp_path, loss, optimiser):
