@@ -65,7 +65,8 @@ def with_climate_attributes(data: xr.Dataset, names: Iterable[str], period: Any)
             f"attribute '{lacking[0]}' needs {LEAST_DAYS} days of forcing in the period; found fewer in basin "
             f"{listed(data['basin'].values[short])}: leave those basins or the attribute out."
         )
-    found = _indices(*(np.where(whole, x, 0.0) for x in (p, t, pet)), whole)
+    p, t, pet = (np.where(whole, x, 0.0) for x in (p, t, pet))
+    found = _indices(p, t, pet, whole)
     about = {name: {"units": unit, "long_name": meaning} for name, (unit, meaning) in CLIMATE_ATTRIBUTES.items()}
     return data.assign({name: ("basin", found[name], about[name]) for name in lacking})
 

@@ -69,19 +69,19 @@ def make_module(config: Config, backend: str = "auto") -> nn.Module:
 
     `backend` is that of the solver, as for `simulate`.
     """
-    n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
-    sizes = (n_attributes, n_weather, net.hidden if net.kind == "gru" else net.hidden[0])
-    options = dict(state=net.state, period=net.period) if net.kind == "gru" else {}
-    if config.model == "none":
-        alone = DischargeGRU if net.kind == "gru" else DischargeLSTM
-        return alone(*sizes, dropout=net.dropout, **options)
-    layout = config.layout
+    net, alone = config.network, config.model == "none"
+    seen = len(config.attributes), len(config.weather)
     network: nn.Module
     if net.kind == "mlp":
-        network = MLP(layout, n_attributes, net.hidden, net.dropout)
+        network = MLP(config.layout, seen[0], net.hidden, net.dropout)
+    elif net.kind == "lstm":
+        width = net.hidden[0], net.dropout
+        network = DischargeLSTM(*seen, *width) if alone else LSTM(config.layout, *seen, *width)
     else:
-        kind = GRU if net.kind == "gru" else LSTM
-        network = kind(layout, *sizes, dropout=net.dropout, **options)
+        sizes: Any = (net.hidden, net.state, net.period, net.dropout)  # none of which a checked config lacks
+        network = DischargeGRU(*seen, *sizes) if alone else GRU(config.layout, *seen, *sizes)
+    if alone:
+        return network
     return DifferentiableModel(
         config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision, backend=backend
     )
