@@ -360,6 +360,7 @@ def _train_arguments(sub) -> None:
         help="temporal, pub (ungauged basins) or pur (ungauged regions) (default: %(default)s)",
     )
     sub.add_argument("--folds", type=int, default=10, help="of pub and pur (default: %(default)s)")
+    sub.add_argument("--only-folds", help="joined by commas, from 0 on: hold these out alone (default: each in turn)")
     sub.add_argument("--seeds", help="joined by commas: one training each, flows averaged (default: the config's)")
     sub.add_argument("--accelerator", default="auto", help="auto, cpu or gpu (default: %(default)s)")
     sub.add_argument("--devices", type=int, default=1, help="of the accelerator (default: %(default)s)")
@@ -428,7 +429,10 @@ def _train(arguments) -> None:
     integer("--folds", arguments.folds, 2)
     references = arguments.reference, config.periods.train, config.periods.test
     training_report.check_references(*references)
-    seeds = None if arguments.seeds is None else [number(int, s, "--seeds") for s in arguments.seeds.split(",")]
+    seeds, only = (
+        None if given is None else [number(int, s, option) for s in given.split(",")]
+        for option, given in (("--seeds", arguments.seeds), ("--only-folds", arguments.only_folds))
+    )
     data = open_data(arguments, config.process_model, config)
     training_report.check_references(*references, data["basin"].values)
     began = time.perf_counter()
@@ -438,6 +442,7 @@ def _train(arguments) -> None:
         out=arguments.out,
         kind=arguments.experiment,
         folds=arguments.folds,
+        only=only,
         seeds=seeds,
         resume=arguments.resume,
         overwrite=arguments.overwrite,

@@ -115,9 +115,24 @@ def test_held_out_basins_are_not_seen(data, tmp_path, kind, folds):
     np.testing.assert_allclose(result["nse"].sel(member="ensemble").values, metrics.nse(result["flow"].values, obs))
 
 
+def test_some_folds_alone_are_those_of_the_whole_experiment(data, tmp_path):
+    options = dict(kind="pub", folds=4, changes=["epochs=1"], progress=False)
+    whole = hs.learn.experiment(data, SMALL, out=tmp_path / "whole", **options)
+    some = hs.learn.experiment(data, SMALL, out=tmp_path / "some", only=[3, 1], **options)
+    inside = np.isin(whole["fold"].values, (1, 3))
+    assert some["basin"].values.tolist() == whole["basin"].values[inside].tolist()
+    np.testing.assert_array_equal(some["nse"].values, whole["nse"].values[:, inside])
+    assert not list((tmp_path / "some").glob("fold0*")) and some.attrs["n_folds"] == 4
+    assert "4 fold(s) of which 1, 3 held out" in training_report.text(some)
+    assert "4 fold(s), " in training_report.text(whole)
+
+
 def test_experiments_refuse(data, tmp_path):
     for options, message in (
         (dict(kind="time"), "unknown experiment 'time'; expected one of temporal, pub, pur"),
+        (dict(only=[0]), "only names folds, and an experiment in time has none"),
+        (dict(kind="pub", folds=3, only=[3]), "only must name different folds from 0 to 2; found .3."),
+        (dict(kind="pub", folds=3, only=[]), "only must name different folds from 0 to 2; found .]"),
         (dict(kind="pub", folds=13), "folds must be from 2 to 12 here; found 13"),
         (dict(kind="pur", folds=9), "folds must be from 2 to 4 here; found 9"),
         (dict(changes=["periods.test=null"]), "an experiment needs periods.test"),

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 import yaml
 from conftest import assert_same_bits
-from trainings import RECURRENT, SMALL, learnable, small
+from trainings import CORRECTED, RECURRENT, SMALL, learnable, small
 
 import hybridsolve as hs
 from hybridsolve.data.camels import CAMELS_DISCHARGE_SIGNATURES
@@ -63,6 +63,16 @@ BAD_CONFIGS = {
     "validation seen": (["periods.validation=2003-06-01:2004-01-01"], "the validation period .* overlaps the train"),
     "no choice": (["periods.validation=null", "patience=3"], "patience needs periods.validation"),
     "a last epoch not looked at": (["validate_every=2"], "epochs must be a multiple of validate_every"),
+    "no period": (["network.kind=gru", "weather=[prcp]"], "network.state belongs to a gru, and a gru needs it"),
+    "a period of an mlp": (["network.period=7"], "network.period belongs to a gru, and a gru needs it"),
+    "nothing to correct": (
+        ["network={kind: gru, state: 4, period: 7}", "weather=[prcp]"],
+        "a gru corrects dynamic parameters; found none",
+    ),
+    "no attribute to begin with": (
+        ["network={kind: gru, state: 4, period: 7}", "weather=[prcp]", "dynamic=[k0]", "attributes=[]", "fill=[]"],
+        "attributes must name one at least for a gru",
+    ),
     "short windows": (["loss=kge", "batch.days=20"], "loss 'kge' needs batch.days of 30 or more; found 20"),
     "infinity": (["warmup_years=.inf"], "the key 'warmup_years' does not fit"),
     "no YAML": (["epochs=[1"], "the value of 'epochs=.1' is not YAML"),
@@ -226,8 +236,8 @@ def test_training_learns(data, tmp_path):
 
 @pytest.mark.parametrize(
     "settings, step",  # at the end of an epoch, and within one
-    ((SMALL, 4), (SMALL, 6), (RECURRENT, 6), (RECURRENT | dict(model="none", dynamic=[]), 4)),
-    ids=("mlp, whole epoch", "mlp", "lstm", "no model, whole epoch"),
+    ((SMALL, 4), (SMALL, 6), (RECURRENT, 6), (CORRECTED, 6), (RECURRENT | dict(model="none", dynamic=[]), 4)),
+    ids=("mlp, whole epoch", "mlp", "lstm", "gru", "no model, whole epoch"),
 )
 def test_a_run_killed_and_resumed_ends_with_the_same_bits(data, tmp_path, monkeypatch, settings, step):
     settings = settings | dict(epochs=2, optimiser=dict(name="adam", learning_rate=0.02, schedule="cosine"))
@@ -264,6 +274,21 @@ def test_a_folder_belongs_to_one_training(data, tmp_path):
     with pytest.raises(ValueError, match="holds a training of another 'data'"):
         hs.learn.train(data.assign(pet=data["pet"].copy(data=2 * data["pet"].values)),
                        small(epochs=1), out=tmp_path, progress=False, resume=True)  # fmt: skip
+
+
+def test_a_training_of_a_version_with_fewer_settings_is_known_again(data, tmp_path):
+    whole = hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False)
+    kept = tmp_path / "training.yaml"
+    record = yaml.safe_load(kept.read_text())
+    del record["learned"], record["network"]["state"], record["network"]["period"]
+    kept.write_text(yaml.safe_dump(record))
+    (tmp_path / "trained.pt").unlink()
+    resumed = hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False, resume=True)
+    assert_same_bits(weights(resumed), weights(whole))
+    del record["network"]["hidden"]  # which was another than the default
+    kept.write_text(yaml.safe_dump(record))
+    with pytest.raises(ValueError, match="holds a training of another 'network'"):
+        hs.learn.train(data, small(epochs=1), out=tmp_path, progress=False, resume=True)
 
 
 @pytest.mark.parametrize("loss", ("rmse_comb", "nse", "kge"))

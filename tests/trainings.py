@@ -28,6 +28,7 @@ SMALL = dict(
 RECURRENT = SMALL | dict(
     network=dict(kind="lstm", hidden=[8], dropout=0.1), weather=["prcp", "tmean", "pet"], dynamic=["beta", "k0"]
 )
+CORRECTED = RECURRENT | dict(network=dict(kind="gru", hidden=[16], state=8, period=7, dropout=0.1))
 
 
 @functools.cache

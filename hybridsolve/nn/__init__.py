@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from .differentiable import DifferentiableModel, DischargeLSTM
-    from .networks import LSTM, MLP, Layout
+    from .differentiable import DifferentiableModel, DischargeGRU, DischargeLSTM
+    from .networks import GRU, LSTM, MLP, Layout
 
-__all__ = ["LSTM", "MLP", "DifferentiableModel", "DischargeLSTM", "Layout"]
+__all__ = ["GRU", "LSTM", "MLP", "DifferentiableModel", "DischargeGRU", "DischargeLSTM", "Layout"]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "DifferentiableModel": ".differentiable",
+        "DischargeGRU": ".differentiable",
         "DischargeLSTM": ".differentiable",
+        "GRU": ".networks",
         "LSTM": ".networks",
         "Layout": ".networks",
         "MLP": ".networks",

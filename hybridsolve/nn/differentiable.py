@@ -14,7 +14,7 @@ from ..routing.units import Units
 from ..solve.check import dense, mapping
 from ..solve.simulate import Run
 from ..spec import DAY, ModelSpec
-from .networks import Recurrent
+from .networks import Corrected, Recurrent
 
 
 class DifferentiableModel(nn.Module):
@@ -209,23 +209,14 @@ def of_steps(
     return {n: cut(x, 2) for n, x in forcing.items()}, {n: cut(x, 3) for n, x in parameters.items()}
 
 
-class DischargeLSTM(nn.Module):
-    """Discharge of weather and attributes without a process model (Kratzert et al. 2019, HESS 23:5089).
-
-    Called as `DifferentiableModel` is, so that it is trained and tested in the same way.
-
-    Parameters
-    ----------
-    n_attributes, n_weather, hidden : int
-    dropout : float
-    """
+class _Discharge(nn.Module):
+    """Discharge without a process model. Called as `DifferentiableModel` is, so that it is trained and tested alike."""
 
     outflow = "streamflow"
 
-    def __init__(self, n_attributes: int, n_weather: int, hidden: int = 256, dropout: float = 0.4):
-        super().__init__()
-        self.recurrent = Recurrent(n_attributes, n_weather, hidden, dropout)
-        self.head = nn.Linear(hidden, 1)
+    def before_softplus(self, attributes: Tensor, weather: Tensor) -> Tensor:
+        """``[T, B, 1]``."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -241,9 +232,54 @@ class DischargeLSTM(nn.Module):
         units: Units | None = None,
     ) -> Run:
         if fluxes is not None and tuple(fluxes) != (self.outflow,):
-            raise ValueError(f"an LSTM alone gives {self.outflow}; found {', '.join(fluxes)}: ask for that only.")
+            raise ValueError(f"a network alone gives {self.outflow}; found {', '.join(fluxes)}: ask for that only.")
         if not warmup_gradient:
-            raise ValueError("an LSTM alone has no state to warm up without gradient; set warmup_gradient to true.")
-        flow = nn.functional.softplus(self.head(self.recurrent(attributes, weather))).squeeze(-1)
+            raise ValueError("a network alone has no state to warm up without gradient; set warmup_gradient to true.")
+        flow = nn.functional.softplus(self.before_softplus(attributes, weather)).squeeze(-1)
         flow = flow[warmup:].to(attributes.dtype)
         return Run({self.outflow: flow if units is None else units.summed(flow)}, {})
+
+
+class DischargeLSTM(_Discharge):
+    """Discharge of weather and attributes without a process model (Kratzert et al. 2019, HESS 23:5089).
+
+    Parameters
+    ----------
+    n_attributes, n_weather, hidden : int
+    dropout : float
+    """
+
+    def __init__(self, n_attributes: int, n_weather: int, hidden: int = 256, dropout: float = 0.4):
+        super().__init__()
+        self.recurrent = Recurrent(n_attributes, n_weather, hidden, dropout)
+        self.head = nn.Linear(hidden, 1)
+
+    def before_softplus(self, attributes: Tensor, weather: Tensor) -> Tensor:
+        flow: Tensor = self.head(self.recurrent(attributes, weather))
+        return flow
+
+
+class DischargeGRU(_Discharge):
+    """The network of `hybridsolve.nn.GRU` without a process model: what it puts out is the discharge.
+
+    Parameters
+    ----------
+    n_attributes, n_weather, hidden, state, period, dropout :
+        As for `hybridsolve.nn.networks.Corrected`.
+    """
+
+    def __init__(
+        self,
+        n_attributes: int,
+        n_weather: int,
+        hidden: Sequence[int] = (256, 256),
+        state: int = 64,
+        period: int = 7,
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        self.corrected = Corrected(n_attributes, n_weather, 0, 1, hidden, state, period, dropout)
+
+    def before_softplus(self, attributes: Tensor, weather: Tensor) -> Tensor:
+        flow: Tensor = self.corrected(attributes, weather)[1]
+        return flow

@@ -18,7 +18,7 @@ from .. import models
 from ..compiler.identity import identity
 from ..data.files import load_weights_only, locked, refuse_file, write_text_atomic
 from ..routing.units import AREA, GAUGE
-from .config import Config
+from .config import Config, Network
 from .trained import Trained, load_weights
 
 # The files that tell which kind of run a folder holds.
@@ -87,6 +87,8 @@ def prepare(out: Path, config: Config, data: xr.Dataset, resume: bool, overwrite
         raise ValueError(f"{out} lacks training.yaml, by which a training is known again: train into another folder.")
     # A setting that an older version did not have is at its default.
     before = {name: field.default for name, field in Config.model_fields.items()} | _record(kept)
+    if isinstance(before["network"], dict):
+        before["network"] = {n: field.default for n, field in Network.model_fields.items()} | before["network"]
     changed = [key for key in sorted({*before, *record}) if before.get(key) != record.get(key)]
     if changed:
         raise ValueError(

@@ -23,10 +23,15 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the seeds that torch takes
 
 
 class Network(Section):
-    """The network: an MLP on attributes, or an LSTM on weather and attributes."""
+    """The network: an MLP on attributes, or an LSTM or a GRU on weather and attributes.
 
-    kind: Literal["mlp", "lstm"]
+    `state` and `period`, in steps of the data, are a gru's; see `hybridsolve.nn.networks.Corrected`.
+    """
+
+    kind: Literal["mlp", "lstm", "gru"]
     hidden: list[Positive] = [256]
+    state: Positive | None = None
+    period: Positive | None = None
     dropout: Share = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -75,7 +80,8 @@ class Config(Section):
     """All that a training depends on besides the data.
 
     `model` is a process model's name, or "none" for a network alone. `attributes` are the data's variables that the
-    network sees (an lstm may do without), `fill` those of them whose NaN is filled by the median of the training
+    network sees (an lstm may do without; those of `hybridsolve.data.climate_attributes` follow from the forcing of the
+    training period), `fill` those of them whose NaN is filled by the median of the training
     basins, `weather` the series, `pet` how potential evapotranspiration is computed (what the data hold, if left out).
     Parameters that vary by step are `dynamic`; `learned` are those that are learned although the model's table has them
     optional or fixed. A model is chosen by `periods.validation`, if there is one: the
@@ -140,16 +146,23 @@ class Config(Section):
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} names something twice: remove the repetition.")
-        if self.network.kind == "mlp" and not self.attributes:
-            raise ValueError("attributes must name one at least for an mlp, which sees nothing else: add one.")
+        kind = self.network.kind
+        if kind != "lstm" and not self.attributes:
+            what = "an mlp, which sees nothing else" if kind == "mlp" else "a gru, which begins with them"
+            raise ValueError(f"attributes must name one at least for {what}: add one.")
         if unlisted := [name for name in self.fill if name not in self.attributes]:
             raise ValueError(f"fill names '{unlisted[0]}', which is not among the attributes: remove or add it.")
-        if (self.network.kind == "lstm") != bool(self.weather):
+        if (kind != "mlp") != bool(self.weather):
             raise ValueError(f"weather must be {'' if self.weather else 'not '}empty for a network of this kind.")
-        if self.network.kind == "lstm" and len(self.network.hidden) != 1:
+        if kind == "lstm" and len(self.network.hidden) != 1:
             raise ValueError("network.hidden must be one width for an lstm, such as [256]: correct it.")
-        if self.network.kind == "mlp" and (self.dynamic or self.model == "none"):
-            raise ValueError("an mlp sees no weather: take kind lstm, or a model without dynamic parameters.")
+        if kind == "mlp" and (self.dynamic or self.model == "none"):
+            raise ValueError("an mlp sees no weather: take kind lstm or gru, or a model without dynamic parameters.")
+        for name in ("state", "period"):
+            if (kind == "gru") != (getattr(self.network, name) is not None):
+                raise ValueError(f"network.{name} belongs to a gru, and a gru needs it: add it there, or leave it out.")
+        if kind == "gru" and self.model != "none" and not self.dynamic:
+            raise ValueError("a gru corrects dynamic parameters; found none: name some, or take kind mlp.")
         if self.model == "none" and (self.dynamic or self.learned or self.network.precision != "float32"):
             raise ValueError(
                 "dynamic, learned and network.precision belong to a process model, and there is none: leave them out."

@@ -36,6 +36,7 @@ def experiment(
     out: str | Path,
     kind: str = "temporal",
     folds: int = 10,
+    only: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -59,6 +60,8 @@ def experiment(
         epoch do not depend on the basins held out.
     folds : int
         2 or more.
+    only : sequence of int, optional
+        The folds that are held out, from 0 on: the result has their basins alone; all folds if left out.
     seeds : sequence of int, optional
         Trainings of each fold, whose flows are averaged as the "ensemble"; the config's one seed if left out.
     changes : sequence of str
@@ -85,6 +88,8 @@ def experiment(
     configs = [read_config(config, [f"seed={seed}"]) for seed in seeds]
     if kind not in KINDS:
         raise ValueError(f"unknown experiment '{kind}'; expected one of {', '.join(KINDS)}.")
+    if only is not None and kind == "temporal":
+        raise ValueError("only names folds, and an experiment in time has none: leave it out, or take pub or pur.")
     if config.periods.test is None:
         raise ValueError("an experiment needs periods.test in the config; found none: add it, or use train().")
     if config.model != "none":
@@ -103,6 +108,7 @@ def experiment(
     if not varies(data, config.periods.test).any():
         raise ValueError(f"no basin has varying observations in the test period {config.periods.test}: choose another.")
     fold = _folds(data, kind, folds)
+    named = np.unique(fold) if only is None else _named(only, fold)
     # What is missing in all basins together is found before the first training.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the training repeats it
@@ -120,7 +126,7 @@ def experiment(
     )
     held_out = []
     with alone_in(out):
-        for k in np.unique(fold):
+        for k in named:
             inside = np.flatnonzero(fold == k)
             others = inside if kind == "temporal" else np.flatnonzero(fold != k)
             members = []
@@ -135,8 +141,10 @@ def experiment(
     if not is_first():
         return None
     joined = [xr.concat([fold[m] for fold in held_out], "basin") for m in range(len(seeds))]
+    kept = np.flatnonzero(np.isin(fold, named))
+    data, n_folds = data.isel(basin=kept), int(fold.max()) + 1
     joined = [member.sel(basin=data["basin"].values) for member in joined]
-    return _score(data, config, kind, fold, seeds, joined)
+    return _score(data, config, kind, fold[kept], n_folds, seeds, joined)
 
 
 def _refuse_another(path: Path, config: Config, kind: str, fold: np.ndarray) -> None:
@@ -176,6 +184,15 @@ def _folds(data: xr.Dataset, kind: str, folds: int) -> np.ndarray:
     return np.unique([of_region[r] for r in data["huc_02"].values], return_inverse=True)[1]
 
 
+def _named(only: Sequence[int], fold: np.ndarray) -> np.ndarray:
+    """The folds that `only` names, sorted."""
+    known = range(int(fold.max()) + 1)
+    whole = all(isinstance(k, int) and not isinstance(k, bool) for k in only)
+    if not only or not whole or len(set(only)) < len(only) or not set(only) <= set(known):
+        raise ValueError(f"only must name different folds from 0 to {known[-1]}; found {list(only)}: correct it.")
+    return np.array(sorted(only))
+
+
 def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
     """The `flow` at the gauge, what was not trained on, and the learned parameters, of a process model."""
     period = trained.config.periods.test
@@ -198,6 +215,7 @@ def _score(
     config: Config,
     kind: str,
     fold: np.ndarray,
+    n_folds: int,
     seeds: Sequence[int],
     members: list[xr.Dataset],
 ) -> xr.Dataset:
@@ -226,7 +244,8 @@ def _score(
         model=config.model,
         kind=kind,
         seeds=", ".join(map(str, seeds)),
-        n_folds=int(fold.max()) + 1,
+        n_folds=n_folds,
+        folds_held_out=", ".join(map(str, np.unique(fold))),
         train_period=config.periods.train,
         validation_period=config.periods.validation or "none",
         test_period=config.periods.test,

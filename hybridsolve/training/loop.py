@@ -28,9 +28,10 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, nn
 
-from .. import models
+from .. import memory, models
 from ..arguments import MOST_DEVICES, boolean, integer
 from ..climate import with_climate
+from ..data.climate_attributes import with_climate_attributes
 from ..data.dataset import check_dataset
 from ..data.ids import listed
 from ..data.methods import forcing_methods
@@ -133,7 +134,8 @@ def train(
         training = _Training(module, config, basins, trained, data, validation)
         options = dict(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
         loggers = dict(csv=CSVLogger, tensorboard=TensorBoardLogger)
-        _run(training, config, out, last, progress, logger=loggers[log](out, name="logs"), **options)
+        with memory.kept():
+            _run(training, config, out, last, progress, logger=loggers[log](out, name="logs"), **options)
         training.remove_hooks()
         best = out / "checkpoints" / ("best.ckpt" if config.periods.validation else "last.ckpt")
         read_checkpoint(best, module, config)
@@ -297,6 +299,7 @@ def usable(data: xr.Dataset, config: Config, skip: bool) -> xr.Dataset:
     data = used_days(data, periods, config.warmup_years, config.batch.warmup)
     if model is not None:
         data = with_climate(data, model, p.train)
+    data = with_climate_attributes(data, config.attributes, p.train)
     data = data.isel(basin=usable_basins(data, config.forcing_names, p.train, skip=skip))
     check_dataset(data, forcing_names=config.forcing_names, need_qobs=True, model=model)
     if model is not None:
@@ -396,6 +399,8 @@ class _Training(pl.LightningModule):
                 x.register_hook(lambda g, name=name: self._check_finite(g, name, "gradient"))
 
     def _check_finite(self, x: Tensor, name: str, what: str) -> None:
+        if x.detach().sum().isfinite():  # one pass over what is large; a sum that overflows is looked at below
+            return
         bad = ~torch.isfinite(x)
         if bad.any():
             basins = self._ids(bad.movedim(-2, 0).flatten(1).any(1))

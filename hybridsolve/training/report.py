@@ -94,7 +94,7 @@ def text(result: xr.Dataset) -> str:
     """Medians over all basins that can be scored, failures ranked last; those that cannot are counted apart."""
     a = result.attrs
     lines = [
-        f"{a['config']}, model {a['model']}, {a['kind']}, {result.sizes['basin']} basins, {a['n_folds']} fold(s), "
+        f"{a['config']}, model {a['model']}, {a['kind']}, {result.sizes['basin']} basins, {_folds(a)}, "
         f"{_methods(a)}, train {a['train_period']}, test {a['test_period']}",
         median_line(""),
     ]
@@ -108,6 +108,12 @@ def text(result: xr.Dataset) -> str:
 def _methods(attributes) -> str:
     """By which methods the forcing was made."""
     return methods_text({k.removesuffix(METHOD): x for k, x in attributes.items() if k.endswith(METHOD)})
+
+
+def _folds(attributes) -> str:
+    """How many folds there are, and which of them were held out where it was not each."""
+    n, held = attributes["n_folds"], attributes["folds_held_out"]
+    return f"{n} fold(s)" + ("" if len(held.split(", ")) == n else f" of which {held} held out")
 
 
 def _left(result: xr.Dataset) -> float:
@@ -176,7 +182,7 @@ def _markdown(result: xr.Dataset, references: dict, figures: list[str], command)
     lines = [f"# {title}", ""]
     lines += [
         f"{n} basins, model {a['model']}, {a['forcing']}; {_methods(a)}. Training {a['train_period']}, "
-        f"model choice {a['validation_period']}, test {a['test_period']}; {a['n_folds']} fold(s), seeds {a['seeds']}."
+        f"model choice {a['validation_period']}, test {a['test_period']}; {_folds(a)}, seeds {a['seeds']}."
     ]
     lines += [f"Made by `{command}`.", ""] if command else [""]
     lines += ["| run | NSE | KGE | bias % | FHV % | FLV % | failed | not scored |", "|" + "---|" * 8]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .. import __version__, models
 from ..climate import with_climate
 from ..compiler.identity import identity, refuse_another
+from ..data.climate_attributes import with_climate_attributes
 from ..data.dataset import check_dataset, period_slice, refuse_no_dataset
 from ..data.files import load_weights_only, write_atomic
 from ..data.methods import forcing_methods
@@ -24,7 +25,7 @@ from ..data.steps import rows_of_days, step_seconds
 from ..data.times import carry_days
 from ..data.units import unit_at
 from ..data.usable import refuse_outside, usable_basins, used_days
-from ..nn import LSTM, MLP, DifferentiableModel, DischargeLSTM
+from ..nn import GRU, LSTM, MLP, DifferentiableModel, DischargeGRU, DischargeLSTM
 from ..routing.units import units_of
 from ..solve.check import output_names
 from .config import Config, read_config
@@ -64,18 +65,23 @@ class _Content(BaseModel):
 
 
 def make_module(config: Config, backend: str = "auto") -> nn.Module:
-    """The untrained module of a configuration: `DifferentiableModel`, or `DischargeLSTM` where there is no model.
+    """The untrained module of a configuration: `DifferentiableModel`, or the network alone where there is no model.
 
     `backend` is that of the solver, as for `simulate`.
     """
-    n_attributes, n_weather, net = len(config.attributes), len(config.weather), config.network
-    if config.model == "none":
-        return DischargeLSTM(n_attributes, n_weather, net.hidden[0], net.dropout)
-    layout = config.layout
+    net, alone = config.network, config.model == "none"
+    seen = len(config.attributes), len(config.weather)
+    network: nn.Module
     if net.kind == "mlp":
-        network = MLP(layout, n_attributes, net.hidden, net.dropout)
+        network = MLP(config.layout, seen[0], net.hidden, net.dropout)
+    elif net.kind == "lstm":
+        width = net.hidden[0], net.dropout
+        network = DischargeLSTM(*seen, *width) if alone else LSTM(config.layout, *seen, *width)
     else:
-        network = LSTM(layout, n_attributes, n_weather, net.hidden[0], net.dropout)
+        sizes: Any = (net.hidden, net.state, net.period, net.dropout)  # none of which a checked config lacks
+        network = DischargeGRU(*seen, *sizes) if alone else GRU(config.layout, *seen, *sizes)
+    if alone:
+        return network
     return DifferentiableModel(
         config.model, network, dynamic_dropout=config.dynamic_dropout, precision=net.precision, backend=backend
     )
@@ -88,7 +94,7 @@ class Trained:
     Attributes
     ----------
     module : Module
-        `DifferentiableModel` or `DischargeLSTM`.
+        `DifferentiableModel`, `DischargeLSTM` or `DischargeGRU`.
     config : Config
     scaling : Scaling
     basins : list of str
@@ -246,6 +252,7 @@ class Trained:
         check_dataset(data, forcing_names=names, values=False)
         if self.config.model != "none":
             data = with_climate(data, models.get(self.config.model), self.config.periods.train)
+        data = with_climate_attributes(data, self.config.attributes, self.config.periods.train)
         if period is not None:
             data = used_days(data, [period], self.config.warmup_years)
         usable = usable_basins(data, names, skip=skip)
@@ -260,6 +267,7 @@ class Trained:
             raise ValueError("this is a network without a process model and has no parameters: ask for its flow.")
         refuse_no_dataset(data)
         model = models.get(self.config.model)
+        data = with_climate_attributes(data, self.config.attributes, self.config.periods.train)
         rows, first = _rows(self.config, data, period)
         attributes, weather = self.scaling.scaled_attributes(data), self.scaling.scaled_weather(data)
         out = xr.Dataset(coords={"basin": data["basin"]})
