@@ -19,7 +19,7 @@ from .identity import identity
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
-from .tracing import Program, loops_of, trace
+from .tracing import Program, loops_of, networks_of, trace
 
 WIDTH = 120
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PAIRED EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
@@ -46,6 +46,7 @@ def header(*models: ModelSpec) -> str:
         structs += [(model.kernel_name(choice), *_struct(model, choice)) for choice in model.choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
     titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
+    called = any(networks_of(model.key, choice) for model in models for choice in model.choices)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
     return f"""\
 // {titles}
@@ -54,7 +55,7 @@ def header(*models: ModelSpec) -> str:
 // line of the Python step that the statements below it come from.
 #pragma once
 
-#include "core/model.h"
+#include "core/{"mlp" if called else "model"}.h"
 
 namespace hs {{
 namespace HS_ISA {{
@@ -81,6 +82,7 @@ def compiled(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Adjoint, A
     P = len(model.present_parameters(optional))
     lines = len(model.lines)
     counts = {"s": len(model.states) + lines, "f": len(model.forcings), "p": P, "d": len(once), "w": lines}
+    counts["n"] = len(networks_of(model.key, tuple(optional)))
     return reverse(step, counts), reverse(prepare, {"p": P}), reverse(_simplified(ordinates), {"p": P})
 
 
@@ -110,6 +112,8 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
         "q": ("Flux", model.flux_names),
         "w": ("", model.line_names),
     }
+    networks = networks_of(model.key, tuple(optional))
+    begins = [str(sum(network.weights for network in networks[:n])) for n in range(len(networks))]
     known: set[str] = set(_TAKEN)
     enums: dict[str, list[str]] = {}
     for kind, (_, names) in rows.items():
@@ -124,6 +128,7 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
             known.add(upper)
             enums[kind].append(upper)
 
+    enums["n"] = begins
     counts = dict(F="f", P="p", S=None, Q="q", K="k", D="d")
     numbers = {n: len(model.states) if kind is None else len(rows[kind][1]) for n, kind in counts.items()}
     shown = [f"{n} = {x}" for n, x in numbers.items() if x or n in "FPSQ"]
@@ -131,9 +136,14 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
     if model.lines:
         shown.append(f"LINES = {len(model.lines)}")
         slots = ", ".join(str(line.slots) for line in model.lines)
+    if networks:
+        shown.append(f"NETWORKS = {len(networks)}, WEIGHTS = {sum(network.weights for network in networks)}")
     lines.append(f"  static constexpr int {', '.join(shown)};")
     if model.lines:
         lines.append(f"  static constexpr int SLOTS[] = {{{slots}}};")
+    if networks:
+        weights = ", ".join(str(network.weights) for network in networks)
+        lines.append(f"  static constexpr int NETWORK_WEIGHTS[] = {{{weights}}};")
     for what, names in (
         ("forcing", rows["f"][1]),
         ("input", rows["k"][1]),
@@ -141,8 +151,9 @@ def _struct(model: ModelSpec, optional: Sequence[str]) -> tuple[str, str]:
         ("state", model.state_names),
         ("line", model.line_names),
         ("flux", rows["q"][1]),
+        ("network", tuple(network.name for network in networks)),
     ):
-        if names or what not in ("input", "line"):
+        if names or what not in ("input", "line", "network"):
             lines += _filled(f'  static constexpr const char* {what}_names = "{" ".join(names)}";')
     lines += [
         row
@@ -212,7 +223,8 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
         body.sums = {i: place for i, place in sums.items() if i in made}
         crossing = [(f"m.{name}", i) for i, name in between_adjoint.fields.items() if i in made]
         states = {leaf: i for leaf, i in results.items() if leaf[0] == "d_s"}
-        body.cotangents(crossing + body.places(states), list(body.sums))
+        calls = [i for i in made if graph.op(i) == "adj_mlp"]  # which add to the weights' cotangents
+        body.cotangents(crossing + body.places(states), [*body.sums, *calls])
         parts_adjoint.append(body.lines)
         done.update(made)
 
