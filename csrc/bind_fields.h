@@ -83,13 +83,13 @@ inline void bind_run(pybind11::module_& m) {
   HS_FIELD(initial_state), HS_FIELD(n_outputs), HS_FIELD(output), HS_FIELD(each), HS_FIELD(fluxes);
   HS_FIELD(final_state), HS_FIELD(interval), HS_FIELD(checkpoints), HS_FIELD(d_fluxes), HS_FIELD(d_fluxes_stride);
   HS_FIELD(d_final_state), HS_FIELD(d_forcing), HS_FIELD(d_parameter), HS_FIELD(d_initial_state);
-  HS_FIELD(d_weights), HS_FIELD(faults), HS_FIELD(tape);
+  HS_FIELD(d_weights), HS_FIELD(faults), HS_FIELD(tape), HS_FIELD(network), HS_FIELD(d_network);
 #undef HS_FIELD
   auto tangent = class_<Tangent, Run>(m, "Tangent", pybind11::module_local()).def(init([] { return Tangent{}; }));
   tangent.def(init<const Tangent&>());
 #define HS_FIELD(name) field(tangent, #name, &Tangent::name)
   HS_FIELD(t_forcing), HS_FIELD(t_parameter), HS_FIELD(t_weights), HS_FIELD(t_initial_state), HS_FIELD(t_fluxes);
-  HS_FIELD(t_final_state);
+  HS_FIELD(t_final_state), HS_FIELD(t_network);
 #undef HS_FIELD
   auto least = class_<LeastSquares, Run>(m, "LeastSquares", pybind11::module_local());
   least.def(init([] { return LeastSquares{}; })).def(init<const LeastSquares&>());

@@ -43,8 +43,8 @@ template <class Model> class Models {
         found[table->models[i].name] = pybind11::dict(
             arg("forcing_names") = names.forcings, arg("input_names") = names.inputs,
             arg("parameter_names") = names.parameters, arg("state_names") = names.states,
-            arg("line_names") = names.lines, arg("flux_names") = names.fluxes, arg("outflow") = names.outflow,
-            arg("rows") = names.rows, arg("identity") = names.identity);
+            arg("line_names") = names.lines, arg("flux_names") = names.fluxes, arg("network_names") = names.networks,
+            arg("outflow") = names.outflow, arg("rows") = names.rows, arg("identity") = names.identity);
       }
     return found;
   }

@@ -122,8 +122,9 @@ template <class Model, class T, bool MOVING> struct Cell {
   bool used, first;                         // first: the lane that writes its column's sums
   T k[N::some(K)], p[P], d[N::some(D)], given[MOVING ? P : 1], weight;
   T w[N::some(W)], m[N::some(M)];  // ordinates and contents of the delay lines
+  T n[N::some(Model::WEIGHTS)];    // weights of networks, in the thread's local memory too
   T beyond = 0;                    // 1 where a loop is to make more passes than it may
-  bool inputs_good = true;
+  bool inputs_good = true, networks_good = true;
 
   __device__ __forceinline__ Cell(const Run& run, const Limits<Model, T>& limits, int64_t block)
       : run(run), limits(limits) {
@@ -146,13 +147,22 @@ template <class Model, class T, bool MOVING> struct Cell {
       k[i] = __ldg(as<T>(run.input[i].data) + basin * run.input[i].b_stride);
       inputs_good = inputs_good && within(k[i], limits.input[i]);
     }
+    each_network<Model>([&](auto of) {
+      const View& from = run.network[of.number];
+      for (int i = 0; i < of.weights; ++i) {
+        n[of.first + i] = __ldg(as<T>(from.data) + i * from.t_stride + basin * from.b_stride);
+        networks_good = networks_good && within(n[of.first + i], -1e30, 1e30);
+      }
+    });
 #pragma unroll
     for (int i = 0; i < P; ++i) p[i] = taken(read(i, 0), i);
     prepare();
   }
 
   // What a step is given; `first` is room for the first ordinates.
-  __device__ __forceinline__ Given<T> with(const T* f, const T* first) { return {f, k, p, d, first, limits.dt, noted(beyond)}; }
+  __device__ __forceinline__ Given<T> with(const T* f, const T* first) {
+    return {f, k, p, d, first, limits.dt, noted(beyond), n};
+  }
   static __device__ __forceinline__ T* noted(T& beyond) { return Model::LOOPS ? &beyond : nullptr; }
   __device__ __forceinline__ void prepare() {
     if constexpr (PREPARES) {
@@ -277,7 +287,7 @@ __global__ void __launch_bounds__(WARP) forward_kernel(const __grid_constant__ R
   cell.load_lines(as<T>(run.initial_state));
   for (int i = 0; i < N::M; ++i)
     if (bad_state == ROWS && !within(cell.m[i], -1e30, 1e30)) bad_state = S + i;
-  const bool weight_good = within(cell.weight, -1e30, 1e30);
+  const bool weight_good = within(cell.weight, -1e30, 1e30) && cell.networks_good;
   // The step of the first fault; n_steps: none.
   int bad_forcing = cell.inputs_good ? n_steps : 0, bad_parameter = cell.parameters_within(false) ? n_steps : 0;
   int bad_passes = n_steps;
@@ -364,7 +374,8 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
   const int n_steps = int(run.n_steps), interval = int(run.interval);
 
   T d_s[HEADS], d_p[P], d_d[N::some(D)], d_weight = 0;
-  T d_w[N::some(W)], d_m[N::some(M)];
+  T d_w[N::some(W)], d_m[N::some(M)], d_n[N::some(Model::WEIGHTS)];
+  for (int i = 0; i < Model::WEIGHTS; ++i) d_n[i] = 0;
 #pragma unroll
   for (int i = 0; i < D; ++i) d_d[i] = 0;
   for (int i = 0; i < W; ++i) d_w[i] = 0;
@@ -442,7 +453,7 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
         }
       }
       adj_put<Model>([&](auto line) { return d_m + line.content; }, cell.w, sT + S, d_s + S, d_w, nullptr);
-      Model::step_adj(cell.with(forcing.now, first), s, kept, d_q, d_s, Cotangents<T>{d_f, d_p, d_d, d_first});
+      Model::step_adj(cell.with(forcing.now, first), s, kept, d_q, d_s, Cotangents<T>{d_f, d_p, d_d, d_first, d_n});
       adj_move<Model>(d_m, d_w, d_s + S, d_first);
       if constexpr (MOVING && PREPARES) cell.adj_prepare(d_p, d_d, d_w);
 
@@ -481,6 +492,13 @@ __device__ __forceinline__ void reverse(const Run& run, const Limits<Model, T>& 
   }
 
   if constexpr (!MOVING && PREPARES) cell.adj_prepare(d_p, d_d, d_w);
+  each_network<Model>([&](auto of) {
+    T* const to = as<T>(run.d_network[of.number]);
+    for (int i = 0; to && i < of.weights; ++i) {
+      const T sum = over_components(cell.used ? d_n[of.first + i] : T(0), width_of(run));
+      if (cell.first) to[cell.column * of.weights + i] = sum;
+    }
+  });
   if (!cell.used) return;
 #pragma unroll
   for (int i = 0; i < P; ++i)

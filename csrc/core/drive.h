@@ -82,6 +82,7 @@ template <class Model, class V> struct Block {
   using N = Counts<Model>;
   static constexpr int L = Lanes<V>::L, F = Model::F, K = Model::K, P = Model::P, D = Model::D, S = Model::S;
   static constexpr int Q = Model::Q, W = N::W, M = N::M, HEADS = N::HEADS, LINES = Model::LINES;
+  static constexpr int WEIGHTS = Model::WEIGHTS;
   static constexpr bool PREPARES = D + W > 0;  // some numbers follow from parameters and inputs
   static constexpr bool LOOPS = Model::LOOPS;
   static constexpr bool STAGED = Model::STAGES > 0;
@@ -117,6 +118,10 @@ template <class Model, class V> struct Block {
   // are a window of its 2 (slots - 1) places, which goes down by one, and is copied up when it has come to the first.
   V *ordinate = nullptr, *content = nullptr, *d_ordinate = nullptr, *d_content = nullptr;
   int window[N::some(LINES)];    // its begin
+  // Weights of the networks inside the step [pack][WEIGHTS], one copy where all basins share them; and their cotangents
+  // [pack][WEIGHTS], sums over components and steps.
+  V *network = nullptr, *d_network = nullptr;
+  int network_stride = 0;  // between packs
   int in_use[N::some(LINES)];    // slots of each line that are moved
   int with_adjoint[N::some(LINES)];  // slots of each line whose ordinate is not 0, or has a derivative
   typename Lane<V>::bits forcing_fault, parameter_fault;
@@ -150,6 +155,7 @@ template <class Model, class V> struct Block {
   Block(const Block&) = delete;
   ~Block() {
     if constexpr (W > 0) free(ordinate);
+    if constexpr (WEIGHTS > 0) free(network);
   }
 
   // The lanes of unit (pack, g) in a tensor with the given strides over basins and components.
@@ -228,6 +234,7 @@ template <class Model, class V> struct Block {
         }
       }
     }
+    weights_out |= read_networks();
     forcing_fault = parameter_fault = typename Lane<V>::bits{};
     for (V& x : beyond) x = V{};
     if (PREPARES && n_moving == 0) prepare();
@@ -235,11 +242,34 @@ template <class Model, class V> struct Block {
            (any(weights_out) ? FAULT_WEIGHTS : 0);
   }
 
+  // Makes room for the weights of networks and reads them; whether one is no number.
+  typename Lane<V>::bits read_networks() {
+    typename Lane<V>::bits out{};
+    if constexpr (WEIGHTS > 0) {
+      for (int j = 0; j < Model::NETWORKS; ++j)
+        if (run.network[j].b_stride) network_stride = WEIGHTS;
+      network = static_cast<V*>(aligned_alloc(alignof(V), 2 * n_packs * WEIGHTS * sizeof(V)));
+      d_network = network + n_packs * WEIGHTS;
+      for (int k = 0; k < (network_stride ? n_packs : 1); ++k)
+        each_network<Model>([&](auto of) {
+          const View& from = run.network[of.number];
+          V* const to = network + k * WEIGHTS + of.first;
+          Lanes<V> lanes;
+          place(lanes, k, 0, from.b_stride, 0);
+          for (int i = 0; i < of.weights; ++i) {
+            to[i] = load<V>(as<T>(from.data) + i * from.t_stride, lanes);
+            out |= outside(to[i], {T(-1e30), T(1e30)});
+          }
+        });
+    }
+    return out;
+  }
   int64_t cells_in_all() const { return run.n_basins * run.n_components; }
   T* checkpoint(int64_t t) const { return as<T>(run.checkpoints) + t / run.interval * N::ROWS * cells_in_all(); }
 
   HS_FN Given<V> given(int u) const {
-    return {f[pack[u]], inputs[pack[u]], p[u], derived[u], first[u], limits.dt, LOOPS ? beyond + u : nullptr};
+    return {f[pack[u]], inputs[pack[u]], p[u], derived[u], first[u], limits.dt, LOOPS ? beyond + u : nullptr,
+            network + pack[u] * network_stride};
   }
   // What follows from the parameters at hand.
   HS_FN void prepare() {
@@ -360,7 +390,7 @@ template <class Model, class V> struct Block {
         spread<OUTFLOW_ONLY>(d_q, u, all);
         for (int i = 0; i < F; ++i) rest[i] = V{};
         Model::step_adj(given(u), taped[u].before, taped[u].kept, all, d_s[u],
-                        Cotangents<V>{FORCING ? d_f[u] : rest, d_p[u], d_derived[u], d_first[u]});
+                        Cotangents<V>{FORCING ? d_f[u] : rest, d_p[u], d_derived[u], d_first[u], d_network + pack[u] * WEIGHTS});
       }
   }
   template <bool OUTFLOW_ONLY> static HS_FN void spread(const V* d_q, int u, V* all) {
@@ -376,7 +406,8 @@ template <class Model, class V> struct Block {
       spread<OUTFLOW_ONLY>(d_q, u, all);
       for (int i = 0; i < F; ++i) rest[i] = V{};
       Model::template stage_adj<STAGE>(given(u), taped[u].before, taped[u].kept, all, d_s[u],
-                                       Cotangents<V>{FORCING ? d_f[u] : rest, d_p[u], d_derived[u], d_first[u]},
+                                       Cotangents<V>{FORCING ? d_f[u] : rest, d_p[u], d_derived[u], d_first[u],
+                                                     d_network + pack[u] * WEIGHTS},
                                        between_adjoint[u]);
     }
   }
@@ -482,16 +513,17 @@ template <class Model, class V> struct Block {
   template <bool OUTFLOW_ONLY, bool FORCING> void adjoint(int64_t block, TapeEntry* tape) {
     enter(block);
     const int G = int(run.group_size);
+    for (int i = 0; i < n_packs * WEIGHTS; ++i) d_network[i] = V{};
     for (int u = 0; u < n_units; ++u) {
       d_weight[u] = V{};
       for (int i = 0; i < P; ++i) d_p[u][i] = V{};
       clear_prepared(u);
-      for (int i = 0; i < S; ++i) d_s[u][i] = load<V>(as<T>(run.d_final_state) + i * cells_in_all(), cells[u]);
+      for (int i = 0; i < S; ++i) d_s[u][i] = of_used(cells[u], load<V>(as<T>(run.d_final_state) + i * cells_in_all(), cells[u]));
       each_line<Model>([&](auto line) {
         window[line.number] = line.slots - 1;
         for (int j = 0; j + 1 < line.slots; ++j)
           d_contents(u, line)[j] =
-              load<V>(as<T>(run.d_final_state) + (S + line.content + j) * cells_in_all(), cells[u]);
+              of_used(cells[u], load<V>(as<T>(run.d_final_state) + (S + line.content + j) * cells_in_all(), cells[u]));
       });
     }
     if constexpr (LINES > 0)
@@ -530,6 +562,13 @@ template <class Model, class V> struct Block {
       });
       if (run.d_weights) store(as<T>(run.d_weights), cells[u], d_weight[u]);
     }
+    each_network<Model>([&](auto of) {
+      T* const to = as<T>(run.d_network[of.number]);
+      for (int k = 0; to && k < n_packs; ++k)
+        for (int l = 0; l < L; ++l)
+          for (int i = 0; columns[k].used[l] && i < of.weights; ++i)
+            to[columns[k].offset[l] * of.weights + i] = lane(d_network[k * WEIGHTS + of.first + i], l);
+    });
   }
 
   template <bool OUTFLOW_ONLY, bool FORCING>
@@ -551,7 +590,7 @@ template <class Model, class V> struct Block {
         for (int l = 0; l < LINES; ++l) d_first[u][l] = V{};
         first_ordinates<Model>(ordinate + u * W, first[u]);
         if constexpr (OUTFLOW_ONLY) {
-          d_q[u] = run.each ? load<V>(d_row, d_series[u]) : weight[u] * d_sums[0];
+          d_q[u] = run.each ? of_used(cells[u], load<V>(d_row, d_series[u])) : weight[u] * d_sums[0];
         } else {
           V q[Q + HEADS];
           if (run.d_weights) {
@@ -564,7 +603,7 @@ template <class Model, class V> struct Block {
             const int index = run.output[o];
             V d_value;
             if (run.each) {
-              d_value = load<V>(d_row + o * run.d_fluxes_stride, d_series[u]);
+              d_value = of_used(cells[u], load<V>(d_row + o * run.d_fluxes_stride, d_series[u]));
             } else {
               d_value = weight[u] * d_sums[o];
               if (run.d_weights) d_weight[u] = fma(d_sums[o], q[index], d_weight[u]);
@@ -592,6 +631,8 @@ template <class Model, class V> struct Block {
     for (int m = 0; m < n_moving; ++m) put_moving(t, m);
   }
 
+  // A cotangent; of an idle lane none, where what follows from it is summed over components.
+  static HS_FN V of_used(const Lanes<V>& at, V d) { return WEIGHTS > 0 ? only_used(at, d) : d; }
   static HS_FN V only_used(const Lanes<V>& at, V v) {
     if (at.full) return v;
     for (int l = 0; l < L; ++l)

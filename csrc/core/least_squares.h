@@ -42,6 +42,7 @@ template <class Model, class V> struct Sensitivity {
   // The same with their derivatives, by chunk of these; on the heap, for they may be many.
   static constexpr int PREPARED = Model::D + W + M;
   D* prepared = nullptr;
+  D* network = nullptr;  // weights of networks, which do not move
   // Of a hydrograph the first ordinates, and the outflow of the steps that they need and of a tile, with derivatives.
   V w[SHORT], dw[MAX_ROUTING][SHORT];
   V q[PAST + TILE], dq[MOST_CHUNKS * DIRECTIONS][PAST + TILE];
@@ -67,7 +68,7 @@ template <class Model, class V> struct Sensitivity {
     long_w = room<V>((1 + MAX_ROUTING) * length), history = room<V>((1 + P) * (past + TILE));
   }
   Sensitivity(const Sensitivity&) = delete;
-  ~Sensitivity() { free(prepared), free(long_w), free(history); }
+  ~Sensitivity() { free(prepared), free(network), free(long_w), free(history); }
 
   static int directions(const LeastSquares& in, int* to) {
     int found = 0;
@@ -107,6 +108,12 @@ template <class Model, class V> struct Sensitivity {
       bad |= outside(content[i], {T(-1e30), T(1e30)});
     }
     if (any(bad)) return FAULT_STATE;
+    if constexpr (B::WEIGHTS > 0) {
+      block.n_packs = 1;
+      if (any(block.read_networks())) return FAULT_WEIGHTS;
+      network = room<D>(B::WEIGHTS);
+      for (int i = 0; i < B::WEIGHTS; ++i) network[i] = constant(block.network[i]);
+    }
     shift = load<V>(as<T>(in.shift.data), lanes(in.shift.b_stride, 0));
     for (int j = 0; j <= in.n_routing; ++j) {
       const View& from = j ? in.d_ordinates[j - 1] : in.ordinates;
@@ -180,7 +187,8 @@ template <class Model, class V> struct Sensitivity {
     heads<Model>(content, ordinate, s + S, first);
     for (int m = 0; m < HEADS; ++m) before[m] = s[m];
     typename Model::template Kept<V> kept;
-    Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt, Model::LOOPS ? &beyond : nullptr}, s, flux, kept);
+    Model::step(Given<V>{f, inputs, p, derived, first, block.limits.dt, Model::LOOPS ? &beyond : nullptr, block.network}, s,
+                flux, kept);
     if constexpr (Model::LOOPS)
       if (any(beyond != V{})) note_passes(t);
     move_lines<Model>(content, ordinate, s + S, block.in_use);
@@ -198,7 +206,7 @@ template <class Model, class V> struct Sensitivity {
       for (int k = 0; k < DIRECTIONS; ++k) dx[m].d[k] = ds[c * DIRECTIONS + k][m];
     }
     typename Model::template Kept<D> dual = known<Model, D, V>(kept);
-    Model::template step<true>(Given<D>{df, dk, dp, of_chunk, first, block.limits.dt}, dx, flux, dual);
+    Model::template step<true>(Given<D>{df, dk, dp, of_chunk, first, block.limits.dt, nullptr, network}, dx, flux, dual);
     move_lines<Model>(of_chunk + Model::D + W, of_chunk + Model::D, dx + S, block.in_use);
     turn(c, T(0));
     for (int k = 0; k < DIRECTIONS; ++k) {

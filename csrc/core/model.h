@@ -24,6 +24,8 @@
 //             template <class V> static HS_FN void ordinates(const Given<V>& in, V* w);
 //             template <class V> static HS_FN void ordinates_adj(const Given<V>& in, const V* d_w, const Cotangents<V>& d);
 //           with those of all lines behind one another; the latter adds to d.p and d.d
+//   NETWORKS inside the step, of NETWORK_WEIGHTS[network] weights (mlp.h), WEIGHTS in all          network_names
+//           whose weights are in in.n behind one another, and whose cotangents step_adj adds to in d.n
 //   LOOPS   whether a step has loops: these raise in.beyond, where it is given, to 1 for lanes that are to make more passes
 //           than a loop may
 //
@@ -49,13 +51,13 @@ namespace hs {
 namespace HS_ISA {
 
 struct Defaults {
-  static constexpr int K = 0, D = 0, LINES = 0;
+  static constexpr int K = 0, D = 0, LINES = 0, NETWORKS = 0, WEIGHTS = 0;
   static constexpr bool LOOPS = false;
   static constexpr int STAGES = 0, ADJOINT_STAGES = 0;
   template <class V> struct Between {};
   template <class V> struct BetweenAdjoint {};
-  static constexpr int SLOTS[1] = {0};
-  static constexpr const char *input_names = "", *line_names = "", *identity = "";
+  static constexpr int SLOTS[1] = {0}, NETWORK_WEIGHTS[1] = {0};
+  static constexpr const char *input_names = "", *line_names = "", *network_names = "", *identity = "";
 };
 
 template <class V> struct Given {
@@ -63,10 +65,11 @@ template <class V> struct Given {
   const V* w;                       // of each delay line the first ordinate
   typename Lane<V>::scalar dt;      // length of the step, days
   V* beyond = nullptr;              // see LOOPS
+  const V* n = nullptr;             // weights of networks
 };
 
 template <class V> struct Cotangents {
-  V *f, *p, *d, *w;
+  V *f, *p, *d, *w, *n = nullptr;
 };
 
 // Where a stage puts its fluxes if the outflow is all that is wanted.
@@ -90,14 +93,14 @@ template <class Model> struct Counts {
   static constexpr int HEADS = Model::S + Model::LINES;  // what a step takes and leaves
 
   static_assert(Model::F <= MAX_FORCINGS && Model::P <= MAX_PARAMETERS && Model::K <= MAX_INPUTS &&
-                    Model::S <= MAX_STATES && Model::Q + Model::S <= MAX_OUTPUTS,
+                    Model::S <= MAX_STATES && Model::Q + Model::S <= MAX_OUTPUTS && Model::NETWORKS <= MAX_NETWORKS,
                 "raise the counts in core/run.h");
 };
 
 template <class Model> constexpr Names names_of() {
   return {Model::forcing_names, Model::input_names, Model::parameter_names, Model::state_names,
-          Model::line_names,    Model::flux_names,  Model::OUTFLOW,         Counts<Model>::ROWS,
-          Model::identity};
+          Model::line_names,    Model::flux_names,  Model::network_names,   Model::OUTFLOW,
+          Counts<Model>::ROWS,  Model::identity};
 }
 
 // What the kernels of a model compare with and scale by, in the type of their numbers.
@@ -160,6 +163,18 @@ template <class Model, int LINE = 0, class Work> HS_FN void each_line(const Work
   if constexpr (LINE < Model::LINES) {
     work(Line<Model, LINE>{});
     each_line<Model, LINE + 1>(work);
+  }
+}
+
+// A network: how many weights it has, and where they begin among those of all.
+template <int NETWORK, int FIRST, int N> struct NetworkOf {
+  static constexpr int number = NETWORK, first = FIRST, weights = N;
+};
+template <class Model, int NETWORK = 0, int FIRST = 0, class Work> HS_FN void each_network(const Work& work) {
+  if constexpr (NETWORK < Model::NETWORKS) {
+    constexpr int n = Model::NETWORK_WEIGHTS[NETWORK];
+    work(NetworkOf<NETWORK, FIRST, n>{});
+    each_network<Model, NETWORK + 1, FIRST + n>(work);
   }
 }
 

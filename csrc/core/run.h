@@ -12,6 +12,7 @@ namespace hs {
 // CemaNeige with hysteresis, 3 of GR6J: 28; the 58 contents of GR's delay lines are rows behind them and no states.
 // Outputs: fluxes and states together.
 constexpr int MAX_FORCINGS = 16, MAX_INPUTS = 16, MAX_PARAMETERS = 48, MAX_STATES = 32, MAX_OUTPUTS = 96;
+constexpr int MAX_NETWORKS = 8;
 constexpr int MAX_ROUTING = 2;  // parameters of a hydrograph: gamma's and Nash's
 constexpr int MOST_ORDINATES = 16;  // of one in the normal equations on a GPU, where they stay in registers
 
@@ -39,6 +40,7 @@ struct Run {
   int64_t group_size, n_groups;  // components are summed in groups of group_size, then the groups: see drive.h
   double dt;                     // length of a step, days
   View forcing[MAX_FORCINGS], input[MAX_INPUTS], parameter[MAX_PARAMETERS], weights;
+  View network[MAX_NETWORKS];  // the weights of a network inside the step, [W] or [B, W]: t_stride is that over W
   // What values must lie within, both ends included; in the type of the numbers, so that narrowing changes nothing.
   Interval forcing_bounds[MAX_FORCINGS], input_bounds[MAX_INPUTS], parameter_bounds[MAX_PARAMETERS];
   Interval state_bounds[MAX_STATES];  // of the initial state
@@ -67,6 +69,7 @@ struct Run {
   void* d_forcing[MAX_FORCINGS];      // [T, B, G]
   void* d_parameter[MAX_PARAMETERS];  // static [B, C]; per-step [T, B, C], or [T, B, G] if by_group
   void* d_initial_state;    // [S, B, C]
+  void* d_network[MAX_NETWORKS];      // [B, G, W]: what joins basins and groups is summed afterwards
   void* d_weights;          // [B, C]
 
   int64_t* faults;  // [5], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds;
@@ -81,7 +84,7 @@ struct Run {
 // One derivative of a run, along a direction given for any of its inputs. Its outputs are not written.
 struct Tangent : Run {
   // Along the direction; a null pointer: it does not move. Layouts and strides of their own, axes those of the input.
-  View t_forcing[MAX_FORCINGS], t_parameter[MAX_PARAMETERS], t_weights;
+  View t_forcing[MAX_FORCINGS], t_parameter[MAX_PARAMETERS], t_weights, t_network[MAX_NETWORKS];
   const void* t_initial_state;  // [S, B, C]
   void *t_fluxes, *t_final_state;  // as the run's
 };

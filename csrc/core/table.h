@@ -27,7 +27,7 @@ struct Stamp {
 
 // What of a header's table must be as in Python: see hybridsolve/solve/compiled.py.
 struct Names {
-  const char *forcings, *inputs, *parameters, *states, *lines, *fluxes;
+  const char *forcings, *inputs, *parameters, *states, *lines, *fluxes, *networks;
   int outflow;
   int64_t rows;  // of a state tensor
   const char* identity;  // of a generated model what it was made of (hybridsolve/compiler/identity.py), else empty

@@ -34,6 +34,12 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
 #pragma unroll
   for (int i = 0; i < S; ++i) s[i] = state(i);
   for (int i = 0; i < N::M; ++i) m[i] = state(S + i);
+  D n[N::some(Model::WEIGHTS)];
+  each_network<Model>([&](auto of) {
+    const View& v = in.t_network[of.number];
+    for (int i = 0; i < of.weights; ++i)
+      n[of.first + i] = {cell.n[of.first + i], {v.data ? as<T>(v.data)[i * v.t_stride + cell.basin * v.b_stride] : T(0)}};
+  });
   const T d_weight = along(in.t_weights, 0);
   const int64_t row = has_each(run) ? cell.n_cells : cell.n_columns;
   const bool writes = has_each(run) ? cell.used : cell.first;
@@ -57,7 +63,7 @@ __global__ void __launch_bounds__(WARP) tangent_kernel(const __grid_constant__ T
       const T d = along(in.t_parameter[i], t);
       p[i] = {cell.p[i], {in.t_parameter[i].data ? cell.d_given(d, i, t) : d}};
     }
-    const Given<D> given{f, k, p, derived, first, limits.dt};
+    const Given<D> given{f, k, p, derived, first, limits.dt, nullptr, n};
     if constexpr (Model::D > 0) Model::prepare(given, derived);
     if constexpr (N::W > 0) Model::ordinates(given, w);
     typename Model::template Kept<D> kept;
@@ -116,7 +122,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   D ordinate[C::some(C::W)], content[C::some(C::M)];  // of the delay lines
   D beyond{};                                               // as in Cell
   const auto noted = [](D& x) { return Model::LOOPS ? &x : nullptr; };
-  bool inputs_good = true, parameters_good = true, state_good = true;
+  bool inputs_good = true, parameters_good = true, state_good = true, weights_good = true;
 #pragma unroll
   for (int i = 0; i < K; ++i) {
     k[i] = dual(at(run.input[i], 0), -1);
@@ -136,6 +142,15 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     content[i] = dual(as<T>(run.initial_state)[(S + i) * n_cells + cell], -1);
     state_good = state_good && within(content[i].v, -1e30, 1e30);
   }
+  D n[C::some(Model::WEIGHTS)];
+  each_network<Model>([&](auto of) {
+    const View& from = run.network[of.number];
+    for (int i = 0; i < of.weights; ++i) {
+      D& to = n[of.first + i];
+      to = dual(as<T>(from.data)[i * from.t_stride + b * from.b_stride], -1);
+      weights_good = weights_good && within(to.v, -1e30, 1e30);
+    }
+  });
   if constexpr (Model::D + C::W > 0) {
     Apart<Model, D> apart(k, p, derived);
     if constexpr (Model::D > 0) Model::prepare(apart.with(limits.dt, noted(apart.beyond)), apart.d);
@@ -174,7 +189,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
     }
     typename Model::template Kept<D> kept;
     heads<Model>(content, ordinate, s + S, first);
-    Model::step(Given<D>{f, k, p, derived, first, limits.dt, noted(beyond)}, s, q, kept);
+    Model::step(Given<D>{f, k, p, derived, first, limits.dt, noted(beyond), n}, s, q, kept);
     if (beyond.v != 0 && bad_passes == n_steps) bad_passes = t;
     move_lines<Model>(content, ordinate, s + S, nullptr);
 #pragma unroll UNROLLED
@@ -209,7 +224,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   }
 
   const T nan = from_bits<T>(as_bits(T(0)) - 1);
-  const bool good = parameters_good && state_good && bad_forcing == n_steps && bad_passes == n_steps;
+  const bool good = parameters_good && state_good && weights_good && bad_forcing == n_steps && bad_passes == n_steps;
   const int64_t triangle = N * (N + 1) / 2;
   T* to = as<T>(in.normal) + cell;
 #pragma unroll
@@ -226,6 +241,7 @@ __global__ void __launch_bounds__(WARP) least_squares_kernel(const __grid_consta
   note(run.faults, used && bad_forcing < n_steps, bad_forcing * n_cells + cell);
   note(run.faults + 1, used && !parameters_good, cell);
   note(run.faults + 2, used && !state_good, cell);
+  if constexpr (Model::WEIGHTS > 0) note(run.faults + 3, used && !weights_good, cell);
   if constexpr (Model::LOOPS) note(run.faults + 4, used && bad_passes < n_steps, bad_passes * n_cells + cell);
 }
 

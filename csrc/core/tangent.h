@@ -21,11 +21,13 @@ template <class Model, class V> struct Forward {
   Lanes<V> forcing_lanes[MOST][F], moving_lanes[P][MOST];
   DV inputs[MOST][N::some(K)], p[MOST][P], derived[MOST][N::some(D)], s[MOST][HEADS], weight[MOST];
   DV *ordinate = nullptr, *content = nullptr;  // [unit][W], [unit][M]
+  DV* network = nullptr;                       // [pack][WEIGHTS]
 
   explicit Forward(const Tangent& in_) : in(in_), block(in_) {}
   Forward(const Forward&) = delete;
   ~Forward() {
     if constexpr (W > 0) free(ordinate);
+    if constexpr (B::WEIGHTS > 0) free(network);
   }
   static int64_t count(const Tangent& in) { return B::count(in); }
   static int solve(const Tangent& in, int64_t index) { return Forward(in).run(index); }
@@ -64,6 +66,7 @@ template <class Model, class V> struct Forward {
     }
     for (int k = 0; k < block.n_packs; ++k)
       for (int i = 0; i < F; ++i) block.place(forcing_lanes[k][i], k, 0, in.t_forcing[i].b_stride, 0);
+    if constexpr (B::WEIGHTS > 0) move_networks();
     if (block.n_moving == 0) {
       prepare();
       count_in_use();
@@ -87,7 +90,20 @@ template <class Model, class V> struct Forward {
   }
 
   HS_FN Given<DV> given(const DV* f, int u, const DV* first) const {
-    return {f, inputs[u / int(in.group_size)], p[u], derived[u], first, block.limits.dt};
+    return {f, inputs[block.pack[u]], p[u], derived[u], first, block.limits.dt, nullptr, network + block.pack[u] * B::WEIGHTS};
+  }
+  void move_networks() {
+    network = static_cast<DV*>(aligned_alloc(alignof(V), block.n_packs * B::WEIGHTS * sizeof(DV)));
+    for (int k = 0; k < block.n_packs; ++k)
+      each_network<Model>([&](auto of) {
+        const View& t = in.t_network[of.number];
+        const V* const value = block.network + k * block.network_stride + of.first;
+        Lanes<V> lanes;
+        block.place(lanes, k, 0, t.b_stride, 0);
+        for (int i = 0; i < of.weights; ++i)
+          network[k * B::WEIGHTS + of.first + i] =
+              dual(value[i], t.data ? load<V>(as<T>(t.data) + i * t.t_stride, lanes) : V{});
+      });
   }
   HS_FN void prepare() {
     for (int u = 0; u < block.n_units; ++u) {

@@ -24,6 +24,7 @@ from ..arguments import SEEDS, boolean, finite, integer
 from ..climate import of_climate, with_climate
 from ..cluster import connected
 from ..compiler.identity import identity
+from ..compiler.tracing import networks_of
 from ..data.dataset import check_dataset, overlap, period_slice, period_text
 from ..data.ids import listed
 from ..data.lags import warn_of_early_flow
@@ -229,6 +230,11 @@ def check_arguments(
     """What is searched, and the settings of a calibration, before any data are read; as for `calibrate`."""
     space = search_space(models.get(model), fixed, free, ranges)
     model = _registered(space.model)
+    for network in networks_of(model.key, model.optional_parameter_names):
+        raise ValueError(
+            f"a calibration searches parameters of the table; model {model.name} calls the network '{network.name}' of "
+            f"{network.weights} weights in its step: learn it with hybridsolve.train, by the adjoint."
+        )
     if backend == "triton":
         raise ValueError("backend 'triton' has no kernels of derivatives, which a calibration needs; take cpu or auto.")
     backends.choose(backend, torch.device("cpu"))

@@ -19,7 +19,7 @@ from .identity import identity
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
-from .tracing import Program, loops_of, trace
+from .tracing import Program, loops_of, networks_of, trace
 
 WIDTH = 120
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PAIRED EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
@@ -48,6 +48,7 @@ def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
         structs += [(model.kernel_name(choice), *_struct(model, choice, outputs)) for choice in model.choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
     titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
+    called = any(networks_of(model.key, choice) for model in models for choice in model.choices)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
     return f"""\
 // {titles}
@@ -56,7 +57,7 @@ def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
 // line of the Python step that the statements below it come from.
 #pragma once
 
-#include "core/model.h"
+#include "core/{"mlp" if called else "model"}.h"
 
 namespace hs {{
 namespace HS_ISA {{
@@ -86,6 +87,7 @@ def compiled(
     P = len(model.present_parameters(optional))
     lines = len(model.lines)
     counts = {"s": len(model.states) + lines, "f": len(model.forcings), "p": P, "d": len(once), "w": lines}
+    counts["n"] = len(networks_of(model.key, tuple(optional)))
     silent = [("q", n) for n, name in enumerate(model.flux_names) if outputs is not None and name not in outputs]
     return reverse(step, counts, silent), reverse(prepare, {"p": P}), reverse(_simplified(ordinates), {"p": P})
 
@@ -116,6 +118,8 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
         "q": ("Flux", model.flux_names),
         "w": ("", model.line_names),
     }
+    networks = networks_of(model.key, tuple(optional))
+    begins = [str(sum(network.weights for network in networks[:n])) for n in range(len(networks))]
     known: set[str] = set(_TAKEN)
     enums: dict[str, list[str]] = {}
     for kind, (_, names) in rows.items():
@@ -130,6 +134,7 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
             known.add(upper)
             enums[kind].append(upper)
 
+    enums["n"] = begins
     counts = dict(F="f", P="p", S=None, Q="q", K="k", D="d")
     numbers = {n: len(model.states) if kind is None else len(rows[kind][1]) for n, kind in counts.items()}
     shown = [f"{n} = {x}" for n, x in numbers.items() if x or n in "FPSQ"]
@@ -137,9 +142,14 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
     if model.lines:
         shown.append(f"LINES = {len(model.lines)}")
         slots = ", ".join(str(line.slots) for line in model.lines)
+    if networks:
+        shown.append(f"NETWORKS = {len(networks)}, WEIGHTS = {sum(network.weights for network in networks)}")
     lines.append(f"  static constexpr int {', '.join(shown)};")
     if model.lines:
         lines.append(f"  static constexpr int SLOTS[] = {{{slots}}};")
+    if networks:
+        weights = ", ".join(str(network.weights) for network in networks)
+        lines.append(f"  static constexpr int NETWORK_WEIGHTS[] = {{{weights}}};")
     for what, names in (
         ("forcing", rows["f"][1]),
         ("input", rows["k"][1]),
@@ -147,8 +157,9 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
         ("state", model.state_names),
         ("line", model.line_names),
         ("flux", rows["q"][1]),
+        ("network", tuple(network.name for network in networks)),
     ):
-        if names or what not in ("input", "line"):
+        if names or what not in ("input", "line", "network"):
             lines += _filled(f'  static constexpr const char* {what}_names = "{" ".join(names)}";')
     lines += [
         row
@@ -218,7 +229,8 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
         body.sums = {i: place for i, place in sums.items() if i in made}
         crossing = [(f"m.{name}", i) for i, name in between_adjoint.fields.items() if i in made]
         states = {leaf: i for leaf, i in results.items() if leaf[0] == "d_s"}
-        body.cotangents(crossing + body.places(states), list(body.sums))
+        calls = [i for i in made if graph.op(i) == "adj_mlp"]  # which add to the weights' cotangents
+        body.cotangents(crossing + body.places(states), [*body.sums, *calls])
         parts_adjoint.append(body.lines)
         done.update(made)
 

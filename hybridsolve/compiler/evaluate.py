@@ -80,7 +80,7 @@ _OPERATIONS = {
 }
 
 
-def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, float]) -> list[float]:
+def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> list[Any]:
     """The values of these nodes.
 
     Parameters
@@ -88,7 +88,9 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, float]) -
     graph : Graph
     roots : sequence of int
     leaves : mapping of (kind, index) to float
+        Of a network's weights, and of their cotangent, a list.
     """
+    from . import networks
     from .graph import needed
 
     values: dict = {}
@@ -105,6 +107,17 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, float]) -
             values[i] = passes(value, operands)[-1]
         elif op == "adj_repeat":
             values[i] = adj_passes(value, operands)
+        elif op == "mlp":
+            w, *x = operands
+            kept, y = networks.forward(value, w, x)
+            values[i] = [*y, (w, kept)]
+        elif op == "adj_mlp":
+            n = value.sizes[0]
+            *_, (w, kept) = operands[n]
+            d_x, d_w = networks.adjoint(value, w, operands[:n], kept, operands[n + 1 :])
+            values[i] = [*d_x, d_w]
+        elif op == "sums":
+            values[i] = [sum(parts) for parts in zip(operands[0], *(made[-1] for made in operands[1:]), strict=True)]
         elif op == "at_least":
             values[i] = operands[0] if operands[0] >= value else value  # type: ignore[operator]
         elif op == "at_most":

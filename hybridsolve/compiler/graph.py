@@ -19,7 +19,9 @@ exp .. floor                functions of one argument
 adj_exp ..                  of x, its function r and a cotangent d_r: the cotangent of x
 over_positive               a / at_least(b, tiny)
 repeat, adj_repeat          a loop over a program of its own (tracing.Loop), and its adjoint: several results
+mlp, adj_mlp                a network (networks.Network), and its adjoint: several results, and what is kept of it
 item                        one of these, by its number
+sums                        what is added to and what adds to it: the cotangent of a network's weights
 =========================== ===========================================================================
 """
 
@@ -39,7 +41,7 @@ Place = tuple[str, int]  # file and line
 class Node(NamedTuple):
     op: str
     args: tuple[int, ...] = ()
-    value: Any = None  # a float, a Leaf, a Loop or a number of an item
+    value: Any = None  # a float, a Leaf, a Loop, a Network or a number of an item
 
 
 class Graph:
@@ -63,6 +65,7 @@ class Graph:
         self.places: dict[int, Place] = {}
         self._known: dict[Node, int] = {}
         self.around: Graph | None = None  # of the body of a loop the graph that it stands in
+        self.is_step = False  # and of no loop in it, nor of what is made before it
         self.captured: dict[int, int] = {}  # and of nodes there the leaves that stand for them here
 
     def node(self, op: str, *args: int, value: Any = None) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .graph import FUNCTIONS, needed
+from .networks import Network
 from .simplify import COSTLY, fuse
 from .tracing import Loop, Program
 
@@ -50,7 +51,7 @@ class Adjoint:
         Forward, in this graph.
     d_leaves : dict of (kind, index) to int
         For every leaf the node of its cotangent: that of a state alone, of all others added to what is there already,
-        a leaf of the kind "d_f", "d_p", "d_d" or "d_w".
+        a leaf of the kind "d_f", "d_p", "d_d", "d_w" or "d_n".
     kept : list of int
         Costly results of the forward graph that the reversal wants again.
     """
@@ -67,7 +68,7 @@ def reverse(program: Program, counts: dict[str, int], silent: Collection[tuple[s
     ----------
     program : Program
     counts : dict of str to int
-        How many leaves there are of each kind that has a cotangent: "s", "f", "p", "d", "w".
+        How many leaves there are of each kind that has a cotangent: "s", "f", "p", "d", "w", "n".
     silent : collection of (kind, index)
         The roots without a cotangent, which nothing is computed for.
     """
@@ -82,7 +83,8 @@ class _Reversal:
         self.terms: dict[int, list[Term]] = {}
         self.log_terms: dict[int, list[Term]] = {}  # of the cotangent of the logarithm
         self.per: dict[int, int] = {}  # of a divisor its reciprocal
-        self.d_items: dict[int, dict[int, int]] = {}  # of a loop the cotangents of its results, by number
+        self.d_items: dict[int, dict[int, int]] = {}  # of a loop or network the cotangents of its results, by number
+        self.networks: dict[int, list[int]] = {}  # the adjoints of each network's calls
 
     def run(self, counts: dict[str, int], silent: Collection[tuple[str, int]]) -> Adjoint:
         g = self.graph
@@ -166,6 +168,8 @@ class _Reversal:
     def of_leaf(self, kind: str, n: int) -> int:
         g, i = self.graph, self.graph.leaf(kind, n)
         start = None if kind in ("s", "c") else g.leaf(f"d_{kind}", n)
+        if kind == "n" and start is not None:
+            return g.node("sums", start, *self.networks[n]) if n in self.networks else start
         terms = list(self.terms.get(i, []))
         if i in self.log_terms:
             x = self.total(self.log_terms[i])
@@ -194,6 +198,8 @@ class _Reversal:
             return
         if op == "repeat":
             return self.visit_loop(i, value)
+        if op == "mlp":
+            return self.visit_network(i, value)
         d_ln = self.total(self.log_terms.pop(i, []))
         terms = self.terms.pop(i, [])
         if op == "quotient":
@@ -259,6 +265,17 @@ class _Reversal:
         d_items = [found.get(n, nothing) for n in range(len(loop.names))]
         made = g.node("adj_repeat", *g.args(i), *d_items, value=AdjointLoop(loop, reversal))
         for n, a in enumerate(g.args(i)[1:]):
+            self.give(a, Term(self.named(g.node("item", made, value=n), a)))
+
+    def visit_network(self, i: int, network: Network) -> None:
+        g, found = self.graph, self.d_items.pop(i, {})
+        if not found:
+            return
+        _, *inputs = g.args(i)
+        d_items = [found.get(n, g.const(0)) for n in range(network.sizes[-1])]
+        made = g.node("adj_mlp", *inputs, i, *d_items, value=network)
+        self.networks.setdefault(network.number, []).append(made)
+        for n, a in enumerate(inputs):
             self.give(a, Term(self.named(g.node("item", made, value=n), a)))
 
     def visit_quotient(self, i: int, terms: list[Term], d_ln: int | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 from .graph import FUNCTIONS, Graph, Node, needed, rewrite
 
-COSTLY = ("reciprocal", "quotient", "power", "power01", "item", *(f for f in FUNCTIONS if f != "floor"))
+COSTLY = ("reciprocal", "quotient", "power", "power01", "mlp", "item", *(f for f in FUNCTIONS if f != "floor"))
 CHEAP_ENOUGH = 2  # so many cheap operations on parameters are done in every step rather than once and loaded
 
 

@@ -23,14 +23,14 @@ LONGEST = 80  # cycles of a chain within a stage
 PER_STAGE = 6.0  # what a stage costs beside its work, in values that cross a cut
 AGAIN = 0.3  # what an operation of the forward step costs that a stage of the adjoint makes again
 # Written where they are used, in every stage that uses them: they cost little or nothing, and a mask is no number.
-FREE = ("leaf", "const", "neg", "value_of", "log2_of", *MASKS)
-LOOPS = ("repeat", "adj_repeat")  # these cross no cut: their items do
+FREE = ("leaf", "const", "neg", "value_of", "log2_of", "sums", *MASKS)
+CALLS = ("repeat", "adj_repeat", "mlp", "adj_mlp")  # these cross no cut: their items do
 # Cycles from the operands of an operation to its result, about those of today's processors.
 CYCLES = dict(add=4, sub=4, mul=4, fma=4, min=4, max=4, at_least=3, at_most=3, select=5)
 CYCLES |= dict(quotient=12, reciprocal=13, div=13, over_positive=16, logarithm=36, power=50, power01=50)
 CYCLES |= dict(exp=45, log=50, sqrt=20, tanh=70, sigmoid=65, softplus=130, sin=60, cos=60, floor=10)
 CYCLES |= dict(adj_exp=4, adj_log=16, adj_sqrt=18, adj_tanh=12, adj_sigmoid=12, adj_softplus=65, adj_sin=64, adj_cos=64)
-CYCLES |= dict(repeat=LONGEST, adj_repeat=LONGEST)
+CYCLES |= dict.fromkeys(CALLS, LONGEST)
 
 Root = tuple[str, int]  # kind and number of a result
 
@@ -148,7 +148,8 @@ def _staged(
         stored[at][root] = i
         for a in needs(i).placed:
             used[a] = max(used[a], at)
-    return Stages(made or [[]], stored, [i for i in order if used[i] > stage[i] and i not in held])
+    crossing = [i for i in order if used[i] > stage[i] and i not in held and graph.op(i) not in CALLS]
+    return Stages(made or [[]], stored, crossing)
 
 
 def _union(parts: Sequence[Needs]) -> Needs:
@@ -196,7 +197,7 @@ def _cut(graph: Graph, order: Sequence[int], of: Mapping[int, Needs], held: Coll
     across = [0.0] * (N + 1)  # the cost of a cut before the n-th node
     for i in order:
         for n in range(place[i] + 1, last[i] + 1):
-            across[n] += inf if graph.op(i) in LOOPS else 0.5 if i in held else 2 if graph.op(i) == "logarithm" else 1
+            across[n] += inf if graph.op(i) in CALLS else 0.5 if i in held else 2 if graph.op(i) == "logarithm" else 1
     best, begun = [0.0] + [inf] * N, [0] * (N + 1)
     for b in range(N):
         cycles: dict[int, int] = {}

@@ -8,12 +8,12 @@ from __future__ import annotations
 import linecache
 from collections.abc import Mapping, Sequence
 
-from . import loops
+from . import loops, networks
 from .graph import MASKS, Graph, Leaf, needed
 from .simplify import COSTLY
+from .stages import CALLS
 
 LONGEST = 76  # of an expression that is still written where it is used
-LOOPS = ("repeat", "adj_repeat")
 ATOM, PRODUCT, SUM, COMPARISON = 3, 2, 1, 0
 # C++20's own words; then those of the contract and of the core, among them all that a function is given.
 _WORDS = set(
@@ -65,7 +65,7 @@ class Body:
         self.fields = {i: self.unused(self.base_name(i)) for i in kept}
         self.taken = set(_WORDS) if taken is None else taken
         self.given = dict(given)
-        self.results: dict[int, list[str]] = {}  # of a loop the names of its results
+        self.results: dict[int, list[str]] = {}  # of a loop or network the names of its results
         self.added: set[str] = set()  # kinds of cotangents that are added to
         self.called: dict[int, str] = {}
         self.sums: dict[int, str] = {}  # partial sums of what is added to, and where they are stored
@@ -86,7 +86,8 @@ class Body:
         for i, name in self.fields.items():
             op = self.graph.op(i)
             kind = "Power<V>" if op.startswith("power") else "Log2<V>" if op == "logarithm" else "V"
-            kinds.setdefault(kind, []).append(name)
+            size = f"[{self.graph.nodes[i].value.hidden}]" if op == "mlp" else ""
+            kinds.setdefault(kind, []).append(name + size)
         return [f"{kind} {', '.join(names)};" for kind, names in kinds.items() if names]
 
     def forward(self, stores: Sequence[tuple[str, int]], made: Sequence[int]) -> list[str]:
@@ -145,12 +146,12 @@ class Body:
         self.uses: dict[int, int] = {i: 1 for i in roots}
         for i in self.live - ends:
             for a in g.args(i):
-                self.uses[a] = self.uses.get(a, 0) + (2 if g.op(i) in LOOPS else 1)
+                self.uses[a] = self.uses.get(a, 0) + (2 if g.op(i) in CALLS else 1)
         self.stored = set(stored)
 
     def is_statement(self, i: int) -> bool:
         op = self.graph.op(i)
-        if op in LOOPS:
+        if op in CALLS:
             return True
         if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") and i not in self.fields or i in self.given:
             return False
@@ -178,7 +179,7 @@ class Body:
                 users.setdefault(a, []).append(i)
         for i in sorted(live):
             leaf = g.nodes[i].value
-            if g.op(i) != "leaf" or not isinstance(leaf, tuple) or leaf[0] not in self.added:
+            if g.op(i) != "leaf" or not isinstance(leaf, tuple) or leaf[0] not in self.added - {"d_n"}:
                 continue
             todo = [i]
             while todo:
@@ -269,9 +270,10 @@ class Body:
             return
         g = self.graph
         op = g.op(i)
-        if op in LOOPS:
-            self.source_line(i)
-            self.results[i] = loops.write(self, i) if op == "repeat" else loops.write_adjoint(self, i)
+        if op in CALLS:
+            if not known or i not in self.fields:
+                self.source_line(i)
+                self.results[i] = _WRITE[op](self, i)
             return
         if i in self.fields:
             if not known and op == "item":
@@ -399,3 +401,6 @@ class Body:
         function = {"power": "pow", "power01": "pow01", "logarithm": "base_log2"}.get(op, op)
         operands = [self.vector(x) if self.graph.op(x) not in MASKS else self.bracketed(x, 0) for x in a]
         return f"{function}({', '.join(operands)})", ATOM
+
+
+_WRITE = dict(repeat=loops.write, adj_repeat=loops.write_adjoint, mlp=networks.write, adj_mlp=networks.write_adjoint)

@@ -6,6 +6,7 @@ own min and max, a function of torch or numpy. Each of these is a `StepError` wi
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ..models.primitives import Traced
-from ..spec import ModelSpec, Parameter, Variable
+from ..spec import DEFINITIONS, ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
 from .graph import FUNCTIONS, MASKS, Graph, Place, needed
+from .networks import ACTIVATIONS, Network
 
 _NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
 
@@ -82,6 +84,33 @@ def loops_of(*programs: Program) -> list[tuple[int, Place]]:
                 loop = graph.nodes[i].value
                 found += [(loop.most, graph.places[i]), *loops_of(loop.program)]
     return found
+
+
+def networks_of(key: str, optional: tuple[str, ...] = ()) -> tuple[Network, ...]:
+    """The networks inside the step of a model, in the order of its calls; of a step that cannot be traced none.
+
+    Parameters
+    ----------
+    key : str
+        Of a `ModelSpec`.
+    optional : tuple of str
+        The optional parameters that the run has.
+    """
+    return _networks_of(key, optional)
+
+
+# Under torch.compile it is asked once, while the graph is made: as `solve.backends.choose`.
+networks_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _networks_of(key: str, optional: tuple[str, ...]) -> tuple[Network, ...]:
+    try:
+        program, _ = trace(DEFINITIONS[key], optional)
+    except StepError:
+        return ()  # it runs as backend="reference" alone, which says so where a network is called
+    found = {node.value.number: node.value for node in program.graph.nodes if node.op == "mlp"}
+    return tuple(found[n] for n in range(len(found)))
 
 
 class Symbol(Traced):
@@ -243,6 +272,40 @@ class Symbol(Traced):
         items = {name: outside.node("item", made, value=i) for i, name in enumerate(start)}
         outside.places.update(dict.fromkeys(items.values(), here()))
         return {name: Symbol(outside, i) for name, i in items.items()}
+
+    def network(
+        self, name: str, inputs: Sequence[Any], hidden: Sequence[int], outputs: int, activation: str
+    ) -> tuple[Symbol, ...]:
+        """`mlp` of `hybridsolve.models.primitives`."""
+        graph = _graph_of(inputs)
+        if graph.around is not None or not graph.is_step:
+            raise fault(f"a network stands in the step, and neither in a loop nor in prepare: call '{name}' there.")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise fault(f"a network needs a name of letters, digits and _; found {name!r}: correct it.")
+        sizes = (len(inputs), *hidden, outputs)
+        if not hidden or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sizes):
+            raise fault(
+                f"network '{name}' needs one or more hidden layers and outputs of whole sizes from 1 on; found "
+                f"hidden={tuple(hidden)}, outputs={outputs!r}: correct them."
+            )
+        if activation not in ACTIVATIONS:
+            raise fault(
+                f"network '{name}' may have the activation {', '.join(ACTIVATIONS[:-1])} or {ACTIVATIONS[-1]}; found "
+                f"{activation!r}: choose one."
+            )
+        known = {node.value.name: node.value for node in graph.nodes if node.op == "mlp"}
+        network = Network(name, sizes, activation, known[name].number if name in known else len(known))
+        if known.get(name, network) != network:
+            raise fault(
+                f"network '{name}' must have one shape wherever it is called; found {network.words} with "
+                f"{activation} after {known[name].words} with {known[name].activation}: rename one."
+            )
+        weights = graph.leaf("n", network.number)
+        made = graph.node("mlp", weights, *(_index(graph, x, False) for x in inputs), value=network)
+        graph.names.setdefault(made, f"{name}_hidden")
+        items = [graph.node("item", made, value=n) for n in range(outputs)]
+        graph.places.update(dict.fromkeys((made, *items), here()))
+        return tuple(Symbol(graph, i) for i in items)
 
 
 def _graph_of(operands: Sequence[Any]) -> Graph:
@@ -459,6 +522,7 @@ def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Prog
         return inputs, p
 
     graph = Graph()
+    graph.is_step = True
     k, p = given(graph)
     lines = {name: Symbol(graph, graph.leaf("w", n)) for n, name in enumerate(model.line_names)}
     p = Values("parameter", {**p, **lines})

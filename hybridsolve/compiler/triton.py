@@ -18,7 +18,8 @@ from . import triton_loops
 from .cpp import WIDTH, _names_of, compiled
 from .graph import FUNCTIONS, Graph, Node, rewrite
 from .reversal import Adjoint
-from .statements import ATOM, COMPARISON, LONGEST, LOOPS, PRODUCT, SUM, Body
+from .stages import CALLS
+from .statements import ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
 from .tracing import loops_of
 
 # Functions of solve/triton/math.py by operation.
@@ -237,10 +238,10 @@ class _Function(Body):
 
     def write(self, i: int, known: bool) -> None:
         op = self.graph.op(i)
-        if op in LOOPS:
+        if op in CALLS:
             self.source_line(i)
             self.results[i] = (triton_loops.write if op == "repeat" else triton_loops.write_adjoint)(self, i)
-        if op in PLAIN or op in LOOPS or i in self.given or i in self.called:
+        if op in PLAIN or op in CALLS or i in self.given or i in self.called:
             return
         if self.is_statement(i) or (i in self.uses and len(self.text(i)[0]) > LONGEST):
             self.assign(i, self.base_name(i))

@@ -17,6 +17,7 @@ sin, cos         the kernels' are for abs(x) <= 1000            cos, -sin
 floor(x)         the kernels' is for abs(x) <= 2^22 (2^51)      none
 interpolate      x beyond the first or last point is it         slope of the piece above a point
 repeat           NaN where n is above `most`, or is NaN         that of the passes made, none to n
+mlp              as its activation                              as its activation
 ================ ============================================== =================================================
 
 An empty store, x = 0, makes power as good as 0 for y >= 1/2, with a gradient of 1 for y = 1 and of nearly 0 above;
@@ -38,6 +39,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 
@@ -50,6 +52,11 @@ class Traced:
         raise NotImplementedError
 
     def repeated(self, n: Any, most: int, body: Callable, start: Mapping[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def network(
+        self, name: str, inputs: Sequence[Any], hidden: Sequence[int], outputs: int, activation: str
+    ) -> tuple[Any, ...]:
         raise NotImplementedError
 
 
@@ -230,6 +237,64 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
             noted[outside:] = [(where, loop) for where, loop in inside if where.any()]
         values = {name: select(going, after[name], x) for name, x in values.items()}
     return {name: x.where(within, float("nan")) for name, x in values.items()}
+
+
+def mlp(
+    name: str, inputs: Sequence, hidden: Sequence[int] = (16,), outputs: int = 1, activation: str = "tanh"
+) -> tuple:
+    """A network of fully connected layers, whose weights are an input of the run (`simulate(networks=..)`).
+
+    Nothing bounds what it puts out: a flux out of a store is the store times `sigmoid` of an output, or the smaller of
+    both, so that no more water leaves than there is.
+
+    Parameters
+    ----------
+    name : str
+        A network that is called twice by one name has the same weights in both places.
+    inputs : sequence of values
+        About the size of 1, divided by numbers of the table.
+    hidden : sequence of int
+        Units of each hidden layer, one at least.
+    outputs : int
+    activation : {"tanh", "sigmoid", "relu"}
+        Of the hidden units; the outputs have none.
+
+    Returns
+    -------
+    tuple of values
+        The outputs, also where it is one: ``(evaporation,) = mlp("evaporation", [..])``.
+    """
+    for x in inputs:
+        if isinstance(x, Traced):
+            return x.network(name, list(inputs), tuple(hidden), outputs, activation)
+    import torch
+
+    weights = (_weights.get() or {}).get(name)
+    if weights is None:
+        raise ValueError(f"the step calls the network '{name}', which has no weights here: pass it in networks.")
+    like = next(x for x in inputs if hasattr(x, "where"))
+    inputs = [x if hasattr(x, "where") else like.new_tensor(x) for x in inputs]
+    x = torch.stack(torch.broadcast_tensors(*inputs), -1)
+    activated = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}[activation]
+    sizes = (len(inputs), *hidden, outputs)
+    for layer, (n, m) in enumerate(pairwise(sizes)):
+        matrix, bias, weights = weights.split([m * n, m, weights.shape[-1] - m * (n + 1)], -1)
+        x = x @ matrix.unflatten(-1, (m, n)).mT + bias.unsqueeze(-2)
+        x = activated(x) if layer < len(hidden) else x
+    return x.unbind(-1)
+
+
+_weights: ContextVar[Mapping[str, Any] | None] = ContextVar("weights", default=None)
+
+
+@contextmanager
+def weights_of_networks(weights: Mapping[str, Any]) -> Iterator[None]:
+    """What `mlp` on tensors takes as the weights of each network meanwhile: vectors ``[W]`` or ``[B, W]``."""
+    token = _weights.set(weights)
+    try:
+        yield
+    finally:
+        _weights.reset(token)
 
 
 _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)

@@ -43,7 +43,7 @@ class Kernels(Protocol):
     def forward(self, run: Problem, fluxes: Tensor, final_state: Tensor) -> None: ...
     def adjoint(
         self, run: Problem, d_fluxes: Tensor, d_final_state: Tensor, d_forcing: Tensors, d_parameters: Tensors,
-        d_state: Tensor, d_weights: Tensor,
+        d_networks: Tensors, d_state: Tensor, d_weights: Tensor,
     ) -> None: ...  # fmt: skip
     def convolution_chunks(self, n_steps: int, length: int) -> int: ...
     def convolve(self, inputs: Sequence[Tensor], reverse: bool = False, **arrays: Tensor) -> None: ...
@@ -234,10 +234,10 @@ def tangent(what: str, inputs: Tensors, sizes: Sizes, tangents: list[Tensor | No
         raise NotImplementedError(_FORWARD_MODE.format(run.backend))
     run, engine = _prepared(run, not run.each, interval=0)
     fluxes, final_state = _empty_fluxes(run), run.state.new_empty(run.state.shape)
-    forcing, _, parameters, (state, *weights) = run.split(tangents)
+    forcing, _, parameters, networks, (state, *weights) = run.split(tangents)
     state = None if state is None else state.contiguous()
     _compiled(run.backend).tangent(
-        run, forcing, parameters, state, weights[0] if weights else None, fluxes, final_state
+        run, forcing, parameters, networks, state, weights[0] if weights else None, fluxes, final_state
     )
     return [_over_groups(engine, run, fluxes), final_state]
 
@@ -262,7 +262,7 @@ def adjoint(what: str, inputs: Tensors, sizes: Sizes, kept: Tensors, cotangents:
     """The gradients of the inputs; where `needs` says that one is not wanted, an empty tensor."""
     (checkpoints,), (d_fluxes, d_final_state) = kept, cotangents
     run = Problem.of(what, inputs, sizes)
-    need_forcing, need_inputs, need_parameters, (need_state, *need_weights) = run.split(needs)
+    need_forcing, need_inputs, need_parameters, need_networks, (need_state, *need_weights) = run.split(needs)
     grouped = [varies and p.shape[-1] == 1 for p, varies in zip(run.parameters, run.per_step, strict=True)]
     reduced = not run.each or any(need_forcing) or any(n and g for n, g in zip(need_parameters, grouped, strict=True))
     run, engine = _prepared(run, reduced, checkpoints=checkpoints, state=checkpoints[0])
@@ -275,7 +275,11 @@ def adjoint(what: str, inputs: Tensors, sizes: Sizes, kept: Tensors, cotangents:
         d_parameters.append(new((n_steps, *shape) if varies else shape) if need else new(0))
     d_state = new(checkpoints.shape[1], n_basins, n_components)
     d_weights = new(n_basins, n_components) if any(need_weights) else new(0)
-    engine.adjoint(run, d_fluxes, d_final_state.contiguous(), d_forcing, d_parameters, d_state, d_weights)
+    d_networks = [
+        new(n_basins, run.n_groups, x.shape[-1]) if need else new(0)
+        for x, need in zip(run.networks, need_networks, strict=True)
+    ]
+    engine.adjoint(run, d_fluxes, d_final_state.contiguous(), d_forcing, d_parameters, d_networks, d_state, d_weights)
     found = [
         _sum_to(engine, _sum_to(engine, d, (n_steps, n_basins, 1)).squeeze(-1), f.shape) if need else d
         for d, f, need in zip(d_forcing, run.forcing, need_forcing, strict=True)
@@ -285,6 +289,9 @@ def adjoint(what: str, inputs: Tensors, sizes: Sizes, kept: Tensors, cotangents:
         _sum_to(engine, d, p.shape[-d.dim() :]).view(p.shape) if need and d.shape != p.shape else d
         for d, p, need in zip(d_parameters, run.parameters, need_parameters, strict=True)
     ]
+    for d, x, need in zip(d_networks, run.networks, need_networks, strict=True):
+        d = _sum_to(engine, d, (n_basins, 1, x.shape[-1])) if need else d
+        found.append(_sum_to(engine, d, (x.shape[0] if x.dim() == 2 else 1, *d.shape[1:])).view(x.shape) if need else d)
     found.append(d_state if need_state else new(0))
     if run.weights is not None:
         found.append(_sum_to(engine, d_weights, run.weights.shape) if need_weights[0] else d_weights)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import models
 from ..arguments import integer
+from ..compiler.tracing import networks_of
 from ..spec import DAY, ModelSpec
 from . import backends
 from .problem import Problem
@@ -50,6 +51,7 @@ def problem(
     interval: int | None,
     raw: bool,
     backend: str,
+    networks: Mapping[str, Tensor] | None = None,
 ) -> Problem:
     """The run that `simulate` is asked for; see there."""
     model = models.get(model)
@@ -57,6 +59,7 @@ def problem(
         "forcing": mapping(forcing, "forcing"),
         "parameters": mapping(parameters, "parameters"),
         "inputs": {} if inputs is None else mapping(inputs, "inputs"),
+        "networks": {} if networks is None else mapping(networks, "networks"),
         "initial_state": {} if initial_state is None else mapping(initial_state, "initial_state"),
     }
     if not isinstance(raw, bool):
@@ -74,10 +77,23 @@ def problem(
     absent = {v.name: v.default for v in rows if v.default is not None and v.name not in given["parameters"]}
     parameters = _take(given, "parameters", [v.name for v in rows if v.name not in absent], model)
     _refuse_unknown(given["initial_state"], (*model.state_names, *model.line_names), "initial_state", model)
-    sizes = _sizes(model, forcing, parameters, inputs, given["initial_state"], weights)
-    like = next(iter(forcing.values()))
     optional = tuple(v.name for v in rows[len(model.parameters) :])
+    inside = networks_of(model.key, optional)
+    networks = _take(given, "networks", [network.name for network in inside], model)
+    sizes = _sizes(model, forcing, parameters, inputs, networks, given["initial_state"], weights)
+    for network in inside:
+        if networks[network.name].shape[-1] != network.weights:
+            raise ValueError(
+                f"networks '{network.name}' must have {network.weights} weights, of {network.words}; found shape "
+                f"{list(networks[network.name].shape)}: make it by hybridsolve.nn.FluxNetwork."
+            )
+    like = next(iter(forcing.values()))
     backend = backends.choose(backend, like.device, model.kernel_name(optional))
+    if inside and backend in ("cuda", "triton"):
+        raise NotImplementedError(
+            f"backend '{backend}' has no networks inside a step yet; found '{inside[0].name}' in {model.name}: run on "
+            "the CPU, or ask for backend='reference'."
+        )
     interval = _interval(interval, sizes[0], backends.most_interval(backend, model, like.element_size()))
     if raw and (absent or step != DAY):  # what the kernels do not scale
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
@@ -102,6 +118,7 @@ def problem(
         optional=optional,
         step=step,
         interval=interval if torch.is_grad_enabled() else 0,  # without gradient no checkpoint is needed
+        networks=list(networks.values()),
     )
 
 
@@ -187,12 +204,22 @@ def _refuse_unknown(given: Tensors, known: Sequence[str], what: str, model: Mode
 
 
 def _sizes(
-    model: ModelSpec, forcing: Tensors, parameters: Tensors, inputs: Tensors, state: Tensors, weights: Tensor | None
+    model: ModelSpec,
+    forcing: Tensors,
+    parameters: Tensors,
+    inputs: Tensors,
+    networks: Tensors,
+    state: Tensors,
+    weights: Tensor | None,
 ) -> list[int]:
     """T, B and C, which all inputs must agree on or have as 1; and that all share one dtype and device."""
     every = [("forcing", n, x, "tb") for n, x in forcing.items()]
     every += [("parameter", n, x, "bc" if x.dim() == 2 else "tbc") for n, x in parameters.items()]
     every += [("inputs", n, x, "b") for n, x in inputs.items()]
+    for n, x in networks.items():
+        if x.dim() not in (1, 2) or x.shape[-1] == 0:
+            raise ValueError(f"networks '{n}' must be [W] or [B, W]; found shape {list(x.shape)}: reshape it.")
+        every.append(("networks", n, x[..., 0].reshape(-1), "b"))
     slots = {line.name: line.slots - 1 for line in model.lines}
     for n, x in state.items():
         x = dense(x, f"initial_state '{n}'")

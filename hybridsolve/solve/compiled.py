@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..compiler.definition import make_ready, refuse_other_equations
 from ..compiler.identity import identity
+from ..compiler.tracing import networks_of
 from ..spec import DAY, FIRST
 from . import faults
-from .layout import axes, strides
+from .layout import axes, network_axes, strides
 from .problem import Problem
 
 MOST_INFLOW = 1e9  # m3/s into a reach, as in csrc/routing/network.h
@@ -69,11 +70,14 @@ def _names(backend: str, run: Problem) -> list[str]:
     if key not in _CHECKED:
         compiled = extension(backend).models()[run.kernel]
         fluxes = compiled["flux_names"].split()
-        found = {kind: compiled[f"{kind}_names"] for kind in ("forcing", "input", "parameter", "state", "line")}
+        found = {
+            kind: compiled[f"{kind}_names"] for kind in ("forcing", "input", "parameter", "state", "line", "network")
+        }
         found |= dict(outflow=fluxes[compiled["outflow"]], rows=compiled["rows"])
         spec = run.spec
         names = dict(forcing=spec.forcing_names, input=spec.input_names, parameter=[v.name for v in run.rows])
         names |= dict(state=spec.state_names, line=spec.line_names)
+        names["network"] = tuple(network.name for network in networks_of(spec.key, run.optional))
         ours: dict[str, str | int] = {kind: " ".join(words) for kind, words in names.items()}
         ours |= dict(outflow=spec.outflow, rows=len(spec.states) + sum(line.slots - 1 for line in spec.lines))
         for kind, name in ours.items():
@@ -183,6 +187,8 @@ class Engine:
             interval=run.interval,
             checkpoints=run.checkpoints,
         )
+        if run.networks:
+            fields["network"] = [_view(x, network_axes(x)) for x in run.networks]
         if run.inputs:
             fields["input"] = [_view(k, "b") for k in run.inputs]
         if run.weights is not None:
@@ -232,7 +238,9 @@ class Engine:
         """Fill fluxes, final state and checkpoints; raise if a value is out of bounds."""
         self._call_checked("forward", run, self._struct("Run", run, fluxes=fluxes, final_state=final_state))
 
-    def adjoint(self, run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
+    def adjoint(
+        self, run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_networks, d_state, d_weights
+    ) -> None:
         """Fill the gradients that are not empty."""
         over_outputs, *over_axes = d_fluxes.stride()
         arguments = self._struct(
@@ -243,6 +251,7 @@ class Engine:
             d_final_state=d_final_state,
             d_forcing=[_address(d) for d in d_forcing],
             d_parameter=[_address(d) for d in d_parameters],
+            d_network=[_address(d) for d in d_networks],
             d_initial_state=d_state,
             d_weights=d_weights,
         )
@@ -251,13 +260,14 @@ class Engine:
             arguments.tape = _address(tape)
         self.call("adjoint", run.state, run.kernel, arguments)
 
-    def tangent(self, run: Problem, forcing, parameters, state, weights, fluxes, final_state) -> None:
+    def tangent(self, run: Problem, forcing, parameters, networks, state, weights, fluxes, final_state) -> None:
         """Fill the derivatives of fluxes and final state along tangents of the inputs, None where one does not move."""
         arguments = self._struct(
             "Tangent",
             run,
             t_forcing=[_view(x, "tb") for x in forcing],
             t_parameter=[_view(x, "" if x is None else axes(x)) for x in parameters],
+            t_network=[_view(x, "" if x is None else network_axes(x)) for x in networks],
             t_weights=_view(weights, "bc"),
             t_initial_state=state,
             t_fluxes=fluxes,

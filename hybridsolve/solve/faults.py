@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..compiler.tracing import loops_of, trace
+from ..compiler.tracing import loops_of, networks_of, trace
 from ..spec import DAY, State, Variable
 from .bounds import bounds_of
 from .layout import axes
@@ -87,6 +87,15 @@ def explain(fault: int, run: Problem) -> str | None:
     if fault & WEIGHTS and run.weights is not None and (found := _first_outside(run.weights, -1e30, 1e30)) is not None:
         place, value = found
         return f"weights must be finite; found {value:g} at {_place(place, 'bc')}: correct that entry."
+    if fault & WEIGHTS:
+        for network, x in zip(networks_of(run.spec.key, run.optional), run.networks, strict=True):
+            if (found := _first_outside(x, -1e30, 1e30)) is not None:
+                place, value = found
+                return (
+                    f"network '{network.name}' must have finite weights; found {value:g} at weight {place[-1]}"
+                    f"{f' of basin {place[0]}' if len(place) == 2 else ''}: look for it in its training, or make it "
+                    "anew."
+                )
     if fault & PARAMETER:
         for row, p, bounds in zip(run.rows, run.parameters, run.parameter_bounds, strict=True):
             if (found := _first_outside(p, *bounds)) is not None:
@@ -186,8 +195,9 @@ class Watch:
         self.places = _take_places(self.device).fill_(NEVER)
         self.asked = counts(~0)
         nothing = torch.empty(0, dtype=run.state.dtype)
-        self.run = dataclasses.replace(run, forcing=[], parameters=[], state=nothing, weights=None, checkpoints=nothing)
-        given = {"forcing": run.forcing, "parameters": run.parameters, "weights": run.weights}
+        none: dict = dict(forcing=[], parameters=[], networks=[], state=nothing, weights=None, checkpoints=nothing)
+        self.run = dataclasses.replace(run, **none)
+        given = dict(forcing=run.forcing, parameters=run.parameters, networks=run.networks, weights=run.weights)
         self.inputs = {name: _weakly(x) for name, x in given.items()}
         self.done: torch.cuda.Event | None = None  # None where there is none to wait for
 

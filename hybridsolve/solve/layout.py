@@ -16,6 +16,11 @@ def axes(x: Tensor) -> str:
     return "bc" if x.dim() == 2 else "tbc"
 
 
+def network_axes(x: Tensor) -> str:
+    """The axes of a network's weights, of which those of one network are along "t"."""
+    return "bt"[-x.dim() :]
+
+
 def is_per_step(x: Tensor) -> bool:
     return x.dim() == 3 and x.shape[0] > 1
 

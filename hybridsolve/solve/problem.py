@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
 from .. import models
+from ..compiler.tracing import networks_of
 from ..spec import DAY, ModelSpec, Parameter
 from .bounds import bounds_of
 from .layout import is_per_step
@@ -36,6 +37,8 @@ class Problem:
         In the kernel's order, those of a step of `step` seconds; `optional` names the optional ones among them.
     state : Tensor ``[S, B, C]``
         And behind the states the contents of the delay lines.
+    networks : list of Tensor ``[W]`` or ``[B, W]``
+        The weights of the networks inside the step, in the order in which that calls them.
     weights : Tensor ``[B, C]`` or None
         None: the mean over components.
     sizes : (T, B, C)
@@ -70,6 +73,7 @@ class Problem:
     interval: int = 0
     group: int = 1
     checkpoints: Tensor | None = None
+    networks: list[Tensor] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -80,7 +84,7 @@ class Problem:
     @property
     def tensors(self) -> list[Tensor]:
         weights = [] if self.weights is None else [self.weights]
-        return [*self.forcing, *self.inputs, *self.parameters, self.state, *weights]
+        return [*self.forcing, *self.inputs, *self.parameters, *self.networks, self.state, *weights]
 
     @property
     def numbers(self) -> list[int]:
@@ -91,15 +95,17 @@ class Problem:
         """The run of an operator's arguments."""
         backend, key, optional, outputs, flags = text.split(" ")
         spec, present = models.by_key(key), tuple(filter(None, optional.split(",")))
-        forcing, inputs, parameters, rest = _split(tensors, spec, present)
+        forcing, inputs, parameters, networks, rest = _split(tensors, spec, present)
         state, weights = rest if len(rest) == 2 else (rest[0], None)
         *sizes, interval, step = numbers
         more |= dict(each="each" in flags, raw="raw" in flags, optional=present, step=step, interval=interval)
+        more["networks"] = networks
         given = (forcing, inputs, parameters, state, weights)
         return cls(backend, spec, *given, sizes=sizes, outputs=tuple(outputs.split(",")), **more)
 
     def split(self, of_tensors: Sequence) -> list[list]:
-        """What belongs to each of `tensors`: of the forcing, inputs and parameters; of the state and any weights."""
+        """What belongs to each of `tensors`: of the forcing, inputs, parameters and networks; of the state and any
+        weights."""
         return _split(of_tensors, self.spec, self.optional)
 
     def named_state(self, final: Tensor) -> dict[str, Tensor]:
@@ -165,7 +171,8 @@ class Problem:
 
 def _split(of_tensors: Sequence, spec: ModelSpec, optional: Sequence[str]) -> list[list]:
     parts, rest = [], list(of_tensors)
-    for n in (len(spec.forcings), len(spec.inputs), len(spec.parameters) + len(optional)):
+    networks = len(networks_of(spec.key, tuple(optional)))
+    for n in (len(spec.forcings), len(spec.inputs), len(spec.parameters) + len(optional), networks):
         parts.append(rest[:n])
         rest = rest[n:]
     return [*parts, rest]

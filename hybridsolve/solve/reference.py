@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.primitives import noted_passes
+from ..compiler.tracing import networks_of
+from ..models.primitives import noted_passes, weights_of_networks
 from ..spec import DAY, DelayLine, ModelSpec
 from . import faults
 from .layout import is_per_step
@@ -36,12 +37,13 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
     state = problem.named_state(problem.state)
     static = not any(map(is_per_step, parameters.values()))
+    networks = {v.name: w for v, w in zip(networks_of(model.key, problem.optional), problem.networks, strict=True)}
     steps = []
     for t in range(n_steps):
         f = {name: x[t, :, None] for name, x in forcing.items()}
         # A graph of torch.compile cannot raise for what its numbers are: such a cell is NaN there.
         noting: AbstractContextManager[list] = nullcontext([]) if torch.compiler.is_compiling() else noted_passes()
-        with noting as beyond:
+        with noting as beyond, weights_of_networks(networks):
             if t == 0 or not static:
                 p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
                 p.update(_prepared(model, k, p))

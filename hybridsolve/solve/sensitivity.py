@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import models
 from ..arguments import finite
+from ..compiler.tracing import networks_of
 from ..spec import DAY, ModelSpec
 from . import backends, check, layout
 from .check import dense, mapping
@@ -24,6 +25,7 @@ from .faults import refuse_values_outside
 from .ordinates import ordinates
 from .problem import Problem
 
+MOST_PARAMETERS = 48  # as in csrc/core/run.h
 TRANSFORMS = ("identity", "root", "logarithm", "box_cox")  # in the order of csrc/core/least_squares.h
 
 
@@ -61,6 +63,7 @@ def normal_equations(
     shift: Tensor | None = None,
     exponent: float = 0.25,
     inputs: Mapping[str, Tensor] | None = None,
+    networks: Mapping[str, Tensor] | None = None,
     step: int = DAY,
     initial_state: Mapping[str, Tensor] | None = None,
     backend: str = "auto",
@@ -84,8 +87,8 @@ def normal_equations(
         g(y): y, sqrt(y + shift), ln(y + shift), ((y + shift)^exponent - 1) / exponent.
     shift : Tensor ``[B]``, optional
         mm/d; 0 if left out.
-    inputs, step, initial_state
-        As for `simulate`.
+    inputs, networks, step, initial_state
+        As for `simulate`; no derivatives are taken along the weights of networks.
     backend : {"auto", "cpu", "cuda"}
         "auto": "cpu" for CPU tensors, "cuda" for CUDA tensors.
 
@@ -101,7 +104,7 @@ def normal_equations(
     On a GPU nobody waits for the run to end, as with `simulate`: a value out of bounds is raised by the next call or by
     `synchronize`, and until then the numbers of its cell are NaN.
     """
-    given = (inputs, step, initial_state, backend)
+    given = (inputs, networks, step, initial_state, backend)
     run, every, factors = _prepare(model, forcing, parameters, *given)
     if transform not in TRANSFORMS:
         raise ValueError(f"unknown transform '{transform}'; expected one of {', '.join(TRANSFORMS)}: correct it.")
@@ -135,6 +138,7 @@ def jacobian(
     *,
     names: Sequence[str] | None = None,
     inputs: Mapping[str, Tensor] | None = None,
+    networks: Mapping[str, Tensor] | None = None,
     step: int = DAY,
     initial_state: Mapping[str, Tensor] | None = None,
     backend: str = "auto",
@@ -154,7 +158,7 @@ def jacobian(
     ValueError
         If a name, shape, dtype or value does not fit.
     """
-    run, every, factors = _prepare(model, forcing, parameters, inputs, step, initial_state, backend)
+    run, every, factors = _prepare(model, forcing, parameters, inputs, networks, step, initial_state, backend)
     names, carried, along = _directions(run, every, names)
     w, dw = _ordinates(run, parameters, carried)
     n_steps, n_basins, n_components = run.sizes
@@ -176,6 +180,7 @@ def _prepare(
     forcing: Mapping[str, Tensor],
     parameters: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor] | None,
+    networks: Mapping[str, Tensor] | None,
     step: int,
     initial_state: Mapping[str, Tensor] | None,
     backend: str,
@@ -196,7 +201,7 @@ def _prepare(
         if isinstance(p, Tensor) and p.dim() == 3:
             raise ValueError(f"parameter '{name}' must be static, [B, C]; found {list(p.shape)}: use the adjoint.")
     run = check.problem(
-        model, forcing, physics, inputs, step, initial_state, None, "each", None, None, False, backend
+        model, forcing, physics, inputs, step, initial_state, None, "each", None, None, False, backend, networks
     )  # fmt: skip
     run = run.with_(state=run.state.contiguous(), interval=0, group=run.sizes[2])
     names = (*(v.name for v in run.rows), *model.routing_parameter_names)
@@ -217,7 +222,13 @@ def _directions(
     names = every if names is None else (names,) if isinstance(names, str) else names
     if not isinstance(names, Sequence) or not names or len(set(names)) < len(names):
         raise ValueError(f"names must be parameters' names, one or more, each once; found {names!r}: pass a tuple.")
+    inside = {network.name: network for network in networks_of(run.spec.key, run.optional)}
     for name in names:
+        if name in inside and name not in every:
+            raise ValueError(
+                f"derivatives are carried forward along at most {MOST_PARAMETERS} parameters; found the network "
+                f"'{name}' of {inside[name].weights} weights in names: learn it with hybridsolve.train, by the adjoint."
+            )
         if name not in every:
             raise ValueError(
                 f"names has '{name}', which is no parameter of this run; expected any of {', '.join(every)}: "

@@ -41,6 +41,7 @@ def simulate(
     parameters: Mapping[str, Tensor],
     *,
     inputs: Mapping[str, Tensor] | None = None,
+    networks: Mapping[str, Tensor] | None = None,
     step: int = DAY,
     initial_state: Mapping[str, Tensor] | None = None,
     fluxes: Sequence[str] | None = None,
@@ -64,6 +65,10 @@ def simulate(
         is shared, and its gradient has size 1. One that has a default may be left out.
     inputs : mapping of str to Tensor ``[B]``, optional
         The model's `input_names`: numbers of a basin that nobody learns. An axis of size 1 is shared.
+    networks : mapping of str to Tensor ``[W]`` or ``[B, W]``, optional
+        The weights of the networks that the model's step calls (`hybridsolve.models.primitives.mlp`), by name: shared
+        by all cells, or a set for each basin; in the order of ``torch.nn.utils.parameters_to_vector`` of a chain of
+        Linear, as a `hybridsolve.nn.FluxNetwork` gives them.
     step : int
         Length of a step, s. Parameters are converted to it as their rows of the table say.
     initial_state : mapping of str to Tensor ``[B, C]``, optional
@@ -119,7 +124,7 @@ def simulate(
     """
     run = check.problem(
         model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, checkpoint_interval, raw,
-        backend,
+        backend, networks,
     )  # fmt: skip
     if run.backend == "reference":
         faults.check_values(run)

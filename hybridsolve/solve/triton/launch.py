@@ -177,7 +177,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
     watch.launched()
 
 
-def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_state, d_weights) -> None:
+def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_networks, d_state, d_weights) -> None:
     """Fill the gradients that are not empty."""
     n_programs = min(_blocks(run), PROGRAMS)
     model = _module(run)
