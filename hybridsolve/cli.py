@@ -8,6 +8,7 @@ torch and whatever needs it are imported where a command runs: help and usage er
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shlex
@@ -248,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info_arguments(sub) -> None:
-    pass
+    sub.add_argument("--json", action="store_true", help="for programs, and for reports of faults")
 
 
 def _models_arguments(sub) -> None:
@@ -386,11 +387,17 @@ def _simulate_arguments(sub) -> None:
     sub.add_argument("--out", default="simulation.nc", help="NetCDF file (default: %(default)s)")
 
 
-def _info(_) -> None:
+def _info(arguments) -> None:
     import torch
 
     from .solve import backends
 
+    if arguments.json:
+        versions = dict(hybridsolve=__version__, torch=torch.__version__, python=platform.python_version())
+        machine = dict(system=platform.platform(), processor=platform.machine(), threads=torch.get_num_threads())
+        found = dict(versions=versions, machine=machine, backends=backends.describe(), models=list(models.MODELS))
+        print(json.dumps(found, indent=2))
+        return
     print(
         f"hybridsolve {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
         f"{torch.get_num_threads()} threads"

@@ -1,5 +1,6 @@
 """The command line, as a new user meets it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from hybridsolve import cli, models
@@ -41,6 +43,13 @@ def test_info_lists_models_and_backends(capsys):
     assert cli.main(["models", "hbv11p"]) == 0
     said = capsys.readouterr().out
     assert "cfmax" in said and "mm degC-1 d-1" in said and "gr4j" not in said
+
+
+def test_info_for_programs(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"] == list(models.names()) and found["backends"]["reference"].startswith("available")
+    assert found["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,9 @@
 """Figures are built without pyplot, say what they leave out, and are saved whole or not at all."""
 
+import base64
+import re
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hybridsolve import plot
+from hybridsolve.plot.page import write_page
 from hybridsolve.routing import RiverNetwork
 
 NAN = float("nan")
@@ -254,3 +259,28 @@ def test_save_is_atomic(tmp_path):
         plot.save(Figure(), tmp_path / "a.pdf")
     with pytest.raises(FileNotFoundError, match="the folder of .* must exist"):
         plot.save(Figure(), tmp_path / "none" / "a.png")
+
+
+def test_a_page_holds_its_figures(tmp_path):
+    figure = plot.save(plot.score_distribution({"a": np.linspace(0, 1, 9)}, "NSE"), tmp_path / "some_scores.png")
+    page = write_page(tmp_path / "report.html", "a < b", "NSE 0.5\n& more", [figure], {"steps": 40})
+    figure.unlink()
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>a &lt; b</h1>" in text and "&amp; more" in text and "<td>40</td>" in text
+    image = base64.b64decode(re.search(r'alt="some scores" src="data:image/png;base64,([^"]+)"', text)[1])
+    assert image.startswith(b"\x89PNG") and "http" not in text
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    figure = plot.save(plot.score_distribution({"a": np.linspace(0, 1, 9)}, "NSE"), tmp_path / "scores.png")
+    page = write_page(tmp_path / "report.html", "Report", "NSE 0.5", [figure])
+    # What the page says once it is loaded: the size of its image, which is 0 where it could not be shown.
+    probe = "<script>onload = () => document.title = 'width ' + document.images[0].naturalWidth</script></body>"
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert int(re.search(r"<title>width (\d+)</title>", done.stdout)[1]) > 500, done.stderr

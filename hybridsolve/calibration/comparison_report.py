@@ -27,6 +27,7 @@ FILES = (
         "basins.csv",
         "differences.csv",
         "report.md",
+        "report.html",
         "test_looks.log",
     ),
     *(f"{name}.png" for name in FIGURES),
@@ -74,13 +75,15 @@ def write(result: xr.Dataset, folder: str | Path, *, command: str | None = None)
     report = folder / "report.md"
     written.append(write_text_atomic(report, _markdown(result, [], command)))
     try:
+        from ..plot.page import write_page
         from ..plot.style import draw
     except ImportError as error:
         warnings.warn(f"no figure is drawn: {error}; all numbers are written.", stacklevel=2)
         return written
     drawn = draw(figures(result), folder)
     write_text_atomic(report, _markdown(result, [path.stem for path in drawn], command))
-    return written + drawn
+    title = str(result.attrs["title"])
+    return [*written, *drawn, write_page(folder / "report.html", title, text(result), drawn, result.attrs)]
 
 
 def tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:

@@ -32,6 +32,7 @@ FILES = (
     *("checkpoint.pt", "calibration.nc", "streamflow.nc", "test_looks.log"),
     *(f"scores_{member}.csv" for member in MEMBERS),
     *(f"{name}.png" for name in FIGURES),
+    "report.html",
 )
 
 
@@ -105,11 +106,14 @@ def write(
         scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
         log_test_scores(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     try:
+        from ..plot.page import write_page
         from ..plot.style import draw
     except ImportError as error:
         warnings.warn(f"no figure is drawn: {error}; all numbers are written.", stacklevel=2)
         return written
-    return written + draw(figures(result, basin, references), folder)
+    drawn = draw(figures(result, basin, references), folder)
+    title = str(result.attrs["title"])
+    return [*written, *drawn, write_page(folder / "report.html", title, text(result), drawn, result.attrs)]
 
 
 def figures(result: xr.Dataset, basin: str | None = None, references: Mapping | None = None) -> dict[str, Callable]:

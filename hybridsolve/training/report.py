@@ -14,6 +14,7 @@ from .. import models, plot
 from ..data.files import write_text_atomic
 from ..data.netcdf import write_netcdf
 from ..data.steps import rows_of_days
+from ..plot.page import write_page
 from ..plot.style import draw
 from ..score import metrics
 from ..score.references import read_reference
@@ -24,7 +25,7 @@ from .inputs import methods_text
 from .published import PUBLISHED
 from .trained import METHOD
 
-FILES = ("experiment.nc", "scores.csv", "report.md", "test_looks.log")  # besides the figures
+FILES = ("experiment.nc", "scores.csv", "report.md", "report.html", "test_looks.log")  # besides the figures
 OWN_SPLIT = ("1980-10-01:1995-09-30", "1995-10-01:2008-12-31")  # of the reference scores, cut to the days of CAMELS-US
 
 
@@ -66,7 +67,8 @@ def write_experiment(result: xr.Dataset, folder: str | Path, *, references=(), c
     figures = draw(figure_makers(result, theirs), folder)
     drawn = [path.stem for path in figures]
     write_text_atomic(folder / "report.md", _markdown(result, theirs, drawn, command))
-    return written + figures
+    title = f"{result.attrs['config']}: {result.attrs['kind']}"
+    return [*written, *figures, write_page(folder / "report.html", title, text(result), figures, result.attrs)]
 
 
 def check_references(files, train: str, test: str | None, basins=None) -> dict[str, np.ndarray]:
