@@ -17,7 +17,15 @@ from conftest import ROOT
 from hybridsolve import cli
 
 DOCS = Path(ROOT) / "docs"
-OWN = {"your-data", "nextgen", "adding-a-model", "grids-and-units", "cluster", "continental-runs"}  # run elsewhere
+OWN = {
+    "your-data",
+    "nextgen",
+    "adding-a-model",
+    "grids-and-units",
+    "cluster",
+    "continental-runs",
+    "neural-fluxes",
+}  # run elsewhere
 PAGES = sorted(p for p in DOCS.glob("*.md") if p.stem not in OWN and "```python" in p.read_text(encoding="utf-8"))
 COMMANDS = sorted(
     {
