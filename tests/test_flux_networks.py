@@ -230,6 +230,16 @@ def test_other_backends_and_searches_refuse_networks(model):
         hs.nn.FluxNetwork("hbv10", "last")
 
 
+@pytest.mark.fast
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter is off here")
+def test_triton_refuses_networks(model):
+    pytest.importorskip("triton")
+    with pytest.raises(
+        NotImplementedError, match="backend 'triton' has no networks inside a step; found 'evaporation'"
+    ):
+        outputs(model, inputs(model, 3, 2, 1), backend="triton")
+
+
 # --- Compiled -----------------------------------------------------------------------------------------------------
 
 SIZES = [(1, 1, 1), (9, 5, 3), (30, 37, 1), (5, 3, 17), (4, 1, 2)]

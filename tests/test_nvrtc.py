@@ -18,6 +18,9 @@ import pytest
 import torch
 from conftest import VARIANTS, assert_close, margins, normal, random_inputs, run_both_ways
 from test_definition import bucket, results
+from test_flux_networks import both_ways, inputs, leaves_of, with_leaves
+from test_flux_networks import model as networked  # noqa: F401
+from test_flux_networks import outputs as outputs_of
 from test_loops_and_lines import model as looped  # noqa: F401
 from test_loops_and_lines import too_much
 
@@ -426,6 +429,31 @@ def test_a_users_model_runs_by_its_generated_header(launched, monkeypatch, tmp_p
 
 
 @pytest.mark.cuda_on_cpu
+@pytest.mark.parametrize("of_basins", [False, True])
+def test_networks_inside_a_step(launched, networked, of_basins):  # noqa: F811
+    for components, sizes in (("mean", (9, 5, 3)), ("each", (4, 3, 35))):
+        given = inputs(networked, *sizes, of_basins=of_basins)
+        expected = both_ways(networked, given, components=components, backend="reference")
+        assert_close(both_ways(networked, given, components=components, backend="cuda"), expected, 1e-10)
+    values = leaves_of(given)
+    along = {n: normal(*x.shape, seed=i) for i, (n, x) in enumerate(values.items())}
+
+    def tangents(backend):
+        of = lambda leaves: outputs_of(networked, with_leaves(given, leaves), backend=backend)  # noqa: E731
+        return torch.func.jvp(of, (values,), (along,))[1]
+
+    assert_close(tangents("cuda"), tangents("reference"), 1e-11)
+    options = {kind: given[kind] for kind in ("networks", "initial_state")}
+    found = [
+        hs.jacobian(networked, given["forcing"], given["parameters"], backend=b, **options)[1] for b in ("cuda", "cpu")
+    ]
+    assert_close(*found, 1e-11)
+    given["networks"]["last"] = torch.full((13,), torch.nan, dtype=torch.float64)
+    with pytest.raises(ValueError, match="network 'last' must have finite weights; found nan at weight 0"):
+        both_ways(networked, given, backend="cuda")
+
+
+@pytest.mark.cuda_on_cpu
 def test_too_many_passes_of_a_loop_are_noted_with_their_place(launched, looped):  # noqa: F811
     said = "at most 12 passes .* at step 2, basin 4, component 0"
     with pytest.raises(ValueError, match=said):
@@ -542,6 +570,15 @@ def test_nvrtc_compiles_every_model(name, real):
     for kernel in ("forward_kernel<{}, float, false, true>", "adjoint_kernel<{}, float, false, true, true>"):
         expression = f"hs::cuda::{kernel.format(f'hs::cuda::model_{model.kernel_name(())}')}"
         assert real.compile(nvrtc.MODEL, header(model), expression, flags)[1][:4] == b"\x7fELF"
+
+
+@pytest.mark.compile
+def test_nvrtc_compiles_networks_inside_a_step(real, networked):  # noqa: F811
+    flags = ["--gpu-architecture=sm_90", *nvrtc.FLAGS, f"-I{cache.sources()}"]
+    for kernel in ("forward_kernel<{}, float, true, false>", "adjoint_kernel<{}, double, false, false, true>",
+                   "tangent_kernel<{}, float>", "least_squares_kernel<{}, float>"):  # fmt: skip
+        expression = f"hs::cuda::{kernel.format('hs::cuda::model_networked')}"
+        assert real.compile(nvrtc.MODEL, header(networked), expression, flags)[1][:4] == b"\x7fELF"
 
 
 @pytest.mark.compile

@@ -13,6 +13,7 @@ from ..spec import FIRST, ModelSpec
 from .cpp import header
 from .identity import identity
 from .singular import doubtful
+from .tracing import networks_of
 
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
 BACKENDS = ("cpu", "cuda", "triton")
@@ -157,6 +158,7 @@ def _names(model: ModelSpec, optional: tuple[str, ...]) -> dict[str, str | int]:
         state=model.state_names,
         line=model.line_names,
         flux=model.flux_names,
+        network=[network.name for network in networks_of(model.key, optional)],
     )
     found: dict[str, str | int] = {f"{kind}_names": " ".join(names) for kind, names in texts.items()}
     rows = len(model.states) + sum(line.slots - 1 for line in model.lines)

@@ -89,10 +89,10 @@ def problem(
             )
     like = next(iter(forcing.values()))
     backend = backends.choose(backend, like.device, model.kernel_name(optional))
-    if inside and backend in ("cuda", "triton"):
+    if inside and backend == "triton":
         raise NotImplementedError(
-            f"backend '{backend}' has no networks inside a step yet; found '{inside[0].name}' in {model.name}: run on "
-            "the CPU, or ask for backend='reference'."
+            f"backend 'triton' has no networks inside a step; found '{inside[0].name}' in {model.name}: ask for "
+            "backend='cuda', 'cpu' or 'reference'."
         )
     interval = _interval(interval, sizes[0], backends.most_interval(backend, model, like.element_size()))
     if raw and (absent or step != DAY):  # what the kernels do not scale
