@@ -174,6 +174,37 @@ def _local(gpus: bool) -> Any:
         )
 
 
+def cards() -> int:
+    """GPUs that torch can use in this process."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def device_of(asked: str, n_cards: int | None) -> str:
+    """What work is computed on, "cpu" or "cuda".
+
+    Parameters
+    ----------
+    asked : {"auto", "cpu", "cuda"}
+        "auto": a GPU where there is one.
+    n_cards : int or None
+        GPUs here; None where workers elsewhere have theirs.
+
+    Raises
+    ------
+    ValueError
+        If a GPU is asked for and there is none, or "auto" has no answer here.
+    """
+    if asked not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda; found {asked!r}: name one of these.")
+    if asked == "auto" and n_cards is None:
+        raise ValueError("device must be cpu or cuda where workers are elsewhere, found auto; say what they have.")
+    if asked == "cuda" and n_cards == 0:
+        raise ValueError(
+            "device cuda must be a GPU that torch can use, found no GPU; take cpu, or install a build of torch for it."
+        )
+    return "cpu" if asked == "cpu" or n_cards == 0 else "cuda"
+
+
 def workers_of_this_machine(gpus: bool) -> list[dict[str, Any]]:
     """Options of the workers: one a GPU, which sees no other, or one a core.
 
@@ -188,11 +219,11 @@ def workers_of_this_machine(gpus: bool) -> list[dict[str, Any]]:
     common = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, "silence_logs": WARNING}
     if not gpus:
         return [dict(common) for _ in range(CPU_COUNT)]
-    cards = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
-    cards = cards or [str(i) for i in range(torch.cuda.device_count())]
-    if not torch.cuda.is_available():
+    visible = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    visible = visible or [str(i) for i in range(cards())]
+    if not cards():
         raise ValueError("a local cluster for a GPU must find one, found none that torch can use; run it on the CPU.")
-    return [common | {"env": {"CUDA_VISIBLE_DEVICES": card}} for card in cards]
+    return [common | {"env": {"CUDA_VISIBLE_DEVICES": card}} for card in visible]
 
 
 def _ahead(client: Client) -> int:

@@ -179,6 +179,26 @@ def test_one_worker_for_each_gpu(monkeypatch):
         seen()
 
 
+@pytest.mark.parametrize(
+    "asked, n_cards, expected",
+    [
+        ("cpu", 0, "cpu"), ("cpu", 4, "cpu"), ("cpu", None, "cpu"), ("auto", 0, "cpu"), ("auto", 2, "cuda"),
+        ("cuda", 1, "cuda"), ("cuda", None, "cuda"),
+    ],
+)  # fmt: skip
+def test_the_device_of_work(asked, n_cards, expected):
+    assert cluster.device_of(asked, n_cards) == expected
+
+
+@pytest.mark.parametrize(
+    "asked, n_cards, message",
+    [("cuda", 0, "found no GPU; take cpu"), ("auto", None, "found auto; say what"), ("gpu", 1, "auto, cpu or cuda")],
+)
+def test_a_device_that_is_not_there_is_refused(asked, n_cards, message):
+    with pytest.raises(ValueError, match=message):
+        cluster.device_of(asked, n_cards)
+
+
 # --- Calibration ---------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -415,6 +416,69 @@ def test_a_plan_fits_its_memory():
     assert small.memory <= 3e8 and small.block <= plan.block
     with pytest.raises(ValueError, match="memory must hold"):
         make_plan(**sizes, memory=1e6)
+
+
+def test_a_run_computes_on_its_device(continent, tmp_path, monkeypatch):
+    """All that the model is given is on the device; a tensor without data stands for one on a card."""
+    from hybridsolve.scale import part
+    from hybridsolve.scale.config import read_config
+    from hybridsolve.scale.setup import make_setup
+
+    given = make_setup(read_config(settings(continent, tmp_path / "out")))
+    rows, cols = slice(0, 9), slice(0, N)
+    forcing = given.source.read(rows, cols)
+    _, state = part.compute(given, forcing, cols, rows, None)
+    assert "hydrograph" in state
+    seen = []
+
+    class Seen(Exception):
+        pass
+
+    def simulated(model, forcing, parameters, *, initial_state, memory, **options):
+        seen.extend([*forcing.values(), *parameters.values(), *initial_state.values(), memory])
+        raise Seen
+
+    monkeypatch.setattr(part, "simulate_to_gauge", simulated)
+    for device in ("cpu", "meta"):
+        seen.clear()
+        there = replace(given, config=given.config.model_copy(update={"device": device}))
+        with pytest.raises(Seen):
+            part.compute(there, forcing, cols, rows, state)
+        assert len(seen) > 20 and {x.device.type for x in seen} == {device}
+
+
+def test_workers_are_asked_for_a_gpu_each(continent, tmp_path, monkeypatch):
+    from hybridsolve.scale import continental
+
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def connected(cluster, *, gpus):
+        asked.append(gpus)
+        raise Asked
+
+    monkeypatch.setattr(continental, "connected", connected)
+    for device, cards in (("cuda", 2), ("auto", 2), ("auto", 0), ("cpu", 2)):
+        monkeypatch.setattr(continental, "cards", lambda n=cards: n)
+        with pytest.raises(Asked):
+            run(settings(continent, tmp_path / "out", device=device), cluster="local")
+    assert asked == [True, True, False, False]
+
+
+def test_no_gpu_is_said_in_a_sentence(continent, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = settings(continent, tmp_path / "out", device="cuda")
+    (tmp_path / "run.yaml").write_text(json.dumps(given))
+    assert cli.main(["run", str(tmp_path / "run.yaml")]) == 2
+    assert "device cuda must be a GPU that torch can use, found no GPU; take cpu" in capsys.readouterr().err
+    assert cli.main(["run", str(tmp_path / "run.yaml"), "--device", "auto", "--dry-run"]) == 0
+    assert ", on cpu" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="found auto; say what they have"):
+        run(given | dict(device="auto"), cluster="tcp://127.0.0.1:9")
+    said = run(given, cluster="tcp://127.0.0.1:9", dry_run=True)
+    assert ", on cuda" in said and "the GPUs are those of workers elsewhere" in said
 
 
 def test_parts_run_on_workers(continent, tmp_path):

@@ -23,7 +23,8 @@ OPTIONS = (
     ("local-days", "also the discharge's means of days of a clock ahead of UTC, in hours, or 'longitude'"),
     ("memory", "GB that the arrays of the run may take (default: 2)"),
     ("parts", "ranges of basins that run on their own, with --dask"),
-    ("backend", "auto, cpu or reference"),
+    ("device", "cpu, cuda, or auto for a GPU where there is one (default: cpu)"),
+    ("backend", "auto, cpu, triton, cuda or reference"),
 )
 RIVERS = {"network", "scheme", "dt", "gauges", "local_days"}
 NUMBERS = {"dt": float, "memory": float, "parts": int}

@@ -51,7 +51,7 @@ class RunConfig(Section):
     `hybridsolve train`. `fluxes` are fluxes and states of the model to keep, at all `basins` or at those named; `pack`
     says by name which of them, or of "discharge" and "discharge_daily_mean", are kept as integers.
     `memory` is in GB, for the arrays of the run; `window` and `block`, in steps and basins, are chosen by it if left
-    out.
+    out. `device` is what the model and its hydrograph are computed on; rivers are routed on the CPU.
     """
 
     forcing: str
@@ -71,6 +71,7 @@ class RunConfig(Section):
     window: Positive | None = None
     block: Positive | None = None
     parts: Positive = 1
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
     backend: str = "auto"
 
     @field_validator("period")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..cluster import connected, spread
+from ..cluster import cards, connected, device_of, spread
 from ..data.files import locked, write_text_atomic
 from . import store
 from .config import RunConfig, read_config
@@ -80,14 +80,17 @@ def run(
     OSError
         If a file cannot be read or written; what was finished is kept, and the same call goes on.
     """
-    setup = make_setup(read_config(config, changes))
+    given = read_config(config, changes)
+    elsewhere = cluster is not None and not (isinstance(cluster, str) and cluster == "local")
+    device = device_of(given.device, None if elsewhere else cards())
+    setup = make_setup(given.model_copy(update={"device": device}))
     folder = Path(setup.config.out)
     old = _read_record(folder)
     plan = setup.plan() if old is None else Plan(**old["plan"])
     planned = describe(setup, plan)
     if dry_run:
         return f"{planned}\n{_estimate(setup, plan)}"
-    with connected(cluster) as client, locked(folder), _full_disk(folder):
+    with connected(cluster, gpus=device == "cuda") as client, locked(folder), _full_disk(folder):
         segments = _segments(folder, setup, plan, further)
         number, rows = len(segments) - 1, segments[-1]
         paths = [folder / f"{number:04d}{kind}.zarr" for kind in setup.kinds]
@@ -153,7 +156,8 @@ def describe(setup: Setup, plan: Plan) -> str:
     lines = [
         f"{setup.model.name}: {n_basins} basins x {n_steps} steps of {source.step} s from {str(source.time[0])[:10]}"
         + (f" x {cells} members" if cells > 1 else "")
-        + ("" if setup.units is None else f", units of {len(setup.units.ids)} gauges"),
+        + ("" if setup.units is None else f", units of {len(setup.units.ids)} gauges")
+        + f", on {setup.config.device}",
         f"{windows} windows of {plan.window} steps x {blocks} blocks of {plan.block} basins in {plan.parts} parts, "
         f"{plan.memory / 1e9:.2g} GB of arrays each",
         f"reads {bytes_in / 1e9:.3g} GB before compression, in chunks of {source.chunk[0]} steps x {source.chunk[1]} "
@@ -185,6 +189,8 @@ def _rivers(setup: Setup, plan: Plan) -> str:
 
 def _estimate(setup: Setup, plan: Plan) -> str:
     """What one block takes, and from it the run."""
+    if setup.config.device == "cuda" and not cards():
+        return "no estimate of the time: the GPUs are those of workers elsewhere"
     rows = next(plan.windows(len(setup.source.time)))
     cols = plan.blocks[0]
     began = time.perf_counter()

@@ -20,9 +20,11 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
+from ..cluster import cards, device_of
 from ..data.usable import refuse_outside
 from ..routing.gauge import simulate_to_gauge
 from ..routing.units import Units
+from ..solve import faults
 from . import store
 from .cut import AT_WORK, IN_FLIGHT
 from .journal import RECORD, Journal, State
@@ -38,6 +40,7 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
     ValueError
         If the forcing of the last finished window is not what it was, or a value lies out of the model's bounds.
     """
+    device_of(part.config.device, cards())  # of a worker: it has what was asked for
     setup = make_setup(part.config) if setup is None else setup
     folder, plan = Path(part.config.out), part.plan
     journal, blocks = Journal(folder, part.number), setup.blocks(plan, part.number)
@@ -62,7 +65,12 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
         dynamic_ncols=True,
         desc=f"run {setup.model.name}",
     )
-    with bar, ThreadPoolExecutor(1) as reader, _one_thread_each(len(blocks)) as (pool, ahead), _Writer() as writer:
+    with (
+        bar,
+        ThreadPoolExecutor(1) as reader,
+        _at_work(len(blocks), setup.config.device) as (pool, ahead),
+        _Writer() as writer,
+    ):
         todo = iter([(rows, cols) for rows in windows for cols in blocks])
         tasks = iter([(rows, i) for rows in windows for i in range(len(blocks))])
         coming: list[Future] = []
@@ -139,13 +147,14 @@ def digest(x: np.ndarray) -> int:
 
 
 @contextmanager
-def _one_thread_each(n_blocks: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+def _at_work(n_blocks: int, device: str) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """Threads that compute blocks, and how many: they share torch's threads, one each where there are blocks enough.
 
-    Threads that torch shares among several operations at once spin while they wait for one another.
+    Threads that torch shares among several operations at once spin while they wait for one another. A GPU has one block
+    at a time, so that what is wrong with a value is known of its block.
     """
     threads = torch.get_num_threads()
-    ahead = min(threads, n_blocks, AT_WORK)
+    ahead = 1 if device == "cuda" else min(threads, n_blocks, AT_WORK)
     try:
         with ThreadPoolExecutor(ahead, initializer=torch.set_num_threads, initargs=(threads // ahead,)) as pool:
             yield pool, ahead
@@ -215,6 +224,7 @@ def compute(
     hydrograph are of gauges.
     """
     model, n, at = setup.model, cols.stop - cols.start, setup.catchments_of(cols)
+    device = torch.device(setup.config.device)
     in_forcing, n_at, units = setup.source.members or 1, at.stop - at.start, None
     if setup.units is not None:  # those of each member of the forcing are gauges of their own
         here, _ = setup.units.of_gauges(np.arange(at.start, at.stop))
@@ -225,18 +235,20 @@ def compute(
 
     def column(x: np.ndarray, places: slice = cols) -> torch.Tensor:
         chosen = torch.as_tensor(x[places].astype(np.float32))
-        return chosen.reshape(len(chosen), -1).repeat(in_forcing, 1)
+        return chosen.reshape(len(chosen), -1).repeat(in_forcing, 1).to(device)
 
     def cells(x: np.ndarray) -> torch.Tensor:  # [.., C, M, B] as [.., M B, C]
-        return torch.as_tensor(x).movedim(-3, -1).flatten(-3, -2)
+        return torch.as_tensor(x).movedim(-3, -1).flatten(-3, -2).to(device)
 
     state = {name: cells(x) for name, x in (before or {}).items() if name != "hydrograph"}
-    memory = None if before is None or "hydrograph" not in before else torch.as_tensor(before["hydrograph"]).flatten(1)
+    memory = None
+    if before is not None and "hydrograph" in before:
+        memory = torch.as_tensor(before["hydrograph"]).flatten(1).to(device)
     try:
         with torch.no_grad():
             run = simulate_to_gauge(
                 model,
-                {name: torch.as_tensor(x.reshape(len(x), -1)) for name, x in forcing.items()},
+                {name: torch.as_tensor(x.reshape(len(x), -1)).to(device) for name, x in forcing.items()},
                 {
                     name: column(x, at if name in model.routing_parameter_names else cols)
                     for name, x in setup.values.items()
@@ -250,6 +262,8 @@ def compute(
                 units=units,
                 backend=setup.config.backend,
             )
+            if device.type == "cuda":
+                faults.synchronize()
     except ValueError:
         variables = {name: (("time", "basin"), x) for name, x in forcing.items() if x.ndim == 2}
         coords = {"time": setup.source.time[rows], "basin": setup.source.basins[cols]}
@@ -257,13 +271,14 @@ def compute(
             refuse_outside(xr.Dataset(variables, coords=coords), model)  # names the basin and the date
         raise
     after = {
-        name: x.unflatten(-2, (in_forcing, n)).movedim(-1, -3).contiguous().numpy()
+        name: x.cpu().unflatten(-2, (in_forcing, n)).movedim(-1, -3).contiguous().numpy()
         for name, x in run.final_state.items()
     }
     if run.memory is not None:
-        after["hydrograph"] = run.memory.reshape(len(run.memory), -1, in_forcing, n_at).numpy()
+        after["hydrograph"] = run.memory.cpu().reshape(len(run.memory), -1, in_forcing, n_at).numpy()
     series = {}
-    for name, x in run.fluxes.items():
+    for name, on_device in run.fluxes.items():
+        x = on_device.cpu()
         if setup.apart:
             series[name] = x.transpose(1, 2)
         else:

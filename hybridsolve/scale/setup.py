@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 from .. import models
+from ..cluster import cards
 from ..compiler.identity import identity, refuse_another
 from ..data.dataset import resolve_basins
 from ..data.files import refuse_overwriting
@@ -198,6 +199,7 @@ class Setup:
             "forcing": self.source.fingerprint,
             "rivers": rivers,
             "outputs": outputs,
+            "device": self.config.device,
         }
 
 
@@ -216,14 +218,14 @@ def make_setup(config: RunConfig) -> Setup:
     else:
         from ..training.trained import Trained
 
-        trained = Trained.load(str(config.trained), config.backend)
+        trained = Trained.load(str(config.trained))
         if trained.config.model == "none" or trained.config.dynamic or trained.config.network.kind != "mlp":
             raise ValueError(
                 f"{config.trained} must give parameters from attributes alone, found one that needs the weather of "
                 "each step; run it by `hybridsolve simulate --trained`."
             )
         model = models.get(trained.config.model)
-    backends.choose(config.backend, torch.device("cpu"))
+    _check_backend(config)
     source = open_source(config.forcing, model, config.names, config.period)
     static = source.static.assign_coords(time=source.time[:2], basin=source.basins)
     units = units_of(static)
@@ -238,7 +240,7 @@ def make_setup(config: RunConfig) -> Setup:
     assert stored is not None
     values = _values(stored, model, source, units, over)
     _check_values(values, model, source.basins if units is None else np.array(units.ids), source.basins)
-    backends.choose(config.backend, torch.device("cpu"), model.kernel_name(values))
+    _check_backend(config, model.kernel_name(values))
     second = {x.shape[1] for x in values.values() if x.ndim > 1}
     apart = bool(second) and over == "member"
     if apart and source.members:
@@ -283,6 +285,12 @@ def make_setup(config: RunConfig) -> Setup:
         units,
         utc_offset,
     )
+
+
+def _check_backend(config: RunConfig, kernel: str | None = None) -> None:
+    """Raise if the backend cannot run here; of GPUs that are elsewhere the workers know."""
+    if config.device == "cpu" or cards():
+        backends.choose(config.backend, torch.device(config.device), kernel)
 
 
 def _refuse_overwriting(config: RunConfig) -> None:
