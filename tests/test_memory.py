@@ -12,13 +12,13 @@ from hybridsolve import memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.ones(4_000_000)
+    for _ in range(5):
+        torch.ones(10_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 outside = faults()
 with memory.kept():
-    torch.ones(5_000_000)
+    torch.ones(12_000_000)
     within = faults()
 print(outside, within, faults())
 """
