@@ -141,7 +141,8 @@ template <class In> int over_blocks(int64_t n, int n_threads, int (*kernel)(cons
   return fault;
 }
 
-int forward(const std::string& model, const Run& run, int n_threads) {
+int forward(const std::string& model, Run run, int n_threads) {
+  run.n_threads = n_threads;
   const Model& found = find_model(model, run.is_double, &ModelKernels::forward);
   const ModelKernels& k = found.kernels[run.is_double];
   const int64_t columns = run.n_basins * (run.each ? run.n_components : run.n_groups);
@@ -151,7 +152,8 @@ int forward(const std::string& model, const Run& run, int n_threads) {
   return over_blocks(k.blocks(run), n_threads, k.forward, run);
 }
 
-void adjoint(const std::string& model, const Run& run, int n_threads) {
+void adjoint(const std::string& model, Run run, int n_threads) {
+  run.n_threads = n_threads;
   const ModelKernels& k = find(model, run.is_double, &ModelKernels::adjoint);
   const int64_t columns = run.n_basins * run.n_groups, row = run.n_steps * number_bytes(run);
   for (void* d : run.d_forcing) fresh(d, row * columns);
@@ -163,7 +165,8 @@ void adjoint(const std::string& model, const Run& run, int n_threads) {
   share(k.blocks(run), n_threads, [&](int thread, int64_t block) { k.adjoint(run, block, aligned + bytes * thread); });
 }
 
-int tangent(const std::string& model, const Tangent& in, int n_threads) {
+int tangent(const std::string& model, Tangent in, int n_threads) {
+  in.n_threads = n_threads;
   const ModelKernels& k = find(model, in.is_double, &ModelKernels::tangent);
   return over_blocks(k.tangent_blocks(in), n_threads, k.tangent, in);
 }

@@ -1,11 +1,12 @@
 // The time loop over any model, and its adjoint: lanes of a pack are basins, the components of a basin follow one
 // another.
 //
-// A column is one basin, or one basin's group of components where a basin has more than the kernel sums in one go; a
-// pack holds one column a lane. A unit is one component of every column of a pack; a block, a few packs with all their
-// units, is what one thread takes at a time: its parameters, stores and parameter adjoints stay in the first-level
-// cache from the first step to the last. With basins as lanes the forcing is loaded once for all components, and the
-// mean over components is a plain running sum, in the order of the components whatever the blocks and threads are.
+// A column is one basin, or one basin's group of components where a basin has more than the kernel sums in one go: the
+// first group of every basin, then the second. A pack holds one column a lane. A unit is one component of every column of
+// a pack; a block, a few packs with all their units, is what one thread takes at a time: its parameters, stores and
+// parameter adjoints stay in the first-level cache from the first step to the last. With basins as lanes the forcing is
+// loaded once for all components, and the mean over components is a plain running sum, in the order of the components
+// whatever the blocks and threads are.
 //
 // A step of a model in stages (hybridsolve/compiler/stages.py says why and where it is cut) runs stage by stage, each
 // over all units of the block, so that the processor has other units to work at while one waits. A model without stages
@@ -134,12 +135,14 @@ template <class Model, class V> struct Block {
     typename Model::template BetweenAdjoint<V> between_adjoint[MAX_UNITS];
   };
 
-  // Neighbouring packs share pages of the forcing's rows, so a block of few components takes several; but not so many
-  // that a small run would leave threads without work.
+  // Neighbouring packs share pages of the forcing's rows, and a stage wants many units, so a block of few components takes
+  // several packs; but not so many that a thread of several has fewer than four blocks, for the last of which the others
+  // wait.
   static int packs_per_block(const Run& run) {
     const int64_t packs = (run.n_basins * run.n_groups + L - 1) / L;
     const int64_t most = run.group_size > 8 ? 1 : run.group_size > 2 ? 16 / run.group_size : 8;
-    return int(packs / 4 < 1 ? 1 : packs / 4 < most ? packs / 4 : most);
+    const int64_t fair = run.n_threads > 1 ? packs / (4 * run.n_threads) : packs;
+    return int(fair < 1 ? 1 : fair < most ? fair : most);
   }
   static int64_t count(const Run& run) {
     const int64_t span = packs_per_block(run) * int64_t(L);
@@ -165,8 +168,8 @@ template <class Model, class V> struct Block {
       int64_t column = first_column + pack * L + l;
       at.used[l] = column < total;
       if (column >= total) column = total - 1;
-      const int64_t b = column / run.n_groups;
-      int64_t c = column % run.n_groups * run.group_size + g;
+      const int64_t b = column % run.n_basins;
+      int64_t c = column / run.n_basins * run.group_size + g;
       at.used[l] &= c < run.n_components;
       if (c >= run.n_components) c = run.n_components - 1;
       at.offset[l] = b * b_stride + c * c_stride;
@@ -194,7 +197,8 @@ template <class Model, class V> struct Block {
       for (int l = 0; l < L; ++l) {
         const int64_t column = first_column + k * L + l;
         columns[k].used[l] = column < total;
-        columns[k].offset[l] = column < total ? column : total - 1;
+        const int64_t one = column < total ? column : total - 1;
+        columns[k].offset[l] = one % run.n_basins * run.n_groups + one / run.n_basins;
       }
       columns[k].classify();
       for (int i = 0; i < F; ++i) place(forcing_lanes[k][i], k, 0, run.forcing[i].b_stride, 0);
@@ -469,6 +473,7 @@ template <class Model, class V> struct Block {
       V sum = V{};
       for (int u = k * G; u < (k + 1) * G; ++u) sum = fma(weight[u], value(u), sum);
       store(row, columns[k], sum);
+      __builtin_prefetch(row + run.n_basins * run.n_groups + columns[k].offset[0], 1);  // where the next step's goes
     }
   }
 

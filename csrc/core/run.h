@@ -57,6 +57,7 @@ struct Run {
   void* fluxes;
   void* final_state;        // [S, B, C]
 
+  int n_threads = 1;        // that share the blocks of a run on a CPU
   int64_t interval;         // steps between checkpoints; 0: none are kept
   void* checkpoints;        // [ceil(T / interval), S, C, B]: the state before every interval-th step
 

@@ -75,8 +75,9 @@ class Cost(NamedTuple):
 def _cost(dtype: str) -> dict[str, Cost]:
     """Of every operation of a graph; coefficients as csrc/core has them."""
     wide = dtype == "float64"
-    exp2, even, odd, log2 = (12, 5, 5, 8) if wide else (7, 3, 2, 9)
+    exp2, even, odd, log2 = (11, 5, 5, 7) if wide else (6, 3, 2, 8)  # coefficients
     depth = lambda n: math.ceil(math.log2(n))  # noqa: E731
+    estrin = lambda n: n - 2 + depth(n)  # noqa: E731  # with the powers
 
     def plus(*parts: Iterable[int]) -> tuple[int, int, int, int]:
         return tuple(map(sum, zip(*parts, strict=True)))  # type: ignore[return-value]
@@ -87,11 +88,11 @@ def _cost(dtype: str) -> dict[str, Cost]:
     one = {kind: Cost(kind, kind) for kind in (none, fma, add, low, div)}
     # Exponent and fraction of a logarithm; double divides, and takes the square.
     more = plus(add, div, fma) if wide else none
-    parts = Cost(plus(times(log2 + 1, fma), add, more), plus(times(depth(log2) + 2, fma), more))
+    parts = Cost(plus(times(estrin(log2) + 3 + wide, fma), add, more), plus(times(depth(log2) + 2, fma), more))
     grown = Cost(plus(times(even + odd + 4, fma), add), plus(times(4 + depth(max(even, odd)), fma), add))
     exponential = Cost(plus(grown.work, fma, low, low), plus(grown.chain, fma, low, low))
     raised = Cost(
-        plus(parts.work, times(exp2 + 4, fma), times(2, add), times(3, low)),
+        plus(parts.work, times(estrin(exp2) + 6, fma), times(2, add), times(3, low)),
         plus(parts.chain, times(depth(exp2) + 3, fma), times(2, add), times(3, low)),
     )
     sigmoid = Cost(plus(exponential.work, add, div), plus(exponential.chain, add, div))

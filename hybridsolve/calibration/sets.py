@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from ..spec import DAY, ModelSpec
 MEMORY = 1.3e8  # bytes of flow that are there at a time; the rest of what a part takes is a few times that
 
 LANES = 16  # basins that a kernel takes at a time, at most
+TOGETHER = 16  # sets of a basin that a kernel on a CPU takes together
 
 
 def loss_of_sets(
@@ -131,31 +132,30 @@ class _Run:
         wanted = [with_gradients and x.requires_grad for x in values]
         out = values[0].new_empty(values[0].shape)
         gradients = [torch.empty_like(out) for w in wanted if w]
-        for part in self.parts(values[0].shape, memory):
-            leaves = [x[part].detach().requires_grad_(w) for x, w in zip(values, wanted, strict=True)]
-            with torch.set_grad_enabled(bool(gradients)):
-                loss = self.loss(part[0], leaves)
-            out[part] = loss.detach()
-            found = torch.autograd.grad(loss.sum(), [x for x in leaves if x.requires_grad]) if gradients else ()
-            for to, gradient in zip(gradients, found, strict=True):
-                to[part] = gradient
+        basins, sets = self.parts(values[0].shape, memory)
+        for b in basins:
+            loss_of = self.of_basins(b)
+            for s in sets:
+                leaves = [x[b, s].detach().requires_grad_(w) for x, w in zip(values, wanted, strict=True)]
+                with torch.set_grad_enabled(bool(gradients)):
+                    loss = loss_of(leaves)
+                out[b, s] = loss.detach()
+                found = torch.autograd.grad(loss.sum(), [x for x in leaves if x.requires_grad]) if gradients else ()
+                for to, gradient in zip(gradients, found, strict=True):
+                    to[b, s] = gradient
         return out, gradients
 
-    def parts(self, shape: Sequence[int], memory: float) -> list[tuple[slice, slice]]:
-        """Slices of basins and of sets, so that the flow of a part takes so much memory."""
+    def parts(self, shape: Sequence[int], memory: float) -> tuple[list[slice], list[slice]]:
+        """Slices of basins and of sets, so that the flow of one of each takes so much memory."""
         n_basins, n_sets = shape
         series = max(1, int(memory / (len(self.obs) * self.obs.element_size())))
-        sets = min(n_sets, series)
+        sets = min(-(-n_sets // -(-n_sets // TOGETHER)), series)
         basins = max(1, series // sets)
         basins -= basins % LANES if basins > LANES else 0
-        return [
-            (slice(b, min(b + basins, n_basins)), slice(s, min(s + sets, n_sets)))
-            for b in range(0, n_basins, basins)
-            for s in range(0, n_sets, sets)
-        ]
+        return _slices(n_basins, basins), _slices(n_sets, sets)
 
-    def loss(self, basins: slice, values: list[Tensor]) -> Tensor:
-        """The loss of a part, with the parameters of it."""
+    def of_basins(self, basins: slice) -> Callable[[list[Tensor]], Tensor]:
+        """The loss of some basins as a function of the values of their parameters."""
 
         def cut(x: Tensor, axis: int) -> Tensor:
             part = x if x.shape[axis] == 1 else x.narrow(axis, basins.start, basins.stop - basins.start)
@@ -164,14 +164,22 @@ class _Run:
         forcing = {name: cut(x, 1) for name, x in self.forcing.items()}
         inputs = {name: cut(x, 0) for name, x in self.options["inputs"].items()}
         options = self.options | dict(inputs=inputs or None, components="each")
-        flow = simulate_to_gauge(self.model, forcing, dict(zip(self.names, values, strict=True)), **options)
         try:
             loss = self.kind(self.obs[:, basins])
         except UnusableObservations as error:
             said = str(error) + (f" Basins are counted from {basins.start}." if basins.start else "")
             raise UnusableObservations(said, [b + basins.start for b in error.basins]) from None
-        found: Tensor = loss(flow.fluxes[self.model.outflow])
-        return found
+
+        def of(values: list[Tensor]) -> Tensor:
+            flow = simulate_to_gauge(self.model, forcing, dict(zip(self.names, values, strict=True)), **options)
+            found: Tensor = loss(flow.fluxes[self.model.outflow])
+            return found
+
+        return of
+
+
+def _slices(n: int, length: int) -> list[slice]:
+    return [slice(i, min(i + length, n)) for i in range(0, n, length)]
 
 
 class _WithGradients(torch.autograd.Function):
