@@ -238,8 +238,8 @@ def _segments(folder: Path, setup: Setup, plan: Plan, further: bool) -> list[sli
         for what, value in record.items():
             if old[what] != json.loads(json.dumps(value)):
                 raise ValueError(
-                    f"the {what} of the run in {folder} must stay as they were, found others; give those of its begin, "
-                    "or name another folder."
+                    f"the {what} of the run in {folder} must be as at its begin, found otherwise; give what it began "
+                    "with, or name another folder."
                 )
         spans = old["segments"]
         begin, end = (np.datetime64(x) for x in spans[-1])

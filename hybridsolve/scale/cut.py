@@ -140,12 +140,14 @@ def apart(reaches: int, n_gauges: int, repeat: int, members: int) -> int:
     return max(along(reaches, min(reaches, n_gauges), repeat, members), along(0, min(n_gauges, REACHES), repeat, 1))
 
 
-def cut_rivers(plan: Plan, least: int, n_reaches: int, n_gauges: int, repeat: int, members: int, memory: float) -> Plan:
-    """The plan with rivers that are routed apart, by as many reaches at a time as fit, or as one of its parts has."""
+def cut_rivers(
+    plan: Plan, least: int, n_reaches: int, n_gauges: int, repeat: int, members: int, parts: int, memory: float
+) -> Plan:
+    """The plan with rivers that are routed apart, by as many reaches at a time as fit, or as one of `parts` has."""
     budget = memory / (4 * plan.window)
     most = int(budget / along(1, 1, repeat, members))
     if most > n_gauges:
         most = int((budget - along(0, n_gauges, repeat, members)) / along(1, 0, repeat, members))
-    reaches = max(min(most, -(-n_reaches // plan.parts)), least)
+    reaches = max(min(most, -(-n_reaches // parts)), least)
     size = 4 * plan.window * apart(reaches, n_gauges, repeat, members)
     return replace(plan, reaches=reaches, memory=max(plan.memory, size))

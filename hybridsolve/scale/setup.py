@@ -174,7 +174,7 @@ class Setup:
         )
         if self.network is None or not is_cut:
             return plan
-        return cut_rivers(plan, least, self.network.n_reaches, *sizes, memory)
+        return cut_rivers(plan, least, self.network.n_reaches, *sizes, config.parts, memory)
 
     @property
     def record(self) -> dict[str, Any]:
