@@ -95,10 +95,10 @@ def free_water(p, s, runoff, net, book, published):
     """Equation (4): the free water and its share of the area, the three kinds of runoff, and what clips make."""
     raining = runoff >= LEAST
     share = select(raining, minimum(runoff / select(raining, net, 1.0), 1.0), maximum(s["fr"], LEAST))
-    largest = p["sm"] * (1 + p["ex"])
+    capacity = p["sm"]
     if book == "EH":
-        largest = largest * (1 - power(maximum(1 - share, LEAST), 1 / p["ex"]))
-    capacity = largest / (1 + p["ex"])
+        capacity = capacity * (1 - power(maximum(1 - share, LEAST), 1 / p["ex"]))
+    largest = capacity * (1 + p["ex"])
     held = s["fr"] * s["s"]
     before = minimum(held / share, capacity)
     share = select(raining, share, s["fr"])

@@ -172,6 +172,10 @@ class Example:
                                      0.5 + uniform(T, B, seed=7 + i))  # fmt: skip
         self.apart(x)
         x.initial_state = {n: 1 + s for n, s in x.initial_state.items()}
+        for v in self.model.states:
+            if v.upper - v.lower < 1e6:  # well inside
+                share = (x.initial_state[v.name] - 1 - v.lower) / (v.upper - v.lower)
+                x.initial_state[v.name] = v.lower + (v.upper - v.lower) * (0.25 + share / 2)
 
     def ties(self, x) -> None:
         """Inputs on a coarse grid, on which kinks are met exactly."""

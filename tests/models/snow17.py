@@ -9,8 +9,8 @@ from .examples import pick
 class Example(Generic):
     """Days of all seasons, packs with a deficit and ripe ones.
 
-    Over an area nothing is held in `ties`: a pack that melts and holds the melt has the same water as before, and
-    whether it has less than its largest, where cover jumps, rounding decides.
+    Over an area nothing is held or frozen again in `ties`: a pack that melts and keeps the melt has the same water as
+    before, and whether it has less than its largest, where cover jumps, rounding decides.
     """
 
     flood = 100.0  # also of what may stand behind it
@@ -38,8 +38,10 @@ class Example(Generic):
         day = "snow_day" if "snow_day" in x.forcing else "day_of_year"
         x.forcing[day] = pick([80, 92, 275], T, B, seed=21)
         x.parameters["pxtemp"] = pick([0, 1], B, C, seed=22)
+        grids = ([0, 8], [0, 0.5], [0, 1], [0, -2])
         if "acc" in x.initial_state:
             x.parameters["plwhc"] = torch.zeros(B, C, dtype=torch.float64)
-        grids = ([0, 8], [0, 0.5], [0, 1], [0, -2])
+            x.forcing["tmean"] = x.forcing["tmean"].relu()
+            grids = ([0, 8], [0, 0.5], [0], [0])
         for i, (name, values) in enumerate(zip(self.names(), grids, strict=True)):
             x.initial_state[name] = pick(values, B, C, seed=23 + i)
