@@ -16,6 +16,7 @@ from ..spec import ModelSpec
 from . import stages
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
+from .networks import unrolled
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
@@ -69,9 +70,20 @@ namespace HS_ISA {{
 """
 
 
-def compiled(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Adjoint, Adjoint, Adjoint]:
-    """The adjoints of a step, of what it is given that is made once, and of the ordinates of its delay lines."""
+def compiled(
+    model: ModelSpec, optional: Sequence[str] = (), networks_unrolled: bool = False
+) -> tuple[Adjoint, Adjoint, Adjoint]:
+    """The adjoints of a step, of what it is given that is made once, and of the ordinates of its delay lines.
+
+    Networks may be unrolled: then their weights are parameters behind the others.
+    """
     step, ordinates = trace(model, optional)
+    networks = networks_of(model.key, tuple(optional))
+    P = len(model.present_parameters(optional))
+    if networks_unrolled and networks:
+        step = unrolled(step, P)
+        P += sum(network.weights for network in networks)
+        networks = ()
     step = _simplified(step)
     once = made_once(step.graph, step.every_root)
     prepare = Program(step.graph, {"d": once})
@@ -79,10 +91,9 @@ def compiled(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Adjoint, A
     for n, i in enumerate(once):
         if i in prepare.graph.names:
             step.graph.names[step.graph.leaf("d", n)] = prepare.graph.names[i]
-    P = len(model.present_parameters(optional))
     lines = len(model.lines)
     counts = {"s": len(model.states) + lines, "f": len(model.forcings), "p": P, "d": len(once), "w": lines}
-    counts["n"] = len(networks_of(model.key, tuple(optional)))
+    counts["n"] = len(networks)
     return reverse(step, counts), reverse(prepare, {"p": P}), reverse(_simplified(ordinates), {"p": P})
 
 
