@@ -1,10 +1,11 @@
 """A network inside a step, beside what its operations take at the core's rate of fma: `python -m benchmarks.networks`.
 
 671 basins x 16 components x 365 days in float32 on one thread, forward, and with all gradients: a store whose outflow
-is the sigmoid of a network of three inputs and 16 tanh units, and the same store with the sum of the inputs in its
-place, by turns. The difference of the medians is what the network adds. Counted are, of a run forward, a multiply-add as
-one and an activation as csrc/core/elementary.h has it; with gradients the run is made twice, and of each weight there is
-one fma, one load and one store, of each of its inputs' cotangents one fma. Times are the thread's own, of whole calls.
+is the sigmoid of a network of three inputs and 16 tanh units, and by turns the same store with the sum of the inputs in
+its place. The difference of the medians is what the network adds. Counted are, of a run forward, a multiply-add as one
+and an activation as csrc/core/elementary.h has it; with gradients the run is made twice, of each weight there is one
+fma, one load and one store, of the cotangent of each input of a unit one fma. Times are the thread's own, of whole
+calls.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ def main() -> None:
         row |= dict(added_s=with_it - without, counted_s=least, ratio=f"{(with_it - without) / least:.3g}")
         rows.append(about | row)
         print(
-            f"{mode}: a network of {UNITS} units adds {1e3 * (with_it - without):.1f} ms; {n} operations a cell-step take "
-            f"{1e3 * least:.1f} ms at the rate of fma: {row['ratio']} times"
+            f"{mode}: a network of {UNITS} units adds {1e3 * (with_it - without):.1f} ms; {n} operations a cell-step "
+            f"take {1e3 * least:.1f} ms at the rate of fma: {row['ratio']} times"
         )
     print(f"wrote {len(rows)} rows to {record.write(rows, 'networks', options.csv, COLUMNS)}")
 

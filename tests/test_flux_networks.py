@@ -230,14 +230,20 @@ def test_other_backends_and_searches_refuse_networks(model):
         hs.nn.FluxNetwork("hbv10", "last")
 
 
-@pytest.mark.fast
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="Triton's interpreter is off here")
-def test_triton_refuses_networks(model):
+@pytest.mark.parametrize("of_basins", [False, True])
+def test_in_triton(model, of_basins):
     pytest.importorskip("triton")
-    with pytest.raises(
-        NotImplementedError, match="backend 'triton' has no networks inside a step; found 'evaporation'"
-    ):
-        outputs(model, inputs(model, 3, 2, 1), backend="triton")
+    given = inputs(model, 3, 4, 3, of_basins=of_basins)
+    expected = both_ways(model, given, backend="reference")
+    assert_close(both_ways(model, given, backend="triton"), expected, 1e-10)
+    raw = given | {"parameters": {n: x / 100 for n, x in given["parameters"].items()}}
+    expected = both_ways(model, raw, raw=True, backend="reference")
+    assert_close(both_ways(model, raw, raw=True, backend="triton"), expected, 1e-10)
+    given["networks"]["last"][..., 4] = torch.nan
+    with pytest.raises(ValueError, match="network 'last' must have finite weights; found nan at weight 4"):
+        outputs(model, given, backend="triton")
 
 
 # --- Compiled -----------------------------------------------------------------------------------------------------

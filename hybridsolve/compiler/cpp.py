@@ -16,6 +16,7 @@ from ..spec import ModelSpec
 from . import stages
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
+from .networks import unrolled
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
@@ -72,11 +73,23 @@ namespace HS_ISA {{
 
 
 def compiled(
-    model: ModelSpec, optional: Sequence[str] = (), outputs: Collection[str] | None = None
+    model: ModelSpec,
+    optional: Sequence[str] = (),
+    outputs: Collection[str] | None = None,
+    networks_unrolled: bool = False,
 ) -> tuple[Adjoint, Adjoint, Adjoint]:
-    """The adjoints of a step, of what it is given that is made once, and of the ordinates of its delay lines; where
-    `outputs` are given, that of the step is of their cotangents and those of the states."""
+    """The adjoints of a step, of what it is given that is made once, and of the ordinates of its delay lines.
+
+    Where `outputs` are given, that of the step is of their cotangents and those of the states. Networks may be
+    unrolled: then their weights are parameters behind the others.
+    """
     step, ordinates = trace(model, optional)
+    networks = networks_of(model.key, tuple(optional))
+    P = len(model.present_parameters(optional))
+    if networks_unrolled and networks:
+        step = unrolled(step, P)
+        P += sum(network.weights for network in networks)
+        networks = ()
     step = _simplified(step)
     once = made_once(step.graph, step.every_root)
     prepare = Program(step.graph, {"d": once})
@@ -84,10 +97,9 @@ def compiled(
     for n, i in enumerate(once):
         if i in prepare.graph.names:
             step.graph.names[step.graph.leaf("d", n)] = prepare.graph.names[i]
-    P = len(model.present_parameters(optional))
     lines = len(model.lines)
     counts = {"s": len(model.states) + lines, "f": len(model.forcings), "p": P, "d": len(once), "w": lines}
-    counts["n"] = len(networks_of(model.key, tuple(optional)))
+    counts["n"] = len(networks)
     silent = [("q", n) for n, name in enumerate(model.flux_names) if outputs is not None and name not in outputs]
     return reverse(step, counts, silent), reverse(prepare, {"p": P}), reverse(_simplified(ordinates), {"p": P})
 

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from .graph import Graph, Node, rewrite
+
 if TYPE_CHECKING:
     from .statements import Body
+    from .tracing import Program
 
 ACTIVATIONS = ("tanh", "sigmoid", "relu")
 
@@ -89,6 +92,40 @@ def _begin(body: Body, i: int, inputs: Sequence[int]) -> tuple[Network, str, int
 
 def _listed(body: Body, nodes: Sequence[int]) -> str:
     return ", ".join(body.vector(a) for a in nodes)
+
+
+def unrolled(program: Program, n_parameters: int) -> Program:
+    """The same with every unit as operations of its own, and the weights as parameters behind the others."""
+    networks = {node.value.number: node.value for node in program.graph.nodes if node.op == "mlp"}
+    outputs: dict[int, list[int]] = {}
+
+    def rule(new: Graph, node: Node, i: int) -> int | None:
+        of = program.graph.args(i)[0] if node.op == "item" else i
+        if node.op == "mlp":
+            before = (networks[n].weights for n in range(node.value.number))
+            outputs[i] = _units_of(new, node.value, list(node.args[1:]), n_parameters + sum(before))
+            return outputs[i][0]
+        return outputs[of][node.value] if node.op == "item" and of in outputs else None
+
+    graph, roots, _ = rewrite(program.graph, program.every_root, rule)
+    return program.with_graph(graph, roots)
+
+
+def _units_of(graph: Graph, network: Network, x: list[int], at: int) -> list[int]:
+    """The outputs of a network whose first weight is the parameter of that number."""
+    for layer, (n, m) in enumerate(pairwise(network.sizes)):
+        values = []
+        for o in range(m):
+            z = graph.leaf("p", at + n * m + o)
+            for i in range(n):
+                z = graph.fma(graph.leaf("p", at + o * n + i), x[i], z)
+            values.append(z)
+        at += m * (n + 1)
+        if layer < len(network.sizes) - 2:
+            name = network.activation
+            values = [graph.bound("at_least", z, 0.0) if name == "relu" else graph.function(name, z) for z in values]
+        x = values
+    return x
 
 
 def forward(network: Network, w: Sequence[float], x: Sequence[float]) -> tuple[list[list[float]], list[float]]:

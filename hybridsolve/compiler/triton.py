@@ -3,8 +3,9 @@
 It is made of the graphs that cpp.py writes as C++, with the same names and remarks. What a function takes and returns
 are tuples: nothing is added to in place, so that a cotangent begins at 0. Nothing is kept either: the adjoint computes
 the step again, by the same operations. A step with loops has one flux more, 1 where a lane is to make more passes than
-a loop may; so has what is made once. Every value is a row of lanes, of float32 or float64. A number beside one takes
-its type; where there is none beside it, `number` makes a row of it.
+a loop may; so has what is made once. A network is unrolled, and its weights are parameters behind the others. Every
+value is a row of lanes, of float32 or float64. A number beside one takes its type; where there is none beside it,
+`number` makes a row of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .graph import FUNCTIONS, Graph, Node, rewrite
 from .reversal import Adjoint
 from .stages import CALLS
 from .statements import ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
-from .tracing import loops_of
+from .tracing import loops_of, networks_of
 
 # Functions of solve/triton/math.py by operation.
 MATH = {name: name for name in ("quotient", "power", *FUNCTIONS, *(f"adj_{f}" for f in FUNCTIONS if f != "floor"))}
@@ -55,8 +56,10 @@ def source(model: ModelSpec, optional: Sequence[str] = (), outputs: Collection[s
     StepError
         If the step does what no kernel can; the message names the line.
     """
-    step, prepare, ordinates = compiled(model, optional, outputs)
+    step, prepare, ordinates = compiled(model, optional, outputs, networks_unrolled=True)
     parameters = [v.name for v in model.present_parameters(optional)]
+    for network in networks_of(model.key, tuple(optional)):
+        parameters += [f"{network.name}_{n}" for n in range(network.weights)]
     before = (BEYOND,) if loops_of(prepare.program) else ()
     beyond = (BEYOND,) if before or loops_of(step.program) else ()
     once, fluxes, lines = _names_of(prepare) + before, model.flux_names + beyond, model.line_names

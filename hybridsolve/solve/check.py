@@ -89,13 +89,8 @@ def problem(
             )
     like = next(iter(forcing.values()))
     backend = backends.choose(backend, like.device, model.kernel_name(optional))
-    if inside and backend == "triton":
-        raise NotImplementedError(
-            f"backend 'triton' has no networks inside a step; found '{inside[0].name}' in {model.name}: ask for "
-            "backend='cuda', 'cpu' or 'reference'."
-        )
     interval = _interval(interval, sizes[0], backends.most_interval(backend, model, like.element_size()))
-    if raw and (absent or step != DAY):  # what the kernels do not scale
+    if raw and (absent or step != DAY or (inside and backend == "triton")):  # what the kernels do not scale
         parameters = model.parameters_from_unit({name: torch.sigmoid(p) for name, p in parameters.items()})
         raw = False
     parameters |= {name: like.new_full((1, 1), default) for name, default in absent.items()}

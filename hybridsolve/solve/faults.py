@@ -87,7 +87,7 @@ def explain(fault: int, run: Problem) -> str | None:
     if fault & WEIGHTS and run.weights is not None and (found := _first_outside(run.weights, -1e30, 1e30)) is not None:
         place, value = found
         return f"weights must be finite; found {value:g} at {_place(place, 'bc')}: correct that entry."
-    if fault & WEIGHTS:
+    if fault & (WEIGHTS | PARAMETER):  # in Triton weights are parameters
         for network, x in zip(networks_of(run.spec.key, run.optional), run.networks, strict=True):
             if (found := _first_outside(x, -1e30, 1e30)) is not None:
                 place, value = found

@@ -114,6 +114,9 @@ def _common(run: Problem, n_programs: int) -> dict:
     names = [*model.FLUXES, *run.spec.state_names]
     present = [v.name for v in run.rows]
     slots = tuple(line.slots for line in run.spec.lines)
+    weights = _weights(run)
+    n = len(weights)
+    ranges = [(*ends, v.octaves) for v, ends in zip(run.rows, run.parameter_range, strict=True)]
     return dict(
         step=model.step,
         prepare=getattr(model, "prepare", None),
@@ -128,8 +131,8 @@ def _common(run: Problem, n_programs: int) -> dict:
         OPTIONS=tuple(name in present for name in model.OPTIONS),
         forcing=tuple(run.forcing),
         forcing_strides=tuple(strides(f, "tb")[:2] for f in run.forcing),
-        parameters=tuple(run.parameters),
-        parameter_strides=tuple(strides(p, axes(p)) for p in run.parameters),
+        parameters=(*run.parameters, *weights),
+        parameter_strides=tuple(strides(p, axes(p)) for p in (*run.parameters, *weights)),
         weights=run.weights,
         weight_strides=(0, 0) if run.weights is None else strides(run.weights, "bc")[1:],
         checkpoints=run.checkpoints if run.interval else None,
@@ -142,14 +145,19 @@ def _common(run: Problem, n_programs: int) -> dict:
         OUTPUTS=tuple(names.index(name) for name in run.outputs),
         EACH=run.each,
         S=len(run.spec.states),
-        RANGE=tuple((*ends, v.octaves) for v, ends in zip(run.rows, run.parameter_range, strict=True)),
-        PER_STEP=tuple(run.per_step),
+        RANGE=(*ranges, *n * ((0.0, 1.0, 0.0),)),
+        PER_STEP=(*run.per_step, *n * (False,)),
         MOVING=any(run.per_step),
-        STATIC=tuple(not moves for moves in run.per_step),
+        STATIC=(*(not moves for moves in run.per_step), *n * (True,)),
         RAW=run.raw,
         WIDTH=_width(run),
         BLOCK=WARP,
     )
+
+
+def _weights(run: Problem) -> list[Tensor]:
+    """Each weight of the networks inside the step as a static parameter, which it is here: ``[B, 1]`` or ``[1, 1]``."""
+    return [w[:, None] for x in run.networks for w in (x[None] if x.dim() == 1 else x).unbind(-1)]
 
 
 def _blocks(run: Problem) -> int:
@@ -170,7 +178,7 @@ def forward(run: Problem, fluxes: Tensor, final_state: Tensor) -> None:
         INPUT_BOUNDS=tuple(run.input_bounds),
         STATE_BOUNDS=tuple(run.state_bounds),
         FORCING_BOUNDS=tuple(run.forcing_bounds),
-        PARAMETER_BOUNDS=tuple(run.parameter_bounds),
+        PARAMETER_BOUNDS=(*run.parameter_bounds, *len(_weights(run)) * ((-1e30, 1e30),)),
         BEYOND=_module(run).FLUXES.index(SIGN) if SIGN in _module(run).FLUXES else -1,
         **_common(run, _blocks(run)),
     )
@@ -183,6 +191,13 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_ne
     model = _module(run)
     wanted = lambda d: d if d.numel() else None  # noqa: E731
     over_outputs, *within = d_fluxes.stride()
+    of_cells = [
+        d_state.new_empty(x.shape[-1], *d_state.shape[1:]) if d.numel() else None
+        for x, d in zip(run.networks, d_networks, strict=True)
+    ]
+    d_each: list[Tensor | None] = []
+    for x, of in zip(run.networks, of_cells, strict=True):
+        d_each += x.shape[-1] * [None] if of is None else of.unbind(0)
     if len(run.outputs) == 1:
         over_outputs = 0  # or the number of steps would be in it, and choose another kernel
     start(
@@ -197,15 +212,21 @@ def adjoint(run: Problem, d_fluxes, d_final_state, d_forcing, d_parameters, d_ne
         d_flux_strides=(over_outputs, *within, *(() if run.each else (0,))),
         d_final_state=d_final_state,
         d_forcing=tuple(wanted(d) for d in d_forcing),
-        d_parameters=tuple(wanted(d) for d in d_parameters),
+        d_parameters=(*map(wanted, d_parameters), *d_each),
         d_initial_state=d_state,
         d_weights=wanted(d_weights),
         n_blocks=_blocks(run),
         Q=len(model.FLUXES),
-        BY_GROUP=tuple(p.shape[-1] == 1 for p in run.parameters),
+        BY_GROUP=(*(p.shape[-1] == 1 for p in run.parameters), *len(d_each) * (False,)),
         FORCING=tuple(d.numel() > 0 for d in d_forcing),
         **_common(run, n_programs),
     )
+    _, n_basins, n_components = run.sizes
+    for d, of in zip(d_networks, of_cells, strict=True):
+        if of is not None:
+            sums = of.new_empty(len(of), n_basins)
+            sum_middle(of, sums, len(of) * n_basins, n_components, 1)
+            d.zero_()[:, 0] = sums.T
 
 
 def convolution_chunks(n_steps: int, length: int) -> int:
