@@ -18,51 +18,10 @@
 
 #include <stdlib.h>
 
-#include "model.h"
+#include "lanes.h"
 
 namespace hs {
 namespace HS_ISA {
-
-// Where one unit's lanes are in a tensor: a plain vector load where they are neighbours, one value where they share it.
-enum Placement { NEIGHBOURS, SHARED, SCATTERED };
-
-template <class V> struct Lanes {
-  static constexpr int L = sizeof(V) / sizeof(typename Lane<V>::scalar);
-  Placement placement;
-  int64_t offset[L];
-  bool used[L];  // lanes past the last column, or past the last component of a ragged group, repeat another and are idle
-  bool full;     // all lanes are used
-
-  void classify() {
-    bool neighbours = true, shared = true;
-    full = true;
-    for (int l = 0; l < L; ++l) {
-      full &= used[l];
-      neighbours &= used[l] && offset[l] == offset[0] + l;
-      shared &= offset[l] == offset[0];
-    }
-    placement = neighbours ? NEIGHBOURS : shared ? SHARED : SCATTERED;
-  }
-};
-
-template <class V> HS_FN V load(const typename Lane<V>::scalar* base, const Lanes<V>& at) {
-  if (at.placement == NEIGHBOURS) return load<V>(base + at.offset[0]);
-  if (at.placement == SHARED) return splat<V>(base[at.offset[0]]);
-  V v;
-  for (int l = 0; l < Lanes<V>::L; ++l) lane(v, l) = base[at.offset[l]];
-  return v;
-}
-
-template <class V> HS_FN void store(typename Lane<V>::scalar* base, const Lanes<V>& at, V v) {
-  if (at.placement == NEIGHBOURS) return store(base + at.offset[0], v);
-  for (int l = 0; l < Lanes<V>::L; ++l)
-    if (at.used[l]) base[at.offset[l]] = lane(v, l);
-}
-
-// A value outside its bounds, in any lane. Comparisons are written so that a NaN is outside.
-template <class V> HS_FN typename Lane<V>::bits outside(V x, Bounds<typename Lane<V>::scalar> bounds) {
-  return ~((x >= splat<V>(bounds.lower)) & (x <= splat<V>(bounds.upper)));
-}
 
 // The same address, of which the compiler does not know what it belongs to. Where a loop walks through two arrays whose
 // strides are 1 to 8, g++ 12 makes the address of one from that of the other (-fivopts) and then mistakes what it is in:
@@ -136,13 +95,12 @@ template <class Model, class V> struct Block {
   };
 
   // Neighbouring packs share pages of the forcing's rows, and a stage wants many units, so a block of few components takes
-  // several packs; but not so many that a thread of several has fewer than four blocks, for the last of which the others
-  // wait.
+  // several packs: as many as there is room for, but the same number of blocks for every thread.
   static int packs_per_block(const Run& run) {
     const int64_t packs = (run.n_basins * run.n_groups + L - 1) / L;
     const int64_t most = run.group_size > 8 ? 1 : run.group_size > 2 ? 16 / run.group_size : 8;
-    const int64_t fair = run.n_threads > 1 ? packs / (4 * run.n_threads) : packs;
-    return int(fair < 1 ? 1 : fair < most ? fair : most);
+    const int64_t in_a_round = most * run.n_threads, rounds = (packs + in_a_round - 1) / in_a_round;
+    return int((packs + rounds * run.n_threads - 1) / (rounds * run.n_threads));
   }
   static int64_t count(const Run& run) {
     const int64_t span = packs_per_block(run) * int64_t(L);
