@@ -518,7 +518,13 @@ def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Prog
         inputs = Values("input", k)
         p = Values("parameter", _given(graph, "p", parameters))
         if model.prepare is not None:
-            p = Values("parameter", {**p, **_run(graph, model.prepare, inputs, p)})
+            made = _run(graph, model.prepare, inputs, p)
+            if not isinstance(made, Mapping):
+                found = type(made).__name__
+                raise fault(
+                    f"prepare must return a mapping of names; found {found}: return a dict.", _first_line(model.prepare)
+                )
+            p = Values("parameter", {**p, **made})
         return inputs, p
 
     graph = Graph()

@@ -43,8 +43,7 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
         f = {name: x[t, :, None] for name, x in forcing.items()}
         # A graph of torch.compile cannot raise for what its numbers are: such a cell is NaN there.
         noting: AbstractContextManager[list] = nullcontext([]) if torch.compiler.is_compiling() else noted_passes()
-        weighing: AbstractContextManager = weights_of_networks(networks) if networks else nullcontext()
-        with noting as beyond, weighing:
+        with noting as beyond, weights_of_networks(networks) if networks else nullcontext():
             if t == 0 or not static:
                 p = {name: x if x.dim() == 2 else x[min(t, x.shape[0] - 1)] for name, x in parameters.items()}
                 p.update(_prepared(model, k, p))
