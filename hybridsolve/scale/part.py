@@ -29,7 +29,7 @@ from . import store
 from .cut import AT_WORK, IN_FLIGHT
 from .journal import RECORD, Journal, State
 from .rivers import Part, route_members, weights
-from .setup import Setup, make_setup
+from .setup import Setup, setup_of_worker
 
 
 def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) -> tuple[float, float]:
@@ -41,7 +41,7 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
         If the forcing of the last finished window is not what it was, or a value lies out of the model's bounds.
     """
     device_of(part.config.device, cards())  # of a worker: it has what was asked for
-    setup = make_setup(part.config) if setup is None else setup
+    setup = setup_of_worker(part.config) if setup is None else setup
     folder, plan = Path(part.config.out), part.plan
     journal, blocks = Journal(folder, part.number), setup.blocks(plan, part.number)
     lines = journal.lines()
@@ -368,6 +368,7 @@ class _Writer:
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(1)
         self.pending: list[Future] = []
+        self.failed = False
 
     def __enter__(self) -> _Writer:
         return self
@@ -376,10 +377,19 @@ class _Writer:
         self.pool.shutdown(wait=True, cancel_futures=kind is not None)
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function when all before it are done; raises what one of them has raised."""
+        """Call a function when all before it are done, unless one has failed; raises what one of them has raised."""
         while len(self.pending) >= IN_FLIGHT:
             self.pending.pop(0).result()
-        self.pending.append(self.pool.submit(function, *arguments))
+        self.pending.append(self.pool.submit(self._next, function, *arguments))
+
+    def _next(self, function: Callable[..., object], *arguments: Any) -> None:
+        if self.failed:  # a window is not said to be finished of which something could not be written
+            return
+        try:
+            function(*arguments)
+        except BaseException:
+            self.failed = True
+            raise
 
     def wait(self) -> None:
         for future in self.pending:

@@ -28,7 +28,7 @@ from . import store
 from .config import RunConfig
 from .cut import Plan
 from .journal import Journal, State
-from .setup import Setup, make_setup
+from .setup import Setup, setup_of_worker
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -158,7 +158,7 @@ def route_part(part: Part, setup: Setup | None = None) -> None:
     It reads the runoff that the run has written, and what the parts above it have left in their stores, which are whole
     by then; it leaves the discharge at its gauges and what flows over the cuts to the parts below.
     """
-    setup = make_setup(part.config) if setup is None else setup
+    setup = setup_of_worker(part.config) if setup is None else setup
     folder, plan, river = Path(part.config.out), part.plan, _river(part)
     assert setup.network is not None
     network, members, repeat = river.network, setup.members, setup.repeat

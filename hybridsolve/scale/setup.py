@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,15 @@ class Setup:
             "outputs": outputs,
             "device": self.config.device,
         }
+
+
+_OPENING = threading.Lock()
+
+
+def setup_of_worker(config: RunConfig) -> Setup:
+    """`make_setup`, one at a time: workers may be threads of a process, and HDF5 is not to be called by two at once."""
+    with _OPENING:
+        return make_setup(config)
 
 
 def make_setup(config: RunConfig) -> Setup:
