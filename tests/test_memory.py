@@ -18,14 +18,15 @@ def faults():
 
 outside = faults()
 with memory.kept():
-    torch.ones(12_000_000)
+    for _ in range(20):  # until what lies between large tensors, small blocks that the library keeps, has its place
+        torch.ones(10_000_000)
     within = faults()
 print(outside, within, faults())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of another C library is left as it is")
-def test_a_loop_touches_its_pages_once():
+def test_a_loop_touches_its_pages_no_more():
     """In a process of its own, whose settings are those of the C library."""
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
     outside, within, after = map(int, done.stdout.split())
