@@ -526,6 +526,10 @@ def usage(code: bytes, folder: Path) -> dict[str, int]:
     return found | {"arithmetic": len(re.findall(r"\b(?:FADD|FMUL|FFMA|FSEL)\b", code))}
 
 
+# A run that puts out its outflow alone, the first of the fluxes.
+OF_OUTFLOW = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", "HS_SLOTS=" + ",".join(["0", *["-1"] * 95])]
+
+
 @pytest.mark.compile
 @pytest.mark.parametrize("model", ("hbv11p", "exphydro"))
 def test_what_a_generated_model_prepares_apart_leaves_the_loop_in_registers(model, real, opened, monkeypatch, tmp_path):
@@ -537,9 +541,8 @@ def test_what_a_generated_model_prepares_apart_leaves_the_loop_in_registers(mode
     nvrtc.load(text, {"generated_here": hs._cpu.models()["hbv10"]})
     monkeypatch.setitem(nvrtc._HEADERS, "generated_here", text.replace(f"KERNEL({model},", "KERNEL(generated_here,"))
     kernel = "hs::cuda::forward_kernel<hs::cuda::model_generated_here, float, true, false>"
-    macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", "HS_SLOTS=" + ",".join(["0", *["-1"] * 95])]
     made_once = int(re.search(r"\bD = (\d+)", text)[1])
-    assert usage(nvrtc.image("generated_here", kernel, macros, 90)[1], tmp_path)["loads"] <= made_once
+    assert usage(nvrtc.image("generated_here", kernel, OF_OUTFLOW, 90)[1], tmp_path)["loads"] <= made_once
 
 
 @pytest.mark.compile
@@ -552,11 +555,9 @@ def test_an_adjoint_has_no_instructions_for_fluxes_that_are_not_asked_for(name, 
     definition.generate(model)
     definition.make_ready(model.name, model, _driver, "Run", False)
     kernel = f"hs::cuda::adjoint_kernel<hs::cuda::model_{model.name}, float, true, false, false>"
-    places = ",".join(["0", *["-1"] * 95])  # of the outflow, which is first
-    macros = ["HS_WIDTH=16", "HS_EACH=0", "HS_RAW=0", "HS_PER_STEP=0ull", f"HS_SLOTS={places}"]
-    alone = usage(nvrtc.image(model.name, kernel, macros, 90)[1], tmp_path)
+    alone = usage(nvrtc.image(model.name, kernel, OF_OUTFLOW, 90)[1], tmp_path)
     monkeypatch.delitem(nvrtc._OF_OUTPUTS, model.name)
-    of_all = usage(nvrtc.image(model.name, kernel, macros, 90)[1], tmp_path)
+    of_all = usage(nvrtc.image(model.name, kernel, OF_OUTFLOW, 90)[1], tmp_path)
     silent = len(model.fluxes) - 1
     assert alone["arithmetic"] <= of_all["arithmetic"] - silent // 2, (alone, of_all)
 
