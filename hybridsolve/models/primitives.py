@@ -240,7 +240,8 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
 
 
 def mlp(
-    name: str, inputs: Sequence, hidden: Sequence[int] = (16,), outputs: int = 1, activation: str = "tanh"
+    name: str, inputs: Sequence | Mapping[str, Any], hidden: Sequence[int] = (16,), outputs: int = 1,
+    activation: str = "tanh",
 ) -> tuple:
     """A network of fully connected layers, whose weights are an input of the run (`simulate(networks=..)`).
 
@@ -251,8 +252,8 @@ def mlp(
     ----------
     name : str
         A network that is called twice by one name has the same weights in both places.
-    inputs : sequence of values
-        About the size of 1, divided by numbers of the table.
+    inputs : sequence of values, or mapping of str to value
+        About the size of 1, divided by numbers of the table; the names label figures.
     hidden : sequence of int
         Units of each hidden layer, one at least.
     outputs : int
@@ -264,9 +265,11 @@ def mlp(
     tuple of values
         The outputs, also where it is one: ``(evaporation,) = mlp("evaporation", [..])``.
     """
+    labels = tuple(inputs) if isinstance(inputs, Mapping) else tuple(f"input {n}" for n in range(1, len(inputs) + 1))
+    inputs = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     for x in inputs:
         if isinstance(x, Traced):
-            return x.network(name, list(inputs), tuple(hidden), outputs, activation)
+            return x.network(name, inputs, tuple(hidden), outputs, activation)
     import torch
 
     weights = (_weights.get() or {}).get(name)
@@ -275,6 +278,8 @@ def mlp(
     like = next(x for x in inputs if hasattr(x, "where"))
     inputs = [x if hasattr(x, "where") else like.new_tensor(x) for x in inputs]
     x = torch.stack(torch.broadcast_tensors(*inputs), -1)
+    if (noted := _seen.get()) is not None:
+        noted.setdefault(name, {}).update(zip(labels, x.unbind(-1), strict=True))
     activated = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}[activation]
     sizes = (len(inputs), *hidden, outputs)
     for layer, (n, m) in enumerate(pairwise(sizes)):
@@ -295,6 +300,20 @@ def weights_of_networks(weights: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         _weights.reset(token)
+
+
+_seen: ContextVar[dict | None] = ContextVar("seen", default=None)
+
+
+@contextmanager
+def noted_inputs() -> Iterator[dict[str, dict[str, Any]]]:
+    """What `mlp` on tensors is given meanwhile: of each network its inputs by label, those of the latest call."""
+    noted: dict[str, dict[str, Any]] = {}
+    token = _seen.set(noted)
+    try:
+        yield noted
+    finally:
+        _seen.reset(token)
 
 
 _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)

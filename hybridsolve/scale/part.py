@@ -256,6 +256,7 @@ def compute(
                 fluxes=setup.needed,
                 components="each" if setup.apart else "mean",
                 inputs={name: column(x)[:, 0] for name, x in setup.inputs.items()} or None,
+                networks={name: torch.as_tensor(x).to(device) for name, x in setup.weights.items()},
                 step=setup.source.step,
                 initial_state=state or None,
                 memory=memory,
