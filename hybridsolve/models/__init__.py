@@ -1,5 +1,5 @@
-"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand. Those with networks
-inside (hybrids.py), which only a training can make run, are found by name alone.
+"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand. Those with
+networks inside (hybrids.py), which run with learned weights alone, are found by name but not listed.
 
 A name may also be made of names: "cemaneige+gr4j" is the one before the other, "cemaneige-3" is three layers of it, and
 "cemaneige-3+gr6j" both; see `join` and `layered`.

@@ -1,8 +1,8 @@
 """Models that have networks in place of processes, of the recipes of the same names.
 
-Their networks are shared by all basins. What a basin is like reaches them through parameters, `site_1` and others, which
-a training makes of the basin's attributes as it makes the others: a layer of the network that is computed once and not
-in every step. Outputs are bounded by what is there, so that no weights make water.
+Their networks are shared by all basins. What a basin is like reaches them through parameters, `site_1` and others,
+which a training makes of the basin's attributes as it makes the others: a layer of the network that is computed once
+and not in every step. Outputs are bounded by what is there, so that no weights make water.
 """
 
 from __future__ import annotations

@@ -240,7 +240,10 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
 
 
 def mlp(
-    name: str, inputs: Sequence | Mapping[str, Any], hidden: Sequence[int] = (16,), outputs: int = 1,
+    name: str,
+    inputs: Sequence | Mapping[str, Any],
+    hidden: Sequence[int] = (16,),
+    outputs: int = 1,
     activation: str = "tanh",
 ) -> tuple:
     """A network of fully connected layers, whose weights are an input of the run (`simulate(networks=..)`).

@@ -21,8 +21,8 @@ from .networks import Corrected, Recurrent
 
 class DifferentiableModel(nn.Module):
     """A process model whose parameters a network gives: differentiable parameter learning (Tsai et al. 2021,
-    doi 10.1038/s41467-021-26107-z; with HBV, Feng et al. 2022, doi 10.1029/2022WR032404). Networks that the model's step
-    calls are learned along, one set of weights for all basins.
+    doi 10.1038/s41467-021-26107-z; with HBV, Feng et al. 2022, doi 10.1029/2022WR032404). Networks that the model's
+    step calls are learned along, one set of weights for all basins.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class DifferentiableModel(nn.Module):
     Attributes
     ----------
     fluxes : ModuleDict
-        Of the networks inside the step, by name: `FluxNetwork`, or any module of one's own whose call gives the weights.
+        Of the networks inside the step, by name: `FluxNetwork`, or a module of one's own whose call gives the weights.
     """
 
     def __init__(

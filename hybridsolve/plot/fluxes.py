@@ -15,7 +15,12 @@ COLUMNS, BINS = 4, 20
 
 @styled
 def learned_flux(
-    inputs: Mapping[str, ArrayLike], learned: ArrayLike, formula: ArrayLike | None, name: str, meaning: str, unit: str = "1"
+    inputs: Mapping[str, ArrayLike],
+    learned: ArrayLike,
+    formula: ArrayLike | None,
+    name: str,
+    meaning: str,
+    unit: str = "1",
 ) -> Figure:
     """A flux against each input of the network that gives it, beside that of the formula that the network replaced.
 

@@ -17,6 +17,7 @@ import xarray as xr
 from .. import models
 from ..cluster import cards
 from ..compiler.identity import identity, refuse_another
+from ..compiler.tracing import networks_of
 from ..data.dataset import resolve_basins
 from ..data.files import refuse_overwriting
 from ..data.ids import text_ids
@@ -228,7 +229,13 @@ def make_setup(config: RunConfig) -> Setup:
             )
         model = models.get(config.model or str(stored.attrs["model"]))
         refuse_another(model, stored.attrs.get("definition"), str(config.parameters))
+        for network in networks_of(model.key, model.optional_parameter_names):
+            raise ValueError(
+                f"{config.parameters} holds parameters alone, and model {model.name} calls the network "
+                f"'{network.name}' in its step: learn it with `hybridsolve train`, and give trained in place of parameters."
+            )
     else:
+        from ..nn import DifferentiableModel
         from ..training.trained import Trained
 
         trained = Trained.load(str(config.trained))
@@ -238,6 +245,7 @@ def make_setup(config: RunConfig) -> Setup:
                 "each step; run it by `hybridsolve simulate --trained`."
             )
         model = models.get(trained.config.model)
+        assert isinstance(trained.module, DifferentiableModel)
         weights = {name: x.detach().numpy() for name, x in trained.module.weights().items()}
     _check_backend(config)
     source = open_source(config.forcing, model, config.names, config.period)

@@ -189,7 +189,8 @@ def simulate(
 
     Parameters
     ----------
-    model, forcing, parameters, initial_state, inputs, step, fluxes, components, weights, checkpoint_interval, raw, networks
+    model, forcing, parameters, initial_state, inputs, step, fluxes, components, weights, checkpoint_interval, raw
+    networks
         As for `hybridsolve.simulate`; the tensors are on the CPU. Pinned ones are copied faster.
     device : torch.device
         Where to compute; "cpu" bounds the memory of a gradient there.
@@ -227,8 +228,8 @@ def simulate(
     problem = problem.with_(backend=backends.choose(backend, device, problem.kernel))
     if problem.backend == "triton" and problem.networks and problem.raw:
         raise ValueError(
-            f"Triton's kernels of {problem.spec.name}, which has networks inside, take parameters in their units; found "
-            "raw=True: scale them by parameters_from_unit(sigmoid(..))."
+            f"Triton's kernels of {problem.spec.name}, which has networks inside, take parameters in their units; "
+            "found raw=True: scale them by parameters_from_unit(sigmoid(..))."
         )
     most = backends.most_interval(problem.backend, problem.spec, problem.state.element_size())
     cut = plan(

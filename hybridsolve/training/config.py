@@ -78,8 +78,8 @@ class Periods(Section):
 
 
 class Inside(Section):
-    """What a report draws of the networks inside the step: of each the fluxes that it makes, and the model whose formulas
-    for these it replaces.
+    """What a report draws of the networks inside the step: of each the fluxes that it makes, and the model whose
+    formulas for these it replaces.
     """
 
     fluxes: dict[str, list[str]]
@@ -94,8 +94,9 @@ class Config(Section):
     training period), `fill` those of them whose NaN is filled by the median of the training
     basins, `weather` the series, `pet` how potential evapotranspiration is computed (what the data hold, if left out).
     Parameters that vary by step are `dynamic`; `learned` are those that are learned although the model's table has them
-    optional or fixed. `inside` is of a model whose step calls networks, see `Inside`. A model is chosen by `periods.validation`, if there is one: the
-    best epoch, and when to stop (after `patience` validations that are no better).
+    optional or fixed. `inside` is of a model whose step calls networks, see `Inside`. A model is chosen by
+    `periods.validation`, if there is one: the best epoch, and when to stop (after `patience` validations that are no
+    better).
     """
 
     name: str
@@ -194,7 +195,6 @@ class Config(Section):
             raise ValueError(f"loss '{self.loss}' needs batch.days of {LEAST_DAYS} or more; found {self.batch.days}.")
         return self
 
-
     def _check_inside(self) -> None:
         """Raise unless the networks, fluxes and formulas of `inside` are there."""
         if self.inside is None:
@@ -207,8 +207,8 @@ class Config(Section):
         for network, fluxes in self.inside.fluxes.items():
             if network not in known:
                 raise ValueError(
-                    f"inside.fluxes names the network '{network}', which the step of {model.name} does not call; expected "
-                    f"any of {', '.join(known) or 'none'}: correct it."
+                    f"inside.fluxes names the network '{network}', which the step of {model.name} does not call; "
+                    f"expected any of {', '.join(known) or 'none'}: correct it."
                 )
             for flux in fluxes:
                 for spec in (model, other):

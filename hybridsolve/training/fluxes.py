@@ -1,4 +1,4 @@
-"""What networks inside a model's step have learned: the fluxes that they make, against what they see, and by formula."""
+"""What networks inside a model's step have learned: the fluxes that they make of what they see, and by formula."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .. import models
 from ..data.steps import step_seconds
 from ..data.units import unit_at
 from ..models.primitives import noted_inputs
+from ..nn import DifferentiableModel
 from ..solve.simulate import simulate
-from ..spec import ModelSpec
 from .trained import Trained, chunks, evaluating, single_precision
 
 SAMPLES = 40  # steps of each basin
@@ -51,8 +51,9 @@ def _of_chunk(
     trained: Trained, draw: torch.Generator, *, forcing, attributes, weather, inputs, step, warmup
 ) -> dict[str, tuple[Tensor, dict[str, str]]]:
     """Values ``[B * SAMPLES]`` by name, and what is said of them."""
-    module, n = trained.module, len(attributes)
-    model: ModelSpec = module.model
+    inside = trained.config.inside
+    assert isinstance(trained.module, DifferentiableModel) and inside is not None
+    module, model, n = trained.module, trained.module.model, len(attributes)
     raw, weights = module.raw_parameters(attributes, weather), module.weights()
     basin = torch.arange(n)
     raw = {
@@ -79,15 +80,14 @@ def _of_chunk(
         inputs={name: drawn(x[None])[:, 0] for name, x in inputs.items()}, step=step, backend="reference"
     )
     weather_then = {name: drawn(x).T for name, x in forcing.items()}
-    fluxes = trained.config.inside.fluxes
-    wanted = list(dict.fromkeys(flux for named in fluxes.values() for flux in named))
+    wanted = list(dict.fromkeys(flux for named in inside.fluxes.values() for flux in named))
     with noted_inputs() as seen:
         learned = simulate(
             model, weather_then, parameters, networks=weights, initial_state=state | lines, fluxes=wanted, **given
         ).fluxes
     formula = _by_formulas(trained, draw, weather_then, parameters, state, wanted, given)
     found = {}
-    for network, named in fluxes.items():
+    for network, named in inside.fluxes.items():
         for i, (label, x) in enumerate(seen[network].items()):
             found[f"seen_{network}_{i}"] = (x, dict(units="1", long_name=label))
         for flux in named:
