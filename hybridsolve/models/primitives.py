@@ -34,6 +34,7 @@ versions of torch.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -275,14 +276,14 @@ def mlp(
             return x.network(name, inputs, tuple(hidden), outputs, activation)
     import torch
 
-    weights = (_weights.get() or {}).get(name)
+    weights = (_around.weights or {}).get(name)
     if weights is None:
         raise ValueError(f"the step calls the network '{name}', which has no weights here: pass it in networks.")
     like = next(x for x in inputs if hasattr(x, "where"))
     inputs = [x if hasattr(x, "where") else like.new_tensor(x) for x in inputs]
     x = torch.stack(torch.broadcast_tensors(*inputs), -1)
-    if (noted := _seen.get()) is not None:
-        noted.setdefault(name, {}).update(zip(labels, x.unbind(-1), strict=True))
+    if _around.seen is not None:
+        _around.seen[name] = dict(zip(labels, x.unbind(-1), strict=True))
     activated = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}[activation]
     sizes = (len(inputs), *hidden, outputs)
     for layer, (n, m) in enumerate(pairwise(sizes)):
@@ -292,31 +293,34 @@ def mlp(
     return x.unbind(-1)
 
 
-_weights: ContextVar[Mapping[str, Any] | None] = ContextVar("weights", default=None)
+class _Around(threading.local):
+    """What `mlp` on tensors finds around it, by thread; a ContextVar would be, but torch.compile cannot trace one."""
+
+    weights: Mapping[str, Any] | None = None
+    seen: dict[str, dict[str, Any]] | None = None
+
+
+_around = _Around()
 
 
 @contextmanager
 def weights_of_networks(weights: Mapping[str, Any]) -> Iterator[None]:
     """What `mlp` on tensors takes as the weights of each network meanwhile: vectors ``[W]`` or ``[B, W]``."""
-    token = _weights.set(weights)
+    before, _around.weights = _around.weights, weights
     try:
         yield
     finally:
-        _weights.reset(token)
-
-
-_seen: ContextVar[dict | None] = ContextVar("seen", default=None)
+        _around.weights = before
 
 
 @contextmanager
 def noted_inputs() -> Iterator[dict[str, dict[str, Any]]]:
     """What `mlp` on tensors is given meanwhile: of each network its inputs by label, those of the latest call."""
-    noted: dict[str, dict[str, Any]] = {}
-    token = _seen.set(noted)
+    before, _around.seen = _around.seen, {}
     try:
-        yield noted
+        yield _around.seen
     finally:
-        _seen.reset(token)
+        _around.seen = before
 
 
 _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)

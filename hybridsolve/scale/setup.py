@@ -232,7 +232,8 @@ def make_setup(config: RunConfig) -> Setup:
         for network in networks_of(model.key, model.optional_parameter_names):
             raise ValueError(
                 f"{config.parameters} holds parameters alone, and model {model.name} calls the network "
-                f"'{network.name}' in its step: learn it with `hybridsolve train`, and give trained in place of parameters."
+                f"'{network.name}' in its step: learn it with `hybridsolve train`, and give trained in place "
+                "of parameters."
             )
     else:
         from ..nn import DifferentiableModel
