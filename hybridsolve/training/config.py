@@ -229,6 +229,13 @@ class Config(Section):
                     f"inside.formulas must be a model of the same stores and weather; found {other.name} with "
                     f"'{lacking[0]}', which {model.name} lacks: name another, or leave it out."
                 )
+        own = {v.name: v for v in model.parameters}
+        for v in (v for v in other.parameters if v.name in own):
+            if own[v.name].lower < v.taken[0] or own[v.name].upper > v.taken[1]:
+                raise ValueError(
+                    f"inside.formulas must take '{v.name}' as {model.name} has it, from {own[v.name].lower:g} to "
+                    f"{own[v.name].upper:g}; found {other.name} with {v.taken[0]:g} to {v.taken[1]:g}: name another."
+                )
 
 
 def recipes() -> tuple[str, ...]:
