@@ -34,7 +34,7 @@ def data():
 
 
 def recipe(name="hybrid-hbv", *changes):
-    return read_config(name, [*CHANGES, *changes])
+    return read_config(name, [*CHANGES, "validate_every=1", *changes])
 
 
 @pytest.fixture(scope="module", params=RECIPES)
