@@ -11,7 +11,7 @@ from test_training_any_model import CHANGES, PERIODS
 from trainings import QUICK, learnable, said_by
 
 import hybridsolve as hs
-from hybridsolve import cli, scale
+from hybridsolve import cli, plot, scale
 from hybridsolve.data import write_netcdf
 from hybridsolve.nn import MLP, DifferentiableModel, Layout
 from hybridsolve.routing.gauge import simulate_to_gauge
@@ -185,10 +185,25 @@ def test_the_report_draws_it(data, tmp_path):
     figure = figure_makers(result)["learned_soil_evapfactor"]()
     labels = [axes.get_xlabel() for axes in figure.axes]
     assert labels[0] == "sm / fc" and "site_1" in labels
-    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["network", "formula"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["network", "formula"]
     alone = result.drop_vars([n for n in result.data_vars if str(n).startswith("formula_")])
     figure = figure_makers(alone)["learned_soil_evapfactor"]()
-    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["network"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["network"]
+
+
+def test_a_flux_is_drawn_by_its_medians():
+    x, no = np.random.default_rng(0).permutation(1000) / 1000, np.zeros(1000)
+    figure = plot.learned_flux({"x": x, "y": -x}, 3 * x, 2 * x, "aet", "evapotranspiration", "mm d-1")
+    for axes, sign in zip(figure.axes, (1, -1), strict=True):
+        for line, slope in zip(axes.get_lines(), (3, 2), strict=True):
+            assert len(line.get_xdata()) == 20
+            np.testing.assert_allclose(line.get_ydata(), slope * sign * np.asarray(line.get_xdata()), atol=1e-2)
+    dry = plot.learned_flux({"x": x}, 1.0 * (x > 0.5), None, "aet", "evapotranspiration")
+    assert "499 steps" in dry.get_suptitle() and dry.axes[0].get_lines()[0].get_xdata().min() > 0.5
+    with pytest.raises(ValueError, match="aet must have inputs and be above 0 somewhere"):
+        plot.learned_flux({"x": x}, no, None, "aet", "evapotranspiration")
+    with pytest.raises(ValueError, match="formula must have shape"):
+        plot.learned_flux({"x": x}, x, x[:9], "aet", "evapotranspiration")
 
 
 WRONG = {

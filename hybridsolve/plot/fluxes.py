@@ -29,7 +29,7 @@ def learned_flux(
     inputs : mapping of str to array_like, [N]
         By label.
     learned, formula : array_like, [N]
-        The flux in the same cells and steps; those in which both are 0 are left out.
+        The flux in the same cells and steps; those in which both are 0, or one is NaN, are left out.
     name, meaning, unit : str
         Of the flux.
 
@@ -48,7 +48,7 @@ def learned_flux(
     n = curves["network"].shape
     if formula is not None:
         curves["formula"] = array("formula", formula, 1, n)
-    some = np.any([x != 0 for x in curves.values()], 0)
+    some = np.any([x != 0 for x in curves.values()], 0) & np.all([np.isfinite(x) for x in curves.values()], 0)
     if not inputs or not some.any():
         raise ValueError(f"{name} must have inputs and be above 0 somewhere: there is nothing to draw.")
     rows = -(-len(inputs) // COLUMNS)
@@ -67,6 +67,6 @@ def learned_flux(
     for axes in panels.flat[len(inputs) :]:
         axes.set_visible(False)
     figure.supylabel(f"{name} ({'–' if unit == '1' else per(unit)})", fontsize="medium")
-    panels.flat[0].legend()
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.suptitle(f"{meaning}: median and central 80 % of {some.sum()} steps", x=0.01, ha="left", fontsize=12)
     return figure
