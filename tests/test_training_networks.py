@@ -174,6 +174,23 @@ def test_what_the_networks_have_learned(data, trained):
         assert_close({"x": draws["formula_evaporation_aet"][part]}, {"x": (pet * wetness)[part]}, 1e-5)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_they_are_those_of_the_run(data, name):
+    """Of one component, at the steps that were drawn."""
+    config = recipe(name, "components=1")
+    untrained = Trained.of(make_module(config).eval(), config, loop.fit_scaling(data, config), data)
+    found, (network, fluxes) = (
+        learned_fluxes(untrained, data, PERIODS["test"]),
+        next(iter(config.inside.fluxes.items())),
+    )
+    series = untrained.predict(data, PERIODS["test"], fluxes)
+    steps = found["sampled"].values
+    assert steps.min() >= 0 and len(np.unique(steps)) > 100
+    for flux in fluxes:
+        expected = torch.from_numpy(series[flux].values[steps, np.arange(12)[:, None]])
+        assert_close({flux: torch.from_numpy(found[f"learned_{network}_{flux}"].values)}, {flux: expected}, 1e-4)
+
+
 def test_the_report_draws_it(data, tmp_path):
     result = experiment(data, recipe("hybrid-hbv", "epochs=1"), out=tmp_path, **QUICK)
     assert np.abs(result["balance"].values).max() < 1e-5

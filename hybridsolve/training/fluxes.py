@@ -31,7 +31,7 @@ def learned_fluxes(trained: Trained, data: xr.Dataset, period: Any) -> xr.Datase
     Returns
     -------
     xarray.Dataset
-        ``seen_<network>_<n>``, labelled by their `long_name`; ``learned_<network>_<flux>`` and
+        ``sampled``, the steps; ``seen_<network>_<n>``, labelled by their `long_name`; ``learned_<network>_<flux>`` and
         ``formula_<network>_<flux>``. Empty where the config has no `inside`.
     """
     out = xr.Dataset(coords={"basin": data["basin"]})
@@ -86,7 +86,7 @@ def _of_chunk(
             model, weather_then, parameters, networks=weights, initial_state=state | lines, fluxes=wanted, **given
         ).fluxes
     formula = _by_formulas(trained, draw, weather_then, parameters, state, wanted, given)
-    found = {}
+    found = {"sampled": (row - warmup, dict(units="1", long_name="step of the period"))}
     for network, named in inside.fluxes.items():
         for i, (label, x) in enumerate(seen[network].items()):
             found[f"seen_{network}_{i}"] = (x, dict(units="1", long_name=label))
