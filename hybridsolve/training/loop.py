@@ -221,6 +221,8 @@ def _quiet() -> Iterator[None]:
             # Data in memory need no worker processes, and an epoch may have fewer batches than a line of the log.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            # Epochs between two validations have no score.
+            warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
             warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.`.*")
             for category in (DeprecationWarning, FutureWarning):  # between libraries
                 warnings.filterwarnings("ignore", category=category, module="torch|pytorch_lightning|lightning")
