@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distributions, requires
 
 PACKAGES = {"warp": "warp-lang", "yaml": "pyyaml"}  # module: the package that installs it, where the names differ
+OTHERS = ("docs", "peers", "test")  # extras of developers
 
 
 class MissingPackage(ModuleNotFoundError):
@@ -48,12 +49,23 @@ def needed_for(what: str) -> Iterator[None]:
 
 def extra_of(package: str) -> str:
     """The first extra that brings a package; an empty text where none does."""
+    return next((extra for extra, packages in _extras().items() if package.lower() in packages), "")
+
+
+def installed() -> dict[str, list[str]]:
+    """The extras of users, and which packages of each are not installed."""
+    there = {(d.name or "").replace("_", "-").lower() for d in distributions()}
+    return {extra: sorted(packages - there) for extra, packages in _extras().items() if extra not in OTHERS}
+
+
+def _extras() -> dict[str, set[str]]:
+    """The packages of each extra, in small letters, without those that it has of other extras."""
+    found: dict[str, set[str]] = {}
     try:
         lines = requires("hybridsolve") or []
     except PackageNotFoundError:  # a checkout that nobody has installed
-        return ""
+        return found
     for line in lines:
-        found = re.match(r"""([\w.-]+).*\bextra\s*==\s*["']([\w-]+)["']""", line)
-        if found and found[1].replace("_", "-").lower() == package.lower():
-            return found[2]
-    return ""
+        if match := re.match(r"""([\w.-]+).*\bextra\s*==\s*["']([\w-]+)["']""", line):
+            found.setdefault(match[2], set()).add(match[1].replace("_", "-").lower())
+    return {extra: packages - {"hybridsolve"} for extra, packages in found.items() if packages != {"hybridsolve"}}

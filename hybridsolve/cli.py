@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
-from ._extras import MissingPackage, needed_for
+from ._extras import MissingPackage, installed, needed_for
 from .arguments import MOST_DEVICES, integer, number
 from .bench.command import bench, bench_arguments
 from .calibration.command import run_calibrate
@@ -177,8 +177,9 @@ def _notes():
 
     logger, handler = logging.getLogger("hybridsolve"), logging.StreamHandler(sys.stderr)
     level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+    if not os.environ.get("HYBRIDSOLVE_LOG"):  # which has a handler already
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
@@ -201,7 +202,11 @@ def _among(action: argparse.Action, *values: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route.")
+    parser = _Parser(
+        prog="hybridsolve",
+        description="Differentiable hydrology: simulate, calibrate, train and route.",
+        epilog="HYBRIDSOLVE_LOG=debug, info, warning or error: what is compiled, chosen and finished, on stderr.",
+    )
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     table = {
@@ -383,10 +388,12 @@ def _info(arguments) -> None:
 
     from .solve import backends
 
+    environment = {name: value for name, value in os.environ.items() if name.startswith("HYBRIDSOLVE_")}
     if arguments.json:
         versions = dict(hybridsolve=__version__, torch=torch.__version__, python=platform.python_version())
         machine = dict(system=platform.platform(), processor=platform.machine(), threads=torch.get_num_threads())
         found = dict(versions=versions, machine=machine, backends=backends.describe(), models=list(models.MODELS))
+        found |= dict(extras=installed(), environment=environment)
         print(json.dumps(found, indent=2))
         return
     print(
@@ -396,6 +403,11 @@ def _info(arguments) -> None:
     print("\nBackends")
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
+    print("\nExtras")
+    for extra, lacking in installed().items():
+        print(f"  {extra:12} {'lacks ' + ', '.join(lacking) if lacking else 'installed'}")
+    if environment:
+        print("\nEnvironment\n  " + "\n  ".join(f"{name}={value}" for name, value in environment.items()))
     print("\nModels (hybridsolve models NAME lists its variables)")
     for model in models.MODELS.values():
         print(f"  {overview(model)}")
