@@ -20,7 +20,8 @@ RUN = """
     import hybridsolve as hs
     table = hs.models.get("hbv11p")
     weather = {name: torch.ones(3, 2) for name in table.forcing_names}
-    hs.simulate("hbv11p", weather, table.parameters_from_unit({p: torch.full((2, 4), 0.5) for p in table.parameter_names}))
+    middle = table.parameters_from_unit({name: torch.full((2, 4), 0.5) for name in table.parameter_names})
+    hs.simulate("hbv11p", weather, middle)
     print(logging.getLogger("hybridsolve").level, len(logging.getLogger("hybridsolve").handlers))
 """
 
