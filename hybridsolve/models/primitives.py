@@ -17,6 +17,7 @@ sin, cos         the kernels' are for abs(x) <= 1000            cos, -sin
 floor(x)         the kernels' is for abs(x) <= 2^22 (2^51)      none
 interpolate      x beyond the first or last point is it         slope of the piece above a point
 repeat           NaN where n is above `most`, or is NaN         that of the passes made, none to n
+implicit         NaN where `most` iterations find no root       that of the root, not of the iterations
 mlp              as its activation                              as its activation
 ================ ============================================== =================================================
 
@@ -52,6 +53,9 @@ class Traced:
         raise NotImplementedError
 
     def repeated(self, n: Any, most: int, body: Callable, start: Mapping[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def solved(self, equations: Callable, start: Mapping[str, Any], most: int) -> dict[str, Any]:
         raise NotImplementedError
 
     def network(
@@ -210,7 +214,7 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
 
     Parameters
     ----------
-    n : value
+    n : value or int
         Whole; none below 1. It has no gradient: a flow that depends on the number of sub-steps jumps with it.
     most : int
         What n may be at most; where it is more, or NaN, the results are NaN, and the run ends with an error.
@@ -221,10 +225,12 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
     for x in (n, *start.values()):
         if isinstance(x, Traced):
             return x.repeated(n, most, body, start)
+    if isinstance(n, int):
+        n = next(x for x in start.values() if hasattr(x, "where")).new_tensor(float(n))
     within, noted = n <= float(most), _beyond.get()
     if noted is not None and not within.all():
         caller = sys._getframe(1)
-        noted.append((~within, (most, (caller.f_code.co_filename, caller.f_lineno))))
+        noted.append((~within, (most, (caller.f_code.co_filename, caller.f_lineno)), None))
     values = dict(start)
     for done in range(most):
         going = n >= float(done + 1)
@@ -233,10 +239,85 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
         outside = len(noted or ())
         after = body(values)
         if noted:  # of cells that have made their passes nothing counts
-            inside = ((where & going, loop) for where, loop in noted[outside:])
-            noted[outside:] = [(where, loop) for where, loop in inside if where.any()]
+            inside = ((where & going, *loop) for where, *loop in noted[outside:])
+            noted[outside:] = [(where, *loop) for where, *loop in inside if where.any()]
         values = {name: select(going, after[name], x) for name, x in values.items()}
     return {name: x.where(within, float("nan")) for name, x in values.items()}
+
+
+def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> dict:
+    """Values where equations leave no residual: each cell's x with r(x) = 0, by Newton's iterations.
+
+    The derivatives are those of the root by the theorem of implicit functions, through one linear system with the
+    Jacobian of r there; iterations have none. A kernel makes the Jacobian from the equations, and takes blocks of
+    unknowns that do not lead back to each other one after the other.
+
+    Parameters
+    ----------
+    equations : callable
+        ``(x) -> (residuals, values)``, mappings all; x and the residuals, in mm, have the names in `start`. Each residual
+        grows with its unknown, as x minus a step does, so that the Jacobian is eliminated in order.
+    start : mapping of str to values
+        Where the iterations begin. It has no gradient.
+    most : int
+        Iterations at most, among them those that halve a step which has not lessened the largest residual. A cell is
+        done where each residual is at most 1e-10 mm, in float32 at most 8 spacings of x or of 1 mm, or where Newton's
+        step is within a spacing. One that is not has NaN, and the run ends with an error.
+
+    Returns
+    -------
+    dict
+        What `equations` gives as values there.
+    """
+    for x in start.values():
+        if isinstance(x, Traced):
+            return x.solved(equations, start, most)
+    import torch
+
+    names, x0 = list(start), torch.stack(torch.broadcast_tensors(*start.values()), -1).detach()
+    is_single = x0.element_size() == 4
+
+    def residuals(x):
+        return torch.stack(torch.broadcast_tensors(*_ordered(equations(dict(zip(names, x.unbind(-1), strict=True)))[0])), -1)
+
+    def _ordered(found):
+        return [found[name] for name in names]
+
+    def system(x):
+        """Residuals and their Jacobian, columns by forward differentiation."""
+        along = [torch.zeros_like(x).index_fill(-1, torch.tensor(j, device=x.device), 1.0) for j in range(len(names))]
+        columns = [torch.func.jvp(residuals, (x,), (d,)) for d in along]
+        return columns[0][0], torch.stack([column for _, column in columns], -1).detach()
+
+    def newton(r, jacobian):
+        return torch.linalg.solve_ex(jacobian, -r.unsqueeze(-1))[0].squeeze(-1)
+
+    with torch.no_grad():
+        best = x = x0
+        least, step, found = torch.full_like(x0[..., 0], torch.inf), torch.zeros_like(x0), x0[..., 0] != x0[..., 0]
+        for _ in range(most):
+            r, jacobian = (v.detach() for v in system(x))
+            off, whole = r.abs().amax(-1), newton(r, jacobian)
+            better = off < least
+            taken = better & ~found
+            size = x.abs().clamp(min=1.0)
+            small = (r.abs() <= (size * 2.0**-20 if is_single else torch.full_like(size, 1e-10))).all(-1)
+            short = (whole.abs() <= size * (2.0**-23 if is_single else 2.0**-52)).all(-1)
+            best, least = best.where(~taken[..., None], x), least.where(~taken, off)
+            found = found | (taken & (small | short))
+            if (found | ~least.isfinite()).all():
+                break
+            step = torch.where(better[..., None], whole, step / 2)
+            x = best + step
+        noted = _beyond.get()
+        if noted is not None and not found.all():
+            caller = sys._getframe(1)
+            noted.append((~found, (most, (caller.f_code.co_filename, caller.f_lineno)), least))
+        best = best.where(found[..., None], torch.nan)
+    r, jacobian = system(best)
+    move = newton(r, jacobian)
+    x = best + (move - move.detach())
+    return equations(dict(zip(names, x.unbind(-1), strict=True)))[1]
 
 
 def mlp(
@@ -302,7 +383,8 @@ _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)
 
 @contextmanager
 def noted_passes() -> Iterator[list]:
-    """A list of what loops on tensors are beyond `most` meanwhile: where, and the loop as ``(most, (file, line))``."""
+    """A list of what on tensors is beyond `most` meanwhile: where, the loop or equations as ``(most, (file, line))``, and
+    of equations the residuals, else None."""
     noted: list = []
     token = _beyond.set(noted)
     try:
