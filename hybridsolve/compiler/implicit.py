@@ -40,13 +40,17 @@ class Root:
     names : tuple of str
         Of the unknowns.
     program : Program
-        Of leaves ("c", n) the unknowns and ("x", n) captured: the residuals "r", and "c", Newton's step.
+        Of leaves ("c", n) the unknowns and ("x", n) captured: the residuals "r", Newton's step "c", and "j" the entries
+        of the Jacobian that are not 0.
+    entries : tuple of (int, int)
+        Their rows and columns.
     captured : int
     """
 
     most: int
     names: tuple[str, ...]
     program: Program
+    entries: tuple[tuple[int, int], ...]
     captured: int
 
 
@@ -242,8 +246,9 @@ def solved(
         steps = [own.const(0) if i is None else i for i in eliminated(own, jacobian, [own.neg(i) for i in r])]
         for i in range(len(own.nodes)):
             own.places.setdefault(i, place)
-        program = Program(own, {"r": r, "c": steps})
-        root = Root(most, tuple(names[n] for n in block), program, len(own.captured))
+        program = Program(own, {"r": r, "c": steps, "j": [x for row in jacobian for x in row.values()]})
+        places = tuple((i, k) for i, row in enumerate(jacobian) for k in row)
+        root = Root(most, tuple(names[n] for n in block), program, places, len(own.captured))
         node = around.node("root", *(start[n] for n in block), *own.captured, value=root)
         around.places[node] = place
         for of, n in enumerate(block):

@@ -1,9 +1,10 @@
 """The roots of a step's equations as statements of C++ and of Triton, and on plain floats: Newton's iterations.
 
-A lane goes on until its residuals are small, or its step is, which is where equations are so steep that one spacing of
-an unknown is more than the residual may be. Where a step does not lessen the largest residual it is halved until it
-does: a kink may lie between. All lanes iterate until the last is done; those that are done keep what they have. One
-that is not after `most` iterations has no number, and the run ends with an error that has the residual.
+A lane goes on until each residual is small (`residual_allowed`). Where a step does not lessen the largest residual that
+is not, it is halved until it does: a kink may lie between. All lanes iterate until the last is done; those that are
+done keep what they have. Equations may be so steep that a spacing of an unknown makes more of a residual than is
+allowed: from the `STEEP`-th iteration on it may be what `step_allowed` of the unknowns makes of it. A lane that is not
+done after `most` iterations has no number, and the run ends with an error that has the residual.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .triton import _Function
 
 HOPELESS = 1e30  # mm, a residual at the start that is no number in effect
+STEEP = 8
 
 
 def write(body: Body, i: int) -> list[str]:
@@ -29,18 +31,20 @@ def write(body: Body, i: int) -> list[str]:
     kept = {body.graph.nodes[j].value: f"kept.{name}" for j, name in body.fields.items() if body.graph.args(j) == (i,)}
     results = [body.unused(name) for name in root.names]
     body.lines += [f"V {x}{{}};" for x in results]
-    x = [body.unused(f"{name}_tried") for name in root.names]
-    best = [body.unused(f"{name}_best") for name in root.names]
-    step = [body.unused(f"{name}_step") for name in root.names]
+    x, best, step, wide, r, newton = (
+        [body.unused(f"{name}_{what}") for name in root.names]
+        for what in ("tried", "best", "step", "allowed", "residual", "newton")
+    )
     captured = [body.unused("given") for _ in range(root.captured)]
-    pass_, least, found, off, better, taken = (
-        body.unused(name) for name in ("pass", "least", "found", "off", "better", "taken")
+    slopes = [body.unused("slope") for _ in root.entries]
+    done, least, found, off, better, taken = (
+        body.unused(name) for name in ("done", "least", "found", "off", "better", "taken")
     )
     variables = {("c", k): name for k, name in enumerate(x)} | {("x", j): name for j, name in enumerate(captured)}
     inner = body.within(root.program.graph, variables)
     inner.TYPE = "U"
-    residuals, steps = root.program.roots["r"], root.program.roots["c"]
-    inner.choose([*residuals, *steps], (), ())
+    residuals, steps, entries = (root.program.roots[kind] for kind in "rcj")
+    inner.choose([*residuals, *steps, *entries], (), ())
 
     def computed(nodes: Sequence[int], names: Sequence[str]) -> list[str]:
         inner.lines = []
@@ -48,33 +52,33 @@ def write(body: Body, i: int) -> list[str]:
             inner.write(j, known=False)
         return inner.lines + [f"const U {name} = {inner.value(j)};" for name, j in zip(names, nodes, strict=True)]
 
-    r, newton = ([body.unused(f"{name}_{what}") for name in root.names] for what in ("residual", "newton"))
     lines = ["using U = typename Plain<V>::type;"]
     lines += [f"const U {name} = plain({body.vector(a)});" for name, a in zip(captured, operands[n:], strict=True)]
-    lines += [f"U {name} = plain({body.vector(a)}), {b} = {name}, {d}{{}};" for name, a, b, d in zip(x, operands, best, step, strict=False)]  # fmt: skip
+    for a, b, c, d, w in zip(operands, x, best, step, wide, strict=False):
+        lines.append(f"U {b} = plain({body.vector(a)}), {c} = {b}, {d}{{}}, {w}{{}};")
     lines += [
         f"const U hopeless = splat<U>(T({HOPELESS:g}));",
         f"U {least} = hopeless;",
         f"auto going = {x[0]} == {x[0]}, {found} = no(going) & going;",
-        f"for (int {pass_} = 0; {pass_} < {root.most}; ++{pass_}) {{",
+        f"for (int {done} = 0; {done} < {root.most}; ++{done}) {{",
     ]
-    largest = f"size_of({r[0]})"
-    for name in r[1:]:
-        largest = f"above({largest}, size_of({name}))"
-    small = " & ".join(f"(size_of({a}) <= residual_allowed({b}))" for a, b in zip(r, x, strict=True))
-    short = " & ".join(f"(size_of({a}) <= step_allowed({b}))" for a, b in zip(newton, x, strict=True))
+    largest = "U{}"
+    for a, b, w in zip(r, x, wide, strict=True):
+        part = f"beyond_allowed({a}, {b}, {w})"
+        largest = part if largest == "U{}" else f"above({largest}, {part})"
     loop = [
         *computed(residuals, r),
         f"const U {off} = {largest};",
         f"const decltype(going) {better} = {off} < {least}, {taken} = {better} & going;",
         *(f"{b} = select({taken}, {a}, {b});" for a, b in zip(x, best, strict=True)),
         f"{least} = select({taken}, {off}, {least});",
-        f"{found} = {found} | ({taken} & {small});",
+        f"{found} = {found} | ({taken} & ({off} <= U{{}}));",
         f"going = going & ({least} < hopeless) & no({found});",
         "if (!any(going)) break;",
-        *computed(steps, newton),
-        f"{found} = {found} | ({taken} & {short});",
-        f"going = going & no({found});",
+        *computed([*steps, *entries], [*newton, *slopes]),
+        f"if ({done} >= {STEEP}) {{",
+        *(f"  {w} = {_noise(root, row, slopes, x, 'size_of({})')};" for row, w in enumerate(wide)),
+        "}",
     ]
     for a, b, d, s in zip(x, best, step, newton, strict=True):
         loop += [f"{d} = select({better}, {s}, {d} * T(0.5));", f"{a} = {b} + {d};"]
@@ -89,40 +93,54 @@ def write(body: Body, i: int) -> list[str]:
     return results
 
 
+def _noise(root: Root, row: int, slopes: Sequence[str], x: Sequence[str], size: str) -> str:
+    """What the rounding of unknowns makes of a residual."""
+    parts = [
+        f"{size.format(slope)} * step_allowed({x[k]})"
+        for (i, k), slope in zip(root.entries, slopes, strict=True)
+        if i == row
+    ]
+    return " + ".join(parts)
+
+
 def write_in_triton(body: _Function, i: int) -> list[str]:
     """The statements of a "root" in Triton; the names of its results."""
     root: Root = body.graph.nodes[i].value
     n, operands = len(root.names), body.graph.args(i)
-    x = [body.unused(f"{name}_tried") for name in root.names]
     best = [body.unused(name) for name in root.names]
-    step = [body.unused(f"{name}_step") for name in root.names]
+    x, step, wide, r, newton = (
+        [body.unused(f"{name}_{what}") for name in root.names]
+        for what in ("tried", "step", "allowed", "residual", "newton")
+    )
+    slopes = [body.unused("slope") for _ in root.entries]
     going, found, least, done, off, better, taken = (
         body.unused(name) for name in ("going", "found", "least", "done", "off", "better", "taken")
     )
-    for a, name, b, d in zip(operands, x, best, step, strict=False):
-        body.lines += [f"{name} = {body.vector(a)}", f"{b} = {name}", f"{d} = {body.lanes('zero')}"]
+    zero = body.lanes("zero")
+    for a, name, b, d, w in zip(operands, x, best, step, wide, strict=False):
+        body.lines += [f"{name} = {body.vector(a)}", f"{b} = {name}", f"{d} = {zero}", f"{w} = {zero}"]
     captured = [body.vector(a, 3) for a in operands[n:]]
     variables = {("c", k): name for k, name in enumerate(x)} | {("x", j): name for j, name in enumerate(captured)}
     inner = body.within(root.program.graph, variables)
-    nodes = [*root.program.roots["r"], *root.program.roots["c"]]
+    nodes = [j for kind in "rcj" for j in root.program.roots[kind]]
     inner.compute(nodes, root.program.roots["r"])
-    r, newton = ([body.unused(f"{name}_{what}") for name in root.names] for what in ("residual", "newton"))
-    loop = inner.lines + [f"{name} = {inner.value(j)}" for name, j in zip([*r, *newton], nodes, strict=True)]
-    largest = f"tl.abs({r[0]})"
-    for name in r[1:]:
-        largest = f"{body.function('maximum')}({largest}, tl.abs({name}))"
-    allowed, spacing = body.function("residual_allowed"), body.function("step_allowed")
-    small = " & ".join(f"(tl.abs({a}) <= {allowed}({b}))" for a, b in zip(r, x, strict=True))
-    short = " & ".join(f"(tl.abs({a}) <= {spacing}({b}))" for a, b in zip(newton, x, strict=True))
+    loop = inner.lines + [f"{name} = {inner.value(j)}" for name, j in zip([*r, *newton, *slopes], nodes, strict=True)]
+    largest, beyond = "", body.function("beyond_allowed")
+    for a, b, w in zip(r, x, wide, strict=True):
+        part = f"{beyond}({a}, {b}, {w})"
+        largest = f"{body.function('maximum')}({largest}, {part})" if largest else part
+    body.function("step_allowed")
     loop += [
         f"{off} = {largest}",
         f"{better} = {off} < {least}",
         f"{taken} = {better} & {going}",
         *(f"{b} = tl.where({taken}, {a}, {b})" for a, b in zip(x, best, strict=True)),
         f"{least} = tl.where({taken}, {off}, {least})",
-        f"{found} = {found} | ({taken} & (({small}) | ({short})))",
+        f"{found} = {found} | ({taken} & ({off} <= 0.0))",
         f"{going} = {going} & ({least} < {HOPELESS:g}) & ~{found}",
     ]
+    for row, w in enumerate(wide):
+        loop.append(f"{w} = tl.where({done} >= {STEEP}, {_noise(root, row, slopes, x, 'tl.abs({})')}, {w})")
     for a, b, d, s in zip(x, best, step, newton, strict=True):
         loop += [f"{d} = tl.where({better}, {s}, {d} * 0.5)", f"{a} = {b} + {d}"]
     body.lines += [
@@ -146,17 +164,22 @@ def iterated(root: Root, operands: Sequence[float]) -> list[float]:
     n, graph = len(root.names), root.program.graph
     given = {("x", j): v for j, v in enumerate(operands[n:])}
     best, step, least, x = list(operands[:n]), [0.0] * n, HOPELESS, list(operands[:n])
-    for _ in range(root.most):
+    wide = [0.0] * n
+    for done in range(root.most):
         at = given | {("c", k): v for k, v in enumerate(x)}
-        found = evaluate(graph, [*root.program.roots["r"], *root.program.roots["c"]], at)
-        off = max(map(abs, found[:n]))
+        found = evaluate(graph, [j for kind in "rcj" for j in root.program.roots[kind]], at)
+        off = max(abs(r) if not abs(r) <= max(1e-12, w) else 0.0 for r, w in zip(found[:n], wide, strict=True))
         if off < least:
-            best, least, step = x, off, found[n:]
-            if off <= 1e-10 or all(abs(s) <= 2.0**-52 * max(abs(v), 1.0) for s, v in zip(step, x, strict=True)):
+            best, least, step = x, off, found[n : 2 * n]
+            if off == 0:
                 return best
         elif least == HOPELESS:
             break
         else:
             step = [s / 2 for s in step]
+        if done >= STEEP:
+            wide = [0.0] * n
+            for (row, k), slope in zip(root.entries, found[2 * n :], strict=True):
+                wide[row] += abs(slope) * 2.0**-50 * max(abs(x[k]), 1.0)
         x = [b + s for b, s in zip(best, step, strict=True)]
     return [math.nan] * n

@@ -261,8 +261,9 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
         Where the iterations begin. It has no gradient.
     most : int
         Iterations at most, among them those that halve a step which has not lessened the largest residual. A cell is
-        done where each residual is at most 1e-10 mm, in float32 at most 8 spacings of x or of 1 mm, or where Newton's
-        step is within a spacing. One that is not has NaN, and the run ends with an error.
+        done where each residual is at most 1e-10 mm, in float32 at most 8 spacings of x or of 1 mm; or where equations
+        are so steep that rounding of x makes more, at most what 4 spacings of all x make. One that is not has NaN, and
+        the run ends with an error.
 
     Returns
     -------
@@ -293,21 +294,22 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
         return torch.linalg.solve_ex(jacobian, -r.unsqueeze(-1))[0].squeeze(-1)
 
     with torch.no_grad():
-        best = x = x0
-        least, step, found = torch.full_like(x0[..., 0], torch.inf), torch.zeros_like(x0), x0[..., 0] != x0[..., 0]
-        for _ in range(most):
+        best, step, found = x0, torch.zeros_like(x0), x0[..., 0] != x0[..., 0]
+        least, wide, x = torch.full_like(x0[..., 0], torch.inf), torch.zeros_like(x0), x0
+        for done in range(most):
             r, jacobian = (v.detach() for v in system(x))
-            off, whole = r.abs().amax(-1), newton(r, jacobian)
+            size = x.abs().clamp(min=1.0)
+            allowed = torch.maximum(wide, 2.0**-20 * size if is_single else torch.full_like(size, 1e-12))
+            off = r.abs().masked_fill(r.abs() <= allowed, 0.0).amax(-1)
             better = off < least
             taken = better & ~found
-            size = x.abs().clamp(min=1.0)
-            small = (r.abs() <= (size * 2.0**-20 if is_single else torch.full_like(size, 1e-10))).all(-1)
-            short = (whole.abs() <= size * (2.0**-23 if is_single else 2.0**-52)).all(-1)
-            best, least = best.where(~taken[..., None], x), least.where(~taken, off)
-            found = found | (taken & (small | short))
+            best, least = torch.where(taken[..., None], x, best), torch.where(taken, off, least)
+            found = found | (taken & (off == 0))
             if (found | ~least.isfinite()).all():
                 break
-            step = torch.where(better[..., None], whole, step / 2)
+            if done >= 8:
+                wide = (jacobian.abs() @ (size * (2.0**-21 if is_single else 2.0**-50)).unsqueeze(-1)).squeeze(-1)
+            step = torch.where(better[..., None], newton(r, jacobian), step / 2)
             x = best + step
         noted = _beyond.get()
         if noted is not None and not found.all():
