@@ -32,18 +32,19 @@ template <class V, int K> HS_FN Dual<V, K> moved(Dual<V, K> x, Dual<V, K> by) {
 }
 template <class V> constexpr bool is_dual = sizeof(V) != sizeof(typename Plain<V>::type);
 
+template <class V, class M> HS_FN void note_residual(V& beyond, M found, typename Plain<V>::type residual) {
+  const auto before = plain(beyond);
+  beyond = select(found | (before > decltype(before){}), beyond, constant<V>(residual));
+}
+
 template <class V> HS_FN V size_of(V x) { return above(x, -x); }
-// How far a residual may be off at a root where the unknown is x, mm: in double 1e-12, which keeps a promise of 1e-10; in
-// float 8 spacings of x or of 1 mm. And what rounding may leave of an unknown where its equations are steep.
+// How far a residual may be off at a root where the unknown is x: 8 spacings of x or of 1 mm, in double far below 1e-10 mm.
+// And what rounding may leave of an unknown where its equations are steep.
 template <class V> HS_FN V residual_allowed(V x) {
   using T = typename Lane<V>::scalar;
-  if constexpr (sizeof(T) == 4) return at_least(size_of(x), 1) * T(0x1p-20);
-  else return splat<V>(1e-12);
+  return at_least(size_of(x), 1) * T(sizeof(T) == 4 ? 0x1p-20 : 0x1p-49);
 }
-template <class V> HS_FN V step_allowed(V x) {
-  using T = typename Lane<V>::scalar;
-  return at_least(size_of(x), 1) * T(sizeof(T) == 4 ? 0x1p-21 : 0x1p-50);
-}
+template <class V> HS_FN V step_allowed(V x) { return residual_allowed(x) * typename Lane<V>::scalar(0.5); }
 // The size of a residual where it is more than is allowed, else 0.
 template <class V> HS_FN V beyond_allowed(V residual, V x, V wide) {
   const V size = size_of(residual);

@@ -93,7 +93,8 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> 
     leaves : mapping of (kind, index) to float
         Of a network's weights, and of their cotangent, a list.
     """
-    from . import networks, roots as of_equations
+    from . import networks
+    from . import roots as of_equations
     from .graph import needed
 
     values: dict = {}

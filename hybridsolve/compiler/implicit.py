@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import fault
 from .graph import FUNCTIONS, MASKS, Graph, Place, needed
@@ -116,7 +116,7 @@ def _row(g: Graph, i: int, d: list[Row]) -> Row:
 def eliminated(g: Graph, matrix: Sequence[Row], right: Sequence[int]) -> list[int | None]:
     """The solution of a linear system on nodes, in the order of its rows; None of what is 0."""
     rows, n = [dict(row) for row in matrix], len(matrix)
-    right_: list[int | None] = list(right)
+    b: list[int | None] = list(right)
     pivots = []
     for c in range(n):
         if c not in rows[c]:
@@ -127,21 +127,23 @@ def eliminated(g: Graph, matrix: Sequence[Row], right: Sequence[int]) -> list[in
                 share = g.mul(rows[r].pop(c), pivots[c])
                 for k in rows[c]:
                     if k > c:
-                        rows[r][k] = _less(g, rows[r].get(k), g.mul(share, rows[c][k]))
-                if right_[c] is not None:
-                    right_[r] = _less(g, right_[r], g.mul(share, right_[c]))
+                        rows[r][k] = _less(g, rows[r].get(k), share, rows[c][k])
+                b[r] = _less(g, b[r], share, b[c])
     solution: list[int | None] = [None] * n
     for c in reversed(range(n)):
-        x = right_[c]
+        x = b[c]
         for k, entry in rows[c].items():
-            if k > c and solution[k] is not None:
-                x = _less(g, x, g.mul(entry, solution[k]))
+            if k > c:
+                x = _less(g, x, entry, solution[k])
         solution[c] = None if x is None else g.mul(x, pivots[c])
     return solution
 
 
-def _less(g: Graph, x: int | None, y: int) -> int:
-    return g.neg(y) if x is None else g.sub(x, y)
+def _less(g: Graph, x: int | None, a: int, b: int | None) -> Any:
+    """x - a b."""
+    if b is None:
+        return x
+    return g.neg(g.mul(a, b)) if x is None else g.sub(x, g.mul(a, b))
 
 
 def blocks_of(matrix: Sequence[Row]) -> list[list[int]]:

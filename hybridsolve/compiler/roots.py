@@ -1,7 +1,8 @@
 """The roots of a step's equations as statements of C++ and of Triton, and on plain floats: Newton's iterations.
 
 A lane goes on until each residual is small (`residual_allowed`). Where a step does not lessen the largest residual that
-is not, it is halved until it does: a kink may lie between. All lanes iterate until the last is done; those that are
+is not, it is halved until it does: a kink may lie between. (In the first iterations one that leaves it as it is counts
+too: where a power is infinitely steep at an empty store, steps are at first too small to show.) All lanes iterate until the last is done; those that are
 done keep what they have. Equations may be so steep that a spacing of an unknown makes more of a residual than is
 allowed: from the `STEEP`-th iteration on it may be what `step_allowed` of the unknowns makes of it. A lane that is not
 done after `most` iterations has no number, and the run ends with an error that has the residual.
@@ -69,7 +70,8 @@ def write(body: Body, i: int) -> list[str]:
     loop = [
         *computed(residuals, r),
         f"const U {off} = {largest};",
-        f"const decltype(going) {better} = {off} < {least}, {taken} = {better} & going;",
+        f"const decltype(going) {better} = {done} < {STEEP} ? {off} <= {least} : {off} < {least};",
+        f"const decltype(going) {taken} = {better} & going;",
         *(f"{b} = select({taken}, {a}, {b});" for a, b in zip(x, best, strict=True)),
         f"{least} = select({taken}, {off}, {least});",
         f"{found} = {found} | ({taken} & ({off} <= U{{}}));",
@@ -85,7 +87,7 @@ def write(body: Body, i: int) -> list[str]:
     lines += [*(f"  {line}" for line in loop), "}"]
     nothing = "splat<U>(T(0) / T(0))"
     lines += [f"{y} = constant<V>(select({found}, {b}, {nothing}));" for y, b in zip(results, best, strict=True)]
-    lines.append(f"if (in.beyond) *in.beyond = select({found}, *in.beyond, constant<V>({least}));")
+    lines.append(f"if (in.beyond) note_residual(*in.beyond, {found}, {least});")
     if len(kept) == n:  # a step on duals has the values
         there = " ".join(f"{y} = {kept[k]};" for k, y in enumerate(results))
         body.lines += [f"if constexpr (KNOWN) {{ {there} }} else {{"]
@@ -132,7 +134,7 @@ def write_in_triton(body: _Function, i: int) -> list[str]:
     body.function("step_allowed")
     loop += [
         f"{off} = {largest}",
-        f"{better} = {off} < {least}",
+        f"{better} = ({off} < {least}) | (({off} == {least}) & ({done} < {STEEP}))",
         f"{taken} = {better} & {going}",
         *(f"{b} = tl.where({taken}, {a}, {b})" for a, b in zip(x, best, strict=True)),
         f"{least} = tl.where({taken}, {off}, {least})",
@@ -168,8 +170,10 @@ def iterated(root: Root, operands: Sequence[float]) -> list[float]:
     for done in range(root.most):
         at = given | {("c", k): v for k, v in enumerate(x)}
         found = evaluate(graph, [j for kind in "rcj" for j in root.program.roots[kind]], at)
-        off = max(abs(r) if not abs(r) <= max(1e-12, w) else 0.0 for r, w in zip(found[:n], wide, strict=True))
-        if off < least:
+        spacings = [2.0**-49 * max(abs(v), 1.0) for v in x]  # 8
+        bounds = map(max, spacings, wide)
+        off = max(abs(r) if not abs(r) <= bound else 0.0 for r, bound in zip(found[:n], bounds, strict=True))
+        if off < least or (off == least and done < STEEP):
             best, least, step = x, off, found[n : 2 * n]
             if off == 0:
                 return best
@@ -180,6 +184,6 @@ def iterated(root: Root, operands: Sequence[float]) -> list[float]:
         if done >= STEEP:
             wide = [0.0] * n
             for (row, k), slope in zip(root.entries, found[2 * n :], strict=True):
-                wide[row] += abs(slope) * 2.0**-50 * max(abs(x[k]), 1.0)
+                wide[row] += abs(slope) * spacings[k] / 2
         x = [b + s for b, s in zip(best, step, strict=True)]
     return [math.nan] * n

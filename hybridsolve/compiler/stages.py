@@ -83,9 +83,7 @@ def of_step(adjoint: Adjoint) -> Stages:
     return _staged(adjoint.program.graph, adjoint.program.every_result, "s", adjoint.kept, ())
 
 
-def of_adjoint(
-    adjoint: Adjoint, taped: Collection[int], sums: Collection[int], once: Collection[int] = ()
-) -> Stages:
+def of_adjoint(adjoint: Adjoint, taped: Collection[int], sums: Collection[int], once: Collection[int] = ()) -> Stages:
     """The stages of the adjoint, `taped` being what it is given of the forward step, `sums` what stands where it is
     added to, and `once` what is not made again in stages, though it carries no cotangents."""
     roots = {(f"d_{kind}", n): i for (kind, n), i in adjoint.d_leaves.items()}

@@ -11,15 +11,15 @@ States snowpack Sp, meltwater Sw, sm, suz, slz; P falls as rain R at or above tt
     dSp = Sn + F - M;  dSw = M - F - I;  dsm = R + I - Rg - X - ET + Cr
     dsuz = Rg + X - PC - Q0 - Q1;  dslz = PC - Q2 - Cr
 
-Fluxes are of stores that are at least 0, in the powers of a soil of at least 1e-8 mm. A store that must not give more in
-a day than it has gives at most its content a day: these limits are rates as all else, and no floor makes water.
+Fluxes are of stores that are at least 0, in the powers of a soil of at least 1e-8 mm. The limits by Sp, Sw, sm and suz
+are rates as all else, of the content in a day; no floor makes water.
 
 What differs between programs:
 
 * The capillary rise of HBV 1.1p fills a soil up to fc; that of the adjoint program up to ndc fc, 0.05 <= ndc <= 0.95.
   Here the optional parameter `ndc` is the second form, and a run without it the first.
-* hydrodl2 and its adjoint version stop at a residual of 1e-3 mm or after three or four iterations, for all cells at once,
-  and take the Jacobian from before the last; here each cell ends at 1e-10 mm.
+* hydrodl2 and its adjoint version stop at a residual of 1e-3 mm or after three or four iterations, for all cells at
+  once, and take the Jacobian from before the last; here each cell ends at 1e-10 mm.
 * k0, k1, k2 and c are rates here, of which a store empties exponentially in continuous time, and no shares of a day.
 
 No numbers of these programs are compared: their roots are not converged. Checked against a long chain of explicit
@@ -97,7 +97,9 @@ hbv_rates = replace(
     parameters=tuple(replace(v, step="none") for v in hbv11p.parameters),
     optional_parameters=(NDC,),
     states=tuple(replace(v, lower=-1e30) for v in hbv11p.states),
-    fluxes=tuple(replace(v, meaning="snow water equivalent, the frozen part") if v.name == "swe" else v for v in FLUXES),
+    fluxes=tuple(
+        replace(v, meaning="snow water equivalent, the frozen part") if v.name == "swe" else v for v in FLUXES
+    ),
     reference_step=rates,
     balance=Balance(gains=("prcp",), losses=("streamflow", "aet")),
     signatures=SIGNATURES,

@@ -239,8 +239,8 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
         outside = len(noted or ())
         after = body(values)
         if noted:  # of cells that have made their passes nothing counts
-            inside = ((where & going, *loop) for where, *loop in noted[outside:])
-            noted[outside:] = [(where, *loop) for where, *loop in inside if where.any()]
+            inside = ((where & going, *what) for where, *what in noted[outside:])
+            noted[outside:] = [row for row in inside if row[0].any()]
         values = {name: select(going, after[name], x) for name, x in values.items()}
     return {name: x.where(within, float("nan")) for name, x in values.items()}
 
@@ -255,15 +255,15 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
     Parameters
     ----------
     equations : callable
-        ``(x) -> (residuals, values)``, mappings all; x and the residuals, in mm, have the names in `start`. Each residual
-        grows with its unknown, as x minus a step does, so that the Jacobian is eliminated in order.
+        ``(x) -> (residuals, values)``, mappings all; x and the residuals, in mm, have the names in `start`. Each
+        residual grows with its unknown, as x minus a step does, so that the Jacobian is eliminated in order.
     start : mapping of str to values
         Where the iterations begin. It has no gradient.
     most : int
         Iterations at most, among them those that halve a step which has not lessened the largest residual. A cell is
-        done where each residual is at most 1e-10 mm, in float32 at most 8 spacings of x or of 1 mm; or where equations
-        are so steep that rounding of x makes more, at most what 4 spacings of all x make. One that is not has NaN, and
-        the run ends with an error.
+        done where each residual is at most 8 spacings of x or of 1 mm, in float64 far below 1e-10 mm; or, after 8
+        iterations, where equations are so steep that rounding of x makes more, at most what 4 spacings of all x make.
+        One that is not has NaN, and the run ends with an error.
 
     Returns
     -------
@@ -276,50 +276,59 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
     import torch
 
     names, x0 = list(start), torch.stack(torch.broadcast_tensors(*start.values()), -1).detach()
-    is_single = x0.element_size() == 4
 
     def residuals(x):
-        return torch.stack(torch.broadcast_tensors(*_ordered(equations(dict(zip(names, x.unbind(-1), strict=True)))[0])), -1)
-
-    def _ordered(found):
-        return [found[name] for name in names]
+        found, _ = equations(dict(zip(names, x.unbind(-1), strict=True)))
+        return torch.stack(torch.broadcast_tensors(*(found[name] for name in names)), -1)
 
     def system(x):
-        """Residuals and their Jacobian, columns by forward differentiation."""
-        along = [torch.zeros_like(x).index_fill(-1, torch.tensor(j, device=x.device), 1.0) for j in range(len(names))]
-        columns = [torch.func.jvp(residuals, (x,), (d,)) for d in along]
-        return columns[0][0], torch.stack([column for _, column in columns], -1).detach()
-
-    def newton(r, jacobian):
-        return torch.linalg.solve_ex(jacobian, -r.unsqueeze(-1))[0].squeeze(-1)
+        """The residuals, and their Jacobian, all columns at once."""
+        along = torch.eye(len(names), dtype=x.dtype, device=x.device).view(-1, *(1,) * (x.dim() - 1), len(names))
+        r, columns = torch.func.jvp(residuals, (x.expand(len(names), *x.shape),), (along.expand(-1, *x.shape),))
+        return r[0], columns.movedim(0, -1).detach()
 
     with torch.no_grad():
-        best, step, found = x0, torch.zeros_like(x0), x0[..., 0] != x0[..., 0]
-        least, wide, x = torch.full_like(x0[..., 0], torch.inf), torch.zeros_like(x0), x0
-        for done in range(most):
-            r, jacobian = (v.detach() for v in system(x))
-            size = x.abs().clamp(min=1.0)
-            allowed = torch.maximum(wide, 2.0**-20 * size if is_single else torch.full_like(size, 1e-12))
-            off = r.abs().masked_fill(r.abs() <= allowed, 0.0).amax(-1)
-            better = off < least
-            taken = better & ~found
-            best, least = torch.where(taken[..., None], x, best), torch.where(taken, off, least)
-            found = found | (taken & (off == 0))
-            if (found | ~least.isfinite()).all():
-                break
-            if done >= 8:
-                wide = (jacobian.abs() @ (size * (2.0**-21 if is_single else 2.0**-50)).unsqueeze(-1)).squeeze(-1)
-            step = torch.where(better[..., None], newton(r, jacobian), step / 2)
-            x = best + step
+        root, found, least, _ = _root(system, x0, most)
         noted = _beyond.get()
         if noted is not None and not found.all():
             caller = sys._getframe(1)
             noted.append((~found, (most, (caller.f_code.co_filename, caller.f_lineno)), least))
-        best = best.where(found[..., None], torch.nan)
-    r, jacobian = system(best)
-    move = newton(r, jacobian)
-    x = best + (move - move.detach())
+        root = root.where(found[..., None], torch.nan)
+    move = _newton(*system(root))
+    x = root + (move - move.detach())
     return equations(dict(zip(names, x.unbind(-1), strict=True)))[1]
+
+
+def _newton(r, jacobian):
+    import torch
+
+    step, _ = torch.linalg.solve_ex(jacobian, -r.unsqueeze(-1))  # no error where a cell has no number
+    return step.squeeze(-1)
+
+
+def _root(system, x0, most):
+    """The root of each cell, whether it is one, the largest residual, and the number of iterations."""
+    import torch
+
+    eight = 8 * torch.finfo(x0.dtype).eps  # spacings of 1
+    x, best, step, wide = x0, x0, torch.zeros_like(x0), torch.zeros_like(x0)
+    least, made = torch.full_like(x0[..., 0], torch.inf), torch.zeros_like(x0[..., 0])
+    found = torch.zeros_like(least, dtype=torch.bool)
+    for done in range(most):
+        r, jacobian = (v.detach() for v in system(x))
+        allowed = eight * x.abs().clamp(min=1.0)
+        off = r.abs().masked_fill(r.abs() <= torch.maximum(wide, allowed), 0.0).amax(-1)
+        better = (off < least) | ((off == least) & (done < 8))
+        taken = better & ~found
+        best, least = torch.where(taken[..., None], x, best), torch.where(taken, off, least)
+        found = found | (taken & (off == 0))
+        if (found | ~least.isfinite()).all():
+            break
+        if done >= 8:
+            wide = (jacobian.abs() @ allowed.unsqueeze(-1)).squeeze(-1) / 2
+        step = torch.where(better[..., None], _newton(r, jacobian), step / 2)
+        x, made = best + step, made + ~found
+    return best, found, least, made
 
 
 def mlp(
@@ -385,8 +394,8 @@ _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)
 
 @contextmanager
 def noted_passes() -> Iterator[list]:
-    """A list of what on tensors is beyond `most` meanwhile: where, the loop or equations as ``(most, (file, line))``, and
-    of equations the residuals, else None."""
+    """A list of what on tensors is beyond `most` meanwhile: where, the loop or the equations as ``(most, (file,
+    line))``, and of equations the residuals, else None."""
     noted: list = []
     token = _beyond.set(noted)
     try:

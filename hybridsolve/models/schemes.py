@@ -1,8 +1,8 @@
 """Models that are given as rates, and the schemes that make a step of them.
 
-A rate model gives, of the weather of a day and of its stores, how fast these change (mm/d); the name of a run says how a
-step is made of that: ``"exphydro@rk4x8"`` is EXP-HYDRO by eight sub-steps of the classical Runge-Kutta method in every
-step, ``"hbv_implicit@backward_euler"`` HBV by one implicit step. Everything else is as of any model.
+A rate model gives, of the weather of a day and of its stores, how fast these change (mm/d); the name of a run says how
+a step is made of that: ``"exphydro@rk4x8"`` is EXP-HYDRO by eight sub-steps of the classical Runge-Kutta method in
+every step, ``"hbv_implicit@backward_euler"`` HBV by one implicit step. Everything else is as of any model.
 
     euler             s <- s + h r(s)
     heun              the mean of the slopes at both ends of the step (Heun 1900)
@@ -11,8 +11,8 @@ step, ``"hbv_implicit@backward_euler"`` HBV by one implicit step. Everything els
 
 with h the length of a step or of each of its equal sub-steps. The weather is the same in all sub-steps. The fluxes are
 the means over stages and sub-steps by the weights that the stores are moved with, so that each balance closes to
-rounding; so does that of backward Euler, whose new stores are s + h r(x) and differ from x by what the iterations leave,
-at most 1e-10 mm (float64).
+rounding; so does that of backward Euler, whose new stores are s + h r(x), which differs from x by what the iterations
+leave, at most 1e-10 mm (float64).
 
 Rates are written for days, at any length of step: the forcing of a step in mm is made one in mm/d, and the fluxes in
 mm/d are made mm of the step. So no parameter is converted (`Parameter.step` is "none").
@@ -67,7 +67,9 @@ def scheme(model: ModelSpec, name: str, substeps: int = 1) -> ModelSpec:
     if name not in SCHEMES:
         raise ValueError(f"unknown scheme '{name}'; expected one of {', '.join(SCHEMES)}.")
     if not isinstance(substeps, int) or isinstance(substeps, bool) or substeps < 1:
-        raise ValueError(f"the sub-steps of '{model.name}@{name}' must be a whole number, 1 or more; found {substeps!r}.")
+        raise ValueError(
+            f"the sub-steps of '{model.name}@{name}' must be a whole number, 1 or more; found {substeps!r}."
+        )
     times = f"x{substeps}" if substeps > 1 else ""
     made = _implicit(model, substeps) if name == "backward_euler" else _explicit(model, *EXPLICIT[name], substeps)
     said = name.replace("_", " ") + (f", {substeps} sub-steps" if times else "")
@@ -98,9 +100,7 @@ def _shares(model: ModelSpec, dt: Any, substeps: int) -> dict[str, Any]:
     return {v.name: dt / substeps if v.unit == DEPTH else 1 / substeps for v in model.fluxes}
 
 
-def _explicit(
-    model: ModelSpec, stages: Sequence[Sequence[float]], weights: Sequence[float], substeps: int
-) -> Callable:
+def _explicit(model: ModelSpec, stages: Sequence[Sequence[float]], weights: Sequence[float], substeps: int) -> Callable:
     of = _per_day(model)
 
     def step(f, k, p, s):
@@ -140,7 +140,8 @@ def _implicit(model: ModelSpec, substeps: int) -> Callable:
 
     def step(f, k, p, s):
         shares = _shares(model, k["dt"], substeps)
-        now, total = dict(s), {}
+        now = dict(s)
+        total: dict[str, Any] = {}
         for _ in range(substeps):
 
             def equations(x, before=now):

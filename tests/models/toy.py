@@ -34,6 +34,8 @@ The ordinates of the delay line share a step's overflow between the two whole st
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from hybridsolve.models.primitives import maximum, minimum, power, relu, select
@@ -141,6 +143,37 @@ toy = ModelSpec(
     signatures=(Signature("evaporated", "1", "share of the rain that evaporates", of="evaporation", over="rainfall"),),
     steps=None,
     triton="models.toy_triton",
+)
+
+
+def rates(f, k, p, s):
+    """The same two stores at once, mm/d; the overflow is not delayed, and what a store cannot hold leaves in a day."""
+    soil, level = relu(s["soil"]), s["level"]
+    evaporation = minimum(soil, f["demand"] * power(minimum(soil * p["dryness"], 1.0), p["shape"]))
+    overflow = relu(soil - p["capacity"])
+    percolation = minimum(soil, p["leak"])
+    exchange = -p["kx"] * level
+    pumped = minimum(relu(level - BOTTOM), p["pumping"])
+    baseflow = p["drain"] * relu(level)
+    spill = relu(level - TOP)
+    slopes = dict(
+        soil=f["rainfall"] - evaporation - overflow - percolation,
+        level=percolation + exchange - pumped - baseflow - spill,
+    )
+    fluxes = dict(evaporation=evaporation, overflow=overflow, percolation=percolation)
+    fluxes |= dict(discharge=overflow + baseflow + spill, exchange=exchange, pumped=pumped, baseflow=baseflow)
+    return slopes, fluxes
+
+
+toy_rates = replace(
+    toy,
+    parameters=tuple(replace(v, step="none") for v in toy.parameters if v.name != "lag"),
+    states=tuple(replace(v, lower=-1e30, upper=1e30) for v in toy.states),
+    lines=(),
+    reference_step=rates,
+    balance=replace(toy.balance, storage=None),
+    triton=None,
+    rates=True,
 )
 
 
