@@ -1,9 +1,9 @@
 """HBV by backward Euler beside torch loops of the same scheme: `python -m benchmarks.implicit`.
 
-671 basins x 16 components x 365 days in float32 on one thread, forward, and with the gradient of all parameters. Beside it
-the same cells in torch over a few days: the oracle, which iterates each cell to the same residual; and six of Newton's
-iterations in a step that torch.compile has compiled, converged or not. Times are the thread's own, of whole calls, and
-medians. Newton's iterations are those of the oracle: of each cell, all stores at once.
+671 basins x 16 components x 365 days in float32 on one thread, forward, and with the gradient of all parameters. Beside
+it the same cells in torch over a few days: the oracle, which iterates each cell to the same residual; and six of
+Newton's iterations in a step that torch.compile has compiled, converged or not. Times are the thread's own, of whole
+calls, and medians. Newton's iterations are those of the oracle: of each cell, all stores at once.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def fixed(f: dict, p: dict, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
         return torch.stack([slopes[n] for n in names], -1), fluxes[WATER]
 
     def system(x):
-        along = torch.eye(5, dtype=x.dtype)[:, None, None].expand(-1, *x.shape)
-        slope, columns = torch.func.jvp(lambda x: gained(x)[0], (x.expand(5, *x.shape),), (along,))
-        return x - s - slope[0], torch.eye(5, dtype=x.dtype) - columns.movedim(0, -1)
+        along = torch.eye(5, dtype=x.dtype)[:, None, None].repeat(1, *x.shape[:-1], 1)
+        slope, back = torch.func.vjp(lambda x: gained(x)[0], x.repeat(5, 1, 1, 1))
+        return x - s - slope[0], torch.eye(5, dtype=x.dtype) - back(along)[0].movedim(0, -2)
 
     with torch.no_grad():
         x = s

@@ -318,8 +318,8 @@ class TestCompiled:
         given = {"rain": rain}, {"k": torch.ones(3, 1, dtype=torch.float64)}
         line = step.__code__.co_firstlineno + 5
         said = (
-            rf"the equations of model solved must have a root within at most 30 passes \(.*test_rates.py:{line}\); found "
-            r"a residual of \d+(\.\d+)? mm at step 2, basin 1, component 0: look at the forcing"
+            rf"the equations of model solved must have a root within at most 30 passes \(.*test_rates.py:{line}\); "
+            r"found a residual of \d+(\.\d+)? mm at step 2, basin 1, component 0: look at the forcing"
         )
         with pytest.raises(ValueError, match=said):
             hs.simulate(model, *given, backend=backend)

@@ -2,10 +2,11 @@
 
 A lane goes on until each residual is small (`residual_allowed`). Where a step does not lessen the largest residual that
 is not, it is halved until it does: a kink may lie between. (In the first iterations one that leaves it as it is counts
-too: where a power is infinitely steep at an empty store, steps are at first too small to show.) All lanes iterate until the last is done; those that are
-done keep what they have. Equations may be so steep that a spacing of an unknown makes more of a residual than is
-allowed: from the `STEEP`-th iteration on it may be what `step_allowed` of the unknowns makes of it. A lane that is not
-done after `most` iterations has no number, and the run ends with an error that has the residual.
+too: where a power is infinitely steep at an empty store, steps are at first too small to show.) All lanes iterate until
+the last is done; those that are done keep what they have. Equations may be so steep that a spacing of an unknown makes
+more of a residual than is allowed: from the `STEEP`-th iteration on it may be what `step_allowed` of the unknowns makes
+of it. A lane that is not done after `most` iterations has no number, and the run ends with an error that has the
+residual.
 """
 
 from __future__ import annotations

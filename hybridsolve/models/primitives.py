@@ -282,10 +282,12 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
         return torch.stack(torch.broadcast_tensors(*(found[name] for name in names)), -1)
 
     def system(x):
-        """The residuals, and their Jacobian, all columns at once."""
-        along = torch.eye(len(names), dtype=x.dtype, device=x.device).view(-1, *(1,) * (x.dim() - 1), len(names))
-        r, columns = torch.func.jvp(residuals, (x.expand(len(names), *x.shape),), (along.expand(-1, *x.shape),))
-        return r[0], columns.movedim(0, -1).detach()
+        """The residuals, and their Jacobian, all rows at once."""
+        ones = (1,) * (x.dim() - 1)
+        along = torch.eye(len(names), dtype=x.dtype, device=x.device).view(-1, *ones, len(names))
+        along = along.repeat(1, *x.shape[:-1], 1)
+        r, back = torch.func.vjp(residuals, x.repeat(len(names), *ones, 1))
+        return r[0], back(along)[0].movedim(0, -2).detach()
 
     with torch.no_grad():
         root, found, least, _ = _root(system, x0, most)
