@@ -122,23 +122,28 @@ def test_a_mean_content_is_a_mean():
         assert_close(run.fluxes, {"content": torch.full((1, 1), 3.0, dtype=torch.float64)}, 1e-14)
 
 
+@compiled
+@pytest.mark.compile
 def test_exphydro_is_the_exact_solution():
-    """Of the published smooth equations, integrated over the day to 1e-10 (shared_exphydro: exact/*)."""
+    """Of the published smooth equations, integrated over each day of two years to 1e-10 (shared_exphydro: exact/*)."""
     file = {n: torch.from_numpy(x) for n, x in golden("shared_exphydro").items() if x.dtype.kind in "fi"}
     model, runs = hs.models.get("exphydro@rk4x200"), file["exact/run_index"].long()
-    basins = file["basin_of_run"].long()[runs]
-    days = slice(0, 60)
-    forcing = {
-        n: file[name][days, basins] for n, name in dict(prcp="prcp_mm_d", tmean="tmean", pet="pet_hamon_mm_d").items()
-    }
+    basins, days = file["basin_of_run"].long()[runs], len(file["exact/S0"])
+    names = dict(prcp="prcp_mm_d", tmean="tmean", pet="pet_hamon_mm_d")
     order = dict(f=0, smax=1, qmax=2, df=3, tmax=4, tmin=5)
-    parameters = {n: file["params"][runs, i][:, None] for n, i in order.items()}
     found = hs.simulate(
-        model, forcing, parameters, fluxes=model.output_names, components="each",
-        initial_state={n: torch.zeros(len(runs), 1, dtype=torch.float64) for n in model.state_names},
-    ).fluxes  # fmt: skip
-    for name, key in dict(snow="S0", soil="S1").items():
-        assert (found[name][..., 0] - file[f"exact/state/{key}"][days]).abs().max() < 1e-6
+        model,
+        {n: file[name][:days, basins] for n, name in names.items()},
+        {n: file["params"][runs, i][:, None] for n, i in order.items()},
+        initial_state={n: file["exact/init"][:, i, None] for i, n in enumerate(model.state_names)},
+        fluxes=model.output_names,
+        components="each",
+    ).fluxes
+    keys = dict(snow="S0", soil="S1", snowfall="Ps", rain="Pr", melt="M", aet="ET", baseflow="Qb", spill="Qs")
+    for name, key in keys.items():
+        error = (found[name][..., 0] - file[f"exact/{key}"]).abs()
+        # The thaw's minimum has a kink that no sub-step ends at, which is what is left: 7e-7 in 60 days.
+        assert error[:60].max() < 1e-6 and error.max() < 1e-5, name
 
 
 # --- Refusals --------------------------------------------------------------------------------------------------------
@@ -283,8 +288,8 @@ class TestCompiled:
         model = hs.models.get(name)
         variant = model, model.parameter_names
         for make in (random_inputs, ties):
-            sensitivity.test_forward_mode_matches_the_oracles(variant, make, (13, 5, 3), "each")
-            sensitivity.test_every_column_matches_the_oracles_forward_mode(variant, make, (13, 5, 3))
+            sensitivity.test_forward_mode_matches_the_oracles(variant, make, (6, 5, 3), "each")
+            sensitivity.test_every_column_matches_the_oracles_forward_mode(variant, make, (3, 5, 2))
         sensitivity.test_the_normal_equations_are_those_of_the_jacobian(variant, "root", (41, 19, 2))
 
     def test_many_sub_steps_of_both_kinds_have_one_limit(self):
@@ -300,7 +305,7 @@ class TestCompiled:
                 {name: (found[name] - v).abs().max() / v.abs().max() for name, v in expected.items() if v.any()}
             )
         for name, error in errors[0].items():
-            assert errors[1][name] < 0.7 * error < 0.7 * 0.2, name
+            assert error < 1e-13 or errors[1][name] < 0.7 * error < 0.7 * 0.2, name
 
     @pytest.mark.parametrize("backend", ("cpu", "reference"))
     def test_equations_without_a_root(self, backend):

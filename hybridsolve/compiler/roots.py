@@ -1,7 +1,8 @@
 """The roots of a step's equations as statements of C++ and of Triton, and on plain floats: Newton's iterations.
 
-A lane goes on until each residual is small (`residual_allowed`). Where a step does not lessen the largest residual that
-is not, it is halved until it does: a kink may lie between. (In the first iterations one that leaves it as it is counts
+A lane goes on until each residual is small (`residual_allowed`). Where a step does not lessen the sum of those that are
+not, it is halved until it does: a kink may lie between. (The sum is the norm in which stores that drain into each other
+come nearer to their root, where one takes in what another has lost; the largest is not. In the first iterations one that leaves it as it is counts
 too: where a power is infinitely steep at an empty store, steps are at first too small to show.) All lanes iterate until
 the last is done; those that are done keep what they have. Equations may be so steep that a spacing of an unknown makes
 more of a residual than is allowed: from the `STEEP`-th iteration on it may be what `step_allowed` of the unknowns makes
@@ -64,13 +65,13 @@ def write(body: Body, i: int) -> list[str]:
         f"auto going = {x[0]} == {x[0]}, {found} = no(going) & going;",
         f"for (int {done} = 0; {done} < {root.most}; ++{done}) {{",
     ]
-    largest = "U{}"
+    total = "U{}"
     for a, b, w in zip(r, x, wide, strict=True):
         part = f"beyond_allowed({a}, {b}, {w})"
-        largest = part if largest == "U{}" else f"above({largest}, {part})"
+        total = part if total == "U{}" else f"{total} + {part}"
     loop = [
         *computed(residuals, r),
-        f"const U {off} = {largest};",
+        f"const U {off} = {total};",
         f"const decltype(going) {better} = {done} < {STEEP} ? {off} <= {least} : {off} < {least};",
         f"const decltype(going) {taken} = {better} & going;",
         *(f"{b} = select({taken}, {a}, {b});" for a, b in zip(x, best, strict=True)),
@@ -128,13 +129,13 @@ def write_in_triton(body: _Function, i: int) -> list[str]:
     nodes = [j for kind in "rcj" for j in root.program.roots[kind]]
     inner.compute(nodes, root.program.roots["r"])
     loop = inner.lines + [f"{name} = {inner.value(j)}" for name, j in zip([*r, *newton, *slopes], nodes, strict=True)]
-    largest, beyond = "", body.function("beyond_allowed")
+    total, beyond = "", body.function("beyond_allowed")
     for a, b, w in zip(r, x, wide, strict=True):
         part = f"{beyond}({a}, {b}, {w})"
-        largest = f"{body.function('maximum')}({largest}, {part})" if largest else part
+        total = f"{total} + {part}" if total else part
     body.function("step_allowed")
     loop += [
-        f"{off} = {largest}",
+        f"{off} = {total}",
         f"{better} = ({off} < {least}) | (({off} == {least}) & ({done} < {STEEP}))",
         f"{taken} = {better} & {going}",
         *(f"{b} = tl.where({taken}, {a}, {b})" for a, b in zip(x, best, strict=True)),
@@ -173,7 +174,7 @@ def iterated(root: Root, operands: Sequence[float]) -> list[float]:
         found = evaluate(graph, [j for kind in "rcj" for j in root.program.roots[kind]], at)
         spacings = [2.0**-49 * max(abs(v), 1.0) for v in x]  # 8
         bounds = map(max, spacings, wide)
-        off = max(abs(r) if not abs(r) <= bound else 0.0 for r, bound in zip(found[:n], bounds, strict=True))
+        off = sum(abs(r) if not abs(r) <= bound else 0.0 for r, bound in zip(found[:n], bounds, strict=True))
         if off < least or (off == least and done < STEEP):
             best, least, step = x, off, found[n : 2 * n]
             if off == 0:

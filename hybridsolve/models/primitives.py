@@ -260,7 +260,7 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
     start : mapping of str to values
         Where the iterations begin. It has no gradient.
     most : int
-        Iterations at most, among them those that halve a step which has not lessened the largest residual. A cell is
+        Iterations at most, among them those that halve a step which has not lessened the sum of residuals. A cell is
         done where each residual is at most 8 spacings of x or of 1 mm, in float64 far below 1e-10 mm; or, after 8
         iterations, where equations are so steep that rounding of x makes more, at most what 4 spacings of all x make.
         One that is not has NaN, and the run ends with an error.
@@ -309,7 +309,7 @@ def _newton(r, jacobian):
 
 
 def _root(system, x0, most):
-    """The root of each cell, whether it is one, the largest residual, and the number of iterations."""
+    """The root of each cell, whether it is one, the sum of its residuals, and the number of iterations."""
     import torch
 
     eight = 8 * torch.finfo(x0.dtype).eps  # spacings of 1
@@ -319,7 +319,7 @@ def _root(system, x0, most):
     for done in range(most):
         r, jacobian = (v.detach() for v in system(x))
         allowed = eight * x.abs().clamp(min=1.0)
-        off = r.abs().masked_fill(r.abs() <= torch.maximum(wide, allowed), 0.0).amax(-1)
+        off = r.abs().masked_fill(r.abs() <= torch.maximum(wide, allowed), 0.0).sum(-1)
         better = (off < least) | ((off == least) & (done < 8))
         taken = better & ~found
         best, least = torch.where(taken[..., None], x, best), torch.where(taken, off, least)

@@ -216,7 +216,8 @@ class Example(Generic):
             "pumping": [0, 1, 2],
         }
         for i, (name, values) in enumerate(grid.items()):
-            x.parameters[name] = pick(values, B, C, seed=4 + i)
+            if name in x.parameters:
+                x.parameters[name] = pick(values, B, C, seed=4 + i)
         x.initial_state["soil"] = x.parameters["capacity"] * pick([0, 0.5, 1], B, C, seed=11)
         x.initial_state["level"] = pick([BOTTOM, BOTTOM, 0, 0, 16, TOP, TOP], B, C, seed=12)
         # In the first basin what percolates keeps the level at the top, in the second pumping keeps it at the bottom.
@@ -231,4 +232,5 @@ class Example(Generic):
             series[:3, 2:3] = 0
         x.parameters["pumping"][2:3] = x.initial_state["level"][2:3] = 0
         x.initial_state["soil"][2:3] = x.parameters["leak"][2:3] * (torch.arange(C) % 2)
-        x.initial_state["channel"] = x.initial_state["channel"].round()
+        if x.model.lines:
+            x.initial_state["channel"] = x.initial_state["channel"].round()
