@@ -293,19 +293,18 @@ class TestCompiled:
         sensitivity.test_the_normal_equations_are_those_of_the_jacobian(variant, "root", (41, 19, 2))
 
     def test_many_sub_steps_of_both_kinds_have_one_limit(self):
-        """And so have their gradients: twice the sub-steps halve the distance to the explicit ones."""
-        x = inputs("toy@rk4x8", T=6, B=4, C=2)
-        x.example.smooth(x)
+        """And so have their gradients: four times the sub-steps bring the implicit ones that nearer to the explicit."""
+        x = inputs("toy@rk4x16", T=6, B=4, C=2)
+        x.forcing = {n: 0.2 * s for n, s in x.forcing.items()}  # no store comes to an edge
+        x.initial_state = dict(soil=0.5 * x.parameters["capacity"], level=0 * x.parameters["capacity"] + 30)
         expected = run_both_ways(x, backend="reference", components="each")
         errors = []
-        for n in (8, 16):
+        for n in (4, 16):
             x.model = hs.models.get(f"toy@backward_eulerx{n}")
             found = run_both_ways(x, backend="reference", components="each")
-            errors.append(
-                {name: (found[name] - v).abs().max() / v.abs().max() for name, v in expected.items() if v.any()}
-            )
+            errors.append({name: (found[name] - v).norm() / v.norm() for name, v in expected.items() if v.any()})
         for name, error in errors[0].items():
-            assert error < 1e-13 or errors[1][name] < 0.7 * error < 0.7 * 0.2, name
+            assert error < 1e-13 or errors[1][name] < 0.3 * error < 0.3 * 0.1, name
 
     @pytest.mark.parametrize("backend", ("cpu", "reference"))
     def test_equations_without_a_root(self, backend):

@@ -2,12 +2,12 @@
 
 A lane goes on until each residual is small (`residual_allowed`). Where a step does not lessen the sum of those that are
 not, it is halved until it does: a kink may lie between. (The sum is the norm in which stores that drain into each other
-come nearer to their root, where one takes in what another has lost; the largest is not. In the first iterations one that leaves it as it is counts
-too: where a power is infinitely steep at an empty store, steps are at first too small to show.) All lanes iterate until
-the last is done; those that are done keep what they have. Equations may be so steep that a spacing of an unknown makes
-more of a residual than is allowed: from the `STEEP`-th iteration on it may be what `step_allowed` of the unknowns makes
-of it. A lane that is not done after `most` iterations has no number, and the run ends with an error that has the
-residual.
+come nearer to their root, where one takes in what another has lost; the largest is not. In the first iterations a step
+that leaves it as it is counts too: where a power is infinitely steep at an empty store, steps are at first too small to
+show.) All lanes iterate until the last is done; those that are done keep what they have. Equations may be so steep that
+a spacing of an unknown makes more of a residual than is allowed: from the `STEEP`-th iteration on it may be what
+`step_allowed` of the unknowns makes of it. A lane that is not done after `most` iterations has no number, and the run
+ends with an error that has the residual.
 """
 
 from __future__ import annotations
