@@ -25,6 +25,8 @@ template <class V> HS_FN V constant(typename Plain<V>::type x) {
     return r;
   }
 }
+template <class V> HS_FN V frozen(V x) { return x; }
+template <class V> HS_FN V moved(V x, V) { return x; }
 template <class V, int K> HS_FN Dual<V, K> frozen(Dual<V, K> x) { return constant<Dual<V, K>>(x.v); }
 template <class V, int K> HS_FN Dual<V, K> moved(Dual<V, K> x, Dual<V, K> by) {
   for (int k = 0; k < K; ++k) x.d[k] += by.d[k];

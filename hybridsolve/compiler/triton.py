@@ -58,7 +58,9 @@ def source(model: ModelSpec, optional: Sequence[str] = (), outputs: Collection[s
         If the step does what no kernel can; the message names the line.
     """
     step, prepare, ordinates = compiled(model, optional, outputs, networks_unrolled=True)
-    step = replace(step, program=replace(step.program, graph=step.program.graph.plain()))
+    step, prepare = (
+        replace(part, program=replace(part.program, graph=part.program.graph.plain())) for part in (step, prepare)
+    )
     parameters = [v.name for v in model.present_parameters(optional)]
     for network in networks_of(model.key, tuple(optional)):
         parameters += [f"{network.name}_{n}" for n in range(network.weights)]

@@ -89,7 +89,7 @@ def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
     found = tuple(
         value
         for value in runpy.run_path(str(file)).values()
-        if isinstance(value, ModelSpec) and Path(value.reference_step.__code__.co_filename) == file
+        if isinstance(value, ModelSpec) and not value.rates and value.reference_step.__module__ == "<run_path>"
     )
     if not found:
         raise ValueError(f"{file} must define a model; found none: put hs.models.define(...) above its step.")

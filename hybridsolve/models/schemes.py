@@ -73,7 +73,7 @@ def scheme(model: ModelSpec, name: str, substeps: int = 1) -> ModelSpec:
     times = f"x{substeps}" if substeps > 1 else ""
     made = _implicit(model, substeps) if name == "backward_euler" else _explicit(model, *EXPLICIT[name], substeps)
     said = name.replace("_", " ") + (f", {substeps} sub-steps" if times else "")
-    made.__doc__ = f"One step by {said}."
+    made.__doc__, made.__module__ = f"One step by {said}.", model.reference_step.__module__
     return replace(
         model, name=f"{model.name}@{name}{times}", title=f"{model.title}, {said}", reference_step=made, rates=False
     )
