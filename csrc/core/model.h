@@ -26,8 +26,8 @@
 //           with those of all lines behind one another; the latter adds to d.p and d.d
 //   NETWORKS inside the step, of NETWORK_WEIGHTS[network] weights (mlp.h), WEIGHTS in all          network_names
 //           whose weights are in in.n behind one another, and whose cotangents step_adj adds to in d.n
-//   LOOPS   whether a step has loops: these raise in.beyond, where it is given, to 1 for lanes that are to make more passes
-//           than a loop may
+//   LOOPS   whether a step has loops or solves equations (root.h): these raise in.beyond, where it is given, for lanes that
+//           are to make more passes than a loop may to 1, for those without a root to the residual
 //
 //   STAGES  parts of `step`, and ADJOINT_STAGES of `step_adj`, which a CPU runs one after another, each over many units:
 //             template <int STAGE, bool KNOWN = false, class V, class Fluxes>

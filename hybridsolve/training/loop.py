@@ -30,6 +30,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor, nn
 
 from .. import memory, models
+from .._extras import MissingPackage
 from ..arguments import MOST_DEVICES, boolean, integer
 from ..climate import with_climate
 from ..data.climate_attributes import with_climate_attributes
@@ -151,7 +152,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
     if log not in ("csv", "tensorboard"):
         raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
     if log == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
-        raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
+        raise MissingPackage("log 'tensorboard'", "tensorboard")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
     integer("devices", devices, 1, MOST_DEVICES)
