@@ -69,6 +69,9 @@ class ModelSpec:
     triton : str, optional
         The module that has its step and adjoint for Triton by hand; None: they are generated, if the model is defined
         by `hybridsolve.models.define`.
+    rates : bool
+        Whether `reference_step` gives, in place of the states after a step, how fast they change (per day), and fluxes
+        per day, of the forcing of a day: such a model runs by a scheme (`hybridsolve.models.schemes`).
     key : str
         The name and a hash of the definition: a model that is redefined under its name is another.
     equations : str
@@ -93,6 +96,7 @@ class ModelSpec:
     signatures: tuple[Signature, ...] = ()
     steps: tuple[int, ...] | None = (DAY,)
     triton: str | None = None
+    rates: bool = False
     key: str = field(init=False, compare=False)
     equations: str = field(init=False, compare=False)
 
@@ -105,6 +109,8 @@ class ModelSpec:
         object.__setattr__(self, "key", f"{self.name}:{_hash(self)}")
         functions = (self.reference_step, self.prepare, *(line.ordinates for line in self.lines))
         object.__setattr__(self, "equations", _hash(functions))
+        if self.rates:
+            return  # no kernel computes it
         DEFINITIONS[self.key] = self  # at once, since torch.compile puts off what a traced function would note
         FIRST.setdefault(self.name, self)
 

@@ -81,6 +81,22 @@ def check(m: ModelSpec) -> None:
         )
     if m.routing is not None:
         _check_hydrograph(m, m.routing)
+    if m.rates:
+        _check_rates(m)
+
+
+def _check_rates(m: ModelSpec) -> None:
+    if m.lines:
+        raise ValueError(
+            f"model {m.name} is given as rates, which have no delay lines; found '{m.lines[0].name}': make stores of "
+            "it, or give the model as a step."
+        )
+    for p in (*m.parameters, *m.optional_parameters):
+        if p.step != "none":
+            raise ValueError(
+                f"model {m.name} is given as rates, which are per day at any step, so that the step of parameter "
+                f"'{p.name}' must be 'none'; found '{p.step}': leave it out."
+            )
 
 
 def _check_types(m: ModelSpec) -> None:

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 import plugins
 import pytest
 import torch
-from conftest import VARIANTS, assert_close, margins, normal, random_inputs, run_both_ways
+from conftest import VARIANTS, assert_close, margins, normal, random_inputs, run_both_ways, ties
+from models.toy import toy_rates
 from test_definition import bucket, results
 from test_flux_networks import both_ways, inputs, leaves_of, with_leaves
 from test_flux_networks import model as networked  # noqa: F401
@@ -27,6 +28,7 @@ from test_loops_and_lines import too_much
 import hybridsolve as hs
 from hybridsolve import _driver
 from hybridsolve.compiler import cache, definition, header, nvrtc
+from hybridsolve.models import schemes
 from hybridsolve.solve import backends, check, compiled
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
@@ -462,6 +464,21 @@ def test_too_many_passes_of_a_loop_are_noted_with_their_place(launched, looped):
         too_much(looped, "cuda", of=hs.jacobian)
 
 
+@pytest.mark.cuda_on_cpu
+@pytest.mark.parametrize("how", ("backward_euler", "rk4x3"))
+def test_steps_of_rates(how, launched):
+    model = schemes.named(toy_rates, how)
+    variant = model, model.parameter_names
+    for x in (random_inputs(variant, T=9, B=3, C=3, weights=True), ties(variant, T=9, B=3, C=2)):
+        assert_close(*(run_both_ways(x, backend=backend) for backend in ("cuda", "reference")), 1e-10)
+    tangents = []
+    for backend in ("cuda", "reference"):
+        along = {n: normal(*v.shape, seed=i) for i, (n, v) in enumerate(x.tensors().items())}
+        of = lambda values: x.with_tensors(values).outputs(backend=backend)  # noqa: B023, E731
+        tangents.append(torch.func.jvp(of, (x.tensors(),), (along,))[1])
+    assert_close(*tangents, 1e-10)
+
+
 # --- NVRTC ----------------------------------------------------------------------------------------------------------
 
 
@@ -580,6 +597,16 @@ def test_nvrtc_compiles_networks_inside_a_step(real, networked):  # noqa: F811
                    "tangent_kernel<{}, float>", "least_squares_kernel<{}, float>"):  # fmt: skip
         expression = f"hs::cuda::{kernel.format('hs::cuda::model_networked')}"
         assert real.compile(nvrtc.MODEL, header(networked), expression, flags)[1][:4] == b"\x7fELF"
+
+
+@pytest.mark.compile
+def test_nvrtc_compiles_implicit_steps(real):
+    model = hs.models.get("hbv_implicit@backward_euler")
+    flags = ["--gpu-architecture=sm_90", *nvrtc.FLAGS, f"-I{cache.sources()}"]
+    for kernel in ("forward_kernel<{}, float, true, false>", "adjoint_kernel<{}, double, false, false, true>",
+                   "tangent_kernel<{}, float>", "least_squares_kernel<{}, float>"):  # fmt: skip
+        expression = f"hs::cuda::{kernel.format(f'hs::cuda::model_{model.kernel_name(())}')}"
+        assert real.compile(nvrtc.MODEL, header(model), expression, flags)[1][:4] == b"\x7fELF"
 
 
 @pytest.mark.compile

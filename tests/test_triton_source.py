@@ -26,7 +26,7 @@ from conftest import (
 )
 from models.everything import everything
 from models.examples import pick
-from models.toy import toy
+from models.toy import toy, toy_rates
 from test_ahead_of_time import compiled
 from test_compiler_graphs import COUNTS, random_step
 from test_gpu import on_device
@@ -35,13 +35,14 @@ import hybridsolve as hs
 from hybridsolve import _cpu
 from hybridsolve.compiler import cache, definition
 from hybridsolve.compiler.triton import source
-from hybridsolve.models import primitives
+from hybridsolve.models import primitives, schemes
 from hybridsolve.solve import backends
 from hybridsolve.spec import Forcing, ModelSpec, Parameter, State, Variable
 
 launch = pytest.importorskip("hybridsolve.solve.triton.launch", reason="triton is not installed")
 pytestmark = pytest.mark.slow
 gr4j, exphydro = map(hs.models.get, ("gr4j", "exphydro"))
+IMPLICIT = "hbv_implicit@backward_euler"
 HBV = [hs.models.get(name) for name in ("hbv10", "hbv11p")]
 
 
@@ -140,6 +141,16 @@ def test_through_the_driver(model):
     gpu.test_bits_for_intervals_chunks_and_windows("triton", variant, {"components": "each"}, torch.float64)
     gpu.test_gradients_do_not_depend_on_which_are_wanted("triton", variant)
     gpu.test_through_the_doors_of_torch("triton", variant)
+
+
+@pytest.mark.parametrize("how", ("backward_euler", "heunx2"))
+def test_steps_of_rates(how):
+    model = generated(schemes.named(toy_rates, how))
+    for x in (
+        weather("random", (model, model.parameter_names), T=3),
+        weather("ties", (model, model.parameter_names), T=3),
+    ):
+        gpu.assert_matches("triton", x)
 
 
 @pytest.mark.skipif(gpu.DEVICE == "cuda", reason="a card divides single precision less exactly")
@@ -332,7 +343,11 @@ def test_all_runs_of_generated_hbv_ahead_of_time(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ("everything", *(pytest.param(name, marks=pytest.mark.nightly) for name in hs.models.names())),
+    (
+        "everything",
+        IMPLICIT,
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in hs.models.names() if name != IMPLICIT),
+    ),
 )
 def test_both_precisions_ahead_of_time(folder, name):
     """And in float32 nothing is computed in float64."""
@@ -342,12 +357,11 @@ def test_both_precisions_ahead_of_time(folder, name):
         from dataclasses import replace
         from hybridsolve.compiler import definition
         from hybridsolve import models
-        if {name!r} in ("toy", "everything"):
-            from models.{name} import {name}
-        else:
-            {name} = models.get({name!r})
-        definition.generate(models.register(replace({name}, triton=None)))
-        for found in ahead_of_time.compile_all(["{name}"], ["sm_90"], [torch.float32, torch.float64], 1):
+        from importlib import import_module
+        by_name = {name!r} in ("toy", "everything")
+        model = getattr(import_module("models.{name}"), {name!r}) if by_name else models.get({name!r})
+        definition.generate(models.register(replace(model, triton=None)))
+        for found in ahead_of_time.compile_all([model.kernel_name(())], ["sm_90"], [torch.float32, torch.float64], 1):
             print(found.kernel, found.precision, found.double)
     """
     environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}

@@ -37,6 +37,15 @@ inline void note_least(int64_t* least, int64_t place) {
   while (place < there && !__atomic_compare_exchange_n(least, &there, place, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
 }
 
+// Of a cell beyond the passes of a loop, or of equations without a root, the place, if it is the least, and what is noted
+// there: of equations the residual. Only where the least place is there already nothing else is noted beside it.
+inline void note_passes_at(int64_t* faults, int64_t place, double noted) {
+  note_least(faults + 4, place);
+  int64_t bits;
+  __builtin_memcpy(&bits, &noted, sizeof bits);
+  if (__atomic_load_n(faults + 4, __ATOMIC_RELAXED) == place) __atomic_store_n(faults + 5, bits, __ATOMIC_RELAXED);
+}
+
 template <class Model, class V> struct Block {
   using T = typename Lane<V>::scalar;
   using N = Counts<Model>;
@@ -85,7 +94,7 @@ template <class Model, class V> struct Block {
   int in_use[N::some(LINES)];    // slots of each line that are moved
   int with_adjoint[N::some(LINES)];  // slots of each line whose ordinate is not 0, or has a derivative
   typename Lane<V>::bits forcing_fault, parameter_fault;
-  mutable V beyond[LOOPS ? MAX_UNITS : 1];  // [unit]: 1 where a loop is to make more passes than it may
+  mutable V beyond[LOOPS ? MAX_UNITS : 1];  // [unit]: see LOOPS in model.h
   bool passes_fault = false;
   // Of the step at hand, [unit]: first ordinates, what passes from stage to stage, and their cotangents.
   V first[MAX_UNITS][N::some(LINES)], d_first[MAX_UNITS][N::some(LINES)], d_f[MAX_UNITS][F];
@@ -382,7 +391,8 @@ template <class Model, class V> struct Block {
   __attribute__((noinline)) void note_passes(int64_t t, int u) {
     passes_fault = true;
     for (int l = 0; run.faults && l < L; ++l)
-      if (cells[u].used[l] && lane(beyond[u], l) != 0) note_least(run.faults + 4, t * cells_in_all() + cells[u].offset[l]);
+      if (cells[u].used[l] && lane(beyond[u], l) != 0)
+        note_passes_at(run.faults, t * cells_in_all() + cells[u].offset[l], double(lane(beyond[u], l)));
   }
 
   // Rows of many basins lie a page or more apart, where the processor does not fetch ahead by itself: `ahead` says which

@@ -163,7 +163,8 @@ template <class Model, class V> struct Sensitivity {
   __attribute__((noinline)) void note_passes(int64_t t) {
     passes_fault = true;
     for (int l = 0; in.faults && l < L; ++l)
-      if (cells.used[l] && lane(beyond, l) != 0) note_least(in.faults + 4, t * block.cells_in_all() + cells.offset[l]);
+      if (cells.used[l] && lane(beyond, l) != 0)
+        note_passes_at(in.faults, t * block.cells_in_all() + cells.offset[l], double(lane(beyond, l)));
   }
 
   void zero() {

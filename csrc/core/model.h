@@ -26,8 +26,8 @@
 //           with those of all lines behind one another; the latter adds to d.p and d.d
 //   NETWORKS inside the step, of NETWORK_WEIGHTS[network] weights (mlp.h), WEIGHTS in all          network_names
 //           whose weights are in in.n behind one another, and whose cotangents step_adj adds to in d.n
-//   LOOPS   whether a step has loops: these raise in.beyond, where it is given, to 1 for lanes that are to make more passes
-//           than a loop may
+//   LOOPS   whether a step has loops or solves equations (root.h): these raise in.beyond, where it is given, for lanes that
+//           are to make more passes than a loop may to 1, for those without a root to the residual
 //
 //   STAGES  parts of `step`, and ADJOINT_STAGES of `step_adj`, which a CPU runs one after another, each over many units:
 //             template <int STAGE, bool KNOWN = false, class V, class Fluxes>
@@ -36,7 +36,7 @@
 //             static HS_FN void stage_adj(const Given<V>& in, const V* s, const Kept<V>& kept, const V* d_q, V* d_s,
 //                                         const Cotangents<V>& d, BetweenAdjoint<V>& m);
 //           with what one leaves to later ones in structs Between and BetweenAdjoint, made of values as Kept is; Fluxes
-//           is V* or OutflowAlone. All in order are the step
+//           is V* or OutflowAlone. All in order are the step; of dual numbers only with DUAL_STAGES
 //
 //   LINEAR  whether it says how a step moves with the parameters, by coefficients that it makes once:
 //             template <class V> static HS_FN void linear(const Given<V>& in, const V* slope, const V* s,
@@ -62,6 +62,7 @@ struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0, NETWORKS = 0, WEIGHTS = 0;
   static constexpr bool LOOPS = false;
   static constexpr int STAGES = 0, ADJOINT_STAGES = 0;
+  static constexpr bool DUAL_STAGES = true;
   template <class V> struct Between {};
   template <class V> struct BetweenAdjoint {};
   template <class V> struct Linear {};

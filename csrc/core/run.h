@@ -74,7 +74,8 @@ struct Run {
   void* d_weights;          // [B, C]
 
   int64_t* faults;  // [5], by kind in the order of Fault: the least t * B * C + cell with a value out of bounds;
-                    // of the initial state t is the store. On a CPU of FAULT_PASSES alone, where it is wanted
+                    // of the initial state t is the store. On a CPU [6], of FAULT_PASSES alone, where it is wanted,
+                    // and behind it the bits of what was noted there
 
   // On a GPU alone, where arrays over cells are [.., B, C] and not [.., C, B], and nobody waits for a kernel's answer.
   void* tape;       // memory for the states of a segment, where they do not fit on the chip

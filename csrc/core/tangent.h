@@ -152,7 +152,7 @@ template <class Model, class V> struct Forward {
       }
     }
     for (int u = 0; u < block.n_units; ++u) heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first[u]);
-    if constexpr (B::STAGED) step_from<0>();
+    if constexpr (B::STAGED && Model::DUAL_STAGES) step_from<0>();
     else
       for (int u = 0; u < block.n_units; ++u) Model::step(given(u), s[u], q[u], kept[u]);
     for (int u = 0; u < block.n_units; ++u) {

@@ -16,6 +16,7 @@ from ..spec import ModelSpec
 from . import jacobian, stages
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
+from .implicit import roots_of
 from .networks import unrolled
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
@@ -50,7 +51,9 @@ def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
         structs += [(model.kernel_name(choice), *_struct(model, choice, outputs)) for choice in model.choices]
     files = dict.fromkeys(Path(model.reference_step.__code__.co_filename).name for model in models)
     titles = "\n// ".join(" ".join(f"{model.title}. {model.source}".split()) for model in models)
-    called = any(networks_of(model.key, choice) for model in models for choice in model.choices)
+    body = "\n".join(text for _, _, text in structs)
+    parts = ["mlp"] * ("Mlp<" in body) + ["root"] * ("Plain<V>" in body) or ["model"]
+    included = "\n".join(f'#include "core/{part}.h"' for part in parts)
     kernels = " \\\n".join(f"  KERNEL({kernel}, {struct})" for kernel, struct, _ in structs)
     return f"""\
 // {titles}
@@ -59,12 +62,12 @@ def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
 // line of the Python step that the statements below it come from.
 #pragma once
 
-#include "core/{"mlp" if called else "model"}.h"
+{included}
 
 namespace hs {{
 namespace HS_ISA {{
 
-{chr(10).join(text for _, _, text in structs)}
+{body}
 }}  // namespace HS_ISA
 }}  // namespace hs
 
@@ -107,9 +110,9 @@ def compiled(
 
 def _simplified(program: Program) -> Program:
     def within(new: Graph, node: Node, i: int) -> int | None:
-        if node.op != "repeat":
+        if node.op not in ("repeat", "root"):
             return None
-        return new.node("repeat", *node.args, value=replace(node.value, program=_simplified(node.value.program)))
+        return new.node(node.op, *node.args, value=replace(node.value, program=_simplified(node.value.program)))
 
     graph, roots, _ = rewrite(program.graph, program.every_root, within)
     graph, roots = share_reciprocals(graph, roots)
@@ -182,7 +185,7 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
     ]
     lines.append(f'  static constexpr const char* identity = "{identity(model)}";')
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
-    if loops_of(step.program, prepare.program, ordinates.program):
+    if loops_of(step.program, prepare.program, ordinates.program) or roots_of(step.program):
         lines.append("  static constexpr bool LOOPS = true;")
     step = stages.apart(step)
     kept, of_stages = _step(step, enums)
@@ -219,7 +222,10 @@ def _forward(adjoint: Adjoint, enums: dict[str, list[str]]) -> list[str]:
 
 def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[str]]:
     """What the step keeps, and the text of it and its adjoint in stages."""
-    graph = step.program.graph
+    whole, graph = step.program.graph, step.program.graph.plain()
+    # What derivatives alone are made of is no part of the step where nothing carries them forward.
+    moves = needed(whole, step.program.every_root) - needed(graph, step.program.every_root)
+    step = replace(step, program=replace(step.program, graph=graph))
     cut = stages.of_step(step)
     # What crosses a cut is stored anyhow: where the adjoint wants it, for good.
     wanted = needed(graph, step.d_leaves.values(), step.kept)
@@ -234,7 +240,8 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[s
         done.update(made)
 
     sums = Body(graph, enums, kept).chains(step.d_leaves)
-    cut = stages.of_adjoint(step, kept, sums)
+    once = [i for i in moves if graph.op(i) not in (*stages.FREE, "same")]
+    cut = stages.of_adjoint(step, kept, sums, once)
     between_adjoint = Body(graph, enums, cut.crossing)
     parts_adjoint, done = [], set()
     for made, results in zip(cut.made, cut.stored, strict=True):
@@ -258,9 +265,16 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[s
         "V* s, Fluxes& q, Kept<V>& kept, Between<V>& m)",
         _in_parts("STAGE", range(len(parts)), parts),
     )
+    in_stages = ["Between<V> m;", *(f"stage<{n}, KNOWN>(in, s, q, kept, m);" for n in range(len(parts)))]
+    if moves:
+        body = Body(whole, enums, kept)
+        body.forward(body.places(step.program.every_result), kept)
+        in_one = [f"  {row}" if row else "" for row in body.lines]
+        lines.insert(1, "  static constexpr bool DUAL_STAGES = false;")
+        in_stages = ["if constexpr (is_dual<V>) {", *in_one, "} else {", *(f"  {row}" for row in in_stages), "}"]
     lines += _function(
         "template <bool KNOWN = false, class V> static HS_FN void step(const Given<V>& in, V* s, V* q, Kept<V>& kept)",
-        ["Between<V> m;", *(f"stage<{n}, KNOWN>(in, s, q, kept, m);" for n in range(len(parts)))],
+        in_stages,
     )
     lines += _function(
         "template <int STAGE, class V> static HS_FN void stage_adj(const Given<V>& in, const V* s, "

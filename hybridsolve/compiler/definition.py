@@ -13,7 +13,7 @@ from ..spec import FIRST, ModelSpec
 from .cpp import header
 from .identity import identity
 from .singular import doubtful
-from .tracing import networks_of
+from .tracing import networks_of, trace
 
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
 BACKENDS = ("cpu", "cuda", "triton")
@@ -37,7 +37,8 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     -------
     callable
         Takes the step ``(f, k, p, s) -> (state, fluxes)``, written on `hybridsolve.models.primitives`, and returns the
-        model.
+        model. With ``rates=True`` it takes rates ``(f, k, p, s) -> (derivatives, fluxes)``, and the model runs by a
+        scheme (`hybridsolve.models.schemes`).
 
     Raises
     ------
@@ -63,7 +64,10 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     def made(step: Callable) -> ModelSpec:
         filled = {"title": table.get("name", ""), "source": "the user's", **table}
         model = ModelSpec(**filled, reference_step=step)
-        generate(model)  # what is wrong with the step is said here, where it stands
+        if model.rates:
+            trace(model, model.optional_parameter_names)
+        else:
+            generate(model)  # what is wrong with the step is said here, where it stands
         for doubt in doubtful(model):
             warnings.warn(doubt, stacklevel=2)
         return models.register(model)

@@ -75,6 +75,9 @@ _OPERATIONS = {
     "log2_of": lambda r: r[0],
     "value_of": lambda r: r[1],
     "over_positive": lambda a, b: a / max(b, TINY),
+    "moved": lambda a, b: a,
+    "frozen": lambda a: a,
+    "same": lambda a: a,
     **{f.__name__: f for f in (exp, log, sqrt, tanh, sigmoid, softplus, sin, cos, floor)},
     **{f"adj_{name}": lambda x, r, d, slope=slope: d * slope(x, r) for name, slope in _SLOPES.items()},
 }
@@ -91,6 +94,7 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> 
         Of a network's weights, and of their cotangent, a list.
     """
     from . import networks
+    from . import roots as of_equations
     from .graph import needed
 
     values: dict = {}
@@ -107,6 +111,8 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> 
             values[i] = passes(value, operands)[-1]
         elif op == "adj_repeat":
             values[i] = adj_passes(value, operands)
+        elif op == "root":
+            values[i] = of_equations.iterated(value, operands)
         elif op == "mlp":
             w, *x = operands
             kept, y = networks.forward(value, w, x)

@@ -20,7 +20,9 @@ adj_exp ..                  of x, its function r and a cotangent d_r: the cotang
 over_positive               a / at_least(b, tiny)
 repeat, adj_repeat          a loop over a program of its own (tracing.Loop), and its adjoint: several results
 mlp, adj_mlp                a network (networks.Network), and its adjoint: several results, and what is kept of it
+root                        of equations (implicit.Root): several results, which have no cotangent
 item                        one of these, by its number
+moved                       a, whose derivatives are those of a + b; "frozen" is a without derivatives
 sums                        what is added to and what adds to it: the cotangent of a network's weights
 =========================== ===========================================================================
 """
@@ -41,7 +43,7 @@ Place = tuple[str, int]  # file and line
 class Node(NamedTuple):
     op: str
     args: tuple[int, ...] = ()
-    value: Any = None  # a float, a Leaf, a Loop, a Network or a number of an item
+    value: Any = None  # a float, a Leaf, a Loop, a Root, a Network or a number of an item
 
 
 class Graph:
@@ -221,6 +223,17 @@ class Graph:
         if u is not None and v is not None:
             return self.const(evaluate.power(u, v))
         return self.node("value_of", self.node("power", x, y))
+
+    def frozen(self, a: int) -> int:
+        return a if self.op(a) in ("const", "frozen") else self.node("frozen", a)
+
+    def plain(self) -> Graph:
+        """The same nodes where nothing carries derivatives forward: "moved" and "frozen" are "same" as their first."""
+        other = Graph()
+        other.__dict__.update(self.__dict__)
+        other._known = dict(self._known)
+        other.nodes = [Node("same", node.args[:1]) if node.op in ("moved", "frozen") else node for node in self.nodes]
+        return other
 
     def build(self, node: Node) -> int:
         """A node of this meaning, folded."""

@@ -16,7 +16,7 @@ from ..spec import ModelSpec
 from .errors import StepError
 from .tracing import trace, trace_start
 
-APART = ("title", "source", "meaning", "triton", "balance", "signatures", "wet")
+APART = ("title", "source", "meaning", "triton", "balance", "signatures", "wet", "rates")
 TRACED = ("reference_step", "prepare", "ordinates")
 
 

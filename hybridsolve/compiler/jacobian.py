@@ -58,7 +58,7 @@ def depends(*programs: Program) -> list[set[int]]:
 def linearise(
     step: Program, results: Sequence[Root], slopes: Sequence[tuple[Root, int]], lines: dict[int, set[int]]
 ) -> Linear | None:
-    """The linearised step; None of one with loops or networks.
+    """The linearised step; None of one with loops, networks or equations.
 
     Parameters
     ----------

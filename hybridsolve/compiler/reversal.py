@@ -122,7 +122,8 @@ class Reversal:
         d_leaves = {(kind, n): self.of_leaf(kind, n) for kind, count in counts.items() for n in range(count)}
 
         forward = self.program.every_root
-        costly = [i for i in sorted(self.live) if g.op(i) in COSTLY and g.op(i) != "quotient"]
+        live = needed(g.plain(), forward)  # what derivatives alone are made of is no part of a step
+        costly = [i for i in sorted(live) if g.op(i) in COSTLY and g.op(i) != "quotient"]
         asked = [*d_leaves.values(), *costly, *forward]
         g, moved, _ = fuse(g, asked, fixed=range(self.last_forward))
         n, k = len(d_leaves), len(costly)
@@ -210,7 +211,8 @@ class Reversal:
         """Hand the cotangent of a node on to what it is made of."""
         g = self.graph
         op, a, value = g.nodes[i]
-        if op in ("leaf", "const", "ge", "no", "and", "or", "floor", "power", "power01", "log2_of", "logarithm"):
+        ends = "leaf const ge no and or floor power power01 log2_of logarithm root frozen".split()
+        if op in ends or op == "item" and g.op(a[0]) == "root":
             return
         if op == "repeat":
             return self.visit_loop(i, value)
@@ -246,7 +248,7 @@ class Reversal:
         d = self.total(terms)
         assert d is not None
         self.named(d, i)
-        if op == "add":
+        if op in ("add", "moved"):
             self.give(a[0], Term(d))
             self.give(a[1], Term(d))
         elif op == "sub":

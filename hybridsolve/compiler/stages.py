@@ -24,7 +24,7 @@ PER_STAGE = 6.0  # what a stage costs beside its work, in values that cross a cu
 AGAIN = 0.3  # what an operation of the forward step costs that a stage of the adjoint makes again
 # Written where they are used, in every stage that uses them: they cost little or nothing, and a mask is no number.
 FREE = ("leaf", "const", "neg", "value_of", "log2_of", "sums", *MASKS)
-CALLS = ("repeat", "adj_repeat", "mlp", "adj_mlp")  # these cross no cut: their items do
+CALLS = ("repeat", "adj_repeat", "mlp", "adj_mlp", "root")  # these cross no cut: their items do
 # Cycles from the operands of an operation to its result, about those of today's processors.
 CYCLES = dict(add=4, sub=4, mul=4, fma=4, min=4, max=4, at_least=3, at_most=3, select=5)
 CYCLES |= dict(quotient=12, reciprocal=13, div=13, over_positive=16, logarithm=36, power=50, power01=50)
@@ -83,22 +83,27 @@ def of_step(adjoint: Adjoint) -> Stages:
     return _staged(adjoint.program.graph, adjoint.program.every_result, "s", adjoint.kept, ())
 
 
-def of_adjoint(adjoint: Adjoint, taped: Collection[int], sums: Collection[int]) -> Stages:
-    """The stages of the adjoint, `taped` being what it is given of the forward step, and `sums` what stands where it is
-    added to."""
+def of_adjoint(adjoint: Adjoint, taped: Collection[int], sums: Collection[int], once: Collection[int] = ()) -> Stages:
+    """The stages of the adjoint, `taped` being what it is given of the forward step, `sums` what stands where it is
+    added to, and `once` what is not made again in stages, though it carries no cotangents."""
     roots = {(f"d_{kind}", n): i for (kind, n), i in adjoint.d_leaves.items()}
-    return _staged(adjoint.program.graph, roots, "d_s", sums, taped)
+    return _staged(adjoint.program.graph, roots, "d_s", sums, taped, once)
 
 
 def _staged(
-    graph: Graph, roots: Mapping[Root, int], state: str, held: Collection[int], taped: Collection[int]
+    graph: Graph,
+    roots: Mapping[Root, int],
+    state: str,
+    held: Collection[int],
+    taped: Collection[int],
+    once: Collection[int] = (),
 ) -> Stages:
     live = sorted(needed(graph, [*roots.values(), *(held if state == "s" else ())], taped))
     carries: set[int] = set()  # nodes that carry cotangents; of a step all
     for i in live:
         op, args, value = graph.nodes[i]
         is_leaf = op == "leaf" and isinstance(value, tuple) and value[0].startswith("d_")
-        if state == "s" or is_leaf or any(a in carries for a in args):
+        if state == "s" or is_leaf or i in once or any(a in carries for a in args):
             carries.add(i)
     alone: set[int] = set()  # of parameters and inputs alone, and so cheap that it is made in every step
     for i in live:

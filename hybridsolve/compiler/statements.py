@@ -8,13 +8,14 @@ from __future__ import annotations
 import linecache
 from collections.abc import Mapping, Sequence
 
-from . import loops, networks
+from . import loops, networks, roots
 from .graph import MASKS, Graph, Leaf, needed
 from .simplify import COSTLY
 from .stages import CALLS
 
 LONGEST = 76  # of an expression that is still written where it is used
 ATOM, PRODUCT, SUM, COMPARISON = 3, 2, 1, 0
+ALIAS = ("leaf", "const", "neg", "value_of", "log2_of", "item")  # what has no statement of its own
 # C++20's own words; then those of the contract and of the core, among them all that a function is given.
 _WORDS = set(
     """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class
@@ -27,7 +28,8 @@ _WORDS = set(
 
     V T s q f p d w d_s d_q d_w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow
     relu at_least at_most quotient ratio splat lane step stage m base_log2 prepare ordinates log2 exp2 power pow01
-    below above any read load store gather reciprocal going slope linear tangent""".split()
+    below above any read load store gather reciprocal going U plain constant moved frozen slope linear
+    tangent""".split()
 )
 
 
@@ -50,6 +52,7 @@ class Body:
     """
 
     COMMENT = "//"
+    TYPE = "V"  # of its values
 
     def __init__(
         self,
@@ -153,7 +156,7 @@ class Body:
         op = self.graph.op(i)
         if op in CALLS:
             return True
-        if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") and i not in self.fields or i in self.given:
+        if op in ALIAS and i not in self.fields or i in self.given:
             return False
         if i in self.sums or i in self.fields or op in ("power", "power01", "logarithm"):
             return True
@@ -288,7 +291,7 @@ class Body:
                 operands = ", ".join(self.vector(a) for a in g.args(i))
                 self.lines.append(f"keep_{function}<KNOWN>(kept.{self.fields[i]}, {operands});")
             return
-        if op in ("leaf", "const", "neg", "value_of", "log2_of", "item") or i in self.given or i in self.called:
+        if op in ALIAS or i in self.given or i in self.called:
             return
         text, _ = self.text(i)
         self.source_line(i)
@@ -298,7 +301,7 @@ class Body:
             return
         name = self.unused(self.base_name(i))
         self.called[i] = name
-        kind = "auto" if op in MASKS or op in ("power", "power01", "logarithm") else "V"
+        kind = "auto" if op in MASKS or op in ("power", "power01", "logarithm") else self.TYPE
         self.lines.append(f"const {kind} {name} = {text};")
 
     def write_again(self, i: int) -> None:
@@ -344,7 +347,7 @@ class Body:
         """A node as a value of V, in brackets where it binds less than `at_least`."""
         number = self.scalar(i)
         if number is not None:
-            return "V{}" if self.graph.number(i) == 0 else f"splat<V>({number})"
+            return f"{self.TYPE}{{}}" if self.graph.number(i) == 0 else f"splat<{self.TYPE}>({number})"
         return self.bracketed(i, at_least)
 
     def bracketed(self, i: int, at_least: int) -> str:
@@ -371,6 +374,8 @@ class Body:
         op, a, value = self.graph.nodes[i]
         if op == "item":
             return self.results[a[0]][value], ATOM
+        if op == "same":
+            return (self.called[a[0]], ATOM) if a[0] in self.called else self.text(a[0])
         if op in ("value_of", "log2_of"):
             return f"{self.bracketed(a[0], ATOM)}.{'value' if op == 'value_of' else 'log2_x'}", ATOM
         if op == "neg":
@@ -404,3 +409,4 @@ class Body:
 
 
 _WRITE = dict(repeat=loops.write, adj_repeat=loops.write_adjoint, mlp=networks.write, adj_mlp=networks.write_adjoint)
+_WRITE["root"] = roots.write

@@ -18,6 +18,7 @@ from ..models.primitives import Traced
 from ..spec import DEFINITIONS, ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
 from .graph import FUNCTIONS, MASKS, Graph, Place, needed
+from .implicit import solved
 from .networks import ACTIVATIONS, Network
 
 _NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
@@ -272,6 +273,39 @@ class Symbol(Traced):
         items = {name: outside.node("item", made, value=i) for i, name in enumerate(start)}
         outside.places.update(dict.fromkeys(items.values(), here()))
         return {name: Symbol(outside, i) for name, i in items.items()}
+
+    def solved(self, equations: Callable, start: Mapping[str, Any], most: int) -> dict[str, Any]:
+        """`implicit` of `hybridsolve.models.primitives`."""
+        around = _graph_of((self, *start.values()))
+        if around.around is not None or not around.is_step:
+            raise fault("equations are solved in the step, and neither in a loop nor in prepare: call implicit there.")
+        if not isinstance(most, int) or most < 1:
+            raise fault(f"implicit takes a whole number of at least 1 as the most iterations; found {most!r}.")
+        place, inside = here(), Graph()
+        inside.around = around
+        unknowns = {name: inside.leaf("c", n) for n, name in enumerate(start)}
+        inside.names.update((i, name) for name, i in unknowns.items())
+        found = _run(inside, equations, {name: Symbol(inside, i) for name, i in unknowns.items()})
+        if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(x, Mapping) for x in found):
+            raise fault("equations must return two mappings, residuals and values: return residuals, values.", place)
+        residuals, values = found
+        if set(residuals) != set(start):
+            raise fault(
+                f"equations must return a residual of {', '.join(start)}; found {', '.join(residuals) or 'none'}: "
+                "correct it.",
+                place,
+            )
+        made = solved(
+            inside,
+            list(unknowns.values()),
+            tuple(start),
+            [_index(around, x, False) for x in start.values()],
+            [_root(inside, residuals[name]) for name in start],
+            [_root(inside, x) for x in values.values()],
+            most,
+            place,
+        )
+        return {name: Symbol(around, i) for name, i in zip(values, made, strict=True)}
 
     def network(
         self, name: str, inputs: Sequence[Any], hidden: Sequence[int], outputs: int, activation: str

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..spec import ModelSpec
-from . import triton_loops
+from . import roots, triton_loops
 from .cpp import WIDTH, _names_of, compiled
 from .graph import FUNCTIONS, Graph, Node, rewrite
+from .implicit import roots_of
 from .reversal import Adjoint
 from .stages import CALLS
-from .statements import ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
+from .statements import ALIAS, ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
 from .tracing import loops_of, networks_of
 
 # Functions of solve/triton/math.py by operation.
@@ -29,7 +31,6 @@ MATH |= {"power01": "pow01", "min": "minimum", "max": "maximum"}
 BEYOND, SIGN = "beyond", "(beyond)"  # more passes than a loop may make: the variable, and among FLUXES its name
 TAKEN = {"k", "d_d", "given", "zero", "number", "tl", "triton", "above_tiny", "most_of", "OPTIONS", "_", *MATH.values()}
 TAKEN.add(BEYOND)
-PLAIN = ("leaf", "const", "neg", "value_of", "log2_of", "item")  # what has no statement of its own
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 Rows = Mapping[str, Sequence[str]]  # of each kind of leaf or result the names
 # Tuple by tuple what a function returns: what it is called, and its node, or none for `BEYOND`.
@@ -57,11 +58,14 @@ def source(model: ModelSpec, optional: Sequence[str] = (), outputs: Collection[s
         If the step does what no kernel can; the message names the line.
     """
     step, prepare, ordinates = compiled(model, optional, outputs, networks_unrolled=True)
+    step, prepare = (
+        replace(part, program=replace(part.program, graph=part.program.graph.plain())) for part in (step, prepare)
+    )
     parameters = [v.name for v in model.present_parameters(optional)]
     for network in networks_of(model.key, tuple(optional)):
         parameters += [f"{network.name}_{n}" for n in range(network.weights)]
     before = (BEYOND,) if loops_of(prepare.program) else ()
-    beyond = (BEYOND,) if before or loops_of(step.program) else ()
+    beyond = (BEYOND,) if before or loops_of(step.program) or roots_of(step.program) else ()
     once, fluxes, lines = _names_of(prepare) + before, model.flux_names + beyond, model.line_names
     stores = model.state_names + lines
     names = dict(s=stores, q=fluxes, f=model.forcing_names, p=parameters, d=once, w=lines)
@@ -243,8 +247,8 @@ class _Function(Body):
         op = self.graph.op(i)
         if op in CALLS:
             self.source_line(i)
-            self.results[i] = (triton_loops.write if op == "repeat" else triton_loops.write_adjoint)(self, i)
-        if op in PLAIN or op in CALLS or i in self.given or i in self.called:
+            self.results[i] = _WRITE[op](self, i)
+        if op in ALIAS or op in CALLS or i in self.given or i in self.called:
             return
         if self.is_statement(i) or (i in self.uses and len(self.text(i)[0]) > LONGEST):
             self.assign(i, self.base_name(i))
@@ -264,7 +268,7 @@ class _Function(Body):
 
     def result(self, wish: str, i: int) -> str:
         """What is returned of a node."""
-        if self.graph.op(i) not in PLAIN and i not in self.given and i not in self.called:
+        if self.graph.op(i) not in ALIAS and i not in self.given and i not in self.called:
             self.assign(i, wish)
         return self.called.get(i) or self.vector(i)
 
@@ -300,6 +304,8 @@ class _Function(Body):
             return self.vector(i), ATOM
         if op == "item":
             return self.results[a[0]][value], ATOM
+        if op == "same":
+            return (self.called[a[0]], ATOM) if a[0] in self.called else self.text(a[0])
         if op in ("value_of", "log2_of"):
             return (self.called if op == "value_of" else self.logarithms)[a[0]], ATOM
         if op == "neg":
@@ -331,6 +337,9 @@ class _Function(Body):
             return f"tl.where({self.bracketed(a[0], 0)}, {first}, {self.operand(a[2], 0)})", ATOM
         operands = ", ".join(self.vector(x) for x in a)
         return f"tl.fma({operands})" if op == "fma" else f"{self.function(MATH[op])}({operands})", ATOM
+
+
+_WRITE = dict(repeat=triton_loops.write, adj_repeat=triton_loops.write_adjoint, root=roots.write_in_triton)
 
 
 def _tuple(items: Sequence[str]) -> str:

@@ -1,7 +1,9 @@
-"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand.
+"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand. Those with
+networks inside (hybrids.py), which run with learned weights alone, are found by name but not listed.
 
 A name may also be made of names: "cemaneige+gr4j" is the one before the other, "cemaneige-3" is three layers of it, and
-"cemaneige-3+gr6j" both; see `join` and `layered`.
+"cemaneige-3+gr6j" both; see `join` and `layered`. "exphydro@rk4x8" is a model that is given as rates, by a scheme; see
+`scheme`.
 """
 
 from __future__ import annotations
@@ -18,11 +20,15 @@ from typing import Any
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
 from .factors import FACTORS, factored
+from .hybrids import HYBRIDS
 from .join import join, layered
+from .schemes import SCHEMES, named, scheme
 
 __all__ = [
     "DEFAULT",
+    "HYBRIDS",
     "MODELS",
+    "RATES",
     "by_key",
     "define",
     "factored",
@@ -32,16 +38,18 @@ __all__ = [
     "layered",
     "names",
     "register",
+    "scheme",
     "with_factors",
 ]
 DEFAULT = "hbv11p"  # what is calibrated unless a model is named
 SHIPPED = ("gr4j", "cemaneige+gr4j")  # whose kernels every build has, beside those that are written by hand
 MODELS: dict[str, ModelSpec] = {}
+RATES: dict[str, ModelSpec] = {}  # models that are given as rates, which run by a scheme
 _COMPOSED: dict[tuple[str, ...], ModelSpec] = {}  # by name and what it is made of
 
 
 def register(model: ModelSpec) -> ModelSpec:
-    """Make a model known by its name, in place of another of that name.
+    """Make a model known by its name, in place of another of that name; one of rates to those that name a scheme.
 
     Raises
     ------
@@ -50,7 +58,7 @@ def register(model: ModelSpec) -> ModelSpec:
     """
     if not isinstance(model, ModelSpec):
         raise TypeError(f"a model to register must be a ModelSpec; found {type(model).__name__}: make one.")
-    MODELS[model.name] = model
+    (RATES if model.rates else MODELS)[model.name] = model
     return model
 
 
@@ -84,7 +92,7 @@ def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
     found = tuple(
         value
         for value in runpy.run_path(str(file)).values()
-        if isinstance(value, ModelSpec) and Path(value.reference_step.__code__.co_filename) == file
+        if isinstance(value, ModelSpec) and not value.rates and value.reference_step.__module__ == "<run_path>"
     )
     if not found:
         raise ValueError(f"{file} must define a model; found none: put hs.models.define(...) above its step.")
@@ -108,22 +116,37 @@ def get(model: str | ModelSpec) -> ModelSpec:
             raise ValueError(f"{model} must define one model; found {names}: load it, and name one of them.")
         return found[0]
     if isinstance(model, ModelSpec):
+        if model.rates:
+            raise ValueError(_needs_scheme(model))
         _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
         return model
     if isinstance(model, str):
-        if model in MODELS:
-            return MODELS[model]
+        if model in MODELS or model in HYBRIDS:
+            return MODELS.get(model) or HYBRIDS[model]
         front, plus, body = model.partition("+")
         if plus and front in FACTORS and body:
             return _composed(factored, model, front, get(body))
         if plus and front and body:
             return _composed(join, model, get(front), get(body))
+        of, at, how = model.partition("@")
+        if at and of and how:
+            return _composed(named, model, RATES[of] if of in RATES else get(of), how)
+        if model in RATES:
+            raise ValueError(_needs_scheme(RATES[model]))
         layers = re.fullmatch(r"(.+)-(\d+)", model)
         if layers is not None:
             return _composed(layered, model, get(layers[1]), int(layers[2]))
     raise ValueError(
         f"unknown model {model!r}; expected one of {', '.join(MODELS)}, two of them joined by +, one behind "
-        f"{' or '.join(f'{name}+' for name in FACTORS)}, a ModelSpec, or a Python file that defines one."
+        f"{' or '.join(f'{name}+' for name in FACTORS)}, {', '.join(RATES)} by a scheme such as {min(RATES)}@rk4x8, a "
+        "ModelSpec, or a Python file that defines one."
+    )
+
+
+def _needs_scheme(model: ModelSpec) -> str:
+    return (
+        f"model '{model.name}' is given as rates, and runs by a scheme; found none: take '{model.name}@' with one of "
+        f"{', '.join(SCHEMES)}, and of sub-steps 'x8' behind it."
     )
 
 
@@ -159,7 +182,7 @@ def names() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
-for _module in sorted(module.name for module in iter_modules(__path__)):
+for _module in sorted(module.name for module in iter_modules(__path__) if module.name != "hybrids"):
     for _value in vars(import_module(f".{_module}", __name__)).values():
         if isinstance(_value, ModelSpec):
             register(_value)

@@ -15,6 +15,8 @@ What differs between programs:
   balance. HydroNODE and torchHydroNodes solve the equations in continuous time, with the forcing interpolated.
 * In both forms one step may take more out of the soil than it has, and in the smooth form a thaw just below Tmax makes
   snow: stores may be negative, and no floor makes water. The hard form's soil below 0 neither evaporates nor flows.
+* Here `exphydro@rk4x8` solves them in continuous time within a day whose weather is constant, see
+  `hybridsolve.models.schemes`.
 * PET is a forcing; the published programs compute Hamon's.
 * f (Smax - S1) is at least -50, so that a flood does not overflow.
 
@@ -43,11 +45,10 @@ def hard(x):
     return select(x <= 0.0, 0.0 * x, 1.0)
 
 
-def step_with(above):
-    """The step with this function for H."""
+def fluxes_with(above):
+    """The fluxes of a day with this function for H."""
 
-    def step(f, k, p, s):
-        """One day; see the equations above."""
+    def fluxes(f, p, s):
         measured = above(p["tmin"] - f["tmean"]) * f["prcp"]
         rain, snowfall = f["prcp"] - measured, fallen(p, measured)
         warmth = f["tmean"] - p["tmax"]
@@ -59,11 +60,36 @@ def step_with(above):
         aet = f["pet"] * (full + part * (s["soil"] / p["smax"]))
         baseflow = p["qmax"] * (full + part * exp(minimum(-p["f"] * deficit, 50.0)))
         spill = -full * deficit
-        state = dict(snow=s["snow"] + snowfall - melt, soil=s["soil"] + rain + melt - aet - baseflow - spill)
-        fluxes = dict(streamflow=baseflow + spill, baseflow=baseflow, spill=spill, aet=aet)
-        return state, {**fluxes, "rain": rain, "snowfall": snowfall, "melt": melt}
+        made = dict(streamflow=baseflow + spill, baseflow=baseflow, spill=spill, aet=aet)
+        return {**made, "rain": rain, "snowfall": snowfall, "melt": melt}
+
+    return fluxes
+
+
+def step_with(above):
+    """The step with this function for H."""
+    fluxes = fluxes_with(above)
+
+    def step(f, k, p, s):
+        """One day; see the equations above."""
+        q = fluxes(f, p, s)
+        soil = s["soil"] + q["rain"] + q["melt"] - q["aet"] - q["baseflow"] - q["spill"]
+        return dict(snow=s["snow"] + q["snowfall"] - q["melt"], soil=soil), q
 
     return step
+
+
+def rates_with(above):
+    """The rates with this function for H."""
+    fluxes = fluxes_with(above)
+
+    def rates(f, k, p, s):
+        """mm/d; see the equations above."""
+        q = fluxes(f, p, s)
+        soil = q["rain"] + q["melt"] - q["aet"] - q["baseflow"] - q["spill"]
+        return dict(snow=q["snowfall"] - q["melt"], soil=soil), q
+
+    return rates
 
 
 exphydro = ModelSpec(
@@ -102,4 +128,8 @@ exphydro_hard = replace(
     title="EXP-HYDRO, hard thresholds",
     source="Patil and Stieglitz 2014, doi 10.2166/nh.2013.204",
     reference_step=step_with(hard),
+)
+exphydro_rates, exphydro_hard_rates = (
+    replace(model, reference_step=rates_with(above), steps=None, rates=True)
+    for model, above in ((exphydro, smooth), (exphydro_hard, hard))
 )

@@ -17,6 +17,7 @@ sin, cos         the kernels' are for abs(x) <= 1000            cos, -sin
 floor(x)         the kernels' is for abs(x) <= 2^22 (2^51)      none
 interpolate      x beyond the first or last point is it         slope of the piece above a point
 repeat           NaN where n is above `most`, or is NaN         that of the passes made, none to n
+implicit         NaN where `most` iterations find no root       that of the root, not of the iterations
 mlp              as its activation                              as its activation
 ================ ============================================== =================================================
 
@@ -34,6 +35,7 @@ versions of torch.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,6 +54,9 @@ class Traced:
         raise NotImplementedError
 
     def repeated(self, n: Any, most: int, body: Callable, start: Mapping[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def solved(self, equations: Callable, start: Mapping[str, Any], most: int) -> dict[str, Any]:
         raise NotImplementedError
 
     def network(
@@ -210,7 +215,7 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
 
     Parameters
     ----------
-    n : value
+    n : value or int
         Whole; none below 1. It has no gradient: a flow that depends on the number of sub-steps jumps with it.
     most : int
         What n may be at most; where it is more, or NaN, the results are NaN, and the run ends with an error.
@@ -221,10 +226,12 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
     for x in (n, *start.values()):
         if isinstance(x, Traced):
             return x.repeated(n, most, body, start)
+    if isinstance(n, int):
+        n = next(x for x in start.values() if hasattr(x, "where")).new_tensor(float(n))
     within, noted = n <= float(most), _beyond.get()
     if noted is not None and not within.all():
         caller = sys._getframe(1)
-        noted.append((~within, (most, (caller.f_code.co_filename, caller.f_lineno))))
+        noted.append((~within, (most, (caller.f_code.co_filename, caller.f_lineno)), None))
     values = dict(start)
     for done in range(most):
         going = n >= float(done + 1)
@@ -233,14 +240,106 @@ def repeat(n, most: int, body: Callable, start: Mapping[str, Any]) -> dict:
         outside = len(noted or ())
         after = body(values)
         if noted:  # of cells that have made their passes nothing counts
-            inside = ((where & going, loop) for where, loop in noted[outside:])
-            noted[outside:] = [(where, loop) for where, loop in inside if where.any()]
+            inside = ((where & going, *what) for where, *what in noted[outside:])
+            noted[outside:] = [row for row in inside if row[0].any()]
         values = {name: select(going, after[name], x) for name, x in values.items()}
     return {name: x.where(within, float("nan")) for name, x in values.items()}
 
 
+def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> dict:
+    """Values where equations leave no residual: each cell's x with r(x) = 0, by Newton's iterations.
+
+    The derivatives are those of the root by the theorem of implicit functions, through one linear system with the
+    Jacobian of r there; iterations have none. A kernel makes the Jacobian from the equations, and takes blocks of
+    unknowns that do not lead back to each other one after the other.
+
+    Parameters
+    ----------
+    equations : callable
+        ``(x) -> (residuals, values)``, mappings all; x and the residuals, in mm, have the names in `start`. Each
+        residual grows with its unknown, as x minus a step does, so that the Jacobian is eliminated in order.
+    start : mapping of str to values
+        Where the iterations begin. It has no gradient.
+    most : int
+        Iterations at most, among them those that halve a step which has not lessened the sum of residuals. A cell is
+        done where each residual is at most 8 spacings of x or of 1 mm, in float64 far below 1e-10 mm; or, after 8
+        iterations, where equations are so steep that rounding of x makes more, at most what 4 spacings of all x make.
+        One that is not has NaN, and the run ends with an error.
+
+    Returns
+    -------
+    dict
+        What `equations` gives as values there.
+    """
+    for x in start.values():
+        if isinstance(x, Traced):
+            return x.solved(equations, start, most)
+    import torch
+
+    names, x0 = list(start), torch.stack(torch.broadcast_tensors(*start.values()), -1).detach()
+
+    def residuals(x):
+        found, _ = equations(dict(zip(names, x.unbind(-1), strict=True)))
+        return torch.stack(torch.broadcast_tensors(*(found[name] for name in names)), -1)
+
+    def system(x):
+        """The residuals, and their Jacobian, all rows at once."""
+        ones = (1,) * (x.dim() - 1)
+        along = torch.eye(len(names), dtype=x.dtype, device=x.device).view(-1, *ones, len(names))
+        along = along.repeat(1, *x.shape[:-1], 1)
+        r, back = torch.func.vjp(residuals, x.repeat(len(names), *ones, 1))
+        return r[0], back(along)[0].movedim(0, -2).detach()
+
+    with torch.no_grad():
+        root, found, least, _ = _root(system, x0, most)
+        noted = _beyond.get()
+        if noted is not None and not found.all():
+            caller = sys._getframe(1)
+            noted.append((~found, (most, (caller.f_code.co_filename, caller.f_lineno)), least))
+        root = root.where(found[..., None], torch.nan)
+    move = _newton(*system(root))
+    x = root + (move - move.detach())
+    return equations(dict(zip(names, x.unbind(-1), strict=True)))[1]
+
+
+def _newton(r, jacobian):
+    import torch
+
+    step, _ = torch.linalg.solve_ex(jacobian, -r.unsqueeze(-1))  # no error where a cell has no number
+    return step.squeeze(-1)
+
+
+def _root(system, x0, most):
+    """The root of each cell, whether it is one, the sum of its residuals, and the number of iterations."""
+    import torch
+
+    eight = 8 * torch.finfo(x0.dtype).eps  # spacings of 1
+    x, best, step, wide = x0, x0, torch.zeros_like(x0), torch.zeros_like(x0)
+    least, made = torch.full_like(x0[..., 0], torch.inf), torch.zeros_like(x0[..., 0])
+    found = torch.zeros_like(least, dtype=torch.bool)
+    for done in range(most):
+        r, jacobian = (v.detach() for v in system(x))
+        allowed = eight * x.abs().clamp(min=1.0)
+        off = r.abs().masked_fill(r.abs() <= torch.maximum(wide, allowed), 0.0).sum(-1)
+        better = (off < least) | ((off == least) & (done < 8))
+        taken = better & ~found
+        best, least = torch.where(taken[..., None], x, best), torch.where(taken, off, least)
+        found = found | (taken & (off == 0))
+        if (found | ~least.isfinite()).all():
+            break
+        if done >= 8:
+            wide = (jacobian.abs() @ allowed.unsqueeze(-1)).squeeze(-1) / 2
+        step = torch.where(better[..., None], _newton(r, jacobian), step / 2)
+        x, made = best + step, made + ~found
+    return best, found, least, made
+
+
 def mlp(
-    name: str, inputs: Sequence, hidden: Sequence[int] = (16,), outputs: int = 1, activation: str = "tanh"
+    name: str,
+    inputs: Sequence | Mapping[str, Any],
+    hidden: Sequence[int] = (16,),
+    outputs: int = 1,
+    activation: str = "tanh",
 ) -> tuple:
     """A network of fully connected layers, whose weights are an input of the run (`simulate(networks=..)`).
 
@@ -251,8 +350,8 @@ def mlp(
     ----------
     name : str
         A network that is called twice by one name has the same weights in both places.
-    inputs : sequence of values
-        About the size of 1, divided by numbers of the table.
+    inputs : sequence of values, or mapping of str to value
+        About the size of 1, divided by numbers of the table; the names label figures.
     hidden : sequence of int
         Units of each hidden layer, one at least.
     outputs : int
@@ -264,17 +363,21 @@ def mlp(
     tuple of values
         The outputs, also where it is one: ``(evaporation,) = mlp("evaporation", [..])``.
     """
+    labels = tuple(inputs) if isinstance(inputs, Mapping) else tuple(f"input {n}" for n in range(1, len(inputs) + 1))
+    inputs = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     for x in inputs:
         if isinstance(x, Traced):
-            return x.network(name, list(inputs), tuple(hidden), outputs, activation)
+            return x.network(name, inputs, tuple(hidden), outputs, activation)
     import torch
 
-    weights = (_weights.get() or {}).get(name)
+    weights = (_around.weights or {}).get(name)
     if weights is None:
         raise ValueError(f"the step calls the network '{name}', which has no weights here: pass it in networks.")
     like = next(x for x in inputs if hasattr(x, "where"))
     inputs = [x if hasattr(x, "where") else like.new_tensor(x) for x in inputs]
     x = torch.stack(torch.broadcast_tensors(*inputs), -1)
+    if _around.seen is not None:
+        _around.seen[name] = dict(zip(labels, x.unbind(-1), strict=True))
     activated = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}[activation]
     sizes = (len(inputs), *hidden, outputs)
     for layer, (n, m) in enumerate(pairwise(sizes)):
@@ -284,17 +387,34 @@ def mlp(
     return x.unbind(-1)
 
 
-_weights: ContextVar[Mapping[str, Any] | None] = ContextVar("weights", default=None)
+class _Around(threading.local):
+    """What `mlp` on tensors finds around it, by thread; a ContextVar would be, but torch.compile cannot trace one."""
+
+    weights: Mapping[str, Any] | None = None
+    seen: dict[str, dict[str, Any]] | None = None
+
+
+_around = _Around()
 
 
 @contextmanager
 def weights_of_networks(weights: Mapping[str, Any]) -> Iterator[None]:
     """What `mlp` on tensors takes as the weights of each network meanwhile: vectors ``[W]`` or ``[B, W]``."""
-    token = _weights.set(weights)
+    before, _around.weights = _around.weights, weights
     try:
         yield
     finally:
-        _weights.reset(token)
+        _around.weights = before
+
+
+@contextmanager
+def noted_inputs() -> Iterator[dict[str, dict[str, Any]]]:
+    """What `mlp` on tensors is given meanwhile: of each network its inputs by label, those of the latest call."""
+    before, _around.seen = _around.seen, {}
+    try:
+        yield _around.seen
+    finally:
+        _around.seen = before
 
 
 _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)
@@ -302,7 +422,8 @@ _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)
 
 @contextmanager
 def noted_passes() -> Iterator[list]:
-    """A list of what loops on tensors are beyond `most` meanwhile: where, and the loop as ``(most, (file, line))``."""
+    """A list of what on tensors is beyond `most` meanwhile: where, the loop or the equations as ``(most, (file,
+    line))``, and of equations the residuals, else None."""
     noted: list = []
     token = _beyond.set(noted)
     try:

@@ -15,10 +15,15 @@ ET jumps by a fifth at 0.8 sumax, and precipitation from snow to rain at 0 degC:
 what the soil could give, so that the balance closes; the published program reports none. T is the mean temperature,
 which that program makes of the lowest and the highest.
 
+As rates (`shm@rk4x8`, `shm@backward_euler`) all that happens at once: m = min(ss, dd T), of = sf / kf, oi = si / ki,
+ob = sb / kb, ET at most su, psi at most 1, and what the soil cannot hold leaves it within a day: [su - sumax]+.
+
 Checked against NeuralHydrology within 1e-9: states, flow, and gradients to the parameters of every day.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ..spec import Balance, ModelSpec, Parameter, State, Variable
 from .forcings import PET, PRCP, TMEAN, fallen
@@ -87,4 +92,32 @@ shm = ModelSpec(
     reference_step=reference_step,
     outflow="streamflow",
     balance=Balance(gains=("prcp",), losses=("streamflow", "aet")),
+)
+
+
+def rates(f, k, p, s):
+    """mm/d; see above."""
+    ss, su = relu(s["ss"]), relu(s["su"])
+    thaw = f["tmean"] >= 0.0
+    rain = select(thaw, f["prcp"], 0.0)
+    snowfall = fallen(p, f["prcp"] - rain)
+    melt = select(thaw, minimum(ss, p["dd"] * f["tmean"]), 0.0)
+    water = melt + rain
+    fast, soaking = relu(water - p["f_thr"]), minimum(water, p["f_thr"])
+    share = su / p["sumax"]
+    passing = soaking * minimum(power(share, p["beta"]), 1.0) + relu(su - p["sumax"])
+    aet = minimum(0.9 * f["pet"] * select(share <= 0.8, share, 1.0), su)
+    qf, qi, qb = s["sf"] / p["kf"], s["si"] / p["ki"], s["sb"] / p["kb"]
+    into = p["perc"] * passing
+    slopes = dict(ss=snowfall - melt, sf=fast - qf, su=soaking - passing - aet, si=into - qi, sb=passing - into - qb)
+    fluxes = dict(streamflow=qf + qi + qb, qf=qf, qi=qi, qb=qb, aet=aet)
+    return slopes, {**fluxes, "rain": rain, "snowfall": snowfall, "melt": melt}
+
+
+shm_rates = replace(
+    shm,
+    states=tuple(replace(v, lower=-1e30) for v in shm.states),
+    reference_step=rates,
+    steps=None,
+    rates=True,
 )

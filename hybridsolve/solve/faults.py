@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..compiler.implicit import roots_of
 from ..compiler.tracing import loops_of, networks_of, trace
 from ..spec import DAY, State, Variable
 from .bounds import bounds_of
@@ -51,19 +53,31 @@ def counts(fault: int) -> int:
     return fault & ~PASSES if tolerant() else fault
 
 
-def explain_passes(run: Problem, place: int, loops: Iterable[tuple[int, tuple[str, int]]] = ()) -> str:
-    """One sentence on a loop of the step, of these or of all, that was to make too many passes at step * B * C + cell.
+def explain_passes(
+    run: Problem, place: int, loops: Iterable[tuple[int, tuple[str, int]]] = (), residual: float | None = None
+) -> str:
+    """One sentence on what of the step, of these or of all, has failed at step * B * C + cell: a loop that was to make
+    too many passes, or equations that were not solved.
 
-    A loop is the most passes that it may make, with its file and line.
+    Each is the most passes or iterations that it may make, with its file and line. The residual, in mm, is that of
+    equations, where it is known.
     """
     _, n_basins, n_components = run.sizes
     step, cell = divmod(place, n_basins * n_components)
-    every = dict.fromkeys(loops or loops_of(*trace(run.spec, run.optional)))
+    where = f"at step {step}, basin {cell // n_components}, component {cell % n_components}"
+    programs = trace(run.spec, run.optional)
+    equations = roots_of(*programs)
+    every = dict.fromkeys(loops or [*equations, *loops_of(*programs)])
     lines = " or ".join(f"at most {most} passes ({file}:{line})" for most, (file, line) in every)
+    if set(every) <= set(equations):
+        found = "none" if residual is None else f"a residual of {residual:.3g} mm" if residual < 1e30 else "no number"
+        return (
+            f"the equations of model {run.spec.name} must have a root within {lines}; found {found} {where}: look at "
+            "the forcing and the parameters there, or take more sub-steps."
+        )
     return (
-        f"a loop of model {run.spec.name} may make {lines}; found more, or a number that is none, at step {step}, "
-        f"basin {cell // n_components}, component {cell % n_components}: look at the forcing and the parameters there, "
-        "or raise `most` in the step."
+        f"a loop of model {run.spec.name} may make {lines}; found more, or a number that is none, {where}: look at the "
+        "forcing and the parameters there, or raise `most` in the step."
     )
 
 
@@ -176,6 +190,7 @@ def _place(place: tuple[int, ...], names: str) -> str:
 
 # --- On a GPU, where nobody waits for a kernel's answer ------------------------------------------------------------
 
+log = logging.getLogger(__name__)
 NEVER = 1 << 62  # as in triton/drive.py
 BLOCK = 256  # runs that memory is allocated for at a time
 KINDS = ("forcing", "parameter", "initial_state", "weights", "passes")  # in the order of the bits above
@@ -308,8 +323,8 @@ def drain() -> None:
     while True:
         try:
             return synchronize()
-        except ValueError:
-            continue
+        except ValueError as fault:
+            log.info("not raised, since another error is: %s", fault)
 
 
 def synchronize() -> None:

@@ -72,11 +72,16 @@ def run(problem: Problem) -> tuple[Tensor, Tensor]:
     return series, torch.cat([final, *(state[name] for name in model.line_names)])
 
 
-def _first_beyond(beyond: Sequence[tuple[Tensor, tuple]], t: int, cells: Sequence[int]) -> tuple[int, list]:
-    """The first cell that is beyond the passes of a loop, as step * B * C + cell, and which loops those are."""
-    where = torch.stack([mask.expand(*cells).flatten() for mask, _ in beyond])
+def _first_beyond(
+    beyond: Sequence[tuple[Tensor, tuple, Tensor | None]], t: int, cells: Sequence[int]
+) -> tuple[int, list, float | None]:
+    """The first cell that is beyond the passes of a loop, or without a root, as step * B * C + cell; which loops and
+    equations those are, and a residual of the latter."""
+    where = torch.stack([mask.expand(*cells).flatten() for mask, *_ in beyond])
     cell = int(where.any(0).nonzero()[0])
-    return t * where.shape[1] + cell, [loop for mask, (_, loop) in zip(where, beyond, strict=True) if mask[cell]]
+    failed = [row for mask, row in zip(where, beyond, strict=True) if mask[cell]]
+    residuals = [float(x.expand(*cells).flatten()[cell]) for *_, x in failed if x is not None]
+    return t * where.shape[1] + cell, [loop for _, loop, _ in failed], min(residuals, default=None)
 
 
 def _prepared(model: ModelSpec, k: Mapping, p: Mapping) -> Mapping:

@@ -264,6 +264,23 @@ def constant(x, single: tl.constexpr, double: tl.constexpr):
 
 
 @triton.jit
+def residual_allowed(x):
+    """Of equations at a root, as csrc/core/root.h has it: 8 spacings of x or of 1 mm."""
+    return at_least(tl.abs(x), 1.0) * constant(x, 9.5367431640625e-07, 1.7763568394002505e-15)
+
+
+@triton.jit
+def step_allowed(x):
+    return residual_allowed(x) * 0.5
+
+
+@triton.jit
+def beyond_allowed(residual, x, wide):
+    size = tl.abs(residual)
+    return tl.where(size <= maximum(residual_allowed(x), wide), 0.0, size)
+
+
+@triton.jit
 def number(x, value: tl.constexpr):
     """The number, in x's precision and shape."""
     return tl.full(x.shape, value, x.dtype)
