@@ -97,6 +97,7 @@ template <class T> struct Case {
     LeastSquares l{};
     fill(l, model);
     const auto ordinates = [&] { return View{uniform(15 * cells(), 0, 0.2), cells(), n_components, 1}; };
+    for (int i = 0; i < N - 2; ++i) l.along[i] = true;
     l.length = 15, l.n_routing = 2;
     l.ordinates = ordinates(), l.d_ordinates[0] = ordinates(), l.d_ordinates[1] = ordinates();
     l.target = of_steps(uniform(n_steps * n_basins, 0, 5)), l.weight = of_steps(uniform(n_steps * n_basins, 0, 1));

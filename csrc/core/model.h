@@ -36,7 +36,15 @@
 //             static HS_FN void stage_adj(const Given<V>& in, const V* s, const Kept<V>& kept, const V* d_q, V* d_s,
 //                                         const Cotangents<V>& d, BetweenAdjoint<V>& m);
 //           with what one leaves to later ones in structs Between and BetweenAdjoint, made of values as Kept is; Fluxes
-//           is V* or OutflowAlone. All in order are the step
+//           is V* or OutflowAlone. All in order are the step; of dual numbers only with DUAL_STAGES
+//
+//   LINEAR  whether it says how a step moves with the parameters, by coefficients that it makes once:
+//             template <class V> static HS_FN void linear(const Given<V>& in, const V* slope, const V* s,
+//                                                         const Kept<V>& kept, Linear<V>& m);
+//             template <class V> static HS_FN void tangent(int parameter, const Linear<V>& m, V* s, V& q);
+//           The latter makes of the tangents of states before the step those after it, and that of the outflow where it
+//           moves. slope [SLOPES]: how number SLOPE_OF[i][0] of what is prepared, the ordinates behind the D others, moves
+//           with parameter SLOPE_OF[i][1]
 //
 // A delay line with ordinates w_0 .. w_{n-1} holds contents M_0 .. M_{n-2}. A step that puts x into it gets M_0 + w_0 x
 // out of it; it finds M_0 in s[S + line] and w_0 in in.w[line], and leaves x in s[S + line]. Then the driver moves the
@@ -54,8 +62,12 @@ struct Defaults {
   static constexpr int K = 0, D = 0, LINES = 0, NETWORKS = 0, WEIGHTS = 0;
   static constexpr bool LOOPS = false;
   static constexpr int STAGES = 0, ADJOINT_STAGES = 0;
+  static constexpr bool DUAL_STAGES = true;
   template <class V> struct Between {};
   template <class V> struct BetweenAdjoint {};
+  template <class V> struct Linear {};
+  static constexpr bool LINEAR = false;
+  static constexpr int SLOPES = 0, SLOPE_OF[1][2] = {{0, 0}};
   static constexpr int SLOTS[1] = {0}, NETWORK_WEIGHTS[1] = {0};
   static constexpr const char *input_names = "", *line_names = "", *network_names = "", *identity = "";
 };
@@ -225,6 +237,19 @@ HS_FN void adj_put(const Contents& d_m, const V* w, const V* x, V* d_x, V* d_w, 
       d_w[i] = fma(x[line.number], d, d_w[i]);
     }
     d_x[line.number] = sum;
+  });
+}
+// The contents' tangents, of a step that put x into the lines and d_x along the tangent.
+template <class Model, class V>
+HS_FN void move_contents(V* d_m, const V* w, const V* d_w, const V* x, const V* d_x, const int* in_use) {
+  each_line<Model>([=](auto line) {
+    V* d_content = d_m + line.content;
+    const int n = in_use[line.number];
+    for (int j = 0; j + 1 < n; ++j) {
+      const int i = line.ordinate + j + 1;
+      const V more = w[i] * d_x[line.number];
+      d_content[j] = fma(d_w[i], x[line.number], j + 2 < n ? fma(w[i], d_x[line.number], d_content[j + 1]) : more);
+    }
   });
 }
 // Second part, after that of the step, which has found the cotangents of what it was given: the contents' go back.

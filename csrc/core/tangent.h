@@ -1,5 +1,5 @@
 // One derivative of a run along a direction given for any of its inputs: the model's step on dual numbers of one
-// direction, over the same blocks as the run itself (drive.h). What the adjoint is the transpose of.
+// direction, over the same blocks and in the same stages as the run itself (drive.h). What the adjoint is the transpose of.
 #pragma once
 
 #include "drive.h"
@@ -20,6 +20,10 @@ template <class Model, class V> struct Forward {
   B block;
   Lanes<V> forcing_lanes[MOST][F], moving_lanes[P][MOST];
   DV inputs[MOST][N::some(K)], p[MOST][P], derived[MOST][N::some(D)], s[MOST][HEADS], weight[MOST];
+  // Of the step at hand: forcing [pack], and first ordinates, what a step keeps and what passes from stage to stage [unit].
+  DV f[MOST][F], first[MOST][N::some(LINES)], q[MOST][Q + S];
+  typename Model::template Kept<DV> kept[MOST];
+  typename Model::template Between<DV> between[MOST];
   DV *ordinate = nullptr, *content = nullptr;  // [unit][W], [unit][M]
   DV* network = nullptr;                       // [pack][WEIGHTS]
 
@@ -89,8 +93,9 @@ template <class Model, class V> struct Forward {
     return block.d_given(i, t, at, d);
   }
 
-  HS_FN Given<DV> given(const DV* f, int u, const DV* first) const {
-    return {f, inputs[block.pack[u]], p[u], derived[u], first, block.limits.dt, nullptr, network + block.pack[u] * B::WEIGHTS};
+  HS_FN Given<DV> given(int u) const {
+    const int k = block.pack[u];
+    return {f[k], inputs[k], p[u], derived[u], first[u], block.limits.dt, nullptr, network + k * B::WEIGHTS};
   }
   void move_networks() {
     network = static_cast<DV*>(aligned_alloc(alignof(V), block.n_packs * B::WEIGHTS * sizeof(DV)));
@@ -107,8 +112,8 @@ template <class Model, class V> struct Forward {
   }
   HS_FN void prepare() {
     for (int u = 0; u < block.n_units; ++u) {
-      if constexpr (D > 0) Model::prepare(given(nullptr, u, nullptr), derived[u]);
-      if constexpr (W > 0) Model::ordinates(given(nullptr, u, nullptr), ordinate + u * W);
+      if constexpr (D > 0) Model::prepare(given(u), derived[u]);
+      if constexpr (W > 0) Model::ordinates(given(u), ordinate + u * W);
     }
   }
 
@@ -139,36 +144,45 @@ template <class Model, class V> struct Forward {
     }
     if (B::PREPARES && block.n_moving > 0) prepare();
     for (int k = 0; k < block.n_packs; ++k) {
-      DV f[F];
-      V sums[MAX_OUTPUTS];
       block.read_forcing(t, k, B::AHEAD);
       for (int i = 0; i < F; ++i) {
         const View& d = in.t_forcing[i];
         bad |= outside(block.f[k][i], block.limits.forcing[i]);
-        f[i] = dual(block.f[k][i], d.data ? load<V>(as<T>(d.data) + t * d.t_stride, forcing_lanes[k][i]) : V{});
+        f[k][i] = dual(block.f[k][i], d.data ? load<V>(as<T>(d.data) + t * d.t_stride, forcing_lanes[k][i]) : V{});
       }
-      for (int o = 0; o < run.n_outputs; ++o) sums[o] = V{};
-      for (int u = k * G; u < (k + 1) * G; ++u) {
-        DV q[Q + S], first[N::some(LINES)];
-        typename Model::template Kept<DV> kept;
-        heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first);
-        Model::step(given(f, u, first), s[u], q, kept);
-        move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, block.in_use);
-        for (int i = 0; i < S; ++i) q[Q + i] = s[u][i];
-        for (int o = 0; o < run.n_outputs; ++o) {
-          const DV value = q[run.output[o]];
-          if (run.each)
-            store(as<T>(in.t_fluxes) + (o * run.n_steps + t) * block.cells_in_all(), block.series[u], value.d[0]);
-          else
-            sums[o] = fma(weight[u].v, value.d[0], fma(weight[u].d[0], value.v, sums[o]));
+    }
+    for (int u = 0; u < block.n_units; ++u) heads<Model>(content + u * M, ordinate + u * W, s[u] + S, first[u]);
+    if constexpr (B::STAGED && Model::DUAL_STAGES) step_from<0>();
+    else
+      for (int u = 0; u < block.n_units; ++u) Model::step(given(u), s[u], q[u], kept[u]);
+    for (int u = 0; u < block.n_units; ++u) {
+      move_lines<Model>(content + u * M, ordinate + u * W, s[u] + S, block.in_use);
+      for (int i = 0; i < S; ++i) q[u][Q + i] = s[u][i];
+    }
+    const int64_t total = run.n_basins * run.n_groups;
+    for (int o = 0; o < run.n_outputs; ++o) {
+      T* const row = as<T>(in.t_fluxes) + (o * run.n_steps + t) * (run.each ? block.cells_in_all() : total);
+      for (int k = 0; k < block.n_packs; ++k) {
+        V sum{};
+        for (int u = k * G; u < (k + 1) * G; ++u) {
+          const DV value = q[u][run.output[o]];
+          if (run.each) store(row, block.series[u], value.d[0]);
+          else sum = fma(weight[u].v, value.d[0], fma(weight[u].d[0], value.v, sum));
         }
+        if (!run.each) store(row, block.columns[k], sum);
       }
-      const int64_t total = run.n_basins * run.n_groups;
-      if (!run.each)
-        for (int o = 0; o < run.n_outputs; ++o)
-          store(as<T>(in.t_fluxes) + (o * run.n_steps + t) * total, block.columns[k], sums[o]);
     }
     return bad;
+  }
+  template <int STAGE> HS_FN void step_from() {
+    stage<STAGE>();
+    if constexpr (STAGE + 1 < Model::STAGES) step_from<STAGE + 1>();
+  }
+  template <int STAGE> HS_APART void stage() {
+    for (int u = 0; u < block.n_units; ++u) {
+      DV* to = q[u];
+      Model::template stage<STAGE>(given(u), s[u], to, kept[u], between[u]);
+    }
   }
 };
 

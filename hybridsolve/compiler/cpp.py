@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..spec import ModelSpec
-from . import stages
+from . import jacobian, stages
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
 from .implicit import roots_of
@@ -24,7 +24,8 @@ from .statements import Body
 from .tracing import Program, loops_of, networks_of, trace
 
 WIDTH = 120
-_TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PAIRED EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
+_TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PARAMETER LINEAR SLOPES SLOPE_OF PAIRED".split())
+_TAKEN |= set("EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
 
 
 def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
@@ -186,7 +187,10 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
     lines.append(f"  static constexpr int OUTFLOW = {enums['q'][model.flux_names.index(model.outflow)]};")
     if loops_of(step.program, prepare.program, ordinates.program) or roots_of(step.program):
         lines.append("  static constexpr bool LOOPS = true;")
-    lines += _step(step, enums)
+    step = stages.apart(step)
+    kept, of_stages = _step(step, enums)
+    lines += of_stages
+    lines += _linear(model, step.program, kept, enums, jacobian.depends(prepare.program, ordinates.program))
     if once:
         given = {i: f"in.d[{enums['d'][n]}]" for n, i in enumerate(prepare.program.roots["d"])}
         lines += _function(
@@ -216,9 +220,8 @@ def _forward(adjoint: Adjoint, enums: dict[str, list[str]]) -> list[str]:
     return body.forward(body.places(adjoint.program.every_result), ())
 
 
-def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
-    """The step and its adjoint, in stages."""
-    step = stages.apart(step)
+def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[str]]:
+    """What the step keeps, and the text of it and its adjoint in stages."""
     whole, graph = step.program.graph, step.program.graph.plain()
     # What derivatives alone are made of is no part of the step where nothing carries them forward.
     moves = needed(whole, step.program.every_root) - needed(graph, step.program.every_root)
@@ -260,13 +263,14 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
     lines += _function(
         "template <int STAGE, bool KNOWN = false, class V, class Fluxes> static HS_FN void stage(const Given<V>& in, "
         "V* s, Fluxes& q, Kept<V>& kept, Between<V>& m)",
-        _in_stages(parts),
+        _in_parts("STAGE", range(len(parts)), parts),
     )
     in_stages = ["Between<V> m;", *(f"stage<{n}, KNOWN>(in, s, q, kept, m);" for n in range(len(parts)))]
     if moves:
         body = Body(whole, enums, kept)
         body.forward(body.places(step.program.every_result), kept)
         in_one = [f"  {row}" if row else "" for row in body.lines]
+        lines.insert(1, "  static constexpr bool DUAL_STAGES = false;")
         in_stages = ["if constexpr (is_dual<V>) {", *in_one, "} else {", *(f"  {row}" for row in in_stages), "}"]
     lines += _function(
         "template <bool KNOWN = false, class V> static HS_FN void step(const Given<V>& in, V* s, V* q, Kept<V>& kept)",
@@ -275,7 +279,7 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
     lines += _function(
         "template <int STAGE, class V> static HS_FN void stage_adj(const Given<V>& in, const V* s, "
         "const Kept<V>& kept, const V* d_q, V* d_s, const Cotangents<V>& d, BetweenAdjoint<V>& m)",
-        _in_stages(parts_adjoint),
+        _in_parts("STAGE", range(len(parts_adjoint)), parts_adjoint),
     )
     lines += _function(
         "template <class V> static HS_FN void step_adj(const Given<V>& in, const V* s, const Kept<V>& kept, "
@@ -285,14 +289,103 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> list[str]:
             *(f"stage_adj<{n}>(in, s, kept, d_q, d_s, d, m);" for n in range(len(parts_adjoint))),
         ],
     )
+    return kept, lines
+
+
+def _linear(
+    model: ModelSpec, step: Program, kept: Sequence[int], enums: dict[str, list[str]], depends: Sequence[set[int]]
+) -> list[str]:
+    """How a step moves with its parameters; `depends` says on which what is made once and every ordinate depend."""
+    S, D = len(model.states), len(enums["d"])
+    begins = [D + sum(line.slots for line in model.lines[:n]) for n in range(len(model.lines))]
+    moved = {
+        S + n: set[int]().union(*depends[begin : begin + line.slots])
+        for n, (begin, line) in enumerate(zip(begins, model.lines, strict=True))
+    }
+    places = [*((("d", n), n) for n in range(D)), *((("w", n), begin) for n, begin in enumerate(begins))]
+    slopes = [(leaf, place, p) for leaf, place in places for p in sorted(depends[place])]
+    outflow = ("q", model.flux_names.index(model.outflow))
+    results = [outflow, *(("s", n) for n in range(len(enums["s"])))]
+    before = len(step.graph.nodes)
+    linear = jacobian.linearise(step, results, [(leaf, p) for leaf, _, p in slopes], moved)
+    if linear is None:
+        return []
+    g = linear.graph
+
+    def called(v: jacobian.Vertex) -> str:
+        kind, n = v if isinstance(v, tuple) else g.nodes[v].value if g.op(v) == "leaf" else ("", v)
+        return enums[kind][n].lower() if kind else g.names.get(n, "x")
+
+    for v, along in linear.edges.items():
+        for a, c in along.items():
+            if c >= before:
+                g.names.setdefault(c, f"{called(v)}_{called(a)}")
+    made = {c for along in linear.edges.values() for c in along.values() if g.number(c) is None}
+    members = Body(g, enums, sorted(made))
+    lines = ["", "  static constexpr bool LINEAR = true;"]
+    if slopes:
+        of = ", ".join(f"{{{place}, {p}}}" for _, place, p in slopes)
+        lines += _filled(f"  static constexpr int SLOPES = {len(slopes)}, SLOPE_OF[][2] = {{{of}}};")
+    lines += ["  template <class V> struct Linear {"]
+    lines += [row for text in members.declared() for row in _filled(f"    {text}")] + ["  };"]
+    variables = {("slope", n): f"slope[{n}]" for n in range(len(slopes))}
+    lines += _function(
+        "template <class V> static HS_FN void linear(const Given<V>& in, const V* slope, const V* s, "
+        "const Kept<V>& kept, Linear<V>& m)",
+        Body(g, enums, kept, variables=variables).forward([(f"m.{name}", i) for i, name in members.fields.items()], ()),
+    )
+    tangents: list[list[str]] = []
+    for p in range(len(enums["p"])):
+        stores, body = _along(linear, p, results, members, enums)
+        tangents.append([row for row in body.forward(stores, ()) if row] if stores else [])
+    lines += _function(
+        "template <int PARAMETER, class V> static HS_FN void tangent(const Linear<V>& m, V* s, V& q)",
+        _in_parts("PARAMETER", enums["p"], tangents),
+    )
     return lines
 
 
-def _in_stages(parts: Sequence[Sequence[str]]) -> list[str]:
-    """The statements of each stage under a condition that the compiler decides."""
+def _along(
+    linear: jacobian.Linear, p: int, results: Sequence[tuple[str, int]], members: Body, enums: dict[str, list[str]]
+) -> tuple[list[tuple[str, int]], Body]:
+    """Along a parameter, the tangents of results to be stored, and the body that makes them."""
+    g, to = linear.graph, Graph()
+    variables = {("m", i): f"m.{name}" for i, name in members.fields.items()}
+    tangents: dict[jacobian.Vertex, int] = {}
+    for v, along in linear.edges.items():
+        total = None
+        for a, c in along.items():
+            if p not in linear.moved[a]:
+                continue
+            number = g.number(c)
+            coefficient = to.leaf("m", c) if number is None else to.const(number)
+            if isinstance(a, int) and g.op(a) == "leaf" and g.nodes[a].value[0] in "sp":
+                kind, n = g.nodes[a].value
+                tangent = to.const(1) if kind == "p" else to.leaf("s", n)
+            else:
+                tangent = tangents[a]
+            if total is None:
+                total = to.mul(coefficient, tangent)
+            elif to.number(coefficient) in (None, 1) and to.number(tangent) is None:
+                total = to.fma(coefficient, tangent, total)
+            else:
+                total = to.add(total, to.mul(coefficient, tangent))
+        if total is not None:
+            tangents[v] = total
+            if isinstance(v, int) and v in g.names and to.op(total) not in ("leaf", "const", "neg"):
+                to.names.setdefault(total, f"d_{g.names[v]}")
+    stores = [("q", tangents[v]) for v in results if v in tangents and v[0] == "q"]
+    for v in results:
+        if v[0] == "s" and (v in tangents or any(p in linear.moved.get(a, ()) for a in [g.leaf(*v)])):
+            stores.append((f"s[{enums['s'][v[1]]}]", tangents.get(v, to.const(0))))
+    return stores, Body(to, enums, variables=variables)
+
+
+def _in_parts(what: str, names: Iterable[object], parts: Iterable[Sequence[str]]) -> list[str]:
+    """The statements of each part under a condition that the compiler decides."""
     lines: list[str] = []
-    for n, part in enumerate(parts):
-        lines.append(f"{'} else ' if n else ''}if constexpr (STAGE == {n}) {{")
+    for name, part in zip(names, parts, strict=True):
+        lines.append(f"{'} else ' if lines else ''}if constexpr ({what} == {name}) {{")
         lines += [f"  {row}" if row else "" for row in part]
     return [*lines, "}"]
 

@@ -231,6 +231,7 @@ class Graph:
         """The same nodes where nothing carries derivatives forward: "moved" and "frozen" are "same" as their first."""
         other = Graph()
         other.__dict__.update(self.__dict__)
+        other._known = dict(self._known)
         other.nodes = [Node("same", node.args[:1]) if node.op in ("moved", "frozen") else node for node in self.nodes]
         return other
 

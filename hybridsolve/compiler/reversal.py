@@ -72,10 +72,10 @@ def reverse(program: Program, counts: dict[str, int], silent: Collection[tuple[s
     silent : collection of (kind, index)
         The roots without a cotangent, which nothing is computed for.
     """
-    return _Reversal(program).run(counts, silent)
+    return Reversal(program).run(counts, silent)
 
 
-class _Reversal:
+class Reversal:
     def __init__(self, program: Program) -> None:
         self.program, self.graph = program, program.graph
         self.live = needed(self.graph, program.every_root)
@@ -85,14 +85,30 @@ class _Reversal:
         self.per: dict[int, int] = {}  # of a divisor its reciprocal
         self.d_items: dict[int, dict[int, int]] = {}  # of a loop or network the cotangents of its results, by number
         self.networks: dict[int, list[int]] = {}  # the adjoints of each network's calls
-
-    def run(self, counts: dict[str, int], silent: Collection[tuple[str, int]]) -> Adjoint:
         g = self.graph
         for i in sorted(self.live):
             if g.op(i) == "quotient":
                 self.per[g.args(i)[1]] = g.args(i)[2]
             elif g.op(i) == "reciprocal":
                 self.per.setdefault(g.args(i)[0], i)
+
+    def partials(self, i: int) -> dict[int, int]:
+        """The partial derivatives of a node along what it is made of, by that: the adjoint of a cotangent of 1."""
+        g = self.graph
+        self.terms, self.log_terms = {i: [Term(g.const(1))]}, {}
+        self.visit(i)
+        found = {}
+        for a in dict.fromkeys([*self.terms, *self.log_terms]):
+            x = g.args(a)[0] if g.op(a) == "logarithm" else a
+            d_ln = self.total(self.log_terms.get(a, []))
+            terms = [*self.terms.get(a, []), *([] if d_ln is None else [self.from_log(x, d_ln)])]
+            total = self.total(terms)
+            if a != i and total is not None:
+                found[x] = total
+        return found
+
+    def run(self, counts: dict[str, int], silent: Collection[tuple[str, int]]) -> Adjoint:
+        g = self.graph
         for kind, rows in self.program.roots.items():
             for n, i in enumerate(rows):
                 if (kind, n) not in silent:
@@ -195,9 +211,8 @@ class _Reversal:
         """Hand the cotangent of a node on to what it is made of."""
         g = self.graph
         op, a, value = g.nodes[i]
-        if op in ("leaf", "const", "ge", "no", "and", "or", "floor", "power", "power01", "log2_of", "root", "frozen"):
-            return
-        if op == "item" and g.op(a[0]) == "root":
+        ends = "leaf const ge no and or floor power power01 log2_of logarithm root frozen".split()
+        if op in ends or op == "item" and g.op(a[0]) == "root":
             return
         if op == "repeat":
             return self.visit_loop(i, value)

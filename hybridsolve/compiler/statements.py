@@ -28,7 +28,8 @@ _WORDS = set(
 
     V T s q f p d w d_s d_q d_w in kept dt min max select fma exp log sqrt tanh sigmoid softplus sin cos floor pow
     relu at_least at_most quotient ratio splat lane step stage m base_log2 prepare ordinates log2 exp2 power pow01
-    below above any read load store gather reciprocal going U plain constant moved frozen""".split()
+    below above any read load store gather reciprocal going U plain constant moved frozen slope linear
+    tangent""".split()
 )
 
 
