@@ -25,6 +25,7 @@ from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, SetupError
 from setuptools.modified import newer_group
 
+WINDOWS = os.name == "nt"  # by clang-cl, since lanes are GCC's vector types; nobody has tried it
 # No fast-math: a NaN must stay a NaN. No contraction: the adjoint recomputes the forward run and must meet its bits.
 # No conclusions from null pointers: GCC 12 takes an address that its own optimisation has made a sum of integers for
 # null, a function that writes there for one without effect, and drops the calls of it.
@@ -40,6 +41,11 @@ JUDGES = ("hbv",)  # of csrc/models: a CPU runs what is generated, in stages, an
 JOINED = tuple(f"cemaneige+{body}" for body in ("gr4j", "gr5j", "gr6j", "hymod", "xinanjiang"))
 # Every header of csrc/models, by its name: each has kernels of its own (csrc/core/table.h).
 HEADERS = {path.stem: f"models/{path.name}" for path in sorted(Path("csrc/models").glob("*.h"))}
+
+
+def spelled(*flags):
+    """Flags of GCC and clang, as the compiler at hand takes them."""
+    return [f"/clang:{flag}" for flag in flags] if WINDOWS else list(flags)
 
 
 def find_nvcc():
@@ -150,29 +156,34 @@ class BuildKernels(build_ext):
             return self.build_cuda(ext)
         if ext.name.endswith("._driver"):
             return super().build_extension(ext)
+        if WINDOWS:
+            self.compiler.initialize()
+            self.compiler.cc = "clang-cl"
         isas = {"baseline": []} | self.instruction_sets()
-        headers = HEADERS | generated(Path(self.build_temp, "generated"))
-        std = f"-std=c++{ext.cxx_std}"
+        # What knows nothing of Python is kept from the build for one Python to that for the next.
+        shared = Path(self.get_finalized_command("build").build_base, f"kernels.{self.plat_name}")
+        headers = HEADERS | generated(shared / "generated")
+        common = spelled(f"-std=c++{ext.cxx_std}", *FLAGS)
         parts = {}  # source, macros and flags by folder
         for isa, flags in isas.items():
-            made = [std, *FLAGS, *flags]
+            made = [*common, *spelled(*flags)]
             parts[f"{isa}/routing"] = ("csrc/routing_cpu.cpp", {"HS_ISA": isa}, made)
             for name, header in headers.items():
                 parts[f"{isa}/{name}"] = ("csrc/models_cpu.cpp", {"HS_ISA": isa} | names_of(name, header), made)
         macros = {f"HS_HAS_{isa.upper()}": "1" for isa in isas} | {"HS_HEADERS(TABLE)": every_table(headers)}
-        parts["binding"] = (*ext.sources, dict(ext.define_macros) | macros, [*ext.extra_compile_args, std])
+        parts["binding"] = (*ext.sources, dict(ext.define_macros) | macros, [*ext.extra_compile_args, common[0]])
 
         def compile_part(name):
             source, macros, flags = parts[name]
-            folder = Path(self.build_temp, name)
-            made = folder / Path(source).with_suffix(".o")
+            folder = (Path(self.build_temp) if name == "binding" else shared) / name
+            made = folder / Path(source).with_suffix(self.compiler.obj_extension)
             options = dict(
                 output_dir=str(folder),
                 macros=list(macros.items()),
                 include_dirs=ext.include_dirs if name == "binding" else ["csrc"],
-                extra_postargs=[*flags, "-MMD", "-MF", str(made.with_suffix(".d"))],
+                extra_postargs=[*flags, *spelled("-MMD", f"-MF{made.with_suffix('.d')}")],
             )
-            how = [*self.compiler.compiler_so_cxx, *map(str, options.values())]
+            how = [*getattr(self.compiler, "compiler_so_cxx", ()), *map(str, options.values())]
             return self.made_once(made, how, lambda: self.compiler.compile([source], **options))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -240,7 +251,7 @@ class BuildKernels(build_ext):
             source = Path(folder) / "empty.cpp"
             source.write_text("int main() { return 0; }\n")
             try:
-                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+                self.compiler.compile([str(source)], output_dir=folder, extra_postargs=spelled(*flags))
             except CompileError:
                 return False
         return True
@@ -252,12 +263,12 @@ cpu = Pybind11Extension(
     ["csrc/bind_cpu.cpp"],
     cxx_std=17,
     depends=depends,
-    extra_compile_args=FLAGS,
-    extra_link_args=["-pthread"],
+    extra_compile_args=spelled(*FLAGS),
+    extra_link_args=[] if WINDOWS else ["-pthread"],
 )
 # Launches what NVRTC compiles: no CUDA is needed to build it.
 driver = Pybind11Extension(
-    "hybridsolve._driver", ["csrc/bind_driver.cpp"], cxx_std=17, depends=depends, extra_compile_args=FLAGS
+    "hybridsolve._driver", ["csrc/bind_driver.cpp"], cxx_std=17, depends=depends, extra_compile_args=spelled(*FLAGS)
 )
 cuda = Pybind11Extension("hybridsolve._cuda", ["csrc/bind_cuda.cpp"], cxx_std=17, depends=depends)
 cuda_architectures()  # what cannot be built for is said though nothing be built

@@ -1,5 +1,6 @@
 """Differentiable hydrology at the speed of the hardware."""
 
+import os as _os
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
@@ -67,5 +68,10 @@ try:
     __version__ = _version("hybridsolve")
 except PackageNotFoundError:  # a checkout that nobody has installed
     __version__ = "0+source"
+
+if _os.environ.get("HYBRIDSOLVE_LOG"):
+    from ._log import configure as _configure
+
+    _configure()
 
 __getattr__, __dir__ = attach(__name__, _PLACES)

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import __version__, models
+from ._extras import MissingPackage, installed, needed_for
 from .arguments import MOST_DEVICES, integer, number
 from .bench.command import bench, bench_arguments
 from .calibration.command import run_calibrate
@@ -34,9 +35,9 @@ from .route_command import route, route_arguments
 from .scale import command
 
 MOST_THREADS = 1024
-REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError)  # errors in what was asked
+# Errors in what was asked, or of the installation.
+REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, MissingPackage)
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-PACKAGES = {"yaml": "pyyaml"}  # module: the package that installs it, where the names differ
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,9 +75,10 @@ def _status(argv: list[str] | None) -> int:
                 import torch
 
                 torch.set_num_threads(integer("--threads", arguments.threads, 1, MOST_THREADS))
-            for file in arguments.define:
-                models.load(file)
-            arguments.run(arguments)
+            with needed_for("this command"):
+                for file in arguments.define:
+                    models.load(file)
+                arguments.run(arguments)
             return 0
         except BrokenPipeError:
             raise
@@ -88,10 +90,7 @@ def _status(argv: list[str] | None) -> int:
         except KeyboardInterrupt as end:
             failure, status = end, 128 + (caught[0] if caught else signal.SIGINT)
         except Exception as error:
-            lacks = (
-                isinstance(error, ImportError) and not error.name or _package(error)
-            )  # this package's own errors have no name
-            failure, status = error, 2 if isinstance(error, REFUSALS) or lacks else 1
+            failure, status = error, 2 if isinstance(error, REFUSALS) else 1
     if os.environ.get("HYBRIDSOLVE_TRACEBACK", "0") not in ("", "0"):
         traceback.print_exception(failure)
     print(f"{name}: {_sentence(failure, status)}", file=sys.stderr)
@@ -126,8 +125,6 @@ def _sentence(failure: BaseException, status: int) -> str:
     if status in STOPPED:
         return "stopped; what was finished is kept."
     text = " ".join(str(failure).split())
-    if package := _package(failure):
-        return f"needs the package {package} ({text}); install it with: pip install {package}"
     if isinstance(failure, OSError) and failure.strerror and failure.filename is not None:  # raised by the system
         return f"{failure.filename} could not be used ({failure.strerror}); check the path and its permissions."
     if status == 2:
@@ -139,12 +136,6 @@ def _sentence(failure: BaseException, status: int) -> str:
         f"a fault of hybridsolve itself, {type(failure).__name__}: {text}, at {place}; report it, "
         "HYBRIDSOLVE_TRACEBACK=1 shows all."
     )
-
-
-def _package(failure: BaseException) -> str:
-    """The package to install where one is missing, else an empty text."""
-    module = (failure.name or "").partition(".")[0] if isinstance(failure, ImportError) else ""
-    return "" if module in ("", "hybridsolve") else PACKAGES.get(module, module.replace("_", "-"))
 
 
 @contextmanager
@@ -186,8 +177,9 @@ def _notes():
 
     logger, handler = logging.getLogger("hybridsolve"), logging.StreamHandler(sys.stderr)
     level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+    if not os.environ.get("HYBRIDSOLVE_LOG"):  # which has a handler already
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show
@@ -210,7 +202,11 @@ def _among(action: argparse.Action, *values: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hybridsolve", description="Differentiable hydrology: simulate, calibrate, train and route.")
+    parser = _Parser(
+        prog="hybridsolve",
+        description="Differentiable hydrology: simulate, calibrate, train and route.",
+        epilog="HYBRIDSOLVE_LOG=debug, info, warning or error: what is compiled, chosen and finished, on stderr.",
+    )
     parser.add_argument("--version", action="version", version=f"hybridsolve {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
     table = {
@@ -392,10 +388,12 @@ def _info(arguments) -> None:
 
     from .solve import backends
 
+    environment = {name: value for name, value in os.environ.items() if name.startswith("HYBRIDSOLVE_")}
     if arguments.json:
         versions = dict(hybridsolve=__version__, torch=torch.__version__, python=platform.python_version())
         machine = dict(system=platform.platform(), processor=platform.machine(), threads=torch.get_num_threads())
         found = dict(versions=versions, machine=machine, backends=backends.describe(), models=list(models.MODELS))
+        found |= dict(extras=installed(), environment=environment)
         print(json.dumps(found, indent=2))
         return
     print(
@@ -405,6 +403,11 @@ def _info(arguments) -> None:
     print("\nBackends")
     for name, state in backends.describe().items():
         print(f"  {name:10} {state}")
+    print("\nExtras")
+    for extra, lacking in installed().items():
+        print(f"  {extra:12} {'lacks ' + ', '.join(lacking) if lacking else 'installed'}")
+    if environment:
+        print("\nEnvironment\n  " + "\n  ".join(f"{name}={value}" for name, value in environment.items()))
     print("\nModels (hybridsolve models NAME lists its variables)")
     for model in models.MODELS.values():
         print(f"  {overview(model)}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from . import __version__
+from ._extras import needed_for
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -122,7 +123,8 @@ def connected(cluster: Any, *, gpus: bool = False) -> Iterator[Client | None]:
     if cluster is None:
         yield None
         return
-    from distributed import Client
+    with needed_for("a cluster of Dask"):
+        from distributed import Client
 
     if isinstance(cluster, Client):
         yield cluster

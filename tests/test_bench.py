@@ -190,7 +190,7 @@ def test_a_worker_answers_seconds_and_memory():
 
 def test_what_is_missing_or_slow_is_a_row_that_says_so():
     if importlib.util.find_spec("jax") is None:
-        with pytest.raises(measure.WorkerFailed, match=r"needs the package jax: pip install jax"):
+        with pytest.raises(measure.WorkerFailed, match=r"JAX scan needs jax, .*: pip install 'hybridsolve\[peers\]'"):
             measure.Worker(TINY, "JAX scan", 60.0)
     with pytest.raises(measure.WorkerFailed, match="took more than 0.01 s"):
         measure.Worker(TINY, OURS, 0.01)

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 
 import plugins
@@ -291,3 +292,16 @@ def test_an_installed_package_has_what_kernels_are_compiled_of(tmp_path):
     code = "from hybridsolve.compiler import cache; print(cache.sources())"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(packed)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git says what there is")
+def test_the_source_distribution_has_what_a_build_needs(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "sdist", "--dist-dir", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (packed,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(packed) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = ["csrc", "hybridsolve", "setup.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"]
+    tracked = subprocess.run(["git", "ls-files", *needed], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert set(tracked.stdout.split()) <= names
+    assert not any(name.startswith("tests/") for name in names)

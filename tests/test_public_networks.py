@@ -263,4 +263,4 @@ def test_without_the_library_the_command_says_what_to_install(tmp_path, monkeypa
     path, lateral = hydrofabric(tmp_path), inflow(tmp_path / "inflow.nc", IDS)
     monkeypatch.setitem(__import__("sys").modules, "pyogrio", None)
     assert cli.main(["route", str(lateral), str(path), "--out", str(tmp_path / "q.nc")]) == 2
-    assert "install it with: pip install pyogrio" in capsys.readouterr().err
+    assert "needs pyogrio, which is not installed: pip install 'hybridsolve[nextgen]'." in capsys.readouterr().err

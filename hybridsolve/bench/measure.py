@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from .._extras import MissingPackage
 from . import floors, machine
 from .cases import MODES, Case
 from .implementations import IMPLEMENTATIONS, OURS, OURS_OF
@@ -106,8 +107,7 @@ class Worker:
             raise WorkerFailed(self._ended())
         found = json.loads(text)
         if isinstance(found, dict) and "missing" in found:
-            package = IMPLEMENTATIONS[self.name].package or found["missing"]
-            raise WorkerFailed(f"needs the package {found['missing']}: pip install {package}, or hybridsolve[peers]")
+            raise WorkerFailed(str(MissingPackage(self.name, found["missing"])))
         if isinstance(found, dict) and "failed" in found:
             raise WorkerFailed(found["failed"])
         return found

@@ -7,6 +7,7 @@ core and on a cluster, which work on them in any order. What a finished block ha
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -34,6 +35,7 @@ from .windows import Window
 if TYPE_CHECKING:
     from distributed import Client
 
+log = logging.getLogger(__name__)
 SAVE_EVERY = float(os.environ.get("HYBRIDSOLVE_SAVE_EVERY", "20"))  # seconds between checkpoints of a running search
 BLOCK_BYTES, MOST_BYTES = 1e7, 3e8  # of one flow series [T, B, S] of a block: usually, and at most
 BLOCK_CELLS = 512  # basins x starts of a block at least, within its most bytes, so that threads have work
@@ -233,6 +235,7 @@ class Checkpoint:
     def keep(self, block: int, found: Found) -> None:
         """Save what a block has found."""
         self.finished[block] = found
+        log.debug("block %d: %d basins searched, median loss %.4f", block, len(found[1]), found[1].amin(1).median())
         if self.path is not None:
             self.folder.mkdir(exist_ok=True)
             points, loss, steps = found

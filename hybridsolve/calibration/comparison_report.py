@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from .. import plot
+from .._extras import MissingPackage, needed_for
 from ..data.files import refuse_file, write_text_atomic
 from ..data.netcdf import write_netcdf
 from ..score import metrics
@@ -75,10 +76,11 @@ def write(result: xr.Dataset, folder: str | Path, *, command: str | None = None)
     report = folder / "report.md"
     written.append(write_text_atomic(report, _markdown(result, [], command)))
     try:
-        from ..plot.page import write_page
-        from ..plot.style import draw
-    except ImportError as error:
-        warnings.warn(f"no figure is drawn: {error}; all numbers are written.", stacklevel=2)
+        with needed_for("a figure"):
+            from ..plot.page import write_page
+            from ..plot.style import draw
+    except MissingPackage as error:
+        warnings.warn(f"no figure is drawn, all numbers are written: {error}", stacklevel=2)
         return written
     drawn = draw(figures(result), folder)
     write_text_atomic(report, _markdown(result, [path.stem for path in drawn], command))

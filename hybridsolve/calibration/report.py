@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from .. import models
+from .._extras import MissingPackage, needed_for
 from ..data.files import refuse_file, write_text_atomic
 from ..data.ids import spelled_as
 from ..data.netcdf import write_netcdf
@@ -106,10 +107,11 @@ def write(
         scores = {m: _fitted(result).sel(period="test", member=m) for m in MEMBERS}
         log_test_scores(scores, folder / "test_looks.log", command or "hybridsolve.calibrate()")
     try:
-        from ..plot.page import write_page
-        from ..plot.style import draw
-    except ImportError as error:
-        warnings.warn(f"no figure is drawn: {error}; all numbers are written.", stacklevel=2)
+        with needed_for("a figure"):
+            from ..plot.page import write_page
+            from ..plot.style import draw
+    except MissingPackage as error:
+        warnings.warn(f"no figure is drawn, all numbers are written: {error}", stacklevel=2)
         return written
     drawn = draw(figures(result, basin, references), folder)
     title = str(result.attrs["title"])

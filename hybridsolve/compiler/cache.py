@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -19,10 +20,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 # Those of setup.py, where it is said why; a lesser optimisation, which costs a few per cent of speed, halves the wait.
 FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-delete-null-pointer-checks", "-fvisibility=hidden")
 FLAGS += ("-pthread", "-fPIC", "-shared")
@@ -148,12 +151,16 @@ def entry(said: str, suffix: str, about: str, make: Callable[[Path], None]) -> P
             if not _is_complete(kept):  # another process may have made it meanwhile
                 for left in kept.parent.glob(f"{key}-*"):  # by a process that was killed: the lock is ours
                     shutil.rmtree(left, ignore_errors=True)
+                began = time.perf_counter()
                 with _aside(kept) as made:
                     make(made)
                     noted = made.with_suffix(".sha256")
                     noted.write_text(f"{_digest(made)}\n{about}\n")
                     os.replace(made, kept)
                     os.replace(noted, kept.with_suffix(".sha256"))
+                log.info("%s: made in %.1f s and kept, %s", about, time.perf_counter() - began, kept)
+    else:
+        log.debug("%s: found, %s", about, kept)
     return kept
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .._extras import MissingPackage
 from .dataset import assemble, float_dtype
 from .pet import pet_attributes, potential_evapotranspiration
 
@@ -38,8 +39,10 @@ def read_fulda(*, pet: str = "hargreaves", dtype="float32") -> xr.Dataset:
 
     Raises
     ------
-    ImportError
+    ModuleNotFoundError
         spotpy is not installed.
+    FileNotFoundError
+        The installed one is without its examples.
     ValueError
         Another method, or a file in another form than expected.
     """
@@ -50,12 +53,10 @@ def read_fulda(*, pet: str = "hargreaves", dtype="float32") -> xr.Dataset:
         )
     spec = importlib.util.find_spec("spotpy")  # its location only: importing it would pull in all its samplers
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            "the Fulda example needs the package spotpy, which is not installed; run: pip install 'hybridsolve[demo]'."
-        )
+        raise MissingPackage("the Fulda example", "spotpy")
     path = Path(next(iter(spec.submodule_search_locations))) / "examples" / "cmf_data" / "fulda_climate.csv"
     if not path.is_file():
-        raise ImportError(
+        raise FileNotFoundError(
             f"the installed spotpy must hold {'/'.join(path.parts[-4:])}, found none; run: pip install "
             "'hybridsolve[demo]'."
         )

@@ -82,14 +82,17 @@ def _opened(paths: Sequence[str], variables: str | None) -> xr.Dataset:
     import xarray as xr
 
     from .ids import listed
+    from .netcdf import need_engine
 
     for path in paths:
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path} does not exist, expected a NetCDF file or a Zarr store; check the path.")
+    engine = "zarr" if os.path.isdir(paths[0]) else "netcdf4"
+    need_engine(paths[0], engine)
     try:
         data = xr.open_mfdataset(
             list(paths),
-            engine="zarr" if os.path.isdir(paths[0]) else "netcdf4",
+            engine=engine,
             chunks={},
             combine="by_coords",
             join="exact",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from .._extras import needed_for
 from .ids import listed, refuse_duplicates, text_ids
 from .netcdf import load_netcdf
 
@@ -52,7 +53,8 @@ def read_polygons(polygons: str | Path | geopandas.GeoDataFrame, id: str, layer:
         No such file or column; no coordinate reference system; ids twice; geometries that are missing, empty, invalid
         or no polygons.
     """
-    import geopandas
+    with needed_for("the weights of polygons"):
+        import geopandas
 
     where = "the polygons"
     if not isinstance(polygons, geopandas.GeoDataFrame):
@@ -271,9 +273,10 @@ def _reference(grid: Gridded, y: xr.DataArray, x: xr.DataArray, crs: Any) -> pyp
 
 def _covered_cells(outlines: Any, edges: list[np.ndarray], reference: pyproj.CRS) -> tuple[np.ndarray, ...]:
     """Of each pair of polygon and cell: the index of the polygon, that of the cell, and the share that is covered."""
-    import geopandas
-    from exactextract import exact_extract
-    from exactextract.raster import NumPyRasterSource
+    with needed_for("the weights of polygons"):
+        import geopandas
+        from exactextract import exact_extract
+        from exactextract.raster import NumPyRasterSource
 
     y, x = edges
     n_y, n_x = len(y) - 1, len(x) - 1

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from .._extras import needed_for
 from .files import write_atomic
 from .times import CF_UNITS
 
@@ -47,6 +48,12 @@ def open_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     return _opened(path, expected, engine="netcdf4", **options)
 
 
+def need_engine(path: str | Path, engine: str) -> None:
+    """Raise where what xarray needs for a kind of file is not installed."""
+    with needed_for(str(path)):
+        import_module({"netcdf4": "netCDF4"}.get(engine, engine))
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr store, of format 3 or 2."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
@@ -59,11 +66,12 @@ def open_zarr(path: Path, expected: str, **options: Any) -> xr.Dataset:
         return _opened(path, expected, engine="zarr", **options)
 
 
-def _opened(path: Path, expected: str, **options: Any) -> xr.Dataset:
+def _opened(path: Path, expected: str, engine: str, **options: Any) -> xr.Dataset:
+    need_engine(path, engine)
     try:
         with warnings.catch_warnings():  # dates of other calendars are told by who reads them (`times.standard_time`)
             warnings.filterwarnings("ignore", "Unable to decode time axis", xr.SerializationWarning)
-            return xr.open_dataset(path, **options)
+            return xr.open_dataset(path, engine=engine, **options)
     except _RAISED as error:
         reason = _first_line(error)
         units = re.search(r"unable to decode time units (.+?)(?:\. |$)", reason)
@@ -134,6 +142,7 @@ def write_netcdf(
         The folder does not exist, is not writable, or the disk is full; the former file is untouched.
     """
     path = Path(path)
+    need_engine(path, "netcdf4")
     out = ds.drop_encoding()
     bounds = out["time"].attrs.get("bounds") if "time" in out.variables else None
     bounds = bounds if bounds in out.variables else None

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import DTypeLike
 
+from .._extras import needed_for
 from ..spec import ModelSpec, Variable
 from .calendar import SERIES as CALENDAR
 from .calendar import with_calendar
@@ -182,7 +183,8 @@ def _named_by(ds: xr.Dataset, rows: dict[str, Variable]) -> xr.Dataset:
 
 
 def _groups(path: Path) -> list[str]:
-    import netCDF4
+    with needed_for(str(path)):
+        import netCDF4
 
     with netCDF4.Dataset(path) as file:
         return list(file.groups)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from .._extras import needed_for
 from .daily import by_day, rows_of_whole_days
 from .steps import DAY, date_of_row, refuse_odd_step, usual_step
 from .units import DAY as DAY_SECONDS
@@ -248,10 +249,6 @@ def _basin(full, index):
 
 
 def _pyet():
-    try:
+    with needed_for("potential evapotranspiration"):
         import pyet
-    except ImportError:
-        raise ImportError(
-            "pyet is needed to compute potential evapotranspiration but is not installed; run: pip install pyet."
-        ) from None
     return pyet

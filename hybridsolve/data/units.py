@@ -15,6 +15,8 @@ from functools import cache
 
 import numpy as np
 
+from .._extras import needed_for
+
 DAY = 86400  # seconds
 _LENGTHS = ((DAY, "d"), (3600, "h"), (60, "min"), (1, "s"))
 # Spellings of our own units: what is written so needs no conversion, and not the slow import of `pint`.
@@ -219,7 +221,8 @@ def _registry():
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        from cf_xarray.units import units
+        with needed_for("a unit"):
+            from cf_xarray.units import units
     finally:
         logger.setLevel(before)
     return units

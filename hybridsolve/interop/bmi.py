@@ -12,22 +12,26 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
-from bmipy import Bmi
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .. import models
+from .._extras import needed_for
 from ..arguments import integer
 from ..compiler.identity import identity, refuse_another
-from ..configuration import checked, read_yaml
 from ..data.files import check_target, refuse_overwriting
 from ..data.ids import listed, read_text, refuse_duplicates, text_ids
-from ..data.names import role_of
-from ..data.netcdf import load_netcdf, write_netcdf
 from ..data.units import convert, is_ours, unit_at
 from ..routing.gauge import simulate_to_gauge
-from .bmi_config import STANDARD, UNITS, Array, Input, Settings, parameters_of_file
+
+with needed_for("the Basic Model Interface"):
+    import xarray as xr
+    from bmipy import Bmi
+
+    from ..configuration import checked, read_yaml
+    from ..data.names import role_of
+    from ..data.netcdf import load_netcdf, write_netcdf
+    from .bmi_config import STANDARD, UNITS, Array, Input, Settings, parameters_of_file
 
 DEPTH, NGEN_DEPTH, FLOW = "land_surface_water__runoff_depth", "Q_OUT", "land_surface_water__runoff_volume_flux"
 MEMORY = "hydrograph_memory"

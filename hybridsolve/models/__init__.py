@@ -1,4 +1,5 @@
-"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand.
+"""The models by name. Every module here that holds a `ModelSpec` is found; nothing lists them by hand. Those with
+networks inside (hybrids.py), which run with learned weights alone, are found by name but not listed.
 
 A name may also be made of names: "cemaneige+gr4j" is the one before the other, "cemaneige-3" is three layers of it, and
 "cemaneige-3+gr6j" both; see `join` and `layered`. "exphydro@rk4x8" is a model that is given as rates, by a scheme; see
@@ -19,11 +20,13 @@ from typing import Any
 from ..spec import DEFINITIONS as _DEFINITIONS
 from ..spec import ModelSpec
 from .factors import FACTORS, factored
+from .hybrids import HYBRIDS
 from .join import join, layered
 from .schemes import SCHEMES, named, scheme
 
 __all__ = [
     "DEFAULT",
+    "HYBRIDS",
     "MODELS",
     "RATES",
     "by_key",
@@ -118,8 +121,8 @@ def get(model: str | ModelSpec) -> ModelSpec:
         _DEFINITIONS.setdefault(model.key, model)  # a copy from another process is not made anew
         return model
     if isinstance(model, str):
-        if model in MODELS:
-            return MODELS[model]
+        if model in MODELS or model in HYBRIDS:
+            return MODELS.get(model) or HYBRIDS[model]
         front, plus, body = model.partition("+")
         if plus and front in FACTORS and body:
             return _composed(factored, model, front, get(body))
@@ -179,7 +182,7 @@ def names() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
-for _module in sorted(module.name for module in iter_modules(__path__)):
+for _module in sorted(module.name for module in iter_modules(__path__) if module.name != "hybrids"):
     for _value in vars(import_module(f".{_module}", __name__)).values():
         if isinstance(_value, ModelSpec):
             register(_value)

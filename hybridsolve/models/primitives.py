@@ -35,6 +35,7 @@ versions of torch.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -334,7 +335,11 @@ def _root(system, x0, most):
 
 
 def mlp(
-    name: str, inputs: Sequence, hidden: Sequence[int] = (16,), outputs: int = 1, activation: str = "tanh"
+    name: str,
+    inputs: Sequence | Mapping[str, Any],
+    hidden: Sequence[int] = (16,),
+    outputs: int = 1,
+    activation: str = "tanh",
 ) -> tuple:
     """A network of fully connected layers, whose weights are an input of the run (`simulate(networks=..)`).
 
@@ -345,8 +350,8 @@ def mlp(
     ----------
     name : str
         A network that is called twice by one name has the same weights in both places.
-    inputs : sequence of values
-        About the size of 1, divided by numbers of the table.
+    inputs : sequence of values, or mapping of str to value
+        About the size of 1, divided by numbers of the table; the names label figures.
     hidden : sequence of int
         Units of each hidden layer, one at least.
     outputs : int
@@ -358,17 +363,21 @@ def mlp(
     tuple of values
         The outputs, also where it is one: ``(evaporation,) = mlp("evaporation", [..])``.
     """
+    labels = tuple(inputs) if isinstance(inputs, Mapping) else tuple(f"input {n}" for n in range(1, len(inputs) + 1))
+    inputs = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     for x in inputs:
         if isinstance(x, Traced):
-            return x.network(name, list(inputs), tuple(hidden), outputs, activation)
+            return x.network(name, inputs, tuple(hidden), outputs, activation)
     import torch
 
-    weights = (_weights.get() or {}).get(name)
+    weights = (_around.weights or {}).get(name)
     if weights is None:
         raise ValueError(f"the step calls the network '{name}', which has no weights here: pass it in networks.")
     like = next(x for x in inputs if hasattr(x, "where"))
     inputs = [x if hasattr(x, "where") else like.new_tensor(x) for x in inputs]
     x = torch.stack(torch.broadcast_tensors(*inputs), -1)
+    if _around.seen is not None:
+        _around.seen[name] = dict(zip(labels, x.unbind(-1), strict=True))
     activated = {"tanh": tanh, "sigmoid": sigmoid, "relu": relu}[activation]
     sizes = (len(inputs), *hidden, outputs)
     for layer, (n, m) in enumerate(pairwise(sizes)):
@@ -378,17 +387,34 @@ def mlp(
     return x.unbind(-1)
 
 
-_weights: ContextVar[Mapping[str, Any] | None] = ContextVar("weights", default=None)
+class _Around(threading.local):
+    """What `mlp` on tensors finds around it, by thread; a ContextVar would be, but torch.compile cannot trace one."""
+
+    weights: Mapping[str, Any] | None = None
+    seen: dict[str, dict[str, Any]] | None = None
+
+
+_around = _Around()
 
 
 @contextmanager
 def weights_of_networks(weights: Mapping[str, Any]) -> Iterator[None]:
     """What `mlp` on tensors takes as the weights of each network meanwhile: vectors ``[W]`` or ``[B, W]``."""
-    token = _weights.set(weights)
+    before, _around.weights = _around.weights, weights
     try:
         yield
     finally:
-        _weights.reset(token)
+        _around.weights = before
+
+
+@contextmanager
+def noted_inputs() -> Iterator[dict[str, dict[str, Any]]]:
+    """What `mlp` on tensors is given meanwhile: of each network its inputs by label, those of the latest call."""
+    before, _around.seen = _around.seen, {}
+    try:
+        yield _around.seen
+    finally:
+        _around.seen = before
 
 
 _beyond: ContextVar[list | None] = ContextVar("beyond", default=None)

@@ -96,7 +96,7 @@ def lagged(e, ice, hours, slots):
     """Equation (7): what of the excess is due in this step and the next ones."""
     slow = (e >= 0.1) & (ice >= 1.0)
     water = maximum(e, 0.1)
-    n = maximum(floor(power(4 * water, 0.3) + 0.5), 1.0)
+    n = select(slow, maximum(floor(power(4 * water, 0.3) + 0.5), 1.0), 0.0)
 
     def part(now):
         lag = 5.33 * (1 - exp(-minimum(0.03 * (hours / 6) * ice * n / (water * (now["i"] + 0.5)), 150.0)))
@@ -106,7 +106,8 @@ def lagged(e, ice, hours, slots):
 
     zero = 0 * e
     end = repeat(n, PARTS, part, dict(i=zero, **{f"slot_{j}": zero for j in range(slots)}))
-    return [select(slow, end[f"slot_{j}"] / n * e, e if j == 0 else 0.0) for j in range(slots)]
+    parts = maximum(n, 1.0)
+    return [select(slow, end[f"slot_{j}"] / parts * e, e if j == 0 else 0.0) for j in range(slots)]
 
 
 def attenuated(sto, due, ice, share, hours):

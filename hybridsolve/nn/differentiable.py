@@ -9,17 +9,20 @@ from torch import Tensor, nn
 
 from .. import models
 from ..arguments import boolean, finite
+from ..compiler.tracing import networks_of
 from ..routing.gauge import GaugeRun, simulate_to_gauge
 from ..routing.units import Units
 from ..solve.check import dense, mapping
 from ..solve.simulate import Run
 from ..spec import DAY, ModelSpec
+from .fluxes import FluxNetwork
 from .networks import Corrected, Recurrent
 
 
 class DifferentiableModel(nn.Module):
     """A process model whose parameters a network gives: differentiable parameter learning (Tsai et al. 2021,
-    doi 10.1038/s41467-021-26107-z; with HBV, Feng et al. 2022, doi 10.1029/2022WR032404).
+    doi 10.1038/s41467-021-26107-z; with HBV, Feng et al. 2022, doi 10.1029/2022WR032404). Networks that the model's
+    step calls are learned along, one set of weights for all basins.
 
     Parameters
     ----------
@@ -33,6 +36,11 @@ class DifferentiableModel(nn.Module):
         Of the network under autocast; the solver keeps the forcing's precision.
     backend : str
         Of the solver, as for `simulate`.
+
+    Attributes
+    ----------
+    fluxes : ModuleDict
+        Of the networks inside the step, by name: `FluxNetwork`, or a module of one's own whose call gives the weights.
     """
 
     def __init__(
@@ -53,6 +61,8 @@ class DifferentiableModel(nn.Module):
             raise TypeError(f"network must be a torch.nn.Module; found {type(network).__name__}: pass one.")
         self.model = models.get(model)
         self.network = network
+        inside = networks_of(self.model.key, self.model.optional_parameter_names)
+        self.fluxes = nn.ModuleDict({each.name: FluxNetwork(self.model, each.name) for each in inside})
         self.dynamic_dropout = dynamic_dropout
         self.precision = precision
         self.backend = backend
@@ -108,6 +118,7 @@ class DifferentiableModel(nn.Module):
             self.model,
             forcing,
             self.raw_parameters(attributes, weather),
+            networks=self.weights(),
             inputs=inputs,
             step=step,
             backend=self.backend,
@@ -129,6 +140,10 @@ class DifferentiableModel(nn.Module):
             )
         raw = {name: dense(x, f"the network's '{name}'").to(attributes.dtype) for name, x in raw.items()}
         return drop_dynamic(raw, self.dynamic_dropout) if self.training and self.dynamic_dropout else raw
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of the networks inside the step, by name, as `simulate` takes them."""
+        return {name: network() for name, network in self.fluxes.items()}
 
     def parameters_of(
         self, attributes: Tensor, weather: Tensor | None = None, units: Units | None = None
@@ -164,6 +179,7 @@ def run_parameters(
     forcing: Mapping[str, Tensor],
     raw: Mapping[str, Tensor],
     *,
+    networks: Mapping[str, Tensor] | None = None,
     inputs: Mapping[str, Tensor] | None = None,
     step: int = DAY,
     backend: str = "auto",
@@ -178,7 +194,7 @@ def run_parameters(
     if isinstance(warmup, bool) or not isinstance(warmup, int) or not 0 <= warmup < n_steps:
         raise ValueError(f"warmup must be from 0 to {n_steps - 1} for {n_steps} steps; found {warmup}: shorten it.")
     boolean("warmup_gradient", warmup_gradient)
-    options: dict = dict(inputs=inputs, step=step, backend=backend, units=units)
+    options: dict = dict(networks=networks, inputs=inputs, step=step, backend=backend, units=units)
     raw = _of_gauges(models.get(model), raw, units)
     first, state, memory = 0, None, None
     if warmup and not warmup_gradient:

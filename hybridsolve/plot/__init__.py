@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from .fluxes import learned_flux
     from .maps import network_map, score_map, winner_map
     from .parameters import parameter_bounds, sensitivity_by_month, standard_errors
     from .scores import against, score_distribution, start_spread
@@ -20,6 +21,7 @@ __all__ = [
     "against",
     "flow_duration",
     "hydrograph",
+    "learned_flux",
     "network_map",
     "parameter_bounds",
     "save",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = attach(
         "against": ".scores",
         "flow_duration": ".series",
         "hydrograph": ".series",
+        "learned_flux": ".fluxes",
         "network_map": ".maps",
         "parameter_bounds": ".parameters",
         "save": ".style",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._extras import needed_for
 from ..data.ids import listed, refuse_duplicates
 from .checks import look_up, reach_ids
 
@@ -198,7 +199,8 @@ def _scaled(table: pd.DataFrame, names: Mapping[str, tuple[str, float]]) -> dict
 
 def _layers(path: str | Path, expected: str) -> list[str]:
     """The tables of a vector file."""
-    import pyogrio
+    with needed_for("a table of rivers in a GeoPackage or shapefile"):
+        import pyogrio
 
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
@@ -215,7 +217,8 @@ def _read_layer(
     path: str | Path, expected: str, needed: Sequence[str], wanted: Sequence[str] = (), layer: str | None = None
 ) -> pd.DataFrame:
     """The columns of a table that are needed, and those wanted that are there, without geometry."""
-    import pyogrio
+    with needed_for("a table of rivers in a GeoPackage or shapefile"):
+        import pyogrio
 
     layer = _layers(path, expected)[0] if layer is None else layer
     fields = [str(name) for name in pyogrio.read_info(path, layer=layer)["fields"]]

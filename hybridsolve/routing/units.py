@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..data.ids import listed, text_ids
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 GAUGE, AREA = "gauge", "area_km2"  # of a dataset whose basins are units
 

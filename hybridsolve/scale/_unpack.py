@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from .._extras import needed_for
+
+with needed_for("packed numbers"):
+    from numba import njit
 
 
 @njit(cache=True, nogil=True)

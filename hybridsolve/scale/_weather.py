@@ -8,7 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from .._extras import needed_for
+
+with needed_for("a synthetic continent"):
+    from numba import njit
 
 
 @njit(cache=True)

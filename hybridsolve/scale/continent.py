@@ -29,6 +29,7 @@ import xarray as xr
 from scipy import special, stats
 
 from .. import models
+from .._extras import needed_for
 from ..arguments import SEEDS, integer
 from ..data.dataset import attributes_at, parse_period, rows_of
 from ..data.names import role_of
@@ -125,7 +126,8 @@ def synthetic_continent(
         If an argument does not fit, or the model has a forcing that is neither precipitation, temperature nor
         potential evapotranspiration.
     """
-    import zarr
+    with needed_for("a synthetic continent"):
+        import zarr
 
     path, seed = Path(path), integer("seed", seed, 0, SEEDS)
     rivers_path = path.with_name(f"{path.stem}.network.nc")

@@ -7,6 +7,7 @@ state is kept and the journal gets its line (journal.py); a run that was killed 
 from __future__ import annotations
 
 import json
+import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from .cut import AT_WORK, IN_FLIGHT
 from .journal import RECORD, Journal, State
 from .rivers import Part, route_members, weights
 from .setup import Setup, setup_of_worker
+
+log = logging.getLogger(__name__)
 
 
 def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) -> tuple[float, float]:
@@ -115,6 +118,10 @@ def run_part(part: Part, setup: Setup | None = None, *, progress: bool = False) 
                 journal.finish, part.segment, at, states.copy(), digests
             )  # after what is to be written before it
             waits[1] += time.perf_counter() - began
+            log.debug(
+                "part %d: steps %d to %d of %d basins are computed, waited %.1f s for input, %.1f s for output",
+                part.number, rows.start, rows.stop, blocks[-1].stop - blocks[0].start, *waits
+            )  # fmt: skip
         began = time.perf_counter()
         writer.wait()
         waits[1] += time.perf_counter() - began
@@ -256,6 +263,7 @@ def compute(
                 fluxes=setup.needed,
                 components="each" if setup.apart else "mean",
                 inputs={name: column(x)[:, 0] for name, x in setup.inputs.items()} or None,
+                networks={name: torch.as_tensor(x).to(device) for name, x in setup.weights.items()},
                 step=setup.source.step,
                 initial_state=state or None,
                 memory=memory,

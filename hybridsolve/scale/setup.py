@@ -17,6 +17,7 @@ import xarray as xr
 from .. import models
 from ..cluster import cards
 from ..compiler.identity import identity, refuse_another
+from ..compiler.tracing import networks_of
 from ..data.dataset import resolve_basins
 from ..data.files import refuse_overwriting
 from ..data.ids import text_ids
@@ -46,6 +47,8 @@ class Setup:
     values : dict of str to ndarray
         Parameters ``[B]``, or ``[B, M]`` of the ensemble's members or of the components.
     inputs : dict of str to ndarray ``[B]``
+    weights : dict of str to ndarray ``[W]``
+        Of the networks inside the model's step.
     members : int
         Of the ensemble; 1 where there is none.
     apart : bool
@@ -68,6 +71,7 @@ class Setup:
     source: Source
     values: dict[str, np.ndarray]
     inputs: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
     members: int
     apart: bool
     fluxes: list[str]
@@ -181,7 +185,7 @@ class Setup:
     def record(self) -> dict[str, Any]:
         """What must not change while a run goes on, each by the words in which a refusal names it."""
         digest = hashlib.sha256()
-        for name, x in sorted({**self.values, **self.inputs}.items()):
+        for name, x in sorted({**self.values, **self.inputs, **self.weights}.items()):
             digest.update(f"{name} {x.shape} ".encode() + np.ascontiguousarray(x).tobytes())
         if self.units is not None:
             digest.update(json.dumps(self.units.ids).encode() + self.units.gauge.tobytes() + self.units.share.tobytes())
@@ -216,7 +220,7 @@ def setup_of_worker(config: RunConfig) -> Setup:
 def make_setup(config: RunConfig) -> Setup:
     """Open and check all files of a run; raises as `run`."""
     _refuse_overwriting(config)
-    stored, trained = None, None
+    stored, trained, weights = None, None, {}
     if config.parameters is not None:
         stored = _stored(config.parameters)
         if config.model is None and "model" not in stored.attrs:
@@ -225,7 +229,14 @@ def make_setup(config: RunConfig) -> Setup:
             )
         model = models.get(config.model or str(stored.attrs["model"]))
         refuse_another(model, stored.attrs.get("definition"), str(config.parameters))
+        for network in networks_of(model.key, model.optional_parameter_names):
+            raise ValueError(
+                f"{config.parameters} holds parameters alone, and model {model.name} calls the network "
+                f"'{network.name}' in its step: learn it with `hybridsolve train`, and give trained in place "
+                "of parameters."
+            )
     else:
+        from ..nn import DifferentiableModel
         from ..training.trained import Trained
 
         trained = Trained.load(str(config.trained))
@@ -235,6 +246,8 @@ def make_setup(config: RunConfig) -> Setup:
                 "each step; run it by `hybridsolve simulate --trained`."
             )
         model = models.get(trained.config.model)
+        assert isinstance(trained.module, DifferentiableModel)
+        weights = {name: x.detach().numpy() for name, x in trained.module.weights().items()}
     _check_backend(config)
     source = open_source(config.forcing, model, config.names, config.period)
     static = source.static.assign_coords(time=source.time[:2], basin=source.basins)
@@ -286,6 +299,7 @@ def make_setup(config: RunConfig) -> Setup:
         source,
         values,
         source.inputs(model, stored),
+        weights,
         members,
         apart,
         list(fluxes),

@@ -12,13 +12,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
-
-if TYPE_CHECKING:
-    import zarr
+import zarr
 
 EPOCH = np.datetime64("1970-01-01T00:00:00")
 
@@ -76,8 +74,6 @@ def create(
     compress: bool,
 ) -> None:
     """Make a store with its coordinates and without values, aside, and rename it to `path`."""
-    import zarr
-
     if path.exists():
         return
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -120,8 +116,6 @@ def clean(path: Path) -> None:
 
 def open_arrays(path: Path) -> zarr.Group:
     """The store to write into."""
-    import zarr
-
     return zarr.open_group(path, mode="r+", use_consolidated=False)
 
 
@@ -166,8 +160,6 @@ def write(group: zarr.Group, array: Any, where: tuple, x: np.ndarray) -> None:
 
 def is_complete(path: Path) -> bool:
     """Whether a store is there with all its values."""
-    import zarr
-
     return path.exists() and bool(zarr.open_group(path, mode="r", use_consolidated=False).attrs.get("complete"))
 
 
@@ -201,8 +193,6 @@ def consolidate(folder: str | Path, target: str | Path, kind: str = "") -> Path:
     ValueError
         If the folder holds no segment, or one that is not complete.
     """
-    import zarr
-
     folder, target = Path(folder), Path(target)
     if target.exists():
         raise FileExistsError(f"the joined store must be new, found {target} there already; name another.")

@@ -183,12 +183,14 @@ def simulate(
     checkpoint_interval: int | None = None,
     raw: bool = False,
     backend: str = "auto",
+    networks: Mapping[str, Tensor] | None = None,
 ) -> StreamedRun:
     """Run a model on a card from tensors in host memory, of any size; results and gradients are in host memory.
 
     Parameters
     ----------
     model, forcing, parameters, initial_state, inputs, step, fluxes, components, weights, checkpoint_interval, raw
+    networks
         As for `hybridsolve.simulate`; the tensors are on the CPU. Pinned ones are copied faster.
     device : torch.device
         Where to compute; "cpu" bounds the memory of a gradient there.
@@ -217,13 +219,18 @@ def simulate(
             )
     problem = check.problem(
         model, forcing, parameters, inputs, step, initial_state, fluxes, components, weights, checkpoint_interval, raw,
-        "reference",
+        "reference", networks,
     )  # fmt: skip
     if problem.state.device.type != "cpu":
         raise ValueError(
             f"a streamed run takes tensors in host memory; found them on {problem.state.device}: move with .cpu()."
         )
     problem = problem.with_(backend=backends.choose(backend, device, problem.kernel))
+    if problem.backend == "triton" and problem.networks and problem.raw:
+        raise ValueError(
+            f"Triton's kernels of {problem.spec.name}, which has networks inside, take parameters in their units; "
+            "found raw=True: scale them by parameters_from_unit(sigmoid(..))."
+        )
     most = backends.most_interval(problem.backend, problem.spec, problem.state.element_size())
     cut = plan(
         problem.sizes,
@@ -284,6 +291,7 @@ class _Stream:
         self.weighted = run.weights is not None
         self.n_forcings, self.n_inputs, self.n_outputs = len(run.forcing), len(run.inputs), len(run.outputs)
         self.state_at = len(run.tensors) - 1 - self.weighted
+        self.networks_at = self.state_at - len(run.networks)
         self.device, self.plan, self.interval, self.most_interval = device, plan, interval, most
 
     def axes(self, i: int, x: Tensor) -> str:
@@ -292,6 +300,8 @@ class _Stream:
             return "tb"
         if i < self.n_forcings + self.n_inputs:
             return "b"
+        if self.networks_at <= i < self.state_at:
+            return "bw" if x.dim() == 2 else "w"
         return "sbc" if i == self.state_at else "bc" if x.dim() == 2 else "tbc"
 
     def explain(self, tensors: Sequence[Tensor]) -> str | None:

@@ -9,6 +9,7 @@ and summed what it leaves in parts.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from . import compiled
 from .layout import empty_checkpoints, empty_series
 from .problem import Problem
 
+log = logging.getLogger(__name__)
 Tensors = list[Tensor]
 Sizes = Sequence[int]
 Operator = Callable[..., Tensors]
@@ -125,6 +127,8 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
                 f"backend '{name}' has no kernel '{kernel}', only {', '.join(engine.kernels())}; rebuild hybridsolve "
                 "after adding it, or ask for backend='reference'."
             )
+    if (engine, kernel) not in _CHECKED:
+        log.debug("%s runs on backend %s: %s", kernel or "rivers and hydrographs", name, engine.available())
     _CHECKED.add((engine, kernel))
     return name
 
@@ -200,6 +204,9 @@ def forward_fake(what: str, inputs: Tensors, sizes: Sizes) -> Tensors:
 
 def _prepared(run: Problem, reduced: bool, **changes: Any) -> tuple[Problem, Kernels]:
     """A run with the groups in which its engine sums components, and that engine."""
+    log.debug(
+        "%s on %s: %d steps x %d basins x %d components, %s", run.kernel, run.backend, *run.sizes, run.state.dtype
+    )
     engine = _engine(run.backend)
     group = engine.group_size(run.sizes[2], run.sizes[1], reduced)
     return run.with_(**{"state": run.state.contiguous()} | changes, group=group), engine

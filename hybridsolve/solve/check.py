@@ -185,7 +185,9 @@ def _named(given: Mapping[str, Tensors], what: str, name: str) -> Tensor:
     if name not in there:
         misplaced = [f"it is in {other}: move it" for other in given if other != what and name in given[other]]
         beside = ", ".join(map(str, there)) or "nothing"
-        raise ValueError(f"{what} lacks '{name}'; expected it beside {beside}: {(*misplaced, 'add it')[0]}.")
+        add = "learn it by hybridsolve.train, or make it by hybridsolve.nn.FluxNetwork"
+        remedies = (*misplaced, add if what == "networks" else "add it")
+        raise ValueError(f"{what} lacks '{name}'; expected it beside {beside}: {remedies[0]}.")
     return dense(there[name], f"{what} '{name}'")
 
 

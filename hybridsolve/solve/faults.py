@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -189,6 +190,7 @@ def _place(place: tuple[int, ...], names: str) -> str:
 
 # --- On a GPU, where nobody waits for a kernel's answer ------------------------------------------------------------
 
+log = logging.getLogger(__name__)
 NEVER = 1 << 62  # as in triton/drive.py
 BLOCK = 256  # runs that memory is allocated for at a time
 KINDS = ("forcing", "parameter", "initial_state", "weights", "passes")  # in the order of the bits above
@@ -321,8 +323,8 @@ def drain() -> None:
     while True:
         try:
             return synchronize()
-        except ValueError:
-            continue
+        except ValueError as fault:
+            log.info("not raised, since another error is: %s", fault)
 
 
 def synchronize() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..compiler.tracing import networks_of
 from ..spec import DAY, ModelSpec, Variable
 from .check import start_of
 from .faults import passes_unlimited
@@ -15,7 +16,8 @@ PLACES = ("lower ends", "middles", "upper ends")  # of the parameters' ranges
 
 @passes_unlimited()  # weather in the middle of its bounds is a flood beyond what a loop is for
 def try_model(model: ModelSpec) -> None:
-    """Run one step of the model in plain torch, from the dry and from the wet start, and sum its stores.
+    """Run one step of the model in plain torch, from the dry and from the wet start, and sum its stores; the weights of
+    networks inside are zero.
 
     Raises
     ------
@@ -27,6 +29,7 @@ def try_model(model: ModelSpec) -> None:
     parameters = model.parameters_from_unit({v.name: unit for v in model.parameters})
     forcing = {v.name: torch.full((1, 1), _inside(v), dtype=torch.float64) for v in model.forcings}
     inputs = {v.name: torch.full((1,), _inside(v), dtype=torch.float64) for v in model.inputs}
+    networks = {n.name: torch.zeros(n.weights, dtype=torch.float64) for n in networks_of(model.key)}
     for wet in (False, True):
         state = _start(model, parameters, unit, wet)
         run = simulate(
@@ -34,6 +37,7 @@ def try_model(model: ModelSpec) -> None:
             forcing,
             parameters,
             inputs=inputs,
+            networks=networks,
             step=DAY if model.steps is None else model.steps[0],
             initial_state=state,
             fluxes=model.output_names,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .. import models
+from ..compiler.tracing import networks_of
 from ..configuration import Section, checked, read_yaml
 from ..data.dataset import overlap, parse_period
 from ..nn.networks import Layout
@@ -76,6 +77,15 @@ class Periods(Section):
         return self
 
 
+class Inside(Section):
+    """What a report draws of the networks inside the step: of each the fluxes that it makes, and the model whose
+    formulas for these it replaces.
+    """
+
+    fluxes: dict[str, list[str]]
+    formulas: str | None = None
+
+
 class Config(Section):
     """All that a training depends on besides the data.
 
@@ -84,8 +94,9 @@ class Config(Section):
     training period), `fill` those of them whose NaN is filled by the median of the training
     basins, `weather` the series, `pet` how potential evapotranspiration is computed (what the data hold, if left out).
     Parameters that vary by step are `dynamic`; `learned` are those that are learned although the model's table has them
-    optional or fixed. A model is chosen by `periods.validation`, if there is one: the
-    best epoch, and when to stop (after `patience` validations that are no better).
+    optional or fixed. `inside` is of a model whose step calls networks, see `Inside`. A model is chosen by
+    `periods.validation`, if there is one: the best epoch, and when to stop (after `patience` validations that are no
+    better).
     """
 
     name: str
@@ -95,6 +106,7 @@ class Config(Section):
     dynamic: list[str] = []
     learned: list[str] = []
     dynamic_dropout: Share = 0.0
+    inside: Inside | None = None
     attributes: list[str]
     fill: list[str] = []
     weather: list[str] = []
@@ -178,9 +190,52 @@ class Config(Section):
             )
         if self.model != "none":
             self.layout  # noqa: B018 - raises where a parameter is not the model's
+        self._check_inside()
         if any(kind.per_series for _, kind in losses.parts(self.loss)) and self.batch.days < LEAST_DAYS:
             raise ValueError(f"loss '{self.loss}' needs batch.days of {LEAST_DAYS} or more; found {self.batch.days}.")
         return self
+
+    def _check_inside(self) -> None:
+        """Raise unless the networks, fluxes and formulas of `inside` are there."""
+        if self.inside is None:
+            return
+        model, formulas = self.process_model, self.inside.formulas
+        if model is None:
+            raise ValueError("inside is of a process model, and there is none: leave it out.")
+        known = [n.name for n in networks_of(model.key, model.optional_parameter_names)]
+        other = model if formulas is None else models.get(formulas)
+        for network, fluxes in self.inside.fluxes.items():
+            if network not in known:
+                raise ValueError(
+                    f"inside.fluxes names the network '{network}', which the step of {model.name} does not call; "
+                    f"expected any of {', '.join(known) or 'none'}: correct it."
+                )
+            for flux in fluxes:
+                for spec in (model, other):
+                    if flux not in spec.flux_names:
+                        raise ValueError(
+                            f"inside.fluxes names '{flux}', which is no flux of {spec.name}; expected any of "
+                            f"{', '.join(spec.flux_names)}: correct it, or inside.formulas."
+                        )
+        if other.lines or networks_of(other.key, ()):
+            raise ValueError(f"inside.formulas must be a model without networks and delay lines; found {formulas}.")
+        for names, theirs in (
+            (model.forcing_names, other.forcing_names),
+            (model.input_names, other.input_names),
+            (model.state_names, other.state_names),
+        ):
+            if lacking := [name for name in theirs if name not in names]:
+                raise ValueError(
+                    f"inside.formulas must be a model of the same stores and weather; found {other.name} with "
+                    f"'{lacking[0]}', which {model.name} lacks: name another, or leave it out."
+                )
+        own = {v.name: v for v in model.parameters}
+        for v in (v for v in other.parameters if v.name in own):
+            if own[v.name].lower < v.taken[0] or own[v.name].upper > v.taken[1]:
+                raise ValueError(
+                    f"inside.formulas must take '{v.name}' as {model.name} has it, from {own[v.name].lower:g} to "
+                    f"{own[v.name].upper:g}; found {other.name} with {v.taken[0]:g} to {v.taken[1]:g}: name another."
+                )
 
 
 def recipes() -> tuple[str, ...]:

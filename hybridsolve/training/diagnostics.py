@@ -68,7 +68,8 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
     terms = [name for s in model.signatures for name in (s.of, s.over) if name is not None]
     terms += [*model.balance.gains, *model.balance.losses] if model.balance else []
     outputs = [name for name in dict.fromkeys([model.outflow, *terms]) if name in model.output_names]
-    options = dict(inputs=inputs, step=step, backend=trained.module.backend, raw=True)
+    networks = trained.module.weights()
+    options = dict(inputs=inputs, networks=networks, step=step, backend=trained.module.backend, raw=True)
     # The state before the period; a run without warm-up begins where the model's table says.
     begin = simulate(model, *of_steps(slice(warmup), forcing, raw), **options).final_state if warmup else None
     here = of_steps(slice(warmup, None), forcing, raw)

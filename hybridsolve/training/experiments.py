@@ -22,6 +22,7 @@ from ..score import metrics
 from .checkpoints import alone_in, check_folder, is_first
 from .config import Config, read_config
 from .diagnostics import check_diagnostics, diagnose
+from .fluxes import learned_fluxes
 from .loop import check_model, check_options, fit_scaling, train, usable
 from .trained import METHOD, Trained
 
@@ -200,7 +201,7 @@ def _predict(trained: Trained, data: xr.Dataset) -> xr.Dataset:
     if trained.config.model == "none":
         return kept
     model = models.get(trained.config.model)
-    kept = kept.assign(diagnose(trained, data, period))
+    kept = kept.assign(diagnose(trained, data, period)).assign(learned_fluxes(trained, data, period))
     learned = trained.parameters(data, period)
     for name, x in learned.items():
         v, mean = model.variable(str(name)), x.mean("component") if "component" in x.dims else x

@@ -7,6 +7,7 @@ was stopped or not.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import signal
@@ -29,6 +30,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import Tensor, nn
 
 from .. import memory, models
+from .._extras import MissingPackage
 from ..arguments import MOST_DEVICES, boolean, integer
 from ..climate import with_climate
 from ..data.climate_attributes import with_climate_attributes
@@ -150,7 +152,7 @@ def check_options(accelerator: str, devices: int, log: str, resume: bool, overwr
     if log not in ("csv", "tensorboard"):
         raise ValueError(f"log must be 'csv' or 'tensorboard'; found {log!r}: choose one.")
     if log == "tensorboard" and not any(map(importlib.util.find_spec, ("tensorboard", "tensorboardX"))):
-        raise ValueError("log 'tensorboard' needs the package tensorboard, found none: install it, or take log 'csv'.")
+        raise MissingPackage("log 'tensorboard'", "tensorboard")
     if accelerator not in ACCELERATORS:
         raise ValueError(f"accelerator must be one of {', '.join(ACCELERATORS)}; found {accelerator!r}: choose one.")
     integer("devices", devices, 1, MOST_DEVICES)
@@ -326,16 +328,19 @@ class _Training(pl.LightningModule):
         super().__init__()
         self.module, self.config, self.basins = module, config, basins
         self.drawn: Tensor  # the basins of the batch
-        self.trained, self.hook, self.began = trained, None, False
+        self.trained, self.began = trained, False
+        self.hooks: list[torch.utils.hooks.RemovableHandle] = []
         if validation is not None:
             self.data, self.attributes = data.isel(basin=validation), basins.attributes[validation]
         if isinstance(module, DifferentiableModel):
-            self.hook = module.network.register_forward_hook(self._check_parameters)
+            self.hooks.append(module.network.register_forward_hook(self._check_parameters))
+            for name, network in module.fluxes.items():
+                self.hooks.append(network.register_forward_hook(functools.partial(self._check_weights, name)))
 
     def remove_hooks(self) -> None:
         """Take the checks off the module, which is the user's."""
-        if self.hook is not None:
-            self.hook.remove()
+        for hook in self.hooks:
+            hook.remove()
 
     def on_train_start(self) -> None:
         self.began = True
@@ -397,6 +402,20 @@ class _Training(pl.LightningModule):
             self._check_finite(x, name, "value")
             if x.requires_grad:
                 x.register_hook(lambda g, name=name: self._check_finite(g, name, "gradient"))
+
+    def _check_weights(self, name: str, _module: nn.Module, _inputs: Any, weights: Tensor) -> None:
+        """Check that the weights of a network inside the step and their gradient are finite."""
+
+        def check(x: Tensor, what: str) -> None:
+            if not x.isfinite().all():
+                raise FloatingPointError(
+                    f"the {what} of the network '{name}' inside the step is no longer finite in step "
+                    f"{self.global_step}: lower the learning rate, or clip the gradient."
+                )
+
+        check(weights.detach(), "weights")
+        if weights.requires_grad:
+            weights.register_hook(lambda g: check(g, "gradient"))
 
     def _check_finite(self, x: Tensor, name: str, what: str) -> None:
         if x.detach().sum().isfinite():  # one pass over what is large; a sum that overflows is looked at below

@@ -155,8 +155,25 @@ def figure_makers(result: xr.Dataset, references=None) -> dict[str, Callable]:
     for signature, simulated, observed in _compared(result):
         label = signature.meaning.split(":")[0]
         makers[signature.name] = make(plot.against, observed, simulated, label)
+    for name in [n for n in map(str, result.data_vars) if n.startswith("learned_")]:
+        makers[name] = make(_learned_flux, result, name)
     makers["hydrograph"] = make(_hydrograph, result, nse, apart[last])
     return makers
+
+
+def _learned_flux(result: xr.Dataset, name: str):
+    """A flux of a network inside the step, against what that sees."""
+    kind, x = name.removeprefix("learned_"), result[name]
+    seen = [v for n, v in result.data_vars.items() if str(n).startswith(f"seen_{x.attrs['network']}_")]
+    formula = result.get(f"formula_{kind}")
+    return plot.learned_flux(
+        {v.attrs["long_name"]: v.values.ravel() for v in seen},
+        x.values.ravel(),
+        None if formula is None else formula.values.ravel(),
+        kind.removeprefix(f"{x.attrs['network']}_"),
+        x.attrs["long_name"],
+        x.attrs["units"],
+    )
 
 
 def _hydrograph(result: xr.Dataset, nse: np.ndarray, unscored: np.ndarray):

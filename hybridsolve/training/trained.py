@@ -389,6 +389,11 @@ def load_weights(module: nn.Module, weights: dict, path: str | Path) -> None:
                 f"{path} holds weights of another network, '{name}' must have shape {wanted}, found {found}: take the "
                 "file that belongs to this config, or train again."
             )
+        if weights[name].dtype != own[name].dtype:
+            raise ValueError(
+                f"{path} holds weights of another precision, '{name}' must be {own[name].dtype}, found "
+                f"{weights[name].dtype}: take the file that `hybridsolve train` wrote, or train again."
+            )
         if not weights[name].isfinite().all():
             raise ValueError(f"{path} holds weights that are not finite, in '{name}': train again.")
     module.load_state_dict(weights)
