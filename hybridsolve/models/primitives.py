@@ -287,7 +287,7 @@ def implicit(equations: Callable, start: Mapping[str, Any], most: int = 50) -> d
         ones = (1,) * (x.dim() - 1)
         along = torch.eye(len(names), dtype=x.dtype, device=x.device).view(-1, *ones, len(names))
         along = along.repeat(1, *x.shape[:-1], 1)
-        r, back = torch.func.vjp(residuals, x.repeat(len(names), *ones, 1))
+        r, back = torch.func.vjp(residuals, x.repeat(len(names), *ones, 1))[:2]
         return r[0], back(along)[0].movedim(0, -2).detach()
 
     with torch.no_grad():
