@@ -115,6 +115,7 @@ def test_the_solver_needs_torch_and_numpy_alone():
     assert codes == [0, 0] and not loaded
 
 
+@pytest.mark.slow
 def test_what_is_missing_names_its_extra():
     said = run(SAID, (), json.dumps([case[:2] for case in CASES]))
     brings = " needs {}, which is not installed: pip install 'hybridsolve[{}]'."
