@@ -115,7 +115,7 @@ def iterations(given: tuple) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.implicit", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--days", type=int, default=8, help="of the torch loops")
+    parser.add_argument("--days", type=int, default=3, help="of the torch loops")
     parser.add_argument("--csv", help="where to write (default: benchmarks/results/implicit-<date>.csv)")
     options = parser.parse_args()
     torch.set_num_threads(1)
