@@ -163,7 +163,7 @@ class BuildKernels(build_ext):
         # What knows nothing of Python is kept from the build for one Python to that for the next.
         shared = Path(self.get_finalized_command("build").build_base, f"kernels.{self.plat_name}")
         headers = HEADERS | generated(shared / "generated")
-        common = spelled(f"-std=c++{ext.cxx_std}", *FLAGS)
+        common = ext.extra_compile_args  # with pybind11's: the standard, and no debugging information unless asked for
         parts = {}  # source, macros and flags by folder
         for isa, flags in isas.items():
             made = [*common, *spelled(*flags)]
@@ -171,7 +171,7 @@ class BuildKernels(build_ext):
             for name, header in headers.items():
                 parts[f"{isa}/{name}"] = ("csrc/models_cpu.cpp", {"HS_ISA": isa} | names_of(name, header), made)
         macros = {f"HS_HAS_{isa.upper()}": "1" for isa in isas} | {"HS_HEADERS(TABLE)": every_table(headers)}
-        parts["binding"] = (*ext.sources, dict(ext.define_macros) | macros, [*ext.extra_compile_args, common[0]])
+        parts["binding"] = (*ext.sources, dict(ext.define_macros) | macros, common)
 
         def compile_part(name):
             source, macros, flags = parts[name]

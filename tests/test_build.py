@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+from pathlib import Path
 
 import plugins
 import pytest
@@ -210,6 +211,11 @@ def test_the_extension_needs_no_torch():
         pytest.skip("ldd is not installed")
     needed = subprocess.run([ldd, _cpu.__file__], capture_output=True, text=True, check=True).stdout
     assert "torch" not in needed and "c10" not in needed
+
+
+def test_the_extension_has_no_debugging_information():
+    """It would be eight times as large."""
+    assert b".debug_info" not in Path(_cpu.__file__).read_bytes()
 
 
 def test_import_is_light():
