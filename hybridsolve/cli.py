@@ -38,6 +38,7 @@ MOST_THREADS = 1024
 # Errors in what was asked, or of the installation.
 REFUSALS = (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, MissingPackage)
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+DRAWING = ("demo", "calibrate", "train", "route", "bench")  # commands that draw
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +79,8 @@ def _status(argv: list[str] | None) -> int:
             with needed_for("this command"):
                 for file in arguments.define:
                     models.load(file)
-                arguments.run(arguments)
+                with _style(getattr(arguments, "style", None)):
+                    arguments.run(arguments)
             return 0
         except BrokenPipeError:
             raise
@@ -189,6 +191,24 @@ def _notes():
         logger.setLevel(level)
 
 
+@contextmanager
+def _style(style: str | None):
+    """Draw in a style of matplotlib, if one is asked for."""
+    if style is None:
+        yield
+        return
+    from .plot import in_style
+
+    with in_style(style):
+        yield
+
+
+def _styles(**_) -> list[str]:
+    import matplotlib.style
+
+    return matplotlib.style.available
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence."""
 
@@ -241,6 +261,11 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--define", action="append", default=[], metavar="FILE", help="Python file of own models")
         sub.set_defaults(run=run)
         arguments(sub)
+        if name in DRAWING:
+            style = sub.add_argument(
+                "--style", metavar="NAME|FILE", help="of matplotlib, for figures: grayscale, for one"
+            )
+            style.completer = _styles  # type: ignore[attr-defined]  # which argcomplete reads
     return parser
 
 

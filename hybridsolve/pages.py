@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import models
 from .compiler.cache import sources
+from .compiler.latex import equations
 from .data.files import refuse_file, write_text_atomic
 from .listing import remarks, routed, runs_at
 from .spec import DelayLine, ModelSpec, Parameter, Variable
@@ -60,6 +61,13 @@ def page(model: ModelSpec) -> str:
     module = sys.modules.get(model.reference_step.__module__)
     about = inspect.cleandoc(module.__doc__ or "") if module is not None else ""
     lines = [MARK, f"# {model.title}: `{model.name}`", "", f"Source: {model.source}.", "", about, ""]
+    lines += ["## Equations as computed", ""]
+    lines += [
+        "Made from the step itself, a line a value in the order of the step, under the names that it has in Python. "
+    ]
+    lines[-1] += "A name that is set again has a prime more; an arrow sets what the next step begins with"
+    lines[-1] += "; ω is the first ordinate of a delay line, which shifts by itself." if model.lines else "."
+    lines += ["", "```math", r"\begin{aligned}", equations(model), r"\end{aligned}", "```", ""]
     lines += ["## Forcing and inputs", ""]
     lines += _rows("forcing", model.forcings) + _rows("input of a basin", model.inputs, head=False)
     lines += ["", "## Parameters", ""]

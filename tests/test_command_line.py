@@ -442,6 +442,18 @@ def test_as_a_module_and_into_a_closed_pipe():
     os.close(writer)
 
 
+def test_a_style_is_used_while_a_command_runs(monkeypatch, capsys):
+    from hybridsolve.plot import style
+
+    seen = []
+    monkeypatch.setattr("hybridsolve.demo.run", lambda *a, **k: seen.append(style._over.get("axes.prop_cycle")))
+    assert cli.main(["demo", "--style", "grayscale"]) == 0
+    assert "0.40" in str(seen) and not style._over
+    assert cli.main(["demo"]) == 0 and seen[1] is None
+    assert cli.main(["demo", "--style", "none-such"]) == 2
+    assert "a style must be one of matplotlib's or a file of settings, found 'none-such'" in capsys.readouterr().err
+
+
 def test_a_shell_completes_commands_options_and_values(tmp_path):
     def complete(line):
         environment = os.environ | {
@@ -456,4 +468,5 @@ def test_a_shell_completes_commands_options_and_values(tmp_path):
 
     assert complete("hybridsolve cal") == ["calibrate"]
     assert complete("hybridsolve calibrate d.nc --allow-o") == ["--allow-overlap"]
+    assert complete("hybridsolve demo --style grays") == ["grayscale"]
     assert complete("hybridsolve calibrate d.nc --model ") == [name for name in hs.models.names() if name != "toy"]

@@ -9,24 +9,28 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
 from conftest import ROOT
 
-from hybridsolve import cli
+from hybridsolve import cli, models
+from hybridsolve.training.config import read_config
 
 DOCS = Path(ROOT) / "docs"
-OWN = {
-    "your-data",
-    "nextgen",
-    "adding-a-model",
-    "grids-and-units",
-    "cluster",
-    "continental-runs",
-    "neural-fluxes",
-}  # run elsewhere
+EXAMPLES = sorted(p for p in (Path(ROOT) / "examples").glob("*.py") if "\n# %%" in "\n" + p.read_text(encoding="utf-8"))
+OWN = {  # pages whose blocks another file runs
+    "your-data": "test_your_data.py",
+    "nextgen": "test_nextgen_page.py",
+    "adding-a-model": "test_adding_a_model.py",
+    "grids-and-units": "test_grids_page.py",
+    "cluster": "test_cluster.py",
+    "continental-runs": "test_continental_run.py",
+    "neural-fluxes": "test_neural_fluxes.py",
+}
 PAGES = sorted(p for p in DOCS.glob("*.md") if p.stem not in OWN and "```python" in p.read_text(encoding="utf-8"))
+OURS = [m.name for m in models.MODELS.values() if m.reference_step.__module__.startswith("hybridsolve.models.")]
 COMMANDS = sorted(
     {
         line.strip()
@@ -67,22 +71,91 @@ def test_the_command_line_takes(command):
     cli._parser().parse_args(words[: words.index("&&")] if "&&" in words else words)
 
 
+def test_the_configuration_of_learn_can_be_read():
+    block, *_ = re.findall(r"```yaml\n(.*?)```", (DOCS / "learn.md").read_text(encoding="utf-8"), re.DOTALL)
+    config = read_config(yaml.safe_load(block))
+    assert config.model == "hbv11p" and len(config.attributes) == 4
+
+
 def test_every_page_is_in_the_navigation():
     site = yaml.safe_load((Path(ROOT) / "mkdocs.yml").read_text(encoding="utf-8"))
     named = set(re.findall(r"[\w/-]+\.md", str(site["nav"])))
-    assert {p.name for p in DOCS.glob("*.md")} | {"command-line.md", "models/README.md"} == named
+    examples = {f"examples/{p.stem}.md" for p in EXAMPLES}
+    assert {p.name for p in DOCS.glob("*.md")} | {"command-line.md", "models/README.md"} | examples == named
 
 
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs", reason="the extra 'docs' builds the site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
+def test_the_pages_that_run_elsewhere_do():
+    for page, file in OWN.items():
+        assert f"{page}.md" in (Path(ROOT) / "tests" / file).read_text(encoding="utf-8"), page
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built without a warning and with every example run: a cell that raises ends the build."""
+    for package in ("mkdocs", "latex2mathml", "spotpy"):
+        pytest.importorskip(package, reason="the extra 'docs' builds the site")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(folder)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     )
     assert done.returncode == 0, done.stderr
-    page = (tmp_path / "site" / "command-line" / "index.html").read_text(encoding="utf-8")
-    assert "calibrate" in page and "--train FROM:TO" in page
-    assert "hybridsolve.solve.simulate.simulate" in (tmp_path / "site" / "api" / "index.html").read_text(
-        encoding="utf-8"
-    )
+    return folder
+
+
+@pytest.mark.slow
+def test_the_pages_of_the_site(site):
+    def page(name):
+        return (site / name / "index.html").read_text(encoding="utf-8")
+
+    assert "calibrate" in page("command-line") and "--train FROM:TO" in page("command-line")
+    assert "hybridsolve.solve.simulate.simulate" in page("api")
+    for model in OURS:
+        text = page(f"models/{model}")
+        assert "<math" in text and f'{quote(model)}.svg"' in text and "```" not in text
+        assert (site / "models" / f"{model}.svg").stat().st_size > 10_000
+    # Nothing is fetched from another host when a page is opened.
+    for file in site.rglob("*.html"):
+        fetched = re.findall(
+            r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', file.read_text(encoding="utf-8")
+        )
+        assert not [x for x in fetched if "canonical" not in x], file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda p: p.stem)
+def test_the_site_shows_what_an_example_draws(site, script, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    import notebooks
+
+    text = script.read_text(encoding="utf-8")
+    assert (site / "examples" / script.name).read_text(encoding="utf-8") == text
+    if missing := notebooks.lacking(text):
+        pytest.skip(f"{script.name} reads {missing}, which is not here")
+    assert len(list((site / "examples").glob(f"{script.stem}-*.svg"))) >= 1
+
+
+def test_an_example_without_its_data_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    monkeypatch.setenv("HYBRIDSOLVE_DATA", str(tmp_path))
+    import notebooks
+
+    script = tmp_path / "one.py"
+    script.write_text("# %% [markdown]\n# # One\n\n# %%\ndata = read_camels()\n")
+    text, figures = notebooks.page(script, tmp_path)
+    assert "nothing below has been run" in text and "data = read_camels()" in text and not figures
+
+
+def test_a_cell_that_raises_names_its_script(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    import notebooks
+
+    script = tmp_path / "one.py"
+    script.write_text("# %% [markdown]\n# # One\n#\n# Text.\n\n# %%\nx = 2\nprint('two')\nx + 1\n\n# %%\n1 / 0\n")
+    assert [is_text for is_text, _ in notebooks.cells(script.read_text())] == [True, False, False]
+    with pytest.raises(ZeroDivisionError) as error:
+        notebooks.page(script, tmp_path)
+    assert str(script) in error.value.__notes__[0]
+    script.write_text(script.read_text().replace("1 / 0", "x"))
+    text, figures = notebooks.page(script, tmp_path)
+    assert text.startswith("# One\n") and "```text\ntwo\n```" in text and "<pre>3</pre>" in text and not figures

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hybridsolve import plot
+from hybridsolve.plot import maps, world
 from hybridsolve.plot.page import write_page
 from hybridsolve.routing import RiverNetwork
 
@@ -79,8 +80,53 @@ def test_distribution_is_over_all_basins():
     x, y = solid.get_data()
     # Two of five lie below the axis; at 0.4 four do not exceed it.
     assert y[0] == pytest.approx(0.4) and y[list(x).index(0.4)] == pytest.approx(0.8) and y[-1] == 1.0
-    dashed = [line for line in figure.axes[0].lines if line.get_label().startswith("ref")][0]
-    assert dashed.is_dashed()
+    thin = [line for line in figure.axes[0].lines if line.get_label().startswith("ref")][0]
+    assert thin.get_linewidth() < solid.get_linewidth()
+
+
+def test_lines_are_told_apart_without_colours():
+    figures = build() | {
+        "many": plot.score_distribution({str(i): RNG.random(5) for i in range(4)}),
+        "winners": plot.winner_map(np.arange(9), np.arange(9), list("abcdefghi"), list("abcdefghi")),
+    }
+    for name, figure in figures.items():
+        for axes in figure.axes:
+            lines = [x for x in axes.lines if not x.get_label().startswith("_")]
+            looks = [(x._dash_pattern[1], x.get_marker(), x.get_linewidth()) for x in lines]
+            assert len(set(map(str, looks))) == len(lines), name
+    points = [x for x in figures["winners"].axes[0].collections if x.get_label().endswith(", 1")]
+    assert len({x.get_paths()[0].vertices.tobytes() for x in points}) == len(points) == 9
+
+
+def test_a_style_is_laid_over(tmp_path):
+    x = [0.1, 0.5]
+    plain = plot.score_distribution({"a": x})
+    with plot.in_style("dark_background"):
+        dark = plot.score_distribution({"a": x})
+        assert plot.save(dark, tmp_path / "dark.png").stat().st_size > 0
+    assert plain.get_facecolor() == (1, 1, 1, 1) and dark.get_facecolor() == (0, 0, 0, 1)
+    assert plain.axes[0].lines[0].get_color() == "#0072B2" != dark.axes[0].lines[0].get_color()
+    (tmp_path / "mine.mplstyle").write_text("font.size: 20\naxes.prop_cycle: cycler(color=['k'])\n")
+    with plot.in_style(tmp_path / "mine.mplstyle"):
+        mine = plot.hydrograph([0, 1], [1, 2], [1, 2], title="x")
+    assert mine.axes[0].lines[1].get_color() == "k" and mine.axes[0].yaxis.label.get_size() == 20
+    assert plot.score_distribution({"a": x}).axes[0].lines[0].get_color() == "#0072B2"
+    with pytest.raises(
+        ValueError, match="one of matplotlib's or a file of settings, found 'no'; known are .*grayscale"
+    ):
+        with plot.in_style("no"):
+            pass
+
+
+def test_a_map_has_coasts_and_rivers():
+    figure = plot.score_map([50.5, 54.5], [6.0, 9.0], [0.5, 0.6])  # the Rhine, the Elbe and the North Sea
+    river, lake, coast = (x.get_segments() for x in figure.axes[0].collections[:3])
+    assert len(river) >= 2 and len(coast) >= 1
+    rhine = min(np.abs(np.concatenate(river) - [6.95, 50.94]).sum(1).min(), 9)  # at Cologne
+    assert rhine < 0.2
+    west, east = figure.axes[0].get_xlim()
+    assert 5 < west < 6 and 9 < east < 10  # what lies behind does not widen the map
+    assert world.lines("coast")[0].shape[1] == 2 and world.FILE.stat().st_size < 200_000
 
 
 def test_distribution_with_nothing_on_the_axis():
@@ -99,7 +145,8 @@ def test_map_leaves_out_what_has_no_place_or_nothing_to_be_scored_by():
     text = texts(figure)
     # The median is over all four that can be scored, failed ones last: 0.3, 0.5, 0.7 and none.
     assert "NSE of 4 basins, median 0.400" in text and "× 1 without score, 1 not scored, 1 not placed" in text
-    assert figure.axes[0].collections[0].get_offsets().tolist() == [[4, 4], [1, 1]]
+    points = figure.axes[0].collections[len(maps.BACKGROUND)]
+    assert points.get_offsets().tolist() == [[4, 4], [1, 1]]
     with pytest.raises(ValueError, match="lat and lon must be finite in one basin at least, found none"):
         plot.score_map([NAN, 1], [1, np.inf], [0.1, 0.2])
     with pytest.raises(ValueError, match="no basin that has coordinates has a score"):
@@ -164,7 +211,7 @@ def test_network_map_draws_each_reach_to_its_downstream():
     network = river()
     assert network.ids.tolist() == [40, 20, 30, 10]
     figure = plot.network_map(network, [8.0, NAN, 2.0, 10.0], gauges=[40, 10])
-    dry, wet = figure.axes[0].collections
+    dry, wet = figure.axes[0].collections[-2:]
     assert np.array_equal(dry.get_segments(), [[[6, 51], [5, 50]]])
     # The smallest first, although it comes later in the network; the outlet has no line.
     assert np.array_equal(wet.get_segments(), [[[7, 51], [5, 50]], [[8, 52], [7, 51]]])
@@ -176,7 +223,7 @@ def test_network_map_draws_each_reach_to_its_downstream():
 
 
 def test_network_map_spans_four_decades():
-    wet = plot.network_map(river(), [1e-9, 1.0, 2.0, 10.0]).axes[0].collections[1]
+    wet = plot.network_map(river(), [1e-9, 1.0, 2.0, 10.0]).axes[0].collections[-1]
     assert (wet.norm.vmin, wet.norm.vmax) == (1e-3, 10) and wet.colorbar.extend == "min"
     assert wet.get_linewidth()[0] == pytest.approx(0.4)
 

@@ -116,7 +116,7 @@ def figure(rows: Sequence[Row]) -> Any:
     """Speed by case, a point an implementation, forward and with gradient; one precision, one thread."""
     from matplotlib.figure import Figure
 
-    from ..plot.style import CYCLE, styled
+    from ..plot.style import colour, styled
 
     @styled
     def drawn() -> Figure:
@@ -132,8 +132,8 @@ def figure(rows: Sequence[Row]) -> Any:
                 points = [(float(r["value"]), cases.index(label(r))) for r in kept
                           if (r["implementation"], r["mode"]) == (name, mode)]  # fmt: skip
                 if points:
-                    marker = "o" if name == OURS else "sD^vPX<>"[k // len(CYCLE) % 8]
-                    ax.scatter(*zip(*points, strict=True), label=name, color=CYCLE[k % len(CYCLE)], marker=marker)
+                    marker = "o" if name == OURS else "sD^vPX<>"[k % 8]
+                    ax.scatter(*zip(*points, strict=True), label=name, color=colour(k), marker=marker)
             ax.set(xscale="log", xlabel="million steps of a cell or reach a second", title=mode)
             ax.set_yticks(range(len(cases)), cases)
             ax.grid(True, axis="both")

@@ -1,8 +1,8 @@
 """Figures of scores, flows, rivers and parameters.
 
-Every function returns a `matplotlib.figure.Figure` and touches no pyplot state: no window, no global style,
-safe in threads and without a display. `save` writes one atomically. Colours are those of Okabe and Ito,
-which all kinds of colour vision distinguish.
+Every function returns a `matplotlib.figure.Figure` and touches no pyplot state: no window, no global style, safe
+without a display. `save` writes one atomically. Colours are those of Okabe and Ito, which all kinds of colour vision
+distinguish; strokes and marks beside them do where there are no colours. `in_style` lays a style of matplotlib over.
 """
 
 from typing import TYPE_CHECKING
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from .parameters import parameter_bounds, sensitivity_by_month, standard_errors
     from .scores import against, score_distribution, start_spread
     from .series import flow_duration, hydrograph
-    from .style import save
+    from .style import in_style, save
 
 __all__ = [
     "against",
     "flow_duration",
     "hydrograph",
+    "in_style",
     "learned_flux",
     "network_map",
     "parameter_bounds",
@@ -39,6 +40,7 @@ __getattr__, __dir__ = attach(
         "against": ".scores",
         "flow_duration": ".series",
         "hydrograph": ".series",
+        "in_style": ".style",
         "learned_flux": ".fluxes",
         "network_map": ".maps",
         "parameter_bounds": ".parameters",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .style import BLUE, ORANGE, array, per, styled
+from .style import BLUE, ORANGE, STROKES, array, colour, per, styled
 
 COLUMNS, BINS = 4, 20
 
@@ -58,10 +58,11 @@ def learned_flux(
         x = array(label, values, 1, n)[some]
         order = [part for part in np.array_split(np.argsort(x, kind="stable"), BINS) if len(part)]
         middle = [np.median(x[part]) for part in order]
-        for (which, y), color in zip(curves.items(), (BLUE, ORANGE), strict=False):
+        for k, (which, y) in enumerate(curves.items()):
+            color = colour((BLUE, ORANGE)[k])
             low, median, high = np.transpose([np.quantile(y[some][part], (0.1, 0.5, 0.9)) for part in order])
             axes.fill_between(middle, low, high, color=color, alpha=0.2, lw=0)
-            axes.plot(middle, median, color=color, lw=1.8, label=which)
+            axes.plot(middle, median, color=color, lw=1.8, ls=STROKES[k], label=which)
         axes.set_xlabel(label)
         axes.grid(True)
     for axes in panels.flat[len(inputs) :]:

@@ -13,16 +13,24 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .style import CYCLE, MUTED, ORANGE, array, colour_bar, styled
+from . import world
+from .style import CYCLE, MUTED, ORANGE, array, colour, colour_bar, styled
 
 if TYPE_CHECKING:
     from ..routing.network import RiverNetwork
 
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
 
 
-def _map(lat: np.ndarray, lon: np.ndarray) -> tuple[Figure, Axes]:
-    """An empty figure and its axes of longitude and latitude, with all these points on it."""
+BACKGROUND = {  # kind of line: colour, width
+    "river": ("#9db8c9", 0.5),
+    "lake": ("#7d99aa", 0.6),
+    "coast": ("#8a8a8a", 0.7),
+}
+
+
+def _map(lat: np.ndarray, lon: np.ndarray, rivers: bool = True) -> tuple[Figure, Axes]:
+    """A figure and its axes of longitude and latitude, with room for all these points over coasts, lakes and rivers."""
     # A degree of longitude is shorter by the cosine of the latitude: the axes keep the shapes.
     stretch = 1.0 / max(0.2, np.cos(np.deg2rad(0.5 * (lat.min() + lat.max()))))
     pad = 0.04 * max(np.ptp(lon), np.ptp(lat) * stretch, 1.0)
@@ -36,6 +44,12 @@ def _map(lat: np.ndarray, lon: np.ndarray) -> tuple[Figure, Axes]:
         xlabel="longitude (degrees east)",
         ylabel="latitude (degrees north)",
     )
+    for kind, (color, width) in BACKGROUND.items():
+        if rivers or kind != "river":
+            behind = LineCollection(
+                world.within(kind, *axes.get_xlim(), *axes.get_ylim()), colors=color, lw=width, zorder=0.6
+            )
+            axes.add_collection(behind, autolim=False)
     axes.grid(True)
     return figure, axes
 
@@ -49,7 +63,7 @@ def score_map(
     unit: str = "–",
     unscored: ArrayLike | None = None,
 ) -> Figure:
-    """Scores, or parameters, as points on a plain map of longitude and latitude.
+    """Scores, or parameters, as points on a map with coasts and rivers.
 
     Parameters
     ----------
@@ -99,10 +113,10 @@ def score_map(
         lon[order], lat[order], c=values[order], s=size, cmap="viridis", vmin=lo, vmax=hi, lw=0.3, ec="white"
     )
     if (~good).any():
-        axes.scatter(lon[~good], lat[~good], marker="x", s=size, c=ORANGE, lw=1.4)
+        axes.scatter(lon[~good], lat[~good], marker="x", s=size, c=colour(ORANGE), lw=1.4)
         notes.insert(0, f"× {(~good).sum()} without score")
     # Outside the map, where a legend covers no basin.
-    axes.set_title(", ".join(filter(None, notes)), loc="right", color=ORANGE, fontsize=10.5)
+    axes.set_title(", ".join(filter(None, notes)), loc="right", color=colour(ORANGE), fontsize=10.5)
     colour_bar(figure, axes, points, extend, f"{metric} ({unit})")
     middle = f"median {median:.3f}" if np.isfinite(median) else "no median"
     axes.set_title(f"{metric} of {shown.sum()} basins, {middle}")
@@ -111,7 +125,7 @@ def score_map(
 
 @styled
 def winner_map(lat: ArrayLike, lon: ArrayLike, winners: Sequence[str] | np.ndarray, names: Sequence[str]) -> Figure:
-    """Which model wins in each basin, as points on a plain map; where none does, a small grey one.
+    """Which model wins in each basin, as points on a map; where none does, a small grey one.
 
     Parameters
     ----------
@@ -149,11 +163,11 @@ def winner_map(lat: ArrayLike, lon: ArrayLike, winners: Sequence[str] | np.ndarr
     for k, name in enumerate(names):
         its = winners == name
         marker = MARKERS[(k + k // len(CYCLE)) % len(MARKERS)]  # so that no two of thirty look alike
-        axes.scatter(lon[its], lat[its], s=size, c=CYCLE[k % len(CYCLE)], marker=marker, lw=0.4, ec="white",
+        axes.scatter(lon[its], lat[its], s=size, c=colour(k), marker=marker, lw=0.4, ec="white",
                      label=f"{name}, {its.sum()}")  # fmt: skip
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     if (~placed & compared).any():
-        axes.set_title(f"{(~placed & compared).sum()} not placed", loc="right", color=ORANGE, fontsize=10.5)
+        axes.set_title(f"{(~placed & compared).sum()} not placed", loc="right", color=colour(ORANGE), fontsize=10.5)
     axes.set_title(f"Models ahead of all others, {compared.sum()} basins")
     return figure
 
@@ -201,7 +215,7 @@ def network_map(
     good = np.isfinite(values) & (values > 0)
     high = values[good].max() if good.any() else 1.0
     low = min(max(values[good].min(initial=high), high / 1e4), high / 10)
-    figure, axes = _map(lat, lon)
+    figure, axes = _map(lat, lon, rivers=False)
     ends = np.stack([lon, lat], axis=1)
 
     def lines(rows: np.ndarray, **style: Any) -> Artist:
@@ -220,7 +234,7 @@ def network_map(
     )  # fmt: skip
     if gauges is not None:
         at = network.index(np.atleast_1d(gauges))
-        axes.plot(lon[at], lat[at], "v", ms=7, color=ORANGE, mec="white", mew=0.8, label="gauge", zorder=4)
+        axes.plot(lon[at], lat[at], "v", ms=7, color=colour(ORANGE), mec="white", mew=0.8, label="gauge", zorder=4)
         axes.legend(loc="best")
     colour_bar(figure, axes, drawn, "min" if (values[good] < low).any() else "neither", f"{name} ({unit})")
     if (~good).any():

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .style import BLUE, INK, MUTED, ORANGE, SKY, array, colour_bar, per, percent, styled
+from .style import BLUE, MUTED, ORANGE, SKY, array, colour, colour_bar, ink, per, percent, styled
 
 
 @styled
@@ -71,7 +71,7 @@ def parameter_bounds(
     for p in range(count):
         u = unit[:, p][np.isfinite(unit[:, p])]
         share = float(at_bound[:, p].mean())
-        color = ORANGE if share >= flag else BLUE
+        color = colour(ORANGE) if share >= flag else colour(BLUE)
         if u.size:
             q = np.quantile(u, [0.05, 0.25, 0.5, 0.75, 0.95])
             axes.plot(q[[0, 4]], [p, p], color=color, lw=1.4, alpha=0.7, solid_capstyle="round")
@@ -83,7 +83,7 @@ def parameter_bounds(
                 axes.scatter([end], [p], marker="s", s=260 * part, c=color, lw=0, zorder=3, clip_on=False)
         weight = "bold" if share >= flag else "normal"
         axes.text(
-            1.045, p, percent(share), color=color if share >= flag else INK, weight=weight, va="center",
+            1.045, p, percent(share), color=color if share >= flag else ink(), weight=weight, va="center",
             transform=axes.get_yaxis_transform(),
         )  # fmt: skip
         axes.text(
@@ -125,9 +125,9 @@ def standard_errors(errors: ArrayLike, names: Sequence[str]) -> Figure:
         good = x[np.isfinite(x) & (x > 0)]
         if good.size:
             outer, low, middle, high, last = np.quantile(good, (0.05, 0.25, 0.5, 0.75, 0.95))
-            axes.plot([outer, last], [i, i], color=SKY, lw=1.5)
-            axes.plot([low, high], [i, i], color=BLUE, lw=5, solid_capstyle="butt")
-            axes.plot(middle, i, "o", color="white", mec=BLUE, ms=5)
+            axes.plot([outer, last], [i, i], color=colour(SKY), lw=1.5)
+            axes.plot([low, high], [i, i], color=colour(BLUE), lw=5, solid_capstyle="butt")
+            axes.plot(middle, i, "o", color="white", mec=colour(BLUE), ms=5)
         text = f"{percent(np.isnan(x).mean())} at a bound, {percent(np.isinf(x).mean())} not identified"
         axes.annotate(text, (1.0, i), xycoords=("axes fraction", "data"), va="center", color=MUTED, fontsize=9)
     axes.axvline(1.0, color=MUTED, lw=0.8, ls=":")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .style import BLUE, CYCLE, MUTED, ORANGE, array, percent, styled
+from .style import BLUE, MUTED, ORANGE, STROKES, array, colour, percent, styled
 
 
 @styled
@@ -26,7 +26,7 @@ def score_distribution(
     metric : str
         Name of the score for the axis.
     reference : dict of str to array_like, [B], optional
-        Published scores, drawn dashed under their labels as given: say in the label what differs (period,
+        Published scores, drawn thin and grey under their labels as given: say in the label what differs (period,
         forcing).
 
     Returns
@@ -66,9 +66,9 @@ def score_distribution(
         if missing.any():
             text += f", {missing.sum()} without score"
         index = k - len(reference or {})
-        color = ("#7f7f7f", "#404040", "#a8a8a8")[k % 3] if dashed else CYCLE[index % len(CYCLE)]
-        # A colour that comes again has another stroke.
-        style = (0, (5, 2.2)) if dashed else ("-", (0, (1, 1.2)), "-.")[index // len(CYCLE) % 3]
+        color = ("#7f7f7f", "#404040", "#a8a8a8")[k % 3] if dashed else colour(index)
+        # Colour and stroke tell runs apart, either alone; references are thin and grey.
+        style = STROKES[(k + 1 if dashed else index) % len(STROKES)]
         (line,) = axes.step(
             x,
             y,
@@ -136,13 +136,13 @@ def start_spread(scores: ArrayLike, best: ArrayLike, metric: str = "NSE") -> Fig
     x = np.arange(1, basins + 1)
     if basins > 60:
         draw = {"step": "mid", "lw": 0}
-        left.fill_between(x, quantiles[0], quantiles[3], color=BLUE, alpha=0.18, label="all starts", **draw)
-        left.fill_between(x, quantiles[1], quantiles[2], color=BLUE, alpha=0.40, label="middle half", **draw)
-        left.plot(x, kept[order], color=ORANGE, lw=1.8, label="start kept")
+        left.fill_between(x, quantiles[0], quantiles[3], color=colour(BLUE), alpha=0.18, label="all starts", **draw)
+        left.fill_between(x, quantiles[1], quantiles[2], color=colour(BLUE), alpha=0.40, label="middle half", **draw)
+        left.plot(x, kept[order], color=colour(ORANGE), lw=1.8, label="start kept")
     else:
-        left.vlines(x, quantiles[0], quantiles[3], color=BLUE, alpha=0.35, lw=2, label="all starts")
-        left.vlines(x, quantiles[1], quantiles[2], color=BLUE, alpha=0.75, lw=5, label="middle half")
-        left.plot(x, kept[order], "o", color=ORANGE, mec="white", mew=0.8, ms=6, label="start kept")
+        left.vlines(x, quantiles[0], quantiles[3], color=colour(BLUE), alpha=0.35, lw=2, label="all starts")
+        left.vlines(x, quantiles[1], quantiles[2], color=colour(BLUE), alpha=0.75, lw=5, label="middle half")
+        left.plot(x, kept[order], "o", color=colour(ORANGE), mec="white", mew=0.8, ms=6, label="start kept")
     # A single failed basin must not compress the axis of all others; the share below the floor is written.
     floor = max(-0.5, np.floor(10 * np.nanquantile(padded, 0.01)) / 10) if has.any() else -0.5
     floor = min(floor, 0.9)
@@ -168,10 +168,10 @@ def start_spread(scores: ArrayLike, best: ArrayLike, metric: str = "NSE") -> Fig
         y = np.arange(1, short.size + 1) / short.size
         done = np.isfinite(short)
         x, y = np.append(np.clip(short[done], 1e-4, None), 5.0), np.append(y[done], done.mean())
-        right.step(x, y, where="post", color=BLUE, lw=2.2)
+        right.step(x, y, where="post", color=colour(BLUE), lw=2.2)
         for limit in (0.01, 0.1):
             share = float((short <= limit).mean())
-            right.plot([limit], [share], "o", color=BLUE, mec="white", mew=1.0, ms=6)
+            right.plot([limit], [share], "o", color=colour(BLUE), mec="white", mew=1.0, ms=6)
             right.annotate(
                 f"{percent(share)} within {limit:g}", (limit, share), xytext=(6, -5), textcoords="offset "
                 "points",
@@ -212,7 +212,7 @@ def against(x: ArrayLike, y: ArrayLike, name: str) -> Figure:
         raise ValueError(f"no basin has both a published and a simulated {name}: there is nothing to draw.")
     figure = Figure(figsize=(5.4, 5.2), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(x[good], y[good], s=14, color=BLUE, alpha=0.6, lw=0)
+    axes.scatter(x[good], y[good], s=14, color=colour(BLUE), alpha=0.6, lw=0)
     high = 1.05 * max(1e-6, *np.quantile(np.concatenate([x[good], y[good]]), [0.995]))
     axes.plot([0, high], [0, high], color=MUTED, lw=1, ls=":")
     axes.set(xlim=(0, high), ylim=(0, high), xlabel=f"{name}, CAMELS (–)", ylabel=f"{name}, simulated (–)")

@@ -7,7 +7,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .style import BLUE, INK, MUTED, ORANGE, SKY, array, per, styled
+from .style import BLUE, MUTED, ORANGE, SKY, STROKES, array, colour, ink, per, styled
 
 
 @styled
@@ -63,7 +63,7 @@ def hydrograph(
         precipitation = array("precipitation", precipitation, 1, time.shape)
         # A panel of its own: bars that hang into the flow hide its peaks.
         above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3.2))
-        above.fill_between(time, 0, precipitation, step="mid", color=SKY, lw=0)
+        above.fill_between(time, 0, precipitation, step="mid", color=colour(SKY), lw=0)
         top = float(np.nanmax(precipitation, initial=0.0))
         above.set(ylim=(top * 1.05 if top > 0 else 1.0, 0), ylabel=f"rain + snow\n({per(unit)})")
         above.spines["bottom"].set_visible(False)
@@ -74,9 +74,9 @@ def hydrograph(
         axes = head = figure.subplots()
     if spread is not None:
         low, high = (array(f"spread[{i}]", s, 1, time.shape) for i, s in enumerate(spread))
-        axes.fill_between(time, low, high, color=ORANGE, alpha=0.25, lw=0, label="spread of the starts")
-    axes.plot(time, obs, color=INK, lw=1.3, label="observed")
-    axes.plot(time, sim, color=ORANGE, lw=1.3, label="simulated")
+        axes.fill_between(time, low, high, color=colour(ORANGE), alpha=0.25, lw=0, label="spread of the starts")
+    axes.plot(time, obs, color=ink(), lw=1.3, label="observed")
+    axes.plot(time, sim, color=colour(ORANGE), lw=1.3, ls=STROKES[1], label="simulated")
     axes.set(xlim=(time[0], time[-1]) if time.size > 1 else None, ylabel=f"flow ({per(unit)})")
     bottom = min(0.0, np.nanmin(obs, initial=0.0), np.nanmin(sim, initial=0.0))
     # Room above the highest peak, where the legend stands.
@@ -127,11 +127,11 @@ def flow_duration(sim: ArrayLike, obs: ArrayLike) -> Figure:
     basins = np.flatnonzero(whole & (np.where(seen, obs, 0).sum(0) > 0))
     if not len(basins):
         raise ValueError("no basin has observed flow and a finite simulation: there is nothing to draw.")
-    for series, color, label in ((obs, INK, "observed"), (sim, BLUE, "simulated")):
+    for series, color, stroke, label in ((obs, ink(), "-", "observed"), (sim, colour(BLUE), STROKES[1], "simulated")):
         curves = np.array([np.quantile(series[seen[:, b], b] / obs[seen[:, b], b].mean(), 1 - share) for b in basins])
         low, middle, high = np.quantile(curves, (0.25, 0.5, 0.75), axis=0)
         axes.fill_between(100 * share, low, high, color=color, alpha=0.15, lw=0)
-        axes.plot(100 * share, middle, color=color, lw=2, label=label)
+        axes.plot(100 * share, middle, color=color, ls=stroke, lw=2, label=label)
     axes.set(yscale="log", xlim=(0, 100), xlabel="share of time with more flow (%)", ylabel="flow over mean flow (–)")
     axes.set_ylim(bottom=1e-3)
     axes.grid(True)

@@ -6,12 +6,15 @@ import functools
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
+import matplotlib.style
 import numpy as np
+from cycler import cycler
 
 from ..data.files import write_atomic
 from ..data.values import unmasked
@@ -26,8 +29,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
-BLUE, ORANGE, SKY = "#0072B2", "#D55E00", "#56B4E9"
-CYCLE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", SKY)
+CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # which a style may replace
+BLUE, ORANGE, SKY = 0, 1, 5  # places in it
+STROKES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))  # which tell lines apart without colours
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 10.5,
     "axes.titlesize": 12,
@@ -39,6 +43,7 @@ STYLE: dict[RcKeyType, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=CYCLE),
     "text.color": INK,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -48,7 +53,10 @@ STYLE: dict[RcKeyType, Any] = {
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "savefig.facecolor": "white",
+    "savefig.dpi": 150,
 }
+_over: dict[RcKeyType, Any] = {}  # of the style in use
+NOT_OF_STYLE = ("backend", "interactive", "toolbar", "webagg", "tk.", "datapath", "timezone")
 
 
 def styled(function: Callable[P, T]) -> Callable[P, T]:
@@ -56,10 +64,52 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE | _over):
             return function(*args, **kwargs)
 
     return wrapped
+
+
+@contextmanager
+def in_style(style: str | Path) -> Iterator[None]:
+    """Draw and save in a style of matplotlib, laid over the package's own, while this context lasts.
+
+    Parameters
+    ----------
+    style : str or path
+        A name, such as "grayscale" or "dark_background", or a file of settings (``.mplstyle``).
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    global _over
+    if str(style) in matplotlib.style.library:
+        found = matplotlib.style.library[str(style)]
+    elif Path(style).is_file():
+        found = matplotlib.rc_params_from_file(style, use_default_template=False)
+    else:
+        raise ValueError(
+            f"a style must be one of matplotlib's or a file of settings, found '{style}'; "
+            f"known are {', '.join(sorted(matplotlib.style.available))}."
+        )
+    before, _over = _over, {k: v for k, v in found.items() if not k.startswith(NOT_OF_STYLE)}
+    try:
+        yield
+    finally:
+        _over = before
+
+
+def ink() -> str:
+    """The colour of text and of what was observed."""
+    return str(matplotlib.rcParams["text.color"])
+
+
+def colour(i: int) -> str:
+    """The colour at a place of the style's cycle, by its number: "C1" would be looked up when the figure is saved."""
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key().get("color", CYCLE)
+    return str(cycle[i % len(cycle)])
 
 
 def array(name: str, values: ArrayLike, ndim: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -92,7 +142,7 @@ def colour_bar(figure: Figure, axes: Axes, artist: Any, extend: Any, label: str)
 
 
 def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG at 150 dpi, whole or not at all.
+    """Write a figure as PNG, at 150 dpi unless the style says otherwise, whole or not at all.
 
     Parameters
     ----------
@@ -116,8 +166,8 @@ def save(fig: Figure, path: str | Path) -> Path:
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, found {path.name!r}: figures are written as PNG.")
     image = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        fig.savefig(image, format="png", dpi=150)
+    with matplotlib.rc_context(STYLE | _over):
+        fig.savefig(image, format="png")
     return write_atomic(path, lambda temporary: temporary.write_bytes(image.getvalue()))
 
 

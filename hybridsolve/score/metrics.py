@@ -8,7 +8,7 @@ turned so that time comes first, and must have the same labels. Three rules hold
   failed. It is never masked: a model that failed for a step has not been scored on the others.
 * A score whose denominator does not exist (no observation, no variance in them, no flow) is NaN: the basin is
   not scored.
-* The log and root variants, and FLV, add ``mean(obs) / 100`` of the scored steps to both series first, since
+* The log and root variants, FLV and FMS add ``mean(obs) / 100`` of the scored steps to both series first, since
   some 3 % of the observed days are zero (Pushpalatha et al. 2012). A flow below ``-mean(obs) / 100`` makes
   them NaN.
 
@@ -28,6 +28,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..data.values import unmasked
+from . import peaks
 from .formula import terms
 
 #: Scores for which higher is better, so that a missing score can be ranked: below every number.
@@ -46,6 +47,10 @@ NAMES = (
     "flv",
     "nse_sqrt",
     "nse_log",
+    "beta_nse",
+    "fms",
+    "peak_timing",
+    "peak_error",
     "n_valid",
     "n_nonfinite",
 )
@@ -192,6 +197,10 @@ class _Pair:
 
         return self.cached("moments", make)
 
+    def peak_errors(self):
+        """Errors of flood peaks in steps and percent; see `score.peaks`."""
+        return self.cached("peaks", lambda: peaks.errors(self.sim, self.obs, self.mask))
+
 
 def _quiet(function):
     """Without warnings of divisions by zero, which give NaN by the rules above."""
@@ -292,6 +301,33 @@ def _flv(pair, bottom=0.3):
 
     low_s, low_o = depth(sim), depth(obs)
     return -100.0 * (low_s - low_o) / np.where(low_o == 0.0, np.nan, low_o)
+
+
+@_quiet
+def _beta_nse(pair):
+    mean_s, mean_o, _, sd_o, _ = pair.moments()
+    return (mean_s - mean_o) / sd_o
+
+
+@_quiet
+def _fms(pair, upper=0.2, lower=0.7):
+    def drop(x):
+        at = [np.minimum(_count(pair.n, share), np.maximum(pair.n - 1, 0))[:, None] for share in (upper, lower)]
+        high, low = (_log(np.take_along_axis(x, i, axis=1) + pair.offset)[:, 0] for i in at)
+        return high - low
+
+    drop_s, drop_o = (drop(x) for x in pair.descending())
+    return 100.0 * (drop_s - drop_o) / np.where(drop_o == 0.0, np.nan, drop_o)
+
+
+@_quiet
+def _peak_timing(pair):
+    return pair.peak_errors()[0]
+
+
+@_quiet
+def _peak_error(pair):
+    return pair.peak_errors()[1]
 
 
 def nse(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
@@ -436,6 +472,44 @@ def flv(sim: ArrayLike, obs: ArrayLike, bottom: float = 0.3) -> np.ndarray:
     return _quiet(lambda pair: _flv(pair, bottom))(_Pair(sim, obs))
 
 
+def fms(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
+    """Bias of the slope of the flow duration curve's middle, percent, [B].
+
+    ``100 (DS - DO) / DO`` with ``D = ln Q_20 - ln Q_70``, flows that are exceeded in 20 and 70 % of the steps, and with
+    ``mean(obs) / 100`` added as in `flv`. Yilmaz et al. 2008, Water Resour. Res. 44:W09417 (there %BiasFMS).
+
+    Returns
+    -------
+    numpy.ndarray, [B], float64
+        Positive where the simulated curve is steeper: a flashier river. NaN where the observed one is flat there.
+    """
+    return _fms(_Pair(sim, obs))
+
+
+def beta_nse(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
+    """Bias over the observed standard deviation, ``(mean s - mean o) / sd o``, [B]: with `kge_alpha` and `kge_r` the
+    parts of NSE, ``2 alpha r - alpha^2 - beta_nse^2`` (Gupta et al. 2009)."""
+    return _beta_nse(_Pair(sim, obs))
+
+
+def peak_timing(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
+    """Mean absolute error of the time of flood peaks, steps, [B]; NaN without a peak.
+
+    Observed peaks are those of `score.peaks`; the simulated one is at the same step where the simulation has a peak
+    there, else where it is largest within 3 steps on either side. Kratzert et al. 2021, doi
+    10.5194/hess-25-2685-2021.
+    """
+    return _peak_timing(_Pair(sim, obs))
+
+
+def peak_error(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
+    """Mean absolute error at the observed flood peaks over their height, percent, [B]; NaN without a peak.
+
+    The peaks are those of `peak_timing`; the simulation is taken at the step of the observed peak.
+    """
+    return _peak_error(_Pair(sim, obs))
+
+
 def n_valid(sim: ArrayLike, obs: ArrayLike) -> np.ndarray:
     """Number of scored steps, [B], int64."""
     return _Pair(sim, obs).n.astype(np.int64)
@@ -520,6 +594,10 @@ def score(sim: ArrayLike, obs: ArrayLike) -> dict[str, np.ndarray]:
         "flv": _quiet(_flv),
         "nse_sqrt": _nse_sqrt,
         "nse_log": _nse_log,
+        "beta_nse": _beta_nse,
+        "fms": _fms,
+        "peak_timing": _peak_timing,
+        "peak_error": _peak_error,
     }
     out = {name: function(pair) for name, function in functions.items()}
     out["n_valid"], out["n_nonfinite"] = pair.n.astype(np.int64), pair.n_nonfinite.astype(np.int64)
