@@ -35,7 +35,7 @@ def logged(level):
 def test_the_environment_names_the_level():
     done = logged("DEBUG")
     assert done.stdout.split() == [str(logging.DEBUG), "1"]
-    assert "DEBUG hybridsolve.solve.backends: hbv11p runs on backend cpu: " in done.stderr
+    assert "DEBUG hybridsolve.solve.backends: hbv11p runs on backend cpu\n" in done.stderr
     assert "hbv11p on cpu: 3 steps x 2 basins x 4 components, torch.float32\n" in done.stderr
 
 

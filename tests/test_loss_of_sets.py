@@ -36,7 +36,7 @@ def test_it_is_the_loss_of_the_flow_with_its_gradient(name, memory, loss):
     parameters[first] = parameters[first][:1]  # shared by the basins, so that its gradient is their sum
     names = (*model.parameter_names[:3], *model.routing_parameter_names[:1])
     leaves = parameters | {n: parameters[n].clone().requires_grad_(True) for n in names}
-    weight = torch.rand(B, S, dtype=torch.float64)
+    weight = torch.rand(B, S, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = plain(model, forcing, leaves, obs, loss)
     found = hs.loss_of_sets(model, forcing, leaves, obs, loss=loss, warmup=WARMUP, memory=memory)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)

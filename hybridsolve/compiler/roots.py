@@ -62,7 +62,8 @@ def write(body: Body, i: int) -> list[str]:
     lines += [
         f"const U hopeless = splat<U>(T({HOPELESS:g}));",
         f"U {least} = hopeless;",
-        f"auto going = {x[0]} == {x[0]}, {found} = no(going) & going;",
+        f"auto going = {x[0]} == {x[0]};",
+        f"decltype(going) {found} = no(going) & going;",
         f"for (int {done} = 0; {done} < {root.most}; ++{done}) {{",
     ]
     total = "U{}"

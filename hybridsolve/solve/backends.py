@@ -128,7 +128,7 @@ def choose(backend: str, device: torch.device, kernel: str | None = None) -> str
                 "after adding it, or ask for backend='reference'."
             )
     if (engine, kernel) not in _CHECKED:
-        log.debug("%s runs on backend %s: %s", kernel or "rivers and hydrographs", name, engine.available())
+        log.debug("%s runs on backend %s", kernel or "rivers and hydrographs", name)
     _CHECKED.add((engine, kernel))
     return name
 
