@@ -7,7 +7,7 @@ from conftest import assert_close, assert_same_bits, both_precisions, normal, un
 
 import hybridsolve as hs
 from hybridsolve.routing.convolve import convolve, reference_convolve
-from hybridsolve.solve.ordinates import KINDS, n_ordinates, ordinates
+from hybridsolve.solve.ordinates import KINDS, n_ordinates, ordinates, ordinates_and_derivatives
 from hybridsolve.spec import DAY, Hydrograph, Parameter
 
 BACKENDS = ("cpu", "triton")
@@ -72,6 +72,23 @@ def test_ordinates_are_shares_and_gradients_are_right(kind):
     torch.testing.assert_close(w.sum(0), torch.ones(6, dtype=torch.float64), rtol=1e-13, atol=0)
     leaves = [v.clone().requires_grad_() for v in x.values()]
     torch.autograd.gradcheck(lambda *v: ordinates(h, dict(zip(x, v, strict=True))), leaves)
+
+
+@pytest.mark.parametrize("options", ({}, {"normalised": False}, {"at": "end", "cut": -8.0, "days": 30.0}))
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_along_every_parameter_are_those_of_the_adjoint(kind, options):
+    h, x = hydrograph(kind, **options), values(kind)
+    if "cut" in options:
+        assert (ordinates(h, x) == 0).any()
+    w, along = ordinates_and_derivatives(h, x)
+    assert_same_bits({"w": w}, {"w": ordinates(h, x)})
+    for name, found in zip(x, along, strict=True):
+        leaf = x[name].clone().requires_grad_()
+        rows = ordinates(h, x | {name: leaf})
+        expected = [torch.autograd.grad(row.sum(), leaf, retain_graph=True)[0] for row in rows]
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-11, atol=1e-13)
+    single = ordinates_and_derivatives(h, {name: v.float() for name, v in x.items()})
+    assert {x.dtype for x in (single[0], *single[1])} == {torch.float32}
 
 
 @pytest.mark.parametrize("step", (3600, 10_800, 43_200, DAY))

@@ -10,7 +10,7 @@ ordinates by torch.sum, softmax or a broadcast, whose order of summation does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -75,23 +75,58 @@ def ordinates(hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: in
     ValueError
         If there is no such kind.
     """
+    rows = _parameter_rows(hydrograph, parameters, step)
+    share = _shares(hydrograph, rows, step)
+    if hydrograph.normalised:
+        share = share / _total(share)
+    return share.to(parameters[hydrograph.parameters[0].name].dtype)
+
+
+def ordinates_and_derivatives(
+    hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: int = DAY
+) -> tuple[Tensor, list[Tensor]]:
+    """The ordinates of `ordinates`, and their derivatives along each parameter of the table, ``[L, N]`` like them.
+
+    Before they are divided by their sum ordinates depend each on its own row of parameters, so that one pass backwards has
+    the derivatives of all of them along all parameters.
+    """
+    with torch.enable_grad():
+        rows = [x.detach().requires_grad_() for x in _parameter_rows(hydrograph, parameters, step)]
+        share = _shares(hydrograph, rows, step)
+        along = torch.autograd.grad(share, rows, torch.ones_like(share))
+    share = share.detach()
+    if hydrograph.normalised:
+        total = _total(share)
+        share, along = share / total, tuple((d - share / total * _total(d)) / total for d in along)
+    dtype = parameters[hydrograph.parameters[0].name].dtype
+    return share.to(dtype), [d.to(dtype) for d in along]
+
+
+def _parameter_rows(hydrograph: Hydrograph, parameters: Mapping[str, Tensor], step: int) -> list[Tensor]:
+    """Each parameter of the table ``[L, N]``, one row for each ordinate."""
     if hydrograph.kind not in KINDS:
         raise ValueError(f"unknown hydrograph '{hydrograph.kind}'; expected one of {', '.join(KINDS)}: correct it.")
+    n = n_ordinates(hydrograph, step)
+    return [_rows(parameters[v.name].double(), n) for v in hydrograph.parameters]
+
+
+def _shares(hydrograph: Hydrograph, rows: Sequence[Tensor], step: int) -> Tensor:
+    """The ordinates; of a hydrograph that is normalised some multiple of them."""
     shape, factor = KINDS[hydrograph.kind]
-    given = [parameters[v.name] for v in hydrograph.parameters]
-    n, days = n_ordinates(hydrograph, step), step / DAY
-    values = [_rows(x.double(), n) for x in given]
-    k = torch.arange(n, dtype=torch.float64, device=given[0].device)[:, None]
-    density = shape((k + (0.5 if hydrograph.at == "midpoint" else 1.0)) * days, *values)
+    days = step / DAY
+    k = torch.arange(len(rows[0]), dtype=torch.float64, device=rows[0].device)[:, None]
+    density = shape((k + (0.5 if hydrograph.at == "midpoint" else 1.0)) * days, *rows)
     if hydrograph.cut is not None:
-        tail = (density + factor(*values) < hydrograph.cut) & (k > 0)
+        tail = (density + factor(*rows) < hydrograph.cut) & (k > 0)
         density = torch.where(tail, -math.inf, density)
     if hydrograph.normalised:
-        share = (density - density.detach().amax(0)).exp()
-        share = share / _rows(share.cumsum(0)[-1], n)
-    else:
-        share = (density + factor(*values)).exp() * (1.0 if hydrograph.kind == "lag" else days)
-    return share.to(given[0].dtype)
+        return (density - density.detach().amax(0)).exp()
+    return (density + factor(*rows)).exp() * (1.0 if hydrograph.kind == "lag" else days)
+
+
+def _total(x: Tensor) -> Tensor:
+    """The sum of a column's rows, in every row."""
+    return _rows(x.cumsum(0)[-1], len(x))
 
 
 def _rows(x: Tensor, n: int) -> Tensor:

@@ -22,7 +22,7 @@ from ..spec import DAY, ModelSpec
 from . import backends, check, layout
 from .check import dense, mapping
 from .faults import refuse_values_outside
-from .ordinates import ordinates
+from .ordinates import ordinates_and_derivatives
 from .problem import Problem
 
 MOST_PARAMETERS = 48  # as in csrc/core/run.h
@@ -265,11 +265,8 @@ def _ordinates(run: Problem, given: Mapping[str, Tensor], names: Sequence[str]) 
     shape = torch.broadcast_shapes(*(x.shape for x in values.values()))
     columns = {name: x.expand(shape).flatten() for name, x in values.items()}
 
-    def along(name: str) -> Tensor:
-        return _along_itself(lambda x: ordinates(routing, columns | {name: x}, run.step), columns[name])
-
-    w = ordinates(routing, columns, run.step)
-    return w.view(-1, *shape), [along(name).view(-1, *shape) for name in values if name in names]
+    w, along = ordinates_and_derivatives(routing, columns, run.step)
+    return w.view(-1, *shape), [d.view(-1, *shape) for name, d in zip(values, along, strict=True) if name in names]
 
 
 def _observed(run: Problem, target: Tensor, weight: Tensor, shift: Tensor | None) -> dict[str, tuple[Tensor, str]]:
