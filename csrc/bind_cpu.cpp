@@ -107,13 +107,16 @@ struct FlushDenormals {
 #endif
 };
 
-// Blocks 0 .. n-1, each by whichever thread is free. Threads are made for the call and joined before it returns: that
-// costs tens of microseconds, and leaves nothing behind that a fork could break.
+// Blocks 0 .. n-1, each by whichever thread is free. Neighbouring blocks write into the same cache lines, row by row, so
+// that blocks at work at the same time are far from each other: one of each thread's part in turn. Threads are made for the
+// call and joined before it returns: that costs tens of microseconds, and leaves nothing behind that a fork could break.
 template <class Work> void share(int64_t n, int n_threads, Work work) {
   std::atomic<int64_t> next{0};
+  const int64_t part = (n + n_threads - 1) / n_threads;
   auto run = [&](int thread) {
     FlushDenormals flush;
-    for (int64_t block; (block = next++) < n;) work(thread, block);
+    for (int64_t turn; (turn = next++) < part * n_threads;)
+      if (const int64_t block = turn % n_threads * part + turn / n_threads; block < n) work(thread, block);
   };
   std::vector<std::thread> others;
   for (int i = 1; i < n_threads && i < n; ++i) others.emplace_back(run, i);
