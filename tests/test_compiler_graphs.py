@@ -14,9 +14,10 @@ import hybridsolve.models.primitives as primitives
 from hybridsolve.compiler import StepError, cpp, header, jacobian
 from hybridsolve.compiler.evaluate import evaluate
 from hybridsolve.compiler.graph import Graph, needed
+from hybridsolve.compiler.program import Program
 from hybridsolve.compiler.reversal import reverse
 from hybridsolve.compiler.simplify import made_once, replaced
-from hybridsolve.compiler.tracing import Program, Symbol
+from hybridsolve.compiler.tracing import Symbol
 from hybridsolve.spec import Forcing, ModelSpec, Parameter, State, Variable
 
 COUNTS = {"f": 2, "p": 3, "s": 3}

@@ -12,8 +12,9 @@ from hybridsolve.calibration.fit import check_arguments
 from hybridsolve.compiler import StepError, cpp
 from hybridsolve.compiler.evaluate import evaluate
 from hybridsolve.compiler.graph import Graph
+from hybridsolve.compiler.program import Program
 from hybridsolve.compiler.reversal import reverse
-from hybridsolve.compiler.tracing import Program, Symbol, networks_of
+from hybridsolve.compiler.tracing import Symbol, networks_of
 from hybridsolve.models.primitives import exp, minimum, mlp, relu, repeat, sigmoid, weights_of_networks
 from hybridsolve.solve.sensitivity import normal_equations
 from hybridsolve.spec import Forcing, Parameter, State, Variable

@@ -16,12 +16,12 @@ from ..spec import ModelSpec
 from . import jacobian, stages
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
-from .implicit import roots_of
 from .networks import unrolled
+from .program import Program, loops_of, roots_of
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
 from .statements import Body
-from .tracing import Program, loops_of, networks_of, trace
+from .tracing import networks_of, trace
 
 WIDTH = 120
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PARAMETER LINEAR SLOPES SLOPE_OF PAIRED".split())

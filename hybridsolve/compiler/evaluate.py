@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .graph import Graph, Leaf
-
-TINY, LARGEST = 2.0**-500, 690.0
-
-
-def exp(x: float) -> float:
-    return math.exp(min(max(x, -LARGEST), LARGEST))
-
-
-def log(x: float) -> float:
-    return math.log(max(x, TINY))
-
-
-def sqrt(x: float) -> float:
-    return math.sqrt(max(x, TINY))
-
-
-def power(x: float, y: float) -> float:
-    x = max(x, TINY)
-    return x**y if abs(y * math.log2(x)) < 1001 else 2.0 ** math.copysign(1001.0, y * math.log2(x))
-
-
-tanh, sin, cos = math.tanh, math.sin, math.cos
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + exp(-x))
-
-
-def softplus(x: float) -> float:
-    return max(x, 0.0) + math.log1p(exp(-abs(x)))
-
-
-def floor(x: float) -> float:
-    return float(math.floor(x))
-
+from . import floats, networks
+from .floats import TINY, power, sigmoid
+from .graph import FUNCTIONS, Graph, Leaf, needed
+from .program import Loop, Root
+from .roots import HOPELESS, STEEP
 
 _SLOPES = {
     "exp": lambda x, r: r,
@@ -78,7 +46,7 @@ _OPERATIONS = {
     "moved": lambda a, b: a,
     "frozen": lambda a: a,
     "same": lambda a: a,
-    **{f.__name__: f for f in (exp, log, sqrt, tanh, sigmoid, softplus, sin, cos, floor)},
+    **{name: getattr(floats, name) for name in FUNCTIONS},
     **{f"adj_{name}": lambda x, r, d, slope=slope: d * slope(x, r) for name, slope in _SLOPES.items()},
 }
 
@@ -93,10 +61,6 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> 
     leaves : mapping of (kind, index) to float
         Of a network's weights, and of their cotangent, a list.
     """
-    from . import networks
-    from . import roots as of_equations
-    from .graph import needed
-
     values: dict = {}
     for i in sorted(needed(graph, roots)):
         op, args, value = graph.nodes[i]
@@ -112,7 +76,7 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> 
         elif op == "adj_repeat":
             values[i] = adj_passes(value, operands)
         elif op == "root":
-            values[i] = of_equations.iterated(value, operands)
+            values[i] = iterated(value, operands)
         elif op == "mlp":
             w, *x = operands
             kept, y = networks.forward(value, w, x)
@@ -133,7 +97,7 @@ def evaluate(graph: Graph, roots: Sequence[int], leaves: Mapping[Leaf, Any]) -> 
     return [values[r] for r in roots]
 
 
-def passes(loop: Any, operands: Sequence[float]) -> list[list[float]]:
+def passes(loop: Loop, operands: Sequence[float]) -> list[list[float]]:
     """What a loop carries, before its passes and after each."""
     n, size = operands[0], len(loop.names)
     carried = [list(operands[1 : 1 + size])]
@@ -162,3 +126,31 @@ def adj_passes(adjoint: Any, operands: Sequence[float]) -> list[float]:
         d_after = [found[("c", k)] for k in range(size)]
         d_captured = [found[("x", j)] for j in range(len(captured))]
     return d_after + d_captured
+
+
+def iterated(root: Root, operands: Sequence[float]) -> list[float]:
+    """The unknowns at the root, of plain floats."""
+    n, graph = len(root.names), root.program.graph
+    given = {("x", j): v for j, v in enumerate(operands[n:])}
+    best, step, least, x = list(operands[:n]), [0.0] * n, HOPELESS, list(operands[:n])
+    wide = [0.0] * n
+    for done in range(root.most):
+        at = given | {("c", k): v for k, v in enumerate(x)}
+        found = evaluate(graph, [j for kind in "rcj" for j in root.program.roots[kind]], at)
+        spacings = [2.0**-49 * max(abs(v), 1.0) for v in x]  # 8
+        bounds = map(max, spacings, wide)
+        off = sum(abs(r) if not abs(r) <= bound else 0.0 for r, bound in zip(found[:n], bounds, strict=True))
+        if off < least or (off == least and done < STEEP):
+            best, least, step = x, off, found[n : 2 * n]
+            if off == 0:
+                return best
+        elif least == HOPELESS:
+            break
+        else:
+            step = [s / 2 for s in step]
+        if done >= STEEP:
+            wide = [0.0] * n
+            for (row, k), slope in zip(root.entries, found[2 * n :], strict=True):
+                wide[row] += abs(slope) * spacings[k] / 2
+        x = [b + s for b, s in zip(best, step, strict=True)]
+    return [math.nan] * n

@@ -18,9 +18,9 @@ value_of, log2_of           the two of a power
 exp .. floor                functions of one argument
 adj_exp ..                  of x, its function r and a cotangent d_r: the cotangent of x
 over_positive               a / at_least(b, tiny)
-repeat, adj_repeat          a loop over a program of its own (tracing.Loop), and its adjoint: several results
+repeat, adj_repeat          a loop over a program of its own (program.Loop), and its adjoint: several results
 mlp, adj_mlp                a network (networks.Network), and its adjoint: several results, and what is kept of it
-root                        of equations (implicit.Root): several results, which have no cotangent
+root                        of equations (program.Root): several results, which have no cotangent
 item                        one of these, by its number
 moved                       a, whose derivatives are those of a + b; "frozen" is a without derivatives
 sums                        what is added to and what adds to it: the cotangent of a network's weights
@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from . import evaluate
+from . import floats
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "softplus", "sin", "cos", "floor")
 MASKS = ("ge", "no", "and", "or")
@@ -216,12 +216,12 @@ class Graph:
 
     def function(self, name: str, x: int) -> int:
         known = self.number(x)
-        return self.node(name, x) if known is None else self.const(getattr(evaluate, name)(known))
+        return self.node(name, x) if known is None else self.const(getattr(floats, name)(known))
 
     def power(self, x: int, y: int) -> int:
         u, v = self.number(x), self.number(y)
         if u is not None and v is not None:
-            return self.const(evaluate.power(u, v))
+            return self.const(floats.power(u, v))
         return self.node("value_of", self.node("power", x, y))
 
     def frozen(self, a: int) -> int:

@@ -16,48 +16,14 @@ forward and backward, and no iteration is ever reversed. "moved" and "frozen" sa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import fault
 from .graph import FUNCTIONS, MASKS, Graph, Place, needed
-
-if TYPE_CHECKING:
-    from .tracing import Program
+from .program import Program, Root
 
 Row = dict[int, int]  # of derivatives those that are not 0: along what, and the node
 LN2 = 0.69314718055994530942
-
-
-@dataclass(eq=False)
-class Root:
-    """The value of a "root", whose operands are where it starts, and what it captures.
-
-    Attributes
-    ----------
-    most : int
-        Iterations at most.
-    names : tuple of str
-        Of the unknowns.
-    program : Program
-        Of leaves ("c", n) the unknowns and ("x", n) captured: the residuals "r", Newton's step "c", and "j" the entries
-        of the Jacobian that are not 0.
-    entries : tuple of (int, int)
-        Their rows and columns.
-    captured : int
-    """
-
-    most: int
-    names: tuple[str, ...]
-    program: Program
-    entries: tuple[tuple[int, int], ...]
-    captured: int
-
-
-def roots_of(*programs: Program) -> list[tuple[int, Place]]:
-    """How many iterations each root in programs takes at most, and the line of its equations."""
-    graphs = [(program.graph, needed(program.graph, program.every_root)) for program in programs]
-    return [(g.nodes[i].value.most, g.places[i]) for g, live in graphs for i in sorted(live) if g.op(i) == "root"]
 
 
 def derivatives(graph: Graph, roots: Sequence[int], along: Sequence[int]) -> list[Row]:
@@ -224,8 +190,6 @@ def solved(
     most : int
     place : (file, line)
     """
-    from .tracing import Program
-
     around = inside.around
     assert around is not None
     number = {i: n for n, i in enumerate(unknowns)}

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .graph import Graph, needed
+from .program import Program
 from .reversal import Reversal
 from .stages import CALLS
-from .tracing import Program
 
 Root = tuple[str, int]  # kind and number: a result
 Vertex = int | Root  # a node, or a result

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 from ..spec import ModelSpec
 from .graph import MASKS, Graph, needed
-from .tracing import Program, trace
+from .program import Program
+from .tracing import trace
 
 SUM, PRODUCT, ATOM = 1, 2, 3  # how tightly a text holds together
 LONG = 120  # characters of what is named v where it is used twice and has no name

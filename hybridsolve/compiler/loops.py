@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .graph import Graph, needed
-from .tracing import Loop
+from .program import Loop
 
 if TYPE_CHECKING:
     from .statements import Body

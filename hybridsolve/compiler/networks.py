@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from .graph import Graph, Node, rewrite
+from .program import Program
 
 if TYPE_CHECKING:
     from .statements import Body
-    from .tracing import Program
 
 ACTIVATIONS = ("tanh", "sigmoid", "relu")
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from .graph import FUNCTIONS, needed
 from .networks import Network
+from .program import Loop, Program
 from .simplify import COSTLY, fuse
-from .tracing import Loop, Program
 
 LN2 = 0.69314718055994530942
 

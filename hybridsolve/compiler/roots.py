@@ -12,14 +12,13 @@ ends with an error that has the residual.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .graph import needed
+from .program import Root
 
 if TYPE_CHECKING:
-    from .implicit import Root
     from .statements import Body
     from .triton import _Function
 
@@ -160,33 +159,3 @@ def write_in_triton(body: _Function, i: int) -> list[str]:
     if body.beyond:
         body.lines.append(f"{body.beyond} = tl.where({found}, {body.beyond}, 1.0)")
     return best
-
-
-def iterated(root: Root, operands: Sequence[float]) -> list[float]:
-    """The unknowns at the root, of plain floats."""
-    from .evaluate import evaluate
-
-    n, graph = len(root.names), root.program.graph
-    given = {("x", j): v for j, v in enumerate(operands[n:])}
-    best, step, least, x = list(operands[:n]), [0.0] * n, HOPELESS, list(operands[:n])
-    wide = [0.0] * n
-    for done in range(root.most):
-        at = given | {("c", k): v for k, v in enumerate(x)}
-        found = evaluate(graph, [j for kind in "rcj" for j in root.program.roots[kind]], at)
-        spacings = [2.0**-49 * max(abs(v), 1.0) for v in x]  # 8
-        bounds = map(max, spacings, wide)
-        off = sum(abs(r) if not abs(r) <= bound else 0.0 for r, bound in zip(found[:n], bounds, strict=True))
-        if off < least or (off == least and done < STEEP):
-            best, least, step = x, off, found[n : 2 * n]
-            if off == 0:
-                return best
-        elif least == HOPELESS:
-            break
-        else:
-            step = [s / 2 for s in step]
-        if done >= STEEP:
-            wide = [0.0] * n
-            for (row, k), slope in zip(root.entries, found[2 * n :], strict=True):
-                wide[row] += abs(slope) * spacings[k] / 2
-        x = [b + s for b, s in zip(best, step, strict=True)]
-    return [math.nan] * n

@@ -10,81 +10,18 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
 from ..models.primitives import Traced
 from ..spec import DEFINITIONS, ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
-from .graph import FUNCTIONS, MASKS, Graph, Place, needed
+from .graph import FUNCTIONS, MASKS, Graph
 from .implicit import solved
 from .networks import ACTIVATIONS, Network
+from .program import Loop, Program
 
 _NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
-
-
-@dataclass
-class Program:
-    """A graph, and the nodes that are asked for, by kind: "s" the states after the step and what goes into the delay
-    lines, "q" the fluxes, "d" what is made once, "w" ordinates, "c" what a loop carries from pass to pass."""
-
-    graph: Graph
-    roots: dict[str, list[int]]
-
-    @property
-    def every_root(self) -> list[int]:
-        return [i for rows in self.roots.values() for i in rows]
-
-    @property
-    def every_result(self) -> dict[tuple[str, int], int]:
-        """The roots by kind and number."""
-        return {(kind, n): i for kind, rows in self.roots.items() for n, i in enumerate(rows)}
-
-    def with_graph(self, graph: Graph, roots: Sequence[int]) -> Program:
-        """The same roots, elsewhere."""
-        roots = list(roots)
-        return Program(graph, {kind: [roots.pop(0) for _ in rows] for kind, rows in self.roots.items()})
-
-    def __repr__(self) -> str:
-        """The nodes in their order, without those that nothing is made of: the same for equal programs."""
-        live = sorted(needed(self.graph, self.every_root))
-        number = {i: n for n, i in enumerate(live)}
-        rows = [(self.graph.op(i), [number[a] for a in self.graph.args(i)], self.graph.nodes[i].value) for i in live]
-        return repr((rows, {kind: [number[i] for i in roots] for kind, roots in self.roots.items()}))
-
-
-@dataclass(eq=False)
-class Loop:
-    """The body of a `repeat`, whose node has as operands the number of passes, the starts, and what it captures.
-
-    Attributes
-    ----------
-    most : int
-        Passes at most.
-    names : tuple of str
-        What it carries from pass to pass.
-    program : Program
-        One pass, of leaves ("c", n) carried and ("x", n) captured.
-    captured : int
-    """
-
-    most: int
-    names: tuple[str, ...]
-    program: Program
-    captured: int
-
-
-def loops_of(*programs: Program) -> list[tuple[int, Place]]:
-    """How many passes each loop in programs makes at most, and its line; those inside others too."""
-    found = []
-    for program in programs:
-        graph = program.graph
-        for i in sorted(needed(graph, program.every_root)):
-            if graph.op(i) == "repeat":
-                loop = graph.nodes[i].value
-                found += [(loop.most, graph.places[i]), *loops_of(loop.program)]
-    return found
 
 
 def networks_of(key: str, optional: tuple[str, ...] = ()) -> tuple[Network, ...]:

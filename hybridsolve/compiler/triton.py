@@ -19,11 +19,11 @@ from ..spec import ModelSpec
 from . import roots, triton_loops
 from .cpp import WIDTH, _names_of, compiled
 from .graph import FUNCTIONS, Graph, Node, rewrite
-from .implicit import roots_of
+from .program import loops_of, roots_of
 from .reversal import Adjoint
 from .stages import CALLS
 from .statements import ALIAS, ATOM, COMPARISON, LONGEST, PRODUCT, SUM, Body
-from .tracing import loops_of, networks_of
+from .tracing import networks_of
 
 # Functions of solve/triton/math.py by operation.
 MATH = {name: name for name in ("quotient", "power", *FUNCTIONS, *(f"adj_{f}" for f in FUNCTIONS if f != "floor"))}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .loops import _names
-from .tracing import Loop
+from .program import Loop
 
 if TYPE_CHECKING:
     from .triton import _Function

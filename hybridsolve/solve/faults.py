@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from ..compiler.implicit import roots_of
-from ..compiler.tracing import loops_of, networks_of, trace
+from ..compiler.program import loops_of, roots_of
+from ..compiler.tracing import networks_of, trace
 from ..spec import DAY, State, Variable
 from .bounds import bounds_of
 from .layout import axes

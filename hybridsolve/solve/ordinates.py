@@ -87,8 +87,8 @@ def ordinates_and_derivatives(
 ) -> tuple[Tensor, list[Tensor]]:
     """The ordinates of `ordinates`, and their derivatives along each parameter of the table, ``[L, N]`` like them.
 
-    Before they are divided by their sum ordinates depend each on its own row of parameters, so that one pass backwards has
-    the derivatives of all of them along all parameters.
+    Before they are divided by their sum ordinates depend each on its own row of parameters, so that one pass backwards
+    has the derivatives of all of them along all parameters.
     """
     with torch.enable_grad():
         rows = [x.detach().requires_grad_() for x in _parameter_rows(hydrograph, parameters, step)]

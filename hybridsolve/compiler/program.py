@@ -1,0 +1,102 @@
+"""A graph with what is asked of it: a step, what is made once before it, a pass of a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .graph import Graph, Place, needed
+
+
+@dataclass
+class Program:
+    """A graph, and the nodes that are asked for, by kind: "s" the states after the step and what goes into the delay
+    lines, "q" the fluxes, "d" what is made once, "w" ordinates, "c" what a loop carries from pass to pass."""
+
+    graph: Graph
+    roots: dict[str, list[int]]
+
+    @property
+    def every_root(self) -> list[int]:
+        return [i for rows in self.roots.values() for i in rows]
+
+    @property
+    def every_result(self) -> dict[tuple[str, int], int]:
+        """The roots by kind and number."""
+        return {(kind, n): i for kind, rows in self.roots.items() for n, i in enumerate(rows)}
+
+    def with_graph(self, graph: Graph, roots: Sequence[int]) -> Program:
+        """The same roots, elsewhere."""
+        roots = list(roots)
+        return Program(graph, {kind: [roots.pop(0) for _ in rows] for kind, rows in self.roots.items()})
+
+    def __repr__(self) -> str:
+        """The nodes in their order, without those that nothing is made of: the same for equal programs."""
+        live = sorted(needed(self.graph, self.every_root))
+        number = {i: n for n, i in enumerate(live)}
+        rows = [(self.graph.op(i), [number[a] for a in self.graph.args(i)], self.graph.nodes[i].value) for i in live]
+        return repr((rows, {kind: [number[i] for i in roots] for kind, roots in self.roots.items()}))
+
+
+@dataclass(eq=False)
+class Loop:
+    """The body of a `repeat`, whose node has as operands the number of passes, the starts, and what it captures.
+
+    Attributes
+    ----------
+    most : int
+        Passes at most.
+    names : tuple of str
+        What it carries from pass to pass.
+    program : Program
+        One pass, of leaves ("c", n) carried and ("x", n) captured.
+    captured : int
+    """
+
+    most: int
+    names: tuple[str, ...]
+    program: Program
+    captured: int
+
+
+def loops_of(*programs: Program) -> list[tuple[int, Place]]:
+    """How many passes each loop in programs makes at most, and its line; those inside others too."""
+    found = []
+    for program in programs:
+        graph = program.graph
+        for i in sorted(needed(graph, program.every_root)):
+            if graph.op(i) == "repeat":
+                loop = graph.nodes[i].value
+                found += [(loop.most, graph.places[i]), *loops_of(loop.program)]
+    return found
+
+
+@dataclass(eq=False)
+class Root:
+    """The value of a "root", whose operands are where it starts, and what it captures.
+
+    Attributes
+    ----------
+    most : int
+        Iterations at most.
+    names : tuple of str
+        Of the unknowns.
+    program : Program
+        Of leaves ("c", n) the unknowns and ("x", n) captured: the residuals "r", Newton's step "c", and "j" the entries
+        of the Jacobian that are not 0.
+    entries : tuple of (int, int)
+        Their rows and columns.
+    captured : int
+    """
+
+    most: int
+    names: tuple[str, ...]
+    program: Program
+    entries: tuple[tuple[int, int], ...]
+    captured: int
+
+
+def roots_of(*programs: Program) -> list[tuple[int, Place]]:
+    """How many iterations each root in programs takes at most, and the line of its equations."""
+    graphs = [(program.graph, needed(program.graph, program.every_root)) for program in programs]
+    return [(g.nodes[i].value.most, g.places[i]) for g, live in graphs for i in sorted(live) if g.op(i) == "root"]
