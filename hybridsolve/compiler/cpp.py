@@ -14,18 +14,31 @@ from pathlib import Path
 
 from ..spec import ModelSpec
 from . import jacobian, stages
+from . import loops as of_loops
+from . import networks as of_networks
+from . import roots as of_roots
 from .graph import Graph, Node, needed, rewrite
 from .identity import identity
-from .networks import unrolled
 from .program import Program, loops_of, roots_of
 from .reversal import Adjoint, reverse
 from .simplify import fuse, made_once, replaced, share_reciprocals
-from .statements import Body
+from .statements import WIDTH, Body
 from .tracing import networks_of, trace
 
-WIDTH = 120
 _TAKEN = set("F K P D S Q W M V T B N C LINES SLOTS OUTFLOW PARAMETER LINEAR SLOPES SLOPE_OF PAIRED".split())
 _TAKEN |= set("EOF NULL NAN INFINITY HUGE_VAL TRUE FALSE".split())
+
+
+class _Body(Body):
+    """With what writes the operations that have several results."""
+
+    WRITE = dict(
+        repeat=of_loops.write,
+        adj_repeat=of_loops.write_adjoint,
+        mlp=of_networks.write,
+        adj_mlp=of_networks.write_adjoint,
+        root=of_roots.write,
+    )
 
 
 def header(*models: ModelSpec, outputs: Collection[str] | None = None) -> str:
@@ -91,7 +104,7 @@ def compiled(
     networks = networks_of(model.key, tuple(optional))
     P = len(model.present_parameters(optional))
     if networks_unrolled and networks:
-        step = unrolled(step, P)
+        step = of_networks.unrolled(step, P)
         P += sum(network.weights for network in networks)
         networks = ()
     step = _simplified(step)
@@ -199,7 +212,7 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
         )
         lines += _function(
             "template <class V> static HS_APART void prepare_adj(const Given<V>& in, const Cotangents<V>& d)",
-            Body(prepare.program.graph, enums, given=given).backward(prepare.d_leaves),
+            _Body(prepare.program.graph, enums, given=given).backward(prepare.d_leaves),
         )
     if model.lines:
         lines += _function(
@@ -209,14 +222,14 @@ def _struct(model: ModelSpec, optional: Sequence[str], outputs: Collection[str] 
         lines += _function(
             "template <class V> static HS_APART void ordinates_adj(const Given<V>& in, const V* d_w, "
             "const Cotangents<V>& d)",
-            Body(ordinates.program.graph, enums).backward(ordinates.d_leaves),
+            _Body(ordinates.program.graph, enums).backward(ordinates.d_leaves),
         )
     return name, "\n".join([*lines, "};", ""])
 
 
 def _forward(adjoint: Adjoint, enums: dict[str, list[str]]) -> list[str]:
     """The body of a function that makes all results of a program."""
-    body = Body(adjoint.program.graph, enums)
+    body = _Body(adjoint.program.graph, enums)
     return body.forward(body.places(adjoint.program.every_result), ())
 
 
@@ -231,22 +244,22 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[s
     wanted = needed(graph, step.d_leaves.values(), step.kept)
     taped = [i for i in cut.crossing if i in wanted and graph.op(i) != "logarithm"]
     kept = [*step.kept, *taped]
-    between = Body(graph, enums, [i for i in cut.crossing if i not in taped])
+    between = _Body(graph, enums, [i for i in cut.crossing if i not in taped])
     parts, done = [], set()
     for made, results in zip(cut.made, cut.stored, strict=True):
-        body = Body(graph, enums, kept, {i: f"m.{name}" for i, name in between.fields.items() if i in done})
+        body = _Body(graph, enums, kept, {i: f"m.{name}" for i, name in between.fields.items() if i in done})
         crossing = [(f"m.{name}", i) for i, name in between.fields.items() if i in made]
         parts.append(body.forward(crossing + body.places(results), made))
         done.update(made)
 
-    sums = Body(graph, enums, kept).chains(step.d_leaves)
+    sums = _Body(graph, enums, kept).chains(step.d_leaves)
     once = [i for i in moves if graph.op(i) not in (*stages.FREE, "same")]
     cut = stages.of_adjoint(step, kept, sums, once)
-    between_adjoint = Body(graph, enums, cut.crossing)
+    between_adjoint = _Body(graph, enums, cut.crossing)
     parts_adjoint, done = [], set()
     for made, results in zip(cut.made, cut.stored, strict=True):
         places = sums | {i: f"m.{name}" for i, name in between_adjoint.fields.items()}
-        body = Body(graph, enums, kept, {i: place for i, place in places.items() if i in done})
+        body = _Body(graph, enums, kept, {i: place for i, place in places.items() if i in done})
         body.chains(step.d_leaves)
         body.sums = {i: place for i, place in sums.items() if i in made}
         crossing = [(f"m.{name}", i) for i, name in between_adjoint.fields.items() if i in made]
@@ -257,7 +270,7 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[s
         done.update(made)
 
     lines = [f"  static constexpr int STAGES = {len(parts)}, ADJOINT_STAGES = {len(parts_adjoint)};", ""]
-    structs = dict(Kept=Body(graph, enums, kept), Between=between, BetweenAdjoint=between_adjoint)
+    structs = dict(Kept=_Body(graph, enums, kept), Between=between, BetweenAdjoint=between_adjoint)
     for name, members in structs.items():
         lines += [f"  template <class V> struct {name} {{", *(f"    {row}" for row in members.declared()), "  };"]
     lines += _function(
@@ -267,7 +280,7 @@ def _step(step: Adjoint, enums: dict[str, list[str]]) -> tuple[list[int], list[s
     )
     in_stages = ["Between<V> m;", *(f"stage<{n}, KNOWN>(in, s, q, kept, m);" for n in range(len(parts)))]
     if moves:
-        body = Body(whole, enums, kept)
+        body = _Body(whole, enums, kept)
         body.forward(body.places(step.program.every_result), kept)
         in_one = [f"  {row}" if row else "" for row in body.lines]
         lines.insert(1, "  static constexpr bool DUAL_STAGES = false;")
@@ -321,7 +334,7 @@ def _linear(
             if c >= before:
                 g.names.setdefault(c, f"{called(v)}_{called(a)}")
     made = {c for along in linear.edges.values() for c in along.values() if g.number(c) is None}
-    members = Body(g, enums, sorted(made))
+    members = _Body(g, enums, sorted(made))
     lines = ["", "  static constexpr bool LINEAR = true;"]
     if slopes:
         of = ", ".join(f"{{{place}, {p}}}" for _, place, p in slopes)
@@ -332,7 +345,9 @@ def _linear(
     lines += _function(
         "template <class V> static HS_FN void linear(const Given<V>& in, const V* slope, const V* s, "
         "const Kept<V>& kept, Linear<V>& m)",
-        Body(g, enums, kept, variables=variables).forward([(f"m.{name}", i) for i, name in members.fields.items()], ()),
+        _Body(g, enums, kept, variables=variables).forward(
+            [(f"m.{name}", i) for i, name in members.fields.items()], ()
+        ),
     )
     tangents: list[list[str]] = []
     for p in range(len(enums["p"])):
@@ -378,7 +393,7 @@ def _along(
     for v in results:
         if v[0] == "s" and (v in tangents or any(p in linear.moved.get(a, ()) for a in [g.leaf(*v)])):
             stores.append((f"s[{enums['s'][v[1]]}]", tangents.get(v, to.const(0))))
-    return stores, Body(to, enums, variables=variables)
+    return stores, _Body(to, enums, variables=variables)
 
 
 def _in_parts(what: str, names: Iterable[object], parts: Iterable[Sequence[str]]) -> list[str]:

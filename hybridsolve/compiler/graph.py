@@ -19,7 +19,7 @@ exp .. floor                functions of one argument
 adj_exp ..                  of x, its function r and a cotangent d_r: the cotangent of x
 over_positive               a / at_least(b, tiny)
 repeat, adj_repeat          a loop over a program of its own (program.Loop), and its adjoint: several results
-mlp, adj_mlp                a network (networks.Network), and its adjoint: several results, and what is kept of it
+mlp, adj_mlp                a network (program.Network), and its adjoint: several results, and what is kept of it
 root                        of equations (program.Root): several results, which have no cotangent
 item                        one of these, by its number
 moved                       a, whose derivatives are those of a + b; "frozen" is a without derivatives

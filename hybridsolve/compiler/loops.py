@@ -7,13 +7,10 @@ first. A cell that has made its passes keeps what it has, and gets and gives no 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from .graph import Graph, needed
 from .program import Loop
-
-if TYPE_CHECKING:
-    from .statements import Body
+from .statements import Body
 
 
 def write(body: Body, i: int) -> list[str]:

@@ -5,54 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
 
 from .graph import Graph, Node, rewrite
-from .program import Program
-
-if TYPE_CHECKING:
-    from .statements import Body
+from .program import Network, Program
+from .statements import Body
 
 ACTIVATIONS = ("tanh", "sigmoid", "relu")
-
-
-class Network(NamedTuple):
-    """A network of a step; the value of its nodes.
-
-    Attributes
-    ----------
-    name : str
-    sizes : tuple of int
-        Inputs, units of each hidden layer, outputs.
-    activation : str
-        Behind every layer but the last.
-    number : int
-        Its place among the networks of the step, in the order in which that calls them.
-    """
-
-    name: str
-    sizes: tuple[int, ...]
-    activation: str
-    number: int
-
-    @property
-    def hidden(self) -> int:
-        """Units of all hidden layers."""
-        return sum(self.sizes[1:-1])
-
-    @property
-    def weights(self) -> int:
-        return sum(m * (n + 1) for n, m in pairwise(self.sizes))
-
-    @property
-    def words(self) -> str:
-        """Its shape, for messages."""
-        *before, last = map(str, self.sizes)
-        return f"{' - '.join(before)} - {last} units"
-
-    @property
-    def type(self) -> str:
-        return f"Mlp<Activation::{self.activation}, {', '.join(map(str, self.sizes))}>"
 
 
 def write(body: Body, i: int) -> list[str]:

@@ -1,9 +1,11 @@
-"""A graph with what is asked of it: a step, what is made once before it, a pass of a loop."""
+"""A graph with what is asked of it, and what a node may hold: a loop, equations, a network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 from .graph import Graph, Place, needed
 
@@ -100,3 +102,42 @@ def roots_of(*programs: Program) -> list[tuple[int, Place]]:
     """How many iterations each root in programs takes at most, and the line of its equations."""
     graphs = [(program.graph, needed(program.graph, program.every_root)) for program in programs]
     return [(g.nodes[i].value.most, g.places[i]) for g, live in graphs for i in sorted(live) if g.op(i) == "root"]
+
+
+class Network(NamedTuple):
+    """A network of a step; the value of its nodes.
+
+    Attributes
+    ----------
+    name : str
+    sizes : tuple of int
+        Inputs, units of each hidden layer, outputs.
+    activation : str
+        Behind every layer but the last.
+    number : int
+        Its place among the networks of the step, in the order in which that calls them.
+    """
+
+    name: str
+    sizes: tuple[int, ...]
+    activation: str
+    number: int
+
+    @property
+    def hidden(self) -> int:
+        """Units of all hidden layers."""
+        return sum(self.sizes[1:-1])
+
+    @property
+    def weights(self) -> int:
+        return sum(m * (n + 1) for n, m in pairwise(self.sizes))
+
+    @property
+    def words(self) -> str:
+        """Its shape, for messages."""
+        *before, last = map(str, self.sizes)
+        return f"{' - '.join(before)} - {last} units"
+
+    @property
+    def type(self) -> str:
+        return f"Mlp<Activation::{self.activation}, {', '.join(map(str, self.sizes))}>"

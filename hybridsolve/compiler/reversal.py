@@ -15,8 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .graph import FUNCTIONS, needed
-from .networks import Network
-from .program import Loop, Program
+from .program import Loop, Network, Program
 from .simplify import COSTLY, fuse
 
 LN2 = 0.69314718055994530942

@@ -13,14 +13,11 @@ ends with an error that has the residual.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from .graph import needed
 from .program import Root
-
-if TYPE_CHECKING:
-    from .statements import Body
-    from .triton import _Function
+from .statements import Body
+from .triton_statements import Function
 
 HOPELESS = 1e30  # mm, a residual at the start that is no number in effect
 STEEP = 8
@@ -107,7 +104,7 @@ def _noise(root: Root, row: int, slopes: Sequence[str], x: Sequence[str], size: 
     return " + ".join(parts)
 
 
-def write_in_triton(body: _Function, i: int) -> list[str]:
+def write_in_triton(body: Function, i: int) -> list[str]:
     """The statements of a "root" in Triton; the names of its results."""
     root: Root = body.graph.nodes[i].value
     n, operands = len(root.names), body.graph.args(i)

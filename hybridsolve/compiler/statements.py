@@ -1,18 +1,19 @@
 """A graph as statements of C++: which nodes are statements, in which order, and what they are called.
 
-triton.py has those of Triton, which differ in how they are written.
+triton_statements.py has those of Triton, which differ in how they are written.
 """
 
 from __future__ import annotations
 
 import linecache
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from . import loops, networks, roots
 from .graph import MASKS, Graph, Leaf, needed
 from .simplify import COSTLY
 from .stages import CALLS
 
+WIDTH = 120  # of a line of what is generated
 LONGEST = 76  # of an expression that is still written where it is used
 ATOM, PRODUCT, SUM, COMPARISON = 3, 2, 1, 0
 ALIAS = ("leaf", "const", "neg", "value_of", "log2_of", "item")  # what has no statement of its own
@@ -53,6 +54,7 @@ class Body:
 
     COMMENT = "//"
     TYPE = "V"  # of its values
+    WRITE: Mapping[str, Callable[[Any, int], list[str]]] = {}  # of operations with several results what writes them
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Body:
 
     def within(self, graph: Graph, variables: Mapping[tuple[str, int], str]) -> Body:
         """The body of a loop in this one, whose leaves are variables here."""
-        return Body(graph, self.enums, variables=variables, taken=self.taken)
+        return type(self)(graph, self.enums, variables=variables, taken=self.taken)
 
     def value(self, i: int) -> str:
         """What to read a node by, after its statement."""
@@ -276,7 +278,7 @@ class Body:
         if op in CALLS:
             if not known or i not in self.fields:
                 self.source_line(i)
-                self.results[i] = _WRITE[op](self, i)
+                self.results[i] = self.WRITE[op](self, i)
             return
         if i in self.fields:
             if not known and op == "item":
@@ -406,7 +408,3 @@ class Body:
         function = {"power": "pow", "power01": "pow01", "logarithm": "base_log2"}.get(op, op)
         operands = [self.vector(x) if self.graph.op(x) not in MASKS else self.bracketed(x, 0) for x in a]
         return f"{function}({', '.join(operands)})", ATOM
-
-
-_WRITE = dict(repeat=loops.write, adj_repeat=loops.write_adjoint, mlp=networks.write, adj_mlp=networks.write_adjoint)
-_WRITE["root"] = roots.write

@@ -18,8 +18,8 @@ from ..spec import DEFINITIONS, ModelSpec, Parameter, Variable
 from .errors import StepError, fault, here, is_own
 from .graph import FUNCTIONS, MASKS, Graph
 from .implicit import solved
-from .networks import ACTIVATIONS, Network
-from .program import Loop, Program
+from .networks import ACTIVATIONS
+from .program import Loop, Network, Program
 
 _NO_WAY = "all cells take one way through a step: write select(condition, x, y), minimum or maximum"
 

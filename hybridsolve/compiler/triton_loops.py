@@ -8,16 +8,13 @@ the start of the loop: of n passes n (n - 1) / 2 more, where a sub-step has few.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from .loops import _names
 from .program import Loop
-
-if TYPE_CHECKING:
-    from .triton import _Function
+from .triton_statements import Function
 
 
-def write(body: _Function, i: int) -> list[str]:
+def write(body: Function, i: int) -> list[str]:
     """The statements of a "repeat"; the names of its results."""
     loop = body.graph.nodes[i].value
     n, limit, values, captured = _begin(body, i, loop)
@@ -32,7 +29,7 @@ def write(body: _Function, i: int) -> list[str]:
     return values
 
 
-def write_adjoint(body: _Function, i: int) -> list[str]:
+def write_adjoint(body: Function, i: int) -> list[str]:
     """The statements of an "adj_repeat"; the names of the cotangents of what the loop starts from and captures."""
     adjoint = body.graph.nodes[i].value
     loop, size = adjoint.loop, len(adjoint.loop.names)
@@ -63,7 +60,7 @@ def write_adjoint(body: _Function, i: int) -> list[str]:
     return d_values + d_captured
 
 
-def _begin(body: _Function, i: int, loop: Loop) -> tuple[str, str, list[str], list[str]]:
+def _begin(body: Function, i: int, loop: Loop) -> tuple[str, str, list[str], list[str]]:
     """The number of passes by name, that of all lanes together, and what is carried and captured."""
     n, *operands = body.graph.args(i)[: 1 + len(loop.names) + loop.captured]
     count, limit = body.unused("passes"), body.unused("most_passes")
@@ -75,7 +72,7 @@ def _begin(body: _Function, i: int, loop: Loop) -> tuple[str, str, list[str], li
 
 
 def _passes(
-    body: _Function, loop: Loop, n: str, limit: str, values: Sequence[str], captured: Sequence[str]
+    body: Function, loop: Loop, n: str, limit: str, values: Sequence[str], captured: Sequence[str]
 ) -> list[str]:
     """So many passes, after each of which the lanes that go on have other values."""
     done, goes_on = body.unused("done"), body.unused("goes_on")

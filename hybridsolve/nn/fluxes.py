@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..compiler.networks import Network
+from ..compiler.program import Network
 from ..compiler.tracing import networks_of
 from ..spec import ModelSpec
 
