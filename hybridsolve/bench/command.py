@@ -23,8 +23,8 @@ def bench_arguments(sub: argparse.ArgumentParser) -> None:
         "--compare", nargs=2, metavar=("A", "B"), help="two CSVs, or two commits of the checkout that take turns"
     )
     sub.add_argument("--table", nargs="+", metavar="CSV", help="print the tables of these in place of measuring")
-    sub.add_argument("--readme", metavar="FILE", help="write the tables between their marks in this file too")
-    sub.add_argument("--out", metavar="CSV", help="where to write, the figure beside it (default: bench-DATE.csv)")
+    sub.add_argument("--readme", metavar="FILE", help="write the summary between its marks in this file too")
+    sub.add_argument("--out", metavar="CSV", help="where to write, beside it figure and tables (bench-DATE.csv)")
 
 
 def bench(arguments: argparse.Namespace) -> None:
@@ -68,9 +68,12 @@ def bench(arguments: argparse.Namespace) -> None:
     finally:  # what has been measured when it is stopped is kept
         if any(row["kind"] == "time" for row in rows):
             print(f"wrote {machine.write(rows, out)}")
+    from ..data.files import write_atomic
     from ..plot.style import save
 
-    print(f"wrote {save(report.figure(rows), out.with_suffix('.png'))}\n")
+    print(f"wrote {save(report.figure(rows), out.with_suffix('.png'))}")
+    text = "\n\n".join(report.tables(found) for found in report.by_machine(rows).values()) + "\n"
+    print(f"wrote {write_atomic(out.with_suffix('.md'), lambda path: path.write_text(text, encoding='utf-8'))}\n")
     _show(rows, readme)
 
 
@@ -110,8 +113,10 @@ def _target(out: str | None) -> Path:
 
     path = Path(out or f"bench-{datetime.now():%Y-%m-%dT%H%M}.csv")
     if path.suffix != ".csv":
-        raise ValueError(f"--out must end in .csv, the figure goes beside it as .png; found {path}: rename it.")
-    for file in (path, path.with_suffix(".png")):
+        raise ValueError(
+            f"--out must end in .csv, beside it go figure, .png, and tables, .md; found {path}: rename it."
+        )
+    for file in (path, path.with_suffix(".png"), path.with_suffix(".md")):
         if file.exists():
             raise FileExistsError(f"{file} is there already and would be replaced: name another by --out.")
         check_target("--out", file)

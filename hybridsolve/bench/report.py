@@ -1,4 +1,4 @@
-"""A run's rows as Markdown, which the README holds for each machine, and as a figure."""
+"""A run's rows as Markdown, whole and in short, which the README holds for each machine, and as a figure."""
 
 from __future__ import annotations
 
@@ -36,35 +36,79 @@ def tables(rows: Sequence[Row]) -> str:
     rows : sequence of Row
         Of one machine.
     """
-    first, versions = rows[0], ", ".join(sorted({row["hybridsolve"] for row in rows}))
     parts = [
-        f"{machine_of(first)}, {first['cores']} cores; hybridsolve {versions}, "
-        f"torch {first['torch']}, Python {first['python']}; {first['date'][:10]}. Medians in million cell-steps, of "
-        "rivers reach-steps, a second. Share: of the time that the floor is, and what sets the floor (A arithmetic, M "
-        "memory, L latency). Others take turns with hybridsolve; in brackets how many times as long they take."
+        f"{_head(rows)} Share: of the time that the floor is, and what sets the floor (A arithmetic, M memory, L "
+        "latency). Others take turns with hybridsolve; in brackets how many times as long they take."
     ]
-    timed = [row for row in rows if row["kind"] == "time" and not row["shape"].startswith("over-")]
-    cases: dict[tuple[str, str], list[Row]] = {}
-    absent: dict[tuple[str, str], list[str]] = {}
-    for row in timed:
-        if row["median_s"]:
-            cases.setdefault((_case(row), row["mode"]), []).append(row)
-        else:
-            absent.setdefault((row["implementation"], row["note"]), []).append(_case(row))
     lines = []
-    for (case, mode), found in cases.items():
-        ours = [row for row in found if row["implementation"] == OURS]
-        share = [f"{float(r['share_of_floor']):.0%} {r['floor'][0].upper()}" for r in ours if r["share_of_floor"]]
-        others = sorted((r for r in found if r not in ours), key=lambda r: float(r["median_s"]))
+    for (case, mode), (ours, others) in _timed(rows).items():
+        share = [_share(row) for row in ours if row["share_of_floor"]]
         cells = [" ".join(number(r[name]) for r in ours) for name in ("value", "peak_MiB")]
         lines.append([case, mode, cells[0], *(share or [""]), cells[1], "; ".join(map(_beside, others))])
     parts.append(markdown(["case", "mode", "hybridsolve", "share", "peak MiB", "others"], lines))
+    absent: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if _is_time(row) and not row["median_s"]:
+            absent.setdefault((row["implementation"], row["note"]), []).append(_case(row))
     parts += [f"{name} is not timed on {'; '.join(where)}: {note}." for (name, note), where in absent.items()]
     slopes = [row for row in rows if row["kind"] == "exponent" and row["implementation"] == OURS]
     if slopes:
         said = [f"{r['value']} {r['unit']} ({r.get('shape') or 'rivers'}, {r['model']}, {r['mode']})" for r in slopes]
         parts.append("Time grows with the power " + "; ".join(said) + ".")
     return "\n\n".join(parts)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """A line for each case: forward, with gradient, and of all others the fastest.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of one machine.
+    """
+    lines: dict[str, list[str]] = {}
+    for (case, mode), (ours, others) in _timed(rows).items():
+        line, at = lines.setdefault(case, [case, "", "", "", ""]), 1 + 2 * (mode == GRADIENT)
+        line[at] = " ".join(number(r["value"]) + (f" ({_share(r)})" if r["share_of_floor"] else "") for r in ours)
+        line[at + 1] = _beside(others[0]) if others else ""
+    header = ["case", "forward", "fastest other", "forward + gradient", "fastest other"]
+    said = (
+        f"{_head(rows)} In brackets the share that the floor has of the time, by arithmetic, memory or latency; of "
+        "others, how many times as long they take."
+    )
+    return f"{said}\n\n{markdown(header, list(lines.values()))}"
+
+
+def _head(rows: Sequence[Row]) -> str:
+    first, versions = rows[0], ", ".join(sorted({row["hybridsolve"] for row in rows}))
+    return (
+        f"{machine_of(first)}, {first['cores']} cores; hybridsolve {versions}, "
+        f"torch {first['torch']}, Python {first['python']}; {first['date'][:10]}. Medians in million cell-steps, of "
+        "rivers reach-steps, a second."
+    )
+
+
+def _is_time(row: Row) -> bool:
+    return row["kind"] == "time" and not row["shape"].startswith("over-")
+
+
+def _timed(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[list[Row], list[Row]]]:
+    """By case and mode: hybridsolve's, and the others', the fastest first."""
+    cases: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if _is_time(row) and row["median_s"]:
+            cases.setdefault((_case(row), row["mode"]), []).append(row)
+    return {
+        key: (
+            [row for row in found if row["implementation"] == OURS],
+            sorted((r for r in found if r["implementation"] != OURS), key=lambda r: float(r["median_s"])),
+        )
+        for key, found in cases.items()
+    }
+
+
+def _share(row: Row) -> str:
+    return f"{float(row['share_of_floor']):.0%} {row['floor'][0].upper()}"
 
 
 def _case(row: Row) -> str:
@@ -87,7 +131,7 @@ def by_machine(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def into_readme(path: Path, rows: Sequence[Row]) -> Path:
-    """Write the tables of each machine between its marks; a machine that is not there yet goes behind the last one.
+    """Write the summary of each machine between its marks; a machine that is not there yet goes behind the last one.
 
     Raises
     ------
@@ -98,7 +142,7 @@ def into_readme(path: Path, rows: Sequence[Row]) -> Path:
 
     text = path.read_text(encoding="utf-8")
     for name, found in by_machine(rows).items():
-        begin, made = BEGIN.format(name), f"{BEGIN.format(name)}\n{tables(found)}\n{END}"
+        begin, made = BEGIN.format(name), f"{BEGIN.format(name)}\n{summary(found)}\n{END}"
         if begin in text:
             text = re.sub(f"{re.escape(begin)}.*?{re.escape(END)}", lambda _: made, text, count=1, flags=re.DOTALL)  # noqa: B023
         elif END in text:
