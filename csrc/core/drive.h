@@ -401,11 +401,13 @@ template <class Model, class V> struct Block {
     for (int i = 0; i < F; ++i) {
       const T* row = as<T>(run.forcing[i].data) + t * run.forcing[i].t_stride;
       f[k][i] = load<V>(row, forcing_lanes[k][i]);
-      fetch(row + ahead * run.forcing[i].t_stride + forcing_lanes[k][i].offset[0]);
+      fetch(row + ahead * run.forcing[i].t_stride, forcing_lanes[k][i]);
     }
   }
-  static HS_FN void fetch(const T* from) {
-    for (unsigned byte = 0; byte < sizeof(V); byte += 64) __builtin_prefetch(from + byte / sizeof(T));
+  // A row begins anywhere in a cache line, so that the last lane may lie in another line than the first.
+  static HS_FN void fetch(const T* row, const Lanes<V>& at) {
+    for (unsigned byte = 0; byte < sizeof(V); byte += 64) __builtin_prefetch(row + at.offset[0] + byte / sizeof(T));
+    __builtin_prefetch(row + at.offset[L - 1]);
   }
   // Not inlined, nor is put_moving: the loops over steps would lose registers to code that most runs have no use for.
   __attribute__((noinline)) void read_moving(int64_t t) {
@@ -441,7 +443,9 @@ template <class Model, class V> struct Block {
       V sum = V{};
       for (int u = k * G; u < (k + 1) * G; ++u) sum = fma(weight[u], value(u), sum);
       store(row, columns[k], sum);
-      __builtin_prefetch(row + run.n_basins * run.n_groups + columns[k].offset[0], 1);  // where the next step's goes
+      T* next = row + run.n_basins * run.n_groups;  // where the next step's goes
+      __builtin_prefetch(next + columns[k].offset[0], 1);
+      __builtin_prefetch(next + columns[k].offset[L - 1], 1);
     }
   }
 
@@ -555,7 +559,7 @@ template <class Model, class V> struct Block {
     for (int k = 0; k < n_packs; ++k) {
       V d_sums[OUTFLOW_ONLY ? 1 : MAX_OUTPUTS];
       read_forcing(t, k, -AHEAD);
-      fetch(d_row - AHEAD * run.d_fluxes.t_stride + d_series[k * G].offset[0]);
+      fetch(d_row - AHEAD * run.d_fluxes.t_stride, d_series[k * G]);
       d_sums[0] = V{};
       if (!run.each)
         for (int o = 0; o < n; ++o) d_sums[o] = load<V>(d_row + o * run.d_fluxes_stride, d_series[k * G]);

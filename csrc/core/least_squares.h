@@ -198,7 +198,7 @@ template <class Model, class V> struct Sensitivity {
       for (int m = 0; m < F; ++m) {
         const T* row = as<T>(run.forcing[m].data) + t * run.forcing[m].t_stride;
         f[m] = load<V>(row, forcing_lanes[m]);
-        B::fetch(row + B::AHEAD * run.forcing[m].t_stride + forcing_lanes[m].offset[0]);
+        B::fetch(row + B::AHEAD * run.forcing[m].t_stride, forcing_lanes[m]);
         bad |= outside(f[m], block.limits.forcing[m]);
       }
       heads<Model>(content, ordinate, s + S, first);
