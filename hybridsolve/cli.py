@@ -68,8 +68,10 @@ def _status(argv: list[str] | None) -> int:
                 import argcomplete
 
                 argcomplete.autocomplete(parser)
-            arguments = parser.parse_args(argv)
+            arguments, rest = parser.parse_known_args(argv)
             name = f"hybridsolve {arguments.name}"
+            if rest:  # which argparse would lay to the parser around the command's
+                raise ValueError(f"unrecognized arguments: {shlex.join(rest)}; see {name} --help.")
             _expand(arguments)
             arguments.command_line = shlex.join(["hybridsolve", *(sys.argv[1:] if argv is None else argv)])
             if arguments.threads is not None:
