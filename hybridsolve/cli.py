@@ -448,6 +448,22 @@ def _models(arguments) -> None:
         return
     for model in wanted:
         print(f"\n{listed(model)}")
+        if arguments.models:
+            print(f"  {_balance(model)}")
+
+
+def _balance(model) -> str:
+    from .solve.trial import left_by_balance
+
+    left = left_by_balance(model)
+    if left is None:
+        return "water balance: none in the table"
+    if left < 1e-9:
+        return "water balance: closed in a run over random weather"
+    return (
+        f"water balance: not closed; over random weather {left:.2g} of the water gained neither leaves nor is stored: "
+        "correct the step, or `balance` in the table"
+    )
 
 
 def _train(arguments) -> None:

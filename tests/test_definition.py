@@ -15,6 +15,7 @@ from hybridsolve import _cpu, cli
 from hybridsolve.compiler import StepError, cache, header
 from hybridsolve.compiler.identity import identity, refuse_another
 from hybridsolve.models.primitives import exp, log, maximum, minimum, mlp, power, select, sigmoid, sqrt
+from hybridsolve.solve.trial import left_by_balance
 from hybridsolve.spec import Balance, Forcing, Parameter, State, Variable
 
 pytestmark = [
@@ -329,6 +330,37 @@ def test_a_parameter_of_a_start_or_of_a_delay_line_is_used(recwarn):
         return dict(store=s["store"] + f["rain"] - flow), dict(aet=0 * flow, flow=flow)
 
     assert not [w for w in recwarn if "makes nothing" in str(w.message)]
+
+
+def test_what_a_command_does_not_take_is_said_by_the_command(tmp_path, capsys):
+    assert cli.main(["simulate", "c.nc", "fulda", "--model", "mine.py"]) == 2
+    said = "hybridsolve simulate: unrecognized arguments: --model mine.py; see hybridsolve simulate --help.\n"
+    assert capsys.readouterr().err == said
+    assert cli.main(["simulate", str(tmp_path), "fulda"]) == 2
+    assert f"{tmp_path} is a folder, expected calibration.nc" in capsys.readouterr().err
+
+
+LOST = {"balance": (1.0, 1.0, "closed in a run"), "lost": (0.9, 1.0, "not closed"), "twice": (1.0, 2.0, "not closed")}
+
+
+@pytest.mark.parametrize("kept, taken, said", LOST.values(), ids=LOST)
+def test_a_model_is_tried_for_the_water_that_it_loses(kept, taken, said, monkeypatch, capsys):
+    monkeypatch.setattr(hs.models, "MODELS", dict(hs.models.MODELS))
+
+    @hs.models.define(name="tried", **TABLE)
+    def step(f, k, p, s):
+        water = s["store"] + f["rain"]
+        aet = minimum(water, f["demand"])
+        flow = p["k"] * (water - aet)
+        return dict(store=kept * (water - aet - taken * flow)), dict(aet=aet, flow=flow)
+
+    assert cli.main(["models", "tried"]) == 0
+    assert f"water balance: {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["gr4j", "hbv11p", "snow17+hymod", "exphydro@rk4x2", "hybrid_exphydro"])
+def test_models_lose_no_water_over_random_weather(name):
+    assert left_by_balance(hs.models.get(name)) < 1e-12
 
 
 def test_the_cache_is_shown_and_cleared(tmp_path, monkeypatch, capsys):

@@ -72,8 +72,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     mine = xr.Dataset({n: (("time", "basin"), x[:, None], {"units": u}) for n, (x, u) in series.items()})
     mine = mine.assign_coords(time=days, basin=["a"]).assign(area_km2=("basin", [900.0], {"units": "km2"}))
     mine.to_netcdf("mine.nc")
-    channel = {"n": np.full(7, 0.05), "So": np.full(7, 1e-3), "BtmWdth": np.full(7, 5.0), "ChSlp": np.full(7, 1.0)}
-    routelink("RouteLink.nc", **channel, TopWdth=None)
+    routelink("RouteLink.nc", So=np.full(7, 1e-3))
     text = (Path(ROOT) / "README.md").read_text(encoding="utf-8")
     own, running, rivers = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     here = {}
@@ -82,7 +81,8 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     exec(compile(running, "README.md", "exec"), here)
     assert all(x.grad.isfinite().all() for x in here["unit"].values())
     N = len(IDS)
-    here |= dict(lateral=torch.rand(24, N), roughness=torch.full((N,), 0.04), ids=IDS, gauges=[IDS[-1]])
+    here |= {n: torch.full((N,), x) for n, x in dict(roughness=0.04, width=20.0, shape=0.3, area=4e7).items()}
+    here |= dict(lateral=torch.rand(24, N), ids=IDS, gauges=[IDS[-1]])
     here["forcing"] = {name: x[:30, :N] for name, x in here["forcing"].items()}
     hbv10 = models.get("hbv10")
     here["parameters"] = hbv10.parameters_from_unit({name: torch.full((N, 1), 0.5) for name in hbv10.parameter_names})

@@ -15,6 +15,7 @@ from hybridsolve.compiler.graph import Graph
 from hybridsolve.compiler.reversal import reverse
 from hybridsolve.compiler.tracing import Program, Symbol, networks_of
 from hybridsolve.models.primitives import exp, minimum, mlp, relu, repeat, sigmoid, weights_of_networks
+from hybridsolve.solve.check import dense
 from hybridsolve.solve.sensitivity import normal_equations
 from hybridsolve.spec import Forcing, Parameter, State, Variable
 
@@ -228,6 +229,8 @@ def test_other_backends_and_searches_refuse_networks(model):
         hs.nn.FluxNetwork(model)
     with pytest.raises(ValueError, match="model hbv10 calls no network in its step"):
         hs.nn.FluxNetwork("hbv10", "last")
+    with pytest.raises(ValueError, match=r"must be a torch tensor; found Linear: pass what it gives, module\(\)"):
+        dense(torch.nn.Linear(1, 1), "networks 'evaporation'")
 
 
 @pytest.mark.slow
