@@ -68,8 +68,10 @@ def _status(argv: list[str] | None) -> int:
                 import argcomplete
 
                 argcomplete.autocomplete(parser)
-            arguments = parser.parse_args(argv)
+            arguments, rest = parser.parse_known_args(argv)
             name = f"hybridsolve {arguments.name}"
+            if rest:  # which argparse would lay to the parser around the command's
+                raise ValueError(f"unrecognized arguments: {shlex.join(rest)}; see {name} --help.")
             _expand(arguments)
             arguments.command_line = shlex.join(["hybridsolve", *(sys.argv[1:] if argv is None else argv)])
             if arguments.threads is not None:
@@ -446,6 +448,22 @@ def _models(arguments) -> None:
         return
     for model in wanted:
         print(f"\n{listed(model)}")
+        if arguments.models:
+            print(f"  {_balance(model)}")
+
+
+def _balance(model) -> str:
+    from .solve.trial import left_by_balance
+
+    left = left_by_balance(model)
+    if left is None:
+        return "water balance: none in the table"
+    if left < 1e-9:
+        return "water balance: closed in a run over random weather"
+    return (
+        f"water balance: not closed; over random weather {left:.2g} of the water gained neither leaves nor is stored: "
+        "correct the step, or `balance` in the table"
+    )
 
 
 def _train(arguments) -> None:

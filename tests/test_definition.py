@@ -1,6 +1,7 @@
 """A user's own model: defined, compiled when it is first run, kept, and made again where it is damaged."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import hybridsolve as hs
 from hybridsolve import _cpu, cli
 from hybridsolve.compiler import StepError, cache, header
 from hybridsolve.compiler.identity import identity, refuse_another
-from hybridsolve.models.primitives import exp, log, maximum, minimum, power, select, sqrt
+from hybridsolve.models.primitives import exp, log, maximum, minimum, mlp, power, select, sigmoid, sqrt
+from hybridsolve.solve.trial import left_by_balance
 from hybridsolve.spec import Balance, Forcing, Parameter, State, Variable
 
 pytestmark = [
@@ -176,7 +178,7 @@ def test_a_root_of_what_may_be_empty_is_warned_of():
             return dict(store=s["store"] + f["rain"] - flow), dict(aet=0 * flow, flow=flow)
 
     first = step.reference_step.__code__.co_firstlineno
-    said = sorted(str(w.message).removeprefix(__file__) for w in caught)
+    said = sorted(x for w in caught if " is taken" in (x := str(w.message).removeprefix(__file__)))
     assert [x.split(" is taken")[0] for x in said] == [
         f":{first + 2}: sqrt",
         f":{first + 3}: power, with an exponent that may be below 1,",
@@ -243,6 +245,122 @@ def test_a_file_that_defines_a_model_stands_for_it(tmp_path, capsys):
         hs.models.load(file)
     with pytest.raises(FileNotFoundError, match="expected a Python file that defines models"):
         hs.models.get(str(tmp_path / "none.py"))
+
+
+RATES = FILE.replace("    outflow=", "    rates=True,\n    outflow=").replace(
+    'return dict(store=water - p["k"] * water), dict(flow=p["k"] * water)',
+    'return dict(store=f["rain"] - p["k"] * s["store"]), dict(flow=p["k"] * s["store"])',
+)
+
+
+def test_a_file_of_rates_stands_for_its_model_by_a_scheme(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hs.models, "RATES", dict(hs.models.RATES))
+    file = tmp_path / "mine.py"
+    file.write_text(RATES.format(name="rates_of_a_file"))
+    assert hs.models.get(f"{file}@rk4x2").name == "rates_of_a_file@rk4x2"
+    assert cli.main(["models", "rates_of_a_file@euler", "--define", str(file)]) == 0
+    with pytest.raises(
+        ValueError, match=r"rates, and runs by a scheme; found none: take '.*mine.py@' with one of euler"
+    ):
+        hs.models.get(str(file))
+
+
+BROKEN = {
+    "syntax": ('name="{name}",', 'name="{name}"', r":6: SyntaxError: .*comma.*: correct the file\.$"),
+    "import": (
+        "State, Variable",
+        "State, Store",
+        r":3: ImportError: cannot import name 'Store'.*: correct the file\.$",
+    ),
+    "bounds": ("0.01, 0.9", "0.9, 0.01", r":5: the bounds of 'k' of model mine must .*; found 0.9 and 0.01: correct"),
+    "type": ('"d-1", "share that leaves"', '"share that leaves"', r":5: the meaning of 'k' of model mine must be text"),
+    "step": ('p["k"] * water)', 'p["kk"] * water)', r":\d+: the model has no parameter 'kk'; its table has k\."),
+}
+
+
+@pytest.mark.parametrize("good, bad, message", BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_in_a_file_is_the_files(good, bad, message, tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    assert good in FILE
+    file.write_text(FILE.replace(good, bad).format(name="mine"))
+    assert cli.main(["models", str(file)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    start = f"hybridsolve models: {file}"
+    assert said.startswith(start) and re.match(message, said.removeprefix(start)), said
+
+
+def test_a_fault_of_the_package_is_not_laid_to_the_file(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE.format(name="mine"))
+    monkeypatch.setattr("hybridsolve.compiler.unused.needed", lambda graph, roots: {10**9})  # of which no graph has any
+    assert cli.main(["models", str(file)]) == 1
+    assert "a fault of hybridsolve itself, IndexError" in capsys.readouterr().err
+
+
+def test_rows_and_outputs_that_a_step_makes_nothing_of_are_said():
+    rows = dict(parameters=(*TABLE["parameters"], Parameter("spare", "1", "", 0.0, 1.0)))
+    rows |= dict(inputs=(Variable("slope", "1", "", 0.0, 1.0),))
+    with pytest.warns(UserWarning) as caught:
+
+        @hs.models.define(name="defined_bucket", **TABLE | rows)
+        def step(f, k, p, s):
+            used, _ = mlp("one", [s["store"] / 100], outputs=2)
+            mlp("two", [s["store"] / 100])
+            flow = p["k"] * s["store"] * sigmoid(used)
+            return dict(store=s["store"] + f["rain"] - flow), dict(aet=0 * flow, flow=flow)
+
+    line = step.reference_step.__code__.co_firstlineno
+    said = sorted(str(w.message).removeprefix(f"{__file__}:") for w in caught)
+    what = "the step of model defined_bucket makes nothing of the"
+    assert [x.split(" of its table")[0].split(", whose")[0] for x in said] == [
+        f"{line}: {what} forcing 'demand'",
+        f"{line}: {what} input 'slope'",
+        f"{line}: {what} parameter 'spare'",
+        f"{line + 2}: nothing is made of output 2 of 2 of network 'one'",
+        f"{line + 3}: nothing is made of output 1 of 1 of network 'two'",
+    ]
+
+
+def test_a_parameter_of_a_start_or_of_a_delay_line_is_used(recwarn):
+    start = State("store", "mm", "water", 0.0, 1e30, initial=lambda p: 10 * p["k"], wet=100.0)
+
+    @hs.models.define(name="defined_bucket", **TABLE | dict(states=(start,)))
+    def step(f, k, p, s):
+        flow = minimum(s["store"], f["demand"])
+        return dict(store=s["store"] + f["rain"] - flow), dict(aet=0 * flow, flow=flow)
+
+    assert not [w for w in recwarn if "makes nothing" in str(w.message)]
+
+
+def test_what_a_command_does_not_take_is_said_by_the_command(tmp_path, capsys):
+    assert cli.main(["simulate", "c.nc", "fulda", "--model", "mine.py"]) == 2
+    said = "hybridsolve simulate: unrecognized arguments: --model mine.py; see hybridsolve simulate --help.\n"
+    assert capsys.readouterr().err == said
+    assert cli.main(["simulate", str(tmp_path), "fulda"]) == 2
+    assert f"{tmp_path} is a folder, expected calibration.nc" in capsys.readouterr().err
+
+
+LOST = {"balance": (1.0, 1.0, "closed in a run"), "lost": (0.9, 1.0, "not closed"), "twice": (1.0, 2.0, "not closed")}
+
+
+@pytest.mark.parametrize("kept, taken, said", LOST.values(), ids=LOST)
+def test_a_model_is_tried_for_the_water_that_it_loses(kept, taken, said, monkeypatch, capsys):
+    monkeypatch.setattr(hs.models, "MODELS", dict(hs.models.MODELS))
+
+    @hs.models.define(name="tried", **TABLE)
+    def step(f, k, p, s):
+        water = s["store"] + f["rain"]
+        aet = minimum(water, f["demand"])
+        flow = p["k"] * (water - aet)
+        return dict(store=kept * (water - aet - taken * flow)), dict(aet=aet, flow=flow)
+
+    assert cli.main(["models", "tried"]) == 0
+    assert f"water balance: {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["gr4j", "hbv11p", "snow17+hymod", "exphydro@rk4x2", "hybrid_exphydro"])
+def test_models_lose_no_water_over_random_weather(name):
+    assert left_by_balance(hs.models.get(name)) < 1e-12
 
 
 def test_the_cache_is_shown_and_cleared(tmp_path, monkeypatch, capsys):

@@ -11,9 +11,14 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+import xarray as xr
 import yaml
 from conftest import ROOT
+from river_networks import IDS, routelink
 
 from hybridsolve import cli, models
 from hybridsolve.training.config import read_config
@@ -53,6 +58,36 @@ def test_the_page_runs(page, tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(block, str(page), "exec"), here)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_readme_runs(tmp_path, monkeypatch):
+    """In a folder with the files that it speaks of, and with the tensors that its rivers take."""
+    monkeypatch.chdir(tmp_path)
+    days = pd.date_range("1986-10-01", "2008-09-30")
+    draw, warm = np.random.default_rng(0), np.cos(2 * np.pi * (np.arange(len(days)) - 290) / 365.25)
+    series = {"prcp": (draw.gamma(0.4, 8.0, len(days)), "mm d-1"), "tmean": (8 + 9 * warm, "degC")}
+    series |= {"pet": (1.6 + 1.4 * warm, "mm d-1"), "discharge": (10 + 5 * draw.random(len(days)), "1")}
+    mine = xr.Dataset({n: (("time", "basin"), x[:, None], {"units": u}) for n, (x, u) in series.items()})
+    mine = mine.assign_coords(time=days, basin=["a"]).assign(area_km2=("basin", [900.0], {"units": "km2"}))
+    mine.to_netcdf("mine.nc")
+    routelink("RouteLink.nc", So=np.full(7, 1e-3))
+    text = (Path(ROOT) / "README.md").read_text(encoding="utf-8")
+    own, running, rivers = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    here = {}
+    exec(compile(own, "README.md", "exec"), here)
+    assert here["result"]["nse"].notnull().all() and (tmp_path / "calibrated.nc").exists()
+    exec(compile(running, "README.md", "exec"), here)
+    assert all(x.grad.isfinite().all() for x in here["unit"].values())
+    N = len(IDS)
+    here |= {n: torch.full((N,), x) for n, x in dict(roughness=0.04, width=20.0, shape=0.3, area=4e7).items()}
+    here |= dict(lateral=torch.rand(24, N), ids=IDS, gauges=[IDS[-1]])
+    here["forcing"] = {name: x[:30, :N] for name, x in here["forcing"].items()}
+    hbv10 = models.get("hbv10")
+    here["parameters"] = hbv10.parameters_from_unit({name: torch.full((N, 1), 0.5) for name in hbv10.parameter_names})
+    exec(compile(rivers, "README.md", "exec"), here)
+    assert here["run"].discharge.shape == (30 * 24, 1)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from hybridsolve.compiler.program import Program
 from hybridsolve.compiler.reversal import reverse
 from hybridsolve.compiler.tracing import Symbol, networks_of
 from hybridsolve.models.primitives import exp, minimum, mlp, relu, repeat, sigmoid, weights_of_networks
+from hybridsolve.solve.check import dense
 from hybridsolve.solve.sensitivity import normal_equations
 from hybridsolve.spec import Forcing, Parameter, State, Variable
 
@@ -227,8 +228,10 @@ def test_other_backends_and_searches_refuse_networks(model):
             check_arguments(model, train="2000-01-01:2000-12-31", method=method)
     with pytest.raises(ValueError, match="has no networks|calls the networks evaporation, drainage, last"):
         hs.nn.FluxNetwork(model)
-    with pytest.raises(ValueError, match="model hbv10 calls the networks none in its step; found 'last'"):
+    with pytest.raises(ValueError, match="model hbv10 calls no network in its step"):
         hs.nn.FluxNetwork("hbv10", "last")
+    with pytest.raises(ValueError, match=r"must be a torch tensor; found Linear: pass what it gives, module\(\)"):
+        dense(torch.nn.Linear(1, 1), "networks 'evaporation'")
 
 
 @pytest.mark.slow

@@ -230,8 +230,9 @@ def two_steps(ds):
     return ds.assign_coords(time=days.append(pd.date_range(days[-1], periods=31, freq="90min")[1:]))
 
 
-def no_units(ds):
-    ds.prcp.attrs.pop("units")
+def no_units(ds, *names):
+    for name in names or ("prcp",):
+        ds[name].attrs.pop("units")
     return ds
 
 
@@ -258,9 +259,18 @@ FAULTS = {
         "must hold a time axis",
     ),
     "no units": (lambda: no_units(own()), r"prcp \('prcp' of .*\) has no unit, expected one such as 'mm d-1'"),
+    "several without units": (
+        lambda: no_units(own(), "prcp", "tmean"),
+        r"prcp \('prcp' of .*\), tmean \('tmean' of .*\) have no units, .*'mm d-1', 'degC'; .*"
+        r"\(prcp=prcp\[mm d-1\],tmean=tmean\[degC\], --names\)",
+    ),
+    "several absent": (
+        lambda: own()[["qobs"]],
+        r"must hold the variables 'prcp', 'tmean' over time, .*\(--names prcp=VARIABLE,tmean=VARIABLE\)",
+    ),
     "text": (
         lambda: own().assign(prcp=(("time", "basin"), np.full((60, 3), "x"), {"units": "mm/d"})),
-        "found 'x' in row",
+        "found 'x' in basin",
     ),
     "blank id": (lambda: own(ids=["a", "", "b"]), "missing or blank one in row 1"),
     "nan id": (lambda: own(ids=[1.0, np.nan, 2.0]), "found nan in row 1"),
@@ -289,6 +299,12 @@ def test_foreign_data_are_refused_in_one_sentence(fault, tmp_path):
             opened(source)
         one_sentence(error)
         assert "the dataset" in str(error.value) or "x.nc" in str(error.value)
+
+
+def test_names_that_are_not_there_are_said_at_once():
+    with pytest.raises(ValueError, match="says prcp=a, tmean=b, and .* must hold these variables, found") as error:
+        opened(own(), names="prcp=a,tmean=b,qobs=qobs")
+    one_sentence(error)
 
 
 def test_damaged_files_and_other_things_are_refused(tmp_path):

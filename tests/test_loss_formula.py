@@ -185,5 +185,5 @@ def test_a_network_is_trained_by_a_sum():
     assert read_config("mlp-static", [change]).loss == "0.5*kge+0.5*kge(sqrt q)"
     with pytest.raises(ValueError, match="needs batch.days of 30 or more"):
         read_config("mlp-static", ["loss=nse_batch+kge", "batch.days=10"])
-    with pytest.raises(ValueError, match="'loss': name must be one of .* found 'kgb' in loss"):
+    with pytest.raises(ValueError, match="'loss': a loss's name must be one of .* found 'kgb' in loss"):
         read_config("mlp-static", ["loss=nse_batch+kgb"])

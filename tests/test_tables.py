@@ -70,7 +70,10 @@ def test_encodings_of_tables(tmp_path):
         (text().replace("1999-10-05", "1999-13-05"), "found '1999-13-05' in row 4"),
         (text().replace("1999-10-05", ""), "found 'nan' in row 4"),
         (text(frame(2).assign(date=["01/02/2000", "02/02/2000"])), "must tell day from month, found '01/02/2000'"),
-        (text().replace("\n1999-10-05,", "\n1999-10-05,Ice"), "prcp .* must hold numbers, found 'Ice.* in row 4"),
+        (
+            text().replace("\n1999-10-05,", "\n1999-10-05,Ice"),
+            "prcp .* must hold numbers, found 'Ice.* in basin x on 1999-10-05",
+        ),
         (text().replace("tmin", "tmax"), "columns of .*x.csv must be unique"),
         (
             "\n".join(line + ",1" * (i > 0) for i, line in enumerate(text().splitlines())),

@@ -273,7 +273,7 @@ def check_arguments(
     if not boolean("allow_overlap", allow_overlap) and shared:
         raise ValueError(
             f"{shared}, and its scores would not be of days that were held out; part the periods, or set "
-            "allow_overlap, which the result will say."
+            "allow_overlap (--allow-overlap), which the result will say."
         )
     return space, settings | dict(overlap=shared)
 

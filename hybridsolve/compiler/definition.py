@@ -14,6 +14,7 @@ from .cpp import header
 from .identity import identity
 from .singular import doubtful
 from .tracing import networks_of, trace
+from .unused import unused
 
 PARTS = {"Run": 1, "Tangent": 2, "LeastSquares": 4}  # of a library (models_cpu.cpp), by what its kernels take
 BACKENDS = ("cpu", "cuda", "triton")
@@ -50,7 +51,8 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
     Warns
     -----
     UserWarning
-        Where the step takes a root, a logarithm or a power of what may be 0 and has no finite derivative there.
+        Where the step takes a root, a logarithm or a power of what may be 0 and has no finite derivative there, and
+        where it makes nothing of a row of the table, or of what a network puts out.
 
     Examples
     --------
@@ -68,7 +70,7 @@ def define(**table: Any) -> Callable[[Callable], ModelSpec]:
             trace(model, model.optional_parameter_names)
         else:
             generate(model)  # what is wrong with the step is said here, where it stands
-        for doubt in doubtful(model):
+        for doubt in (*doubtful(model), *unused(model)):
             warnings.warn(doubt, stacklevel=2)
         return models.register(model)
 

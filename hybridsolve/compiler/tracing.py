@@ -253,11 +253,14 @@ class Symbol(Traced):
             raise fault(f"a network stands in the step, and neither in a loop nor in prepare: call '{name}' there.")
         if not isinstance(name, str) or not name.isidentifier():
             raise fault(f"a network needs a name of letters, digits and _; found {name!r}: correct it.")
+        if not isinstance(hidden, Sequence):
+            raise fault(f"network '{name}' needs its hidden layers as a tuple; found {hidden!r}: write ({hidden!r},).")
+        hidden = tuple(hidden)
         sizes = (len(inputs), *hidden, outputs)
         if not hidden or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in sizes):
             raise fault(
                 f"network '{name}' needs one or more hidden layers and outputs of whole sizes from 1 on; found "
-                f"hidden={tuple(hidden)}, outputs={outputs!r}: correct them."
+                f"hidden={hidden}, outputs={outputs!r}: correct them."
             )
         if activation not in ACTIVATIONS:
             raise fault(
@@ -409,7 +412,11 @@ def _run(graph: Graph, function: Callable, *arguments: Any) -> Any:
     except RecursionError as error:
         raise fault("a step must not call itself: write a loop over a fixed number of passes.", _of(error)) from None
     except Exception as error:
-        raise fault(f"the step cannot be traced: {type(error).__name__}: {error}", _of(error)) from error
+        raise fault(
+            f"the step cannot be read on values that stand for numbers ({type(error).__name__}: {error}): correct the "
+            "line, or write it on the functions of hybridsolve.models.primitives.",
+            _of(error),
+        ) from error
 
 
 def _of(error: BaseException) -> tuple[str, int]:
@@ -433,14 +440,15 @@ def _given(graph: Graph, kind: str, rows: Sequence[Any]) -> dict[str, Symbol]:
     return {name: Symbol(graph, i) for name, i in leaves.items()}
 
 
-def _first_line(function: Callable) -> tuple[str, int]:
+def first_line(function: Callable) -> tuple[str, int]:
+    """File and line where a function begins."""
     code = getattr(function, "__code__", None)
     return (code.co_filename, code.co_firstlineno) if code else here()
 
 
 def _checked(function: Callable, what: str, found: Any, names: Sequence[str], every: Sequence[str]) -> None:
     """Raise unless a step returns what the table says."""
-    place = _first_line(function)
+    place = first_line(function)
     if not isinstance(found, Mapping):
         raise fault(
             f"a step must return two mappings, states and fluxes; found {type(found).__name__} for {what}.", place
@@ -493,7 +501,7 @@ def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Prog
             if not isinstance(made, Mapping):
                 found = type(made).__name__
                 raise fault(
-                    f"prepare must return a mapping of names; found {found}: return a dict.", _first_line(model.prepare)
+                    f"prepare must return a mapping of names; found {found}: return a dict.", first_line(model.prepare)
                 )
             p = Values("parameter", {**p, **made})
         return inputs, p
@@ -508,7 +516,7 @@ def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Prog
     step = model.reference_step
     returned = _run(graph, step, f, k, p, s)
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise fault("a step must return two mappings, states and fluxes: return state, fluxes.", _first_line(step))
+        raise fault("a step must return two mappings, states and fluxes: return state, fluxes.", first_line(step))
     names = model.state_names + model.line_names
     _checked(step, "state", returned[0], names, names)
     _checked(step, "flux", returned[1], model.flux_names, model.flux_names)
@@ -526,7 +534,7 @@ def trace(model: ModelSpec, optional: Sequence[str] = ()) -> tuple[Program, Prog
             raise fault(
                 f"the ordinates of delay line '{line.name}' must be a list of {line.slots} values; found "
                 f"{len(values) if isinstance(values, Sequence) else type(values).__name__}: correct them or `slots`.",
-                _first_line(line.ordinates),
+                first_line(line.ordinates),
             )
         w += [_root(shares, value) for value in values]
     return Program(graph, roots), Program(shares, {"w": w})

@@ -236,7 +236,18 @@ def is_sum(variable: xr.DataArray, time_names) -> bool:
 
 
 def refer(ds: xr.Dataset, wanted: str | None, what: str, where: str) -> str:
-    """The variable that the user means: by its name, its header, or its name but for letters' case."""
+    """The variable that the user means, or raise."""
+    found = _meant(ds, wanted)
+    if found is None:
+        raise ValueError(
+            f"names says {what}={wanted}, and {where} must hold that variable, found {listed(ds.variables)}; correct "
+            "the name."
+        )
+    return found
+
+
+def _meant(ds: xr.Dataset, wanted: str | None) -> str | None:
+    """The only variable of that name, that header, or that name but for letters' case."""
     for same in (
         lambda v: str(v) == wanted,
         lambda v: ds[v].attrs.get("long_name") == wanted,
@@ -245,10 +256,7 @@ def refer(ds: xr.Dataset, wanted: str | None, what: str, where: str) -> str:
         found = [v for v in ds.variables if same(v)]
         if len(found) == 1:
             return str(found[0])
-    raise ValueError(
-        f"names says {what}={wanted}, and {where} must hold that variable, found {listed(ds.variables)}; correct the "
-        "name."
-    )
+    return None
 
 
 def choose(ds: xr.Dataset, candidates, asked: Mapping[str, NameOption], wanted, where: str, *, strict: bool) -> dict:
@@ -256,7 +264,14 @@ def choose(ds: xr.Dataset, candidates, asked: Mapping[str, NameOption], wanted, 
 
     Where several have one meaning: refused if `strict`, else none of them is chosen.
     """
-    chosen = {name: refer(ds, asked[name].variable, name, where) for name in wanted if name in asked}
+    named = [name for name in wanted if name in asked]
+    wrong = [name for name in named if not _meant(ds, asked[name].variable)]
+    if len(wrong) > 1:
+        raise ValueError(
+            f"names says {', '.join(f'{name}={asked[name].variable}' for name in wrong)}, and {where} must hold these "
+            f"variables, found {listed(ds.variables)}; correct the names."
+        )
+    chosen = {name: refer(ds, asked[name].variable, name, where) for name in named}
     for name, variable in chosen.items():
         if variable not in candidates:
             raise ValueError(

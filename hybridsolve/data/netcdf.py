@@ -44,7 +44,8 @@ def open_netcdf(path: str | Path, expected: str, **options: Any) -> xr.Dataset:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist, expected {expected}; check the path.")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {found}, expected {expected}; check the path.")
     return _opened(path, expected, engine="netcdf4", **options)
 
 

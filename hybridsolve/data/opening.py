@@ -38,7 +38,7 @@ from .names import (
 )
 from .netcdf import is_zarr, loaded, open_netcdf, open_zarr
 from .pet import PET_METHODS, pet_attributes, potential_evapotranspiration
-from .steps import step_seconds
+from .steps import date_of_row, step_seconds
 from .tables import AS_TEXT, SUFFIXES, read_folder, read_table, table_dataset, table_files
 from .times import as_steps
 from .units import DAY, convert, is_ours
@@ -263,6 +263,7 @@ def _own_data(source, where, stem, asked, basins, period, pet, dtype, days, rows
     ds = loaded(select_period(as_steps(ds, where, **days), period), where, _KINDS).transpose("time", "basin", ...)
     ds = _attributes(ds, asked, where, said)
     step = step_seconds(ds)
+    _refuse_no_units(read, where, step, rows)
     for name, about in read.items():
         ds = _in_our_unit(ds, name, about, where, said, step, rows.get(name))
     compute = demand in needed and (pet is not None or demand not in ds)
@@ -310,13 +311,18 @@ class SeriesSource:
 
 
 def _refuse_missing(absent, ds, series, where) -> None:
-    for name in absent:
-        aliases = [other for other in ALIASES.get(role_of(name), ()) if other != name][:6]
-        others = f", under that name, another (such as {', '.join(aliases)}) or a CF standard name" if aliases else ""
-        raise ValueError(
-            f"{where} must hold the variable '{name}' over time{others}, found {listed(series or ds.variables)}; say "
-            f"which it is with names (--names {name}=VARIABLE)."
-        )
+    if not absent:
+        return
+    aliases = [other for name in absent for other in ALIASES.get(role_of(name), ())[: 6 // len(absent) + 1]]
+    aliases = [other for other in aliases if other not in absent][:6]
+    one = len(absent) == 1
+    others = f", under {'that name, another' if one else 'these names, others'} (such as {', '.join(aliases)}) or "
+    others = f"{others}{'a CF standard name' if one else 'CF standard names'}" if aliases else ""
+    raise ValueError(
+        f"{where} must hold the variable{'' if one else 's'} {', '.join(map(repr, absent))} over time{others}, found "
+        f"{listed(series or ds.variables)}; say which {'it is' if one else 'they are'} with names "
+        f"(--names {','.join(f'{name}=VARIABLE' for name in absent)})."
+    )
 
 
 def _attributes(ds, asked, where, said) -> xr.Dataset:
@@ -361,6 +367,18 @@ def _attributes(ds, asked, where, said) -> xr.Dataset:
     return ds
 
 
+def _refuse_no_units(read: dict[str, SeriesSource], where: str, step: int, rows: dict[str, Variable]) -> None:
+    bare = {name: about.variable for name, about in read.items() if about.unit is None}
+    if not bare:
+        return
+    units = {name: attributes_at(name, step, rows.get(name))["units"] for name in bare}
+    what = ", ".join(f"{name} ('{variable}' of {where})" for name, variable in bare.items())
+    such = ", ".join(f"'{unit}'" for unit in dict.fromkeys(units.values()))
+    say = ",".join(f"{name}={variable}[{units[name]}]" for name, variable in bare.items())
+    has = "has no unit, expected one" if len(bare) == 1 else "have no units, expected ones"
+    raise ValueError(f"{what} {has} such as {such}; set the attribute units, or say it with names ({say}, --names).")
+
+
 def _in_our_unit(
     ds, name: str, about: SeriesSource, where: str, said: list[str], step: int, row: Variable | None
 ) -> xr.Dataset:
@@ -370,15 +388,12 @@ def _in_our_unit(
         raise ValueError(
             f"{what} must have a value for each basin and step, found dimensions {ds[name].dims}; correct it."
         )
-    values = numbers(ds[name].values, what)
+    ids, time = ds["basin"].values, ds["time"].values
+    values = numbers(ds[name].values, what, lambda t, b: f"basin {ids[b]} on {date_of_row(time, t)}")
     if about.missing is not None:
         values = np.where(np.isclose(values, about.missing, rtol=1e-6, atol=0), np.nan, values)
-    refuse_codes(name, values, ds["time"].values, ds["basin"].values, where, about.variable)
-    if about.unit is None:
-        raise ValueError(
-            f"{what} has no unit, expected one such as '{ours}'; set its attribute units, or say it with names "
-            f"({name}={about.variable}[{ours}], --names)."
-        )
+    refuse_codes(name, values, time, ids, where, about.variable)
+    assert about.unit is not None  # _refuse_no_units
     done = [f"'{about.variable}'"] if about.variable != name or about.asked else []
     if not is_ours(about.unit, ours):
         values, how = convert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ def attribute(values) -> np.ndarray:
     return np.array(texts, dtype=str).reshape(x.shape)
 
 
-def numbers(values, what: str) -> np.ndarray:
-    """Numbers as they are, and those kept as objects as float64.
+def numbers(values, what: str, place: Callable[..., str] = "row {}".format) -> np.ndarray:
+    """Numbers as they are, and those kept as objects as float64; `place` says where an index is.
 
     Raises
     ------
@@ -58,8 +59,8 @@ def numbers(values, what: str) -> np.ndarray:
                 out[at] = float(value)
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"{what} must hold numbers, found '{text_of(value)}' in row {at[0]}; leave it blank where it is "
-                    "missing."
+                    f"{what} must hold numbers, found '{text_of(value)}' in {place(*at)}; leave it blank where it "
+                    "is missing."
                 ) from None
     return out
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import traceback
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -78,7 +79,7 @@ def load(path: str | Path) -> tuple[ModelSpec, ...]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it defines none.
+        If it defines none, or is wrong; the message begins with file and line.
     """
     file = Path(path).resolve()
     if not file.is_file():
@@ -89,18 +90,40 @@ def load(path: str | Path) -> tuple[ModelSpec, ...]:
 @cache
 def _load(file: Path, changed: int) -> tuple[ModelSpec, ...]:
     """Run the file, once as long as it does not change."""
+    try:
+        values = runpy.run_path(str(file)).values()
+    except Exception as error:
+        raise ValueError(_wrong_in(file, error)) from error
     found = tuple(
-        value
-        for value in runpy.run_path(str(file)).values()
-        if isinstance(value, ModelSpec) and not value.rates and value.reference_step.__module__ == "<run_path>"
+        value for value in values if isinstance(value, ModelSpec) and value.reference_step.__module__ == "<run_path>"
     )
     if not found:
         raise ValueError(f"{file} must define a model; found none: put hs.models.define(...) above its step.")
     return found
 
 
+def _wrong_in(file: Path, error: Exception) -> str:
+    """What a user's file raised, with its line there: a table's or a step's sentence as it is, Python's with its kind.
+
+    A fault of the package in between is neither, and is raised again.
+    """
+    text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    if text.startswith(f"{file}:"):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    if Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1]):
+        if not isinstance(error, TypeError | ValueError):
+            raise error
+    else:
+        text = f"{type(error).__name__}: {text}: correct the file."
+    lines = [f.lineno for f in frames if Path(f.filename) == file]
+    lines += [error.lineno] if isinstance(error, SyntaxError) and error.filename == str(file) else []
+    return f"{file}:{lines[-1]}: {text}" if lines else f"{file}: {text}"
+
+
 def get(model: str | ModelSpec) -> ModelSpec:
-    """The model of that name, one made of those that it names, or the one that a Python file defines.
+    """The model of that name, one made of those that it names, or the one that a Python file defines: "mine.py", and
+    by a scheme, where the file gives rates, "mine.py@rk4x8".
 
     A ModelSpec is handed back, registered or not.
 
@@ -109,11 +132,15 @@ def get(model: str | ModelSpec) -> ModelSpec:
     ValueError
         If there is none, and the message lists those there are; if those that it names cannot be joined or layered.
     """
-    if isinstance(model, str) and model.endswith(".py"):
-        found = load(model)
+    if isinstance(model, str) and (file := re.fullmatch(r"(.+\.py)(?:@(.+))?", model)):
+        found = load(file[1])
         if len(found) != 1:
             names = ", ".join(m.name for m in found)
-            raise ValueError(f"{model} must define one model; found {names}: load it, and name one of them.")
+            raise ValueError(f"{file[1]} must define one model; found {names}: load it, and name one of them.")
+        if file[2]:
+            return _composed(named, f"{found[0].name}@{file[2]}", found[0], file[2])
+        if found[0].rates:
+            raise ValueError(_needs_scheme(found[0], file[1]))
         return found[0]
     if isinstance(model, ModelSpec):
         if model.rates:
@@ -143,10 +170,10 @@ def get(model: str | ModelSpec) -> ModelSpec:
     )
 
 
-def _needs_scheme(model: ModelSpec) -> str:
+def _needs_scheme(model: ModelSpec, name: str = "") -> str:
     return (
-        f"model '{model.name}' is given as rates, and runs by a scheme; found none: take '{model.name}@' with one of "
-        f"{', '.join(SCHEMES)}, and of sub-steps 'x8' behind it."
+        f"model '{model.name}' is given as rates, and runs by a scheme; found none: take '{name or model.name}@' with "
+        f"one of {', '.join(SCHEMES)}, and of sub-steps 'x8' behind it."
     )
 
 

@@ -367,7 +367,7 @@ def mlp(
     inputs = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
     for x in inputs:
         if isinstance(x, Traced):
-            return x.network(name, inputs, tuple(hidden), outputs, activation)
+            return x.network(name, inputs, hidden, outputs, activation)
     import torch
 
     weights = (_around.weights or {}).get(name)

@@ -59,6 +59,11 @@ def _find(model: ModelSpec, name: str | None) -> Network:
     found = {network.name: network for network in networks_of(model.key, model.optional_parameter_names)}
     if name is None and len(found) == 1:
         return next(iter(found.values()))
+    if not found:
+        raise ValueError(
+            f"model {model.name} calls no network in its step, expected one that does; define one with "
+            "hybridsolve.models.primitives.mlp."
+        )
     if name not in found:
         raise ValueError(
             f"model {model.name} calls the networks {', '.join(found) or 'none'} in its step; found {name!r}: name one "

@@ -75,7 +75,7 @@ def _term(text: str, term: re.Match[str], known: Sequence[str], of_flow: Sequenc
     weight, name, flow = term.groups()
     if name not in known:
         where = "" if text.strip() == name else f" in loss {text!r}"
-        raise ValueError(f"name must be one of {', '.join(known)}, found {name!r}{where}: see losses.names().")
+        raise ValueError(f"a loss's name must be one of {', '.join(known)}, found {name!r}{where}: correct it.")
     if weight is not None and not 0 < float(weight) < math.inf:
         raise ValueError(
             f"the weight of {name} in loss {text!r} must be above 0 and finite, found {weight}: correct it."

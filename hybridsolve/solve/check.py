@@ -23,7 +23,8 @@ def dense(x: object, what: str) -> Tensor:
     """The tensor itself; raise if it is none, or not laid out with strides."""
     if not isinstance(x, Tensor):
         how = "torch.as_tensor(x.values)" if hasattr(x, "values") else "torch.as_tensor(x)"
-        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: convert it with {how}.")
+        how = "pass what it gives, module()" if isinstance(x, torch.nn.Module) else f"convert it with {how}"
+        raise ValueError(f"{what} must be a torch tensor; found {type(x).__name__}: {how}.")
     if x.layout != torch.strided:
         raise ValueError(f"{what} must be dense; found {x.layout}: convert it with .to_dense().")
     return x
@@ -248,7 +249,7 @@ def _sizes(
             if sizes.setdefault(axis, size) != size:
                 raise ValueError(
                     f"{_label(one)} has {axis.upper()} = {size}, but {_label(origin[axis])} has {sizes[axis]}; "
-                    "expected the same, or 1."
+                    "expected the same, or 1: forcing is [T, B], parameters are [B, C] or [T, B, C]."
                 )
             origin.setdefault(axis, one)
     for name, x in inputs.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,58 @@ def try_model(model: ModelSpec) -> None:
                 f"the storage of the balance of model {model.name} must be a tensor [B, C], here {list(unit.shape)}; "
                 f"found {found}: make it of the state."
             )
+
+
+@passes_unlimited()
+def left_by_balance(model: ModelSpec, days: int = 20) -> float | None:
+    """The water, as a share of what is gained, that neither leaves nor is stored in a run over random weather.
+
+    None of a model without a balance. The weights of networks inside are small and random.
+    """
+    if model.balance is None:
+        return None
+    draw = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, dtype=torch.float64, generator=draw)
+
+    def weather(v: Variable) -> Tensor:
+        x = {"mm d-1": 12 * random(days, 1), "degC": 30 * random(days, 1) - 12}.get(v.unit)
+        return x.clamp(v.lower, v.upper) if x is not None else v.lower + (v.upper - v.lower) * random(days, 1)
+
+    forcing = {v.name: weather(v) for v in model.forcings}
+    inputs = {v.name: torch.full((1,), _inside(v), dtype=torch.float64) for v in model.inputs}
+    unit = torch.tensor([[0.25, 0.5, 0.75]], dtype=torch.float64)
+    parameters = model.parameters_from_unit({v.name: unit for v in model.parameters})
+    state = _start(model, parameters, unit, wet=True)
+    terms = [*model.balance.gains, *model.balance.losses]
+    run = simulate(
+        model,
+        forcing,
+        parameters,
+        inputs=inputs,
+        networks={n.name: random(n.weights) - 0.5 for n in networks_of(model.key)},
+        step=DAY if model.steps is None else max(s for s in model.steps if s <= DAY),
+        initial_state=state,
+        fluxes=[name for name in dict.fromkeys((model.outflow, *terms)) if name in model.output_names],
+        components="each",
+        backend="reference",
+    )
+    series = {name: x[..., None] for name, x in forcing.items()} | run.fluxes
+    gained, lost = (sum(series[n].sum(0) for n in names) for names in (model.balance.gains, model.balance.losses))
+    k = {name: x[:, None] for name, x in inputs.items()}
+    empty = {v.name: torch.zeros(v.slots - 1, *unit.shape, dtype=torch.float64) for v in model.lines}
+    before, after = (stored(model, s, k, parameters) for s in (state | empty, run.final_state))
+    return float(((gained - lost - (after - before)) / gained).abs().max())
+
+
+def stored(model: ModelSpec, state: Mapping, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
+    """The water in a model's stores, mm ``[B, C]``."""
+    if model.balance is not None and model.balance.storage is not None:
+        return model.called("the storage of the balance", model.balance.storage, state, inputs, parameters)
+    lines = {v.name for v in model.lines}
+    depths = {v.name for v in model.states if v.unit == "mm"} | {v.name for v in model.lines if v.unit == "mm"}
+    return sum(x.sum(0) if name in lines else x for name, x in state.items() if name in depths)
 
 
 def _start(model: ModelSpec, parameters: dict[str, Tensor], like: Tensor, wet: bool) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from ..data.units import unit_at
 from ..nn.differentiable import of_steps
 from ..score import metrics
 from ..solve.simulate import simulate
+from ..solve.trial import stored
 from ..spec import ModelSpec
 from .trained import Trained, chunks, evaluating, single_precision
 
@@ -90,22 +91,14 @@ def _of_chunk(trained, model, *, forcing, attributes, weather, inputs, step, war
             empty = {line.name: torch.zeros(line.slots - 1, 1, 1, device=attributes.device) for line in model.lines}
             begin = model.initial_state(at[0]) | empty
         states = [begin, run.final_state]
-        stored = [_stored(model, s, inputs, p) for s, p in zip(states, at, strict=True)]
+        water = [_stored(model, s, inputs, p) for s, p in zip(states, at, strict=True)]
         gained = sum(series[name].sum(0) for name in model.balance.gains)
         lost = sum(series[name].sum(0) for name in model.balance.losses)
-        found[BALANCE] = share(gained - lost - (stored[1] - stored[0]), gained)
+        found[BALANCE] = share(gained - lost - (water[1] - water[0]), gained)
     return found
 
 
 def _stored(model: ModelSpec, state: Mapping, inputs: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
     """Water stored, mm, the mean over the components ``[B]``."""
-    if model.balance and model.balance.storage is not None:
-        given = (state, {name: x[:, None] for name, x in inputs.items()}, parameters)
-        stored = model.called("the storage of the balance", model.balance.storage, *given)
-    else:
-        lines = {line.name for line in model.lines}
-        depths = {v.name for v in model.states if v.unit == "mm"} | {v.name for v in model.lines if v.unit == "mm"}
-        stored = sum(x.sum(0) if name in lines else x for name, x in state.items() if name in depths)
-    if not isinstance(stored, Tensor):
-        return stored
-    return stored.double().mean(-1).cpu().numpy()
+    water = stored(model, state, {name: x[:, None] for name, x in inputs.items()}, parameters)
+    return water.double().mean(-1).cpu().numpy() if isinstance(water, Tensor) else water
