@@ -139,7 +139,7 @@ MEANINGLESS = {
     ),
     "validation in training": (["--validation", TRAIN], "the validation period .* overlaps the train period"),
     "resumed and overwritten": (["--resume", "--overwrite"], "--resume .* and --overwrite .*; give one of them"),
-    "unknown option": (["--bogus"], "unrecognized arguments: --bogus; see hybridsolve --help"),
+    "unknown option": (["--bogus"], "unrecognized arguments: --bogus; see hybridsolve calibrate --help"),
     "hydrograph of another": (["--hydrograph", "7"], "basin '7' of the hydrograph is not among the 3 of the run"),
     "hydrograph without zero": (["--hydrograph", "1013500"], "basin '1013500' .* write it as there, '01013500'"),
     "reference of none": (["--reference", "absent.csv"], "absent.csv does not exist"),

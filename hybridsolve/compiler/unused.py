@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..spec import ModelSpec
 from .graph import Graph, needed
-from .tracing import Program, first_line, trace, trace_start
+from .program import Program
+from .tracing import first_line, trace, trace_start
 
 
 def unused(model: ModelSpec) -> list[str]:
