@@ -5,7 +5,15 @@ from .examples import pick
 
 
 class Example(Generic):
-    """In the first basin all layers dry out, and are filled in part on the last day by what does not run off."""
+    """In the first basin all layers dry out, and are filled in part on the last day by what does not run off.
+
+    In `ties` alone there are days without rain and demand: with a full soil runoff has on them a slope of 1, and one of
+    1 - u^B where rounding leaves the soil 1e-14 mm from that, with u^0.1 still 0.04.
+    """
+
+    def forcing(self, T, B, draw):
+        series = super().forcing(T, B, draw)
+        return series | {"pet": series["pet"].clamp(min=0.1)}
 
     def smooth(self, x):
         super().smooth(x)
