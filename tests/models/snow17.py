@@ -7,13 +7,19 @@ from .examples import pick
 
 
 class Example(Generic):
-    """Days of all seasons, packs with a deficit and ripe ones.
+    """Days of all seasons, packs with a deficit and ripe ones; in the first cell one that melts and is not full, since of
+    full ones, and of dry ones, melt at the ground does not depend on the weather.
 
     Over an area nothing is held or frozen again in `ties`: a pack that melts and keeps the melt has the same water as
     before, and whether it has less than its largest, where cover jumps, rounding decides.
     """
 
     flood = 100.0  # also of what may stand behind it
+
+    def forcing(self, T, B, draw):
+        series = super().forcing(T, B, draw)
+        series["tmean"][0, 0] = 3.0
+        return series
 
     def inputs(self, B, draw):
         given = {"elev_mean": 3000 * draw(B), "lat": 40 + 30 * draw(B)}
@@ -29,6 +35,8 @@ class Example(Generic):
         ice, _, deficit, index = self.names()
         state[deficit] = 0.1 * state[ice] * (draw(*cells) < 0.5)
         state[index] = -5 * draw(*cells) * (state[deficit] > 0)
+        for name, value in zip(self.names(), (200.0, 0.0, 0.0, 0.0), strict=True):
+            state[name][0, 0] = value
         return state
 
     def ties(self, x):
