@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import test_adjoint as adjoint
 import torch
-from conftest import THOROUGH, assert_close, empty, normal, random_inputs, ties, variants
+from conftest import THOROUGH, assert_close, empty, normal, random_inputs, run_both_ways, ties, variants
 from test_water_balance import windows
 
 import hybridsolve as hs
@@ -320,6 +320,16 @@ def test_the_wet_share_of_a_little_rain_has_its_slope(name):
     torch.testing.assert_close(share.detach(), 1 - u**b, rtol=1e-6, atol=0)
     expected = b * u ** (b - 1) / (2 * (p["um"] + p["lm"] + p["dm"]) * (1 + b))
     torch.testing.assert_close(slope, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ("xinanjiang", "xinanjiang_eh"))
+def test_a_little_rain_on_dry_soil_has_finite_slopes_in_single_precision(name):
+    model = hs.models.get(name)
+    x = empty(random_inputs((model, model.parameter_names), T=1, B=7, C=2, dtype=torch.float32))
+    x.forcing = dict(prcp=torch.logspace(-5, 1, 7)[None], pet=torch.zeros(1, 7))
+    found = run_both_ways(x, backend="reference")
+    assert all(v.isfinite().all() for v in found.values())
+    assert found["final fr"][1:].all()
 
 
 @pytest.mark.parametrize("name", ("cemaneige_hysteresis", "cemaneige_hysteresis_hydrotel"))

@@ -19,8 +19,8 @@ linear reservoirs, qi CI / (1 - CI) and so on in the published form, which keeps
 
 Equations (2) and (4) are the text-books', written so that they are exact without rain and have finite slopes at full
 stores. Of a little rain r/pe is taken as the series 1 - u^B (1 - B q/2 (1 + (1 - B) q/3 (1 + (2 - B) q/4 ..))) in
-q = pe/(u Wmm), and r as that share of pe: of the difference in (2) rounding would be left. What differs between
-programs, and what `as_published` restores:
+q = pe/(u Wmm), and r as that share of pe: of the difference in (2) rounding would be left; and so is Smax of a small
+share in (4). What differs between programs, and what `as_published` restores:
 
 * hydromodel takes ed from wd beyond what it has, and clips: that makes water. Here ed <- min(ed, wd).
 * It cuts w0 at WM - 1e-5 and clips the stores, and cuts s' and s'' at SMF: that loses water. Here the surplus joins r
@@ -44,7 +44,7 @@ from .primitives import maximum, minimum, power, relu, select
 
 SLOTS = 12  # of the delay: up to 11 steps
 CUT = 1e-5  # what the published form keeps from a full soil, mm, and from KI + KG = 1
-LITTLE = 1 / 32  # q up to which r/pe is taken from its series; the first term left out is below 1e-14
+LITTLE = 1 / 32  # up to which series stand for differences of 1; the first term left out is below 1e-14
 LEAST = 1e-12  # mm of runoff, and share of the area with free water or without: what divides is no less
 HYDROMODEL = "as hydromodel has it"
 
@@ -70,13 +70,25 @@ def evaporation(f, p, s, published):
     return of_rain, losses, f["prcp"] - of_rain
 
 
-def share_of_little(left, q, b):
-    """Equation (2): r/pe by its series in q = pe/(u Wmm)."""
+def series(q, b, above):
+    """1 + (1 - b) q/(2 + above) (1 + (2 - b) q/(3 + above) (..)), to the sixth power of q."""
     more = 1.0
-    for n in range(7, 1, -1):
-        more = 1 + (n - 1 - b) * q / (n + 1) * more
+    for n in range(6, 0, -1):
+        more = 1 + (n - b) * q / (n + 1 + above) * more
+    return more
+
+
+def share_of_little(left, q, b):
+    """Equation (2): r/pe for a small q = pe/(u Wmm)."""
     dry = power(left, b)
-    return relu(1 - dry + dry * (b * q / 2) * more)
+    return relu(1 - dry + dry * (b * q / 2) * series(q, b, 1))
+
+
+def spread_over(share, ex):
+    """1 - (1 - share)^(1/EX) of equation (4)."""
+    small = ~(share >= LITTLE)
+    part = select(small, share, 0.0)
+    return select(small, part / ex * series(part, 1 / ex, 0), 1 - power(maximum(1 - share, LEAST), 1 / ex))
 
 
 def layers(f, p, s, published):
@@ -114,7 +126,7 @@ def free_water(p, s, runoff, of_little, net, book, published):
     share = select(raining, wet, maximum(s["fr"], LEAST))
     capacity = p["sm"]
     if book == "EH":
-        capacity = capacity * (1 - power(maximum(1 - share, LEAST), 1 / p["ex"]))
+        capacity = capacity * spread_over(share, p["ex"])
     largest = capacity * (1 + p["ex"])
     held = s["fr"] * s["s"]
     before = minimum(held / share, capacity)
