@@ -9,10 +9,11 @@ GRID = dict(x1=[128, 256], x2=[-2, 0, 0, 1], x3=[32, 64], x4=[1, 2, 2.5], x5=[0,
 class Example(Generic):
     """Ties: rain that is the demand, an empty store, no exchange, a hydrograph of whole days."""
 
-    def smooth(self, x):
-        """A routing store far above its capacity gains (R/x3)^3.5 of exchange, beside which small flows are lost."""
-        super().smooth(x)
-        x.parameters["x3"] = 200 + x.parameters["x3"] / 2
+    def apart(self, x):
+        """A capacity that falls from step to step: a store far above it exchanges (R/x3)^3.5, beside which all other
+        water is rounding."""
+        x3 = x.parameters["x3"]
+        x.parameters["x3"] = x3[:1].expand(x3.shape).clone() if x3.dim() == 3 else x3
 
     def ties(self, x):
         T, B, C = x.sizes
