@@ -72,7 +72,8 @@ def test_shorter_steps_come_to_an_end(variant):
     }
     finest = flow.pop(HOUR // 4)
     day, quarter, hour = ((q - finest).abs().sum() / finest.sum() for q in flow.values())
-    assert hour < quarter / 3 and quarter < day / 2, (day, quarter, hour)
+    # A model in which no process depends on another within a step has no error, but for rounding.
+    assert day < 1e-14 or (hour < quarter / 3 and quarter < day / 2), (day, quarter, hour)
 
 
 @every_variant

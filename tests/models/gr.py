@@ -9,6 +9,16 @@ GRID = dict(x1=[128, 256], x2=[-2, 0, 0, 1], x3=[32, 64], x4=[1, 2, 2.5], x5=[0,
 class Example(Generic):
     """Ties: rain that is the demand, an empty store, no exchange, a hydrograph of whole days."""
 
+    @property
+    def years(self):
+        """GR6J's exponential store loses by exchange without end, some 1,700 mm a year."""
+        return 1 if "exponential" in self.model.state_names else 10
+
+    def steady(self, x):
+        """Stores that a wet day does not fill many times over, each time by a power of what is left."""
+        for name, least in {"x1": 50.0, "x3": 20.0}.items():
+            x.parameters[name] = x.parameters[name].clamp(min=least)
+
     def apart(self, x):
         """A capacity that falls from step to step: a store far above it exchanges (R/x3)^3.5, beside which all other
         water is rounding."""

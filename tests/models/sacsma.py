@@ -4,8 +4,8 @@ from .examples import Example as Generic
 
 
 class Example(Generic):
-    """Floods of fewer than 64 sub-steps; and always a demand, since without it and without rain full tension water is at
-    the kink of equation (6), on the side that rounding says."""
+    """Floods of fewer than 64 sub-steps; and always a demand, since without it and without rain full tension water is
+    at the kink of equation (6), on the side that rounding says."""
 
     flood = 100.0
 

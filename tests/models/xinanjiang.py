@@ -7,7 +7,8 @@ from .examples import pick
 
 
 class Example(Generic):
-    """In the first basin all layers dry out, and are filled in part on the last day by what does not run off.
+    """In the first basin all layers dry out, and are filled in part on the last day by what does not run off; in the
+    last one it rains on the first day alone, so that its layers depend to the end on what they were.
 
     Where there is no rain there is a demand, but for the first day of `ties`: else runoff of a full soil has a slope of
     1, and where rounding has left the soil 1e-14 mm from that one of 1 - u^B, with u^0.1 still 0.04. Layers are half
@@ -25,6 +26,7 @@ class Example(Generic):
 
     def ties(self, x):
         super().ties(x)
+        x.forcing["prcp"][:1, -1], x.forcing["prcp"][1:, -1] = 8.0, 0.0
         for series, value in ((x.forcing["prcp"], 0.0), (x.forcing["pet"], 40.0)):
             series[-9:, 0] = value
         x.forcing["pet"][1:] = torch.where(x.forcing["prcp"] > 0, x.forcing["pet"], x.forcing["pet"].clamp(min=1))[1:]
