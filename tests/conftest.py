@@ -32,7 +32,7 @@ from models.toy import toy
 
 import hybridsolve as hs
 from hybridsolve import _cpu, plot
-from hybridsolve.compiler import nvrtc
+from hybridsolve.compiler import definition, nvrtc
 from hybridsolve.solve import backends, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 hs.models.register(toy)
 # What goes through every test; the other models go through tests/test_model_library.py, and nightly through all.
 THOROUGH = ("hbv10", "hbv11p", "toy")
-if os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all":
+ALL = os.environ.get("HYBRIDSOLVE_TEST_MODELS") == "all"
+if ALL:
     THOROUGH = tuple(hs.models.MODELS)
 
 
@@ -92,11 +93,22 @@ def poison():
     torch.use_deterministic_algorithms(False)
 
 
-def has_kernel(model, names, backend="cpu") -> bool:
-    """Whether there is a time loop for a run of the model with these parameters."""
-    # The CUDA sources hold the models that the CPU's hold.
-    engine = backends._engine("triton" if backend == "triton" else "cpu")
-    return hs.models.get(model).kernel_name(names) in engine.kernels()
+def is_built(model, names) -> bool:
+    """Whether the build, or what the tests have loaded, holds the CPU's time loop for a run with these parameters."""
+    return hs.models.get(model).kernel_name(names) in _cpu.models()
+
+
+def has_kernel(model, names) -> bool:
+    """Whether the tests run the CPU's time loop: one that is built, or of all models one that is made at first use."""
+    kernel = hs.models.get(model).kernel_name(names)
+    return is_built(model, names) or ALL and definition.can_generate(kernel, "cpu")
+
+
+def needs_kernel_of(request, engine, name) -> None:
+    """Skip what runs a model that the backend `name` holds no time loop of."""
+    variant = request.node.callspec.params.get("variant") if hasattr(request.node, "callspec") else None
+    if isinstance(variant, tuple) and variant[0].kernel_name(variant[1]) not in engine:
+        pytest.skip(f"model {variant[0].name} has no kernel of {name} in this build")
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +176,7 @@ def cuda_on_cpu(kernels):
     return plugins.cuda_on_cpu(kernels)
 
 
-def needs_card():
+def needs_card(request):
     """Skip unless there are CUDA kernels for the card, nvcc's or NVRTC's; the latter are told of the toy."""
     try:
         extension = compiled.extension("cuda")
@@ -173,6 +185,8 @@ def needs_card():
         pytest.skip(str(error))
     if extension.__name__ == "hybridsolve._driver":
         nvrtc.load(plugins.TOY.read_text(), {"toy": _cpu.models()["toy"]})
+    else:
+        needs_kernel_of(request, extension.models(), "CUDA")
 
 
 def margins(name, monkeypatch, width=64):
@@ -199,10 +213,11 @@ def margins(name, monkeypatch, width=64):
 def cuda_device(request, monkeypatch):
     """The GPU's device, or where there is none the CPU, by the CUDA sources compiled for it."""
     if torch.cuda.is_available():
-        needs_card()
+        needs_card(request)
         yield "cuda"
         return
     module, extension = request.getfixturevalue("cuda_on_cpu"), compiled.extension
+    needs_kernel_of(request, module.models(), "CUDA")
     monkeypatch.setattr(compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend))
     monkeypatch.setattr(compiled.Cuda, "_where", lambda x: dict(device=0, stream=0))
     monkeypatch.setitem(backends.DEVICE, "cuda", "cpu")

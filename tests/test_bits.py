@@ -1,5 +1,7 @@
 """The same bits however the work is cut: threads, checkpoints, basins; and, forwards, windows."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import (
@@ -23,9 +25,16 @@ components = pytest.mark.parametrize("C", (1, 3, 17))
 
 def inputs(variant, dtype, C, T=11, B=150, **options):
     """Enough basins for several blocks of the kernel, and a number of them that fills no pack."""
-    x = random_inputs(variant, T, B + 1, C, dtype=dtype, weights=not options.get("components"), per_step=variant[1][:2])
-    x.parameters[variant[1][2]] = x.parameters[variant[1][2]][:, :1]
-    x.parameters[variant[1][0]] = x.parameters[variant[1][0]][:, :, :1]
+    first, *others = variant[1]
+    moving = [first, *others[:-1][:1]]
+    shared = others[len(moving) - 1]
+    x = random_inputs(variant, T, B + 1, C, dtype=dtype, weights=not options.get("components"), per_step=moving)
+    x.parameters[shared] = x.parameters[shared][:, :1]
+    x.parameters[first] = x.parameters[first][:, :, :1]
+    # Stores of these parameters: one that another capacity has filled may be many times over its own.
+    seeds = itertools.count(500)
+    stores = x.example.state(x.parameters, (B + 1, C), lambda *shape: uniform(*shape, seed=next(seeds)))
+    x.initial_state |= {name: s.to(dtype) for name, s in stores.items()}
     return x
 
 

@@ -69,7 +69,7 @@ def test_shared_axes_and_raw_parameters(variant):
 @every_variant
 def test_water_and_bounds(variant):
     if variant[0].balance:
-        balance.test_ten_years_close_to_rounding(variant)
+        balance.test_years_close_to_rounding(variant)
     balance.test_stores_stay_within_their_bounds(variant, torch.float64)
 
 

@@ -5,14 +5,14 @@ tests/test_compiler.py does more of them every night.
 
 import pytest
 import torch
-from conftest import assert_close, has_kernel, random_inputs, run_both_ways
+from conftest import assert_close, is_built, random_inputs, run_both_ways
 
 import hybridsolve as hs
 
 # A snow routine before a body is compiled of both.
 JOINED = ("cemaneige+xinanjiang", "snow17_point+hymod")
 MODELS = [*hs.models.MODELS.values(), *map(hs.models.get, JOINED)]
-FIRST_USE = [pytest.param((m, m.parameter_names), id=m.name) for m in MODELS if not has_kernel(m, m.parameter_names)]
+FIRST_USE = [pytest.param((m, m.parameter_names), id=m.name) for m in MODELS if not is_built(m, m.parameter_names)]
 
 
 @pytest.mark.compile

@@ -17,9 +17,9 @@ from conftest import (
     empty,
     every_variant,
     gradients,
-    has_kernel,
     margins,
     needs_card,
+    needs_kernel_of,
     normal,
     random_inputs,
     run_both_ways,
@@ -30,7 +30,7 @@ from conftest import (
 
 import hybridsolve as hs
 from hybridsolve.routing.unit_hydrograph import reference_unit_hydrograph
-from hybridsolve.solve import ops
+from hybridsolve.solve import backends, ops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN = float("nan")
@@ -62,15 +62,14 @@ GRADIENTS = [
 def gpu(request, monkeypatch):
     """The backend's name, made to serve the device at hand."""
     name = request.param
-    variant = request.node.callspec.params.get("variant")
-    if isinstance(variant, tuple) and not has_kernel(*variant, name):
-        pytest.skip(f"model {variant[0].name} has no kernel of {name} in this build")
     if name == "triton":
         pytest.importorskip("triton", reason="triton is not installed")
+        needs_kernel_of(request, backends._engine("triton").kernels(), "Triton")
     elif DEVICE == "cuda":
-        needs_card()
+        needs_card(request)
     else:
         module = request.getfixturevalue("cuda_on_cpu")
+        needs_kernel_of(request, module.models(), "CUDA")
         extension = hs.solve.compiled.extension
         monkeypatch.setattr(
             hs.solve.compiled, "extension", lambda backend: module if backend == "cuda" else extension(backend)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import test_adjoint as adjoint
 import torch
-from conftest import THOROUGH, assert_close, empty, normal, random_inputs, ties, variants
+from conftest import THOROUGH, assert_close, empty, normal, random_inputs, run_both_ways, ties, variants
 from test_water_balance import windows
 
 import hybridsolve as hs
@@ -305,3 +305,40 @@ def test_a_longer_lag_line_of_snow17_changes_nothing_of_a_day():
     before = sum(state[n] for n in ("we", "lq", "sto"))
     assert (run.fluxes["swe"][-1] - before - supply).abs().max() < 1e-10
     assert run.fluxes["ex_3"].any()
+
+
+@pytest.mark.parametrize("name", ("xinanjiang", "xinanjiang_eh"))
+def test_the_wet_share_of_a_little_rain_has_its_slope(name):
+    """Of 1e-6 mm: r/pe tends to 1 - u^B, with the slope B u^(B - 1)/(2 Wmm) in pe."""
+    model = hs.models.get(name)
+    one = lambda x: torch.full((1, 1), x, dtype=torch.float64)  # noqa: E731
+    p = {n: x.double() for n, x in model.parameters_from_unit({n: one(0.5) for n in model.parameter_names}).items()}
+    rain = one(1e-6).requires_grad_()
+    share = hs.simulate(model, dict(prcp=rain, pet=one(0.0)), p, backend="reference").final_state["fr"]
+    (slope,) = torch.autograd.grad(share.sum(), rain)
+    b, u = p["b"], 0.5 ** (1 / (1 + p["b"]))  # of a soil that is half full
+    torch.testing.assert_close(share.detach(), 1 - u**b, rtol=1e-6, atol=0)
+    expected = b * u ** (b - 1) / (2 * (p["um"] + p["lm"] + p["dm"]) * (1 + b))
+    torch.testing.assert_close(slope, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ("xinanjiang", "xinanjiang_eh"))
+def test_a_little_rain_on_dry_soil_has_finite_slopes_in_single_precision(name):
+    model = hs.models.get(name)
+    x = empty(random_inputs((model, model.parameter_names), T=1, B=7, C=2, dtype=torch.float32))
+    x.forcing = dict(prcp=torch.logspace(-5, 1, 7)[None], pet=torch.zeros(1, 7))
+    found = run_both_ways(x, backend="reference")
+    assert all(v.isfinite().all() for v in found.values())
+    assert found["final fr"][1:].all()
+
+
+@pytest.mark.parametrize("name", ("cemaneige_hysteresis", "cemaneige_hysteresis_hydrotel"))
+def test_a_frost_without_snow_leaves_the_peak_as_it_is(name):
+    """To the bit, and without a derivative to what covers all."""
+    model = hs.models.get(name)
+    x = random_inputs((model, model.parameter_names), T=20, B=40, C=3)
+    x.forcing |= {n: -5 + 0 * f for n, f in x.forcing.items()} | {"prcp": 0 * x.forcing["prcp"]}
+    ch = x.parameters["ch"].requires_grad_()
+    peak = x.simulate(backend="reference", fluxes=("peak",)).final_state["peak"]
+    assert torch.equal(peak.detach(), x.initial_state["peak"])
+    assert not torch.autograd.grad(peak.sum(), ch, materialize_grads=True)[0].any()

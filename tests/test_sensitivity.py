@@ -208,7 +208,7 @@ BAD = {
 def test_chosen_columns(variant):
     x = random_inputs(variant, 20, 4, 2)
     every = jacobian(x.model, x.forcing, case(x), inputs=x.inputs)[1]
-    wanted = list(every)[1::9] + list(every)[-1:]
+    wanted = list(dict.fromkeys((*list(every)[1::9], list(every)[-1])))
     some = jacobian(x.model, x.forcing, case(x), names=wanted, inputs=x.inputs)[1]
     assert list(some) == wanted
     assert_same_bits(some, {n: every[n] for n in some})
@@ -220,9 +220,9 @@ def test_chosen_columns(variant):
     assert part.names == tuple(wanted) and torch.equal(part.cost, whole.cost)
     assert torch.equal(part.matrix, whole.matrix[..., at, :][..., at])
     assert torch.equal(part.gradient, whole.gradient[..., at])
-    message = "names has 'alpha', which is no parameter of this run; expected any of " + next(iter(every))
+    message = "names has 'nobodys', which is no parameter of this run; expected any of " + next(iter(every))
     with pytest.raises(ValueError, match=message):
-        jacobian(x.model, x.forcing, case(x), names=("alpha",), inputs=x.inputs)
+        jacobian(x.model, x.forcing, case(x), names=("nobodys",), inputs=x.inputs)
 
 
 @one_of_each
@@ -295,7 +295,7 @@ def test_forward_mode_matches_the_oracles(variant, make, size, components):
     found, expected = forward_mode(x, t, **options), forward_mode(x, t, backend="reference", **options)
     assert_close(found[1], expected[1], 1e-10)
     assert_same_bits(found[0], x.outputs(**options))
-    if size == (33, 5, 3):
+    if size == (33, 5, 3) and components == "each":  # whose means are tested along all inputs at once
         plain = lambda values: x.with_tensors(values).outputs(backend="reference", **options)  # noqa: E731
         for name, expected in along_each(plain, x.tensors(), t).items():
             assert_close(forward_mode(x, {name: t[name]}, **options)[1], expected, 1e-10)

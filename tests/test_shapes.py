@@ -57,6 +57,7 @@ def test_many_cells(variant, B, C, options):
 def test_an_axis_of_size_one_is_shared_and_so_is_its_gradient(variant, kind, shape, C):
     names = variant[1]
     x = random_inputs(variant, T=8, B=5, C=C, weights=True, per_step=names if kind == "per-step" else ())
+    x.example.apart(x)
     prefix = {
         "forcing": "forcing",
         "static": "parameters",

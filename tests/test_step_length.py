@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import (
+    ONE_EACH,
     OUTFLOW,
     VARIANTS,
     assert_close,
@@ -22,6 +23,15 @@ from hybridsolve.data.units import unit_at
 from hybridsolve.spec import DAY
 
 HOUR = 3600
+# Models that have steps of their own, as their tables say, run at no other.
+AT_STEPS = [
+    pytest.param(v.values[0], step, id=f"{step}-{v.id}")
+    for step in (HOUR, 3 * HOUR)
+    for v in VARIANTS
+    if v.values[0][0].steps is None or step in v.values[0][0].steps
+]
+at_any_step = pytest.mark.parametrize("variant", [v for v in VARIANTS if v.values[0][0].steps is None])
+one_at_any_step = pytest.mark.parametrize("variant", [v for v in ONE_EACH if v.values[0][0].steps is None])
 
 
 def at_step(x, step):
@@ -72,11 +82,11 @@ def test_shorter_steps_come_to_an_end(variant):
     }
     finest = flow.pop(HOUR // 4)
     day, quarter, hour = ((q - finest).abs().sum() / finest.sum() for q in flow.values())
-    assert hour < quarter / 3 and quarter < day / 2, (day, quarter, hour)
+    # A model in which no process depends on another within a step has no error, but for rounding.
+    assert day < 1e-14 or (hour < quarter / 3 and quarter < day / 2), (day, quarter, hour)
 
 
-@every_variant
-@pytest.mark.parametrize("step", (HOUR, 3 * HOUR))
+@pytest.mark.parametrize("variant, step", AT_STEPS)
 @pytest.mark.parametrize("options", ({}, {"components": "each"}, {"raw": True}), ids=("mean", "each", "raw"))
 def test_gradients_match_the_reference(variant, step, options):
     """Of parameters as the table has them, through the conversion."""
@@ -87,7 +97,7 @@ def test_gradients_match_the_reference(variant, step, options):
 
 
 @pytest.mark.oracle
-@every_variant
+@at_any_step
 def test_parameters_at_their_bounds_are_taken_at_any_step(variant):
     """Though the conversion rounds."""
     for end in ("lower", "upper"):
@@ -114,7 +124,7 @@ def test_a_value_out_of_bounds_is_said_as_the_table_has_it(variant):
 
 
 @pytest.mark.compile
-@one_of_each
+@one_at_any_step
 def test_all_steps_in_one_compiled_function(variant):
     """One graph for all parts of a day, and one for a day, at which nothing is converted."""
     graphs = 0

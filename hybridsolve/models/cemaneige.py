@@ -68,16 +68,16 @@ def step_with(share_of, hysteresis=False):
             cover, more = minimum(left / full, 1.0), {}
         else:
             full = maximum(p["ch"] * k["annual_snowfall"], NONE)
-            peak = s["peak"] * full
             melting = ~(potential <= 0.0)
-            peak = select(melting & (s["cover"] >= 1.0), minimum(pack, peak), peak)
-            cover = select(melting, minimum(pack / maximum(peak, TINY), 1.0), s["cover"])
+            peak = select(melting & (s["cover"] >= 1.0), minimum(pack / full, s["peak"]), s["peak"])
+            depth = maximum(peak * full, TINY)
+            cover = select(melting, minimum(pack / depth, 1.0), s["cover"])
             melt = (0.9 * cover + 0.1) * potential
             left = pack - melt
             grown = minimum(cover + (snowfall - melt) / p["gacc"], 1.0)
             growing = ~(snowfall <= melt)
-            cover = select(growing, grown, minimum(left / maximum(peak, TINY), 1.0))
-            more = dict(cover=cover, peak=select(growing & (grown >= 1.0), 1.0, peak / full))
+            cover = select(growing, grown, minimum(left / depth, 1.0))
+            more = dict(cover=cover, peak=select(growing & (grown >= 1.0), 1.0, peak))
         fluxes = dict(liquid=rain + melt, rain=rain, snowfall=snowfall, melt=melt, swe=left, covered=cover)
         return dict(snow=left, thermal=thermal, **more), fluxes
 

@@ -18,7 +18,9 @@ KI and KG are scaled so that their sum is 1 - 1e-5 where it is 1 or more. The st
 linear reservoirs, qi CI / (1 - CI) and so on in the published form, which keeps the flow.
 
 Equations (2) and (4) are the text-books', written so that they are exact without rain and have finite slopes at full
-stores. What differs between programs, and what `as_published` restores:
+stores. Of a little rain r/pe is taken as the series 1 - u^B (1 - B q/2 (1 + (1 - B) q/3 (1 + (2 - B) q/4 ..))) in
+q = pe/(u Wmm), and r as that share of pe: of the difference in (2) rounding would be left; and so is Smax of a small
+share in (4). What differs between programs, and what `as_published` restores:
 
 * hydromodel takes ed from wd beyond what it has, and clips: that makes water. Here ed <- min(ed, wd).
 * It cuts w0 at WM - 1e-5 and clips the stores, and cuts s' and s'' at SMF: that loses water. Here the surplus joins r
@@ -42,6 +44,7 @@ from .primitives import maximum, minimum, power, relu, select
 
 SLOTS = 12  # of the delay: up to 11 steps
 CUT = 1e-5  # what the published form keeps from a full soil, mm, and from KI + KG = 1
+LITTLE = 1 / 32  # up to which series stand for differences of 1; the first term left out is below 1e-14
 LEAST = 1e-12  # mm of runoff, and share of the area with free water or without: what divides is no less
 HYDROMODEL = "as hydromodel has it"
 
@@ -67,16 +70,40 @@ def evaporation(f, p, s, published):
     return of_rain, losses, f["prcp"] - of_rain
 
 
+def series(q, b, above):
+    """1 + (1 - b) q/(2 + above) (1 + (2 - b) q/(3 + above) (..)), to the sixth power of q."""
+    more = 1.0
+    for n in range(6, 0, -1):
+        more = 1 + (n - b) * q / (n + 1 + above) * more
+    return more
+
+
+def share_of_little(left, q, b):
+    """Equation (2): r/pe for a small q = pe/(u Wmm)."""
+    dry = power(left, b)
+    return relu(1 - dry + dry * (b * q / 2) * series(q, b, 1))
+
+
+def spread_over(share, ex):
+    """1 - (1 - share)^(1/EX) of equation (4)."""
+    small = ~(share >= LITTLE)
+    part = select(small, share, 0.0)
+    return select(small, part / ex * series(part, 1 / ex, 0), 1 - power(maximum(1 - share, LEAST), 1 / ex))
+
+
 def layers(f, p, s, published):
-    """Equations (1) to (3): the three layers, runoff, net rain, evaporation, and what clips make."""
+    """Equations (1) to (3): the layers, runoff, its share of a little rain, net rain, evaporation, what clips make."""
     of_rain, losses, net = evaporation(f, p, s, published)
     whole = p["um"] + p["lm"] + p["dm"]
     full = s["wu"] + s["wl"] + s["wd"]
     if published:
         full = minimum(full, whole - CUT)
     left = power(1 - full / whole, 1 / (1 + p["b"]))
-    after = relu(left - net / (whole * (1 + p["b"])))
-    runoff = relu(net - whole * (power(left, 1 + p["b"]) - power(after, 1 + p["b"])))
+    rise = net / (whole * (1 + p["b"]))
+    little = ~(rise >= LITTLE * left)
+    wet = share_of_little(left, select(little, rise / select(little, left, 1.0), 0.0), p["b"])
+    difference = power(left, 1 + p["b"]) - power(relu(left - rise), 1 + p["b"])
+    runoff = select(little, wet * net, relu(net - whole * difference))
     state, rest, clipped = {}, net - runoff, 0.0
     evaporated = of_rain + losses["wu"] + losses["wl"] + losses["wd"]
     for name, capacity in (("wu", "um"), ("wl", "lm"), ("wd", "dm")):
@@ -87,17 +114,19 @@ def layers(f, p, s, published):
         filled, most = dried + rest, maximum(p[capacity], dried)
         state[name], rest = minimum(filled, most), relu(filled - most)
     if published:
-        return state, runoff, net, evaporated, clipped - rest
-    return state, runoff + rest, net, evaporated, None
+        return state, runoff, (little, wet), net, evaporated, clipped - rest
+    return state, runoff + rest, (little, wet), net, evaporated, None
 
 
-def free_water(p, s, runoff, net, book, published):
+def free_water(p, s, runoff, of_little, net, book, published):
     """Equation (4): the free water and its share of the area, the three kinds of runoff, and what clips make."""
     raining = runoff >= LEAST
-    share = select(raining, minimum(runoff / select(raining, net, 1.0), 1.0), maximum(s["fr"], LEAST))
+    little, wet = of_little
+    wet = select(little, wet, minimum(runoff / select(raining & ~little, net, 1.0), 1.0))
+    share = select(raining, wet, maximum(s["fr"], LEAST))
     capacity = p["sm"]
     if book == "EH":
-        capacity = capacity * (1 - power(maximum(1 - share, LEAST), 1 / p["ex"]))
+        capacity = capacity * spread_over(share, p["ex"])
     largest = capacity * (1 + p["ex"])
     held = s["fr"] * s["s"]
     before = minimum(held / share, capacity)
@@ -124,8 +153,8 @@ def step_with(book, published=False):
 
     def step(f, k, p, s):
         """One day; see the equations above."""
-        state, runoff, net, evaporated, clipped = layers(f, p, s, published)
-        free, rs, ri, rg, cut = free_water(p, s, runoff, net, book, published)
+        state, runoff, of_little, net, evaporated, clipped = layers(f, p, s, published)
+        free, rs, ri, rg, cut = free_water(p, s, runoff, of_little, net, book, published)
         pervious = 1 - p["im"]
         interflow = s["vi"] + pervious * ri
         groundwater = s["vg"] + pervious * rg

@@ -62,11 +62,14 @@ class Example:
         mm, what a flow may be off in single precision for the rounding of the store that it overflows from.
     flood : float
         mm a step, what the model must stand beside its weather.
+    years : int
+        For how long a balance of 1e-9 mm is asked, which must be far above the rounding of what is stored by then.
     """
 
     most: dict[str, float] = {}
     rounding = 0.0
     flood = 200.0
+    years = 10
 
     def __init__(self, model: ModelSpec):
         self.model = model
@@ -162,6 +165,9 @@ class Example:
 
     def apart(self, x) -> None:
         """Move what stands at a threshold off it, where rounding or a small difference would decide."""
+
+    def steady(self, x) -> None:
+        """Parameters with which a small difference does not grow from step to step, for years in single precision."""
 
     def smooth(self, x) -> None:
         """Inputs at which the model has no kink, for finite differences."""

@@ -9,6 +9,24 @@ GRID = dict(x1=[128, 256], x2=[-2, 0, 0, 1], x3=[32, 64], x4=[1, 2, 2.5], x5=[0,
 class Example(Generic):
     """Ties: rain that is the demand, an empty store, no exchange, a hydrograph of whole days."""
 
+    most = {"routing": 20.0}  # mm; where a test shares x3 among cells, not hundreds of times what one's store can hold
+
+    @property
+    def years(self):
+        """GR6J's exponential store loses by exchange without end, some 1,700 mm a year."""
+        return 1 if "exponential" in self.model.state_names else 10
+
+    def steady(self, x):
+        """Stores that a wet day does not fill many times over, each time by a power of what is left."""
+        for name, least in {"x1": 50.0, "x3": 20.0}.items():
+            x.parameters[name] = x.parameters[name].clamp(min=least)
+
+    def apart(self, x):
+        """A capacity that falls from step to step: a store far above it exchanges (R/x3)^3.5, beside which all other
+        water is rounding."""
+        x3 = x.parameters["x3"]
+        x.parameters["x3"] = x3[:1].expand(x3.shape).clone() if x3.dim() == 3 else x3
+
     def ties(self, x):
         T, B, C = x.sizes
         x.forcing["prcp"] = pick([0, 0, 1, 2, 16], T, B, seed=1)

@@ -5,7 +5,19 @@ from .hbv import Example as Hbv
 
 
 class Example(Hbv):
+    """A lower zone that is empty and gets nothing while water passes above it has its root at the kink of what leaves
+    it, where rounding decides."""
+
     made = Generic.made
+
+    def state(self, parameters, cells, draw):
+        state = super().state(parameters, cells, draw)
+        state["slz"] += 0.001
+        return state
+
+    def ties(self, x):
+        super().ties(x)
+        x.parameters["perc"] = x.parameters["perc"].clamp(min=1.0)
 
     def exact(self):
         return ()

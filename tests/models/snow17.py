@@ -2,18 +2,33 @@
 
 import torch
 
+from hybridsolve.models.snow17 import CURVE
+
 from .examples import Example as Generic
 from .examples import pick
 
 
 class Example(Generic):
-    """Days of all seasons, packs with a deficit and ripe ones.
+    """Days of all seasons, packs with a deficit and ripe ones; in the first cell one that melts and is not full, since
+    of full ones, and of dry ones, melt at the ground does not depend on the weather.
 
     Over an area nothing is held or frozen again in `ties`: a pack that melts and keeps the melt has the same water as
     before, and whether it has less than its largest, where cover jumps, rounding decides.
     """
 
     flood = 100.0  # also of what may stand behind it
+    rounding = 100 * 1000 * 2.0**-24  # a pack leaves at last with the rounding of all the days on which it melted
+
+    def steady(self, x):
+        """The curve of practice, which does not rise and fall by half from one tenth to the next."""
+        for i, share in enumerate(CURVE, 1):
+            if f"adc_{i}" in x.parameters:
+                x.parameters[f"adc_{i}"].fill_(share)
+
+    def forcing(self, T, B, draw):
+        series = super().forcing(T, B, draw)
+        series["tmean"][0, 0] = 3.0
+        return series
 
     def inputs(self, B, draw):
         given = {"elev_mean": 3000 * draw(B), "lat": 40 + 30 * draw(B)}
@@ -29,6 +44,8 @@ class Example(Generic):
         ice, _, deficit, index = self.names()
         state[deficit] = 0.1 * state[ice] * (draw(*cells) < 0.5)
         state[index] = -5 * draw(*cells) * (state[deficit] > 0)
+        for name, value in zip(self.names(), (200.0, 0.0, 0.0, 0.0), strict=True):
+            state[name][0, 0] = value
         return state
 
     def ties(self, x):
